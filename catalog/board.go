@@ -1,0 +1,220 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/generation"
+)
+
+// A Board reads and writes the small notes beside a catalog, which no fence
+// guards: who is here, which generation may be promoted, heartbeats. Safety
+// never rests on them.
+//
+// Every note is a JSON object. A build that changes one keeps the fields that
+// it does not know, so that old and new builds can share a board.
+type Board struct {
+	store driver.Store
+	cfg   Config
+
+	allocating sync.Mutex
+}
+
+// NewBoard returns the board of the catalog in store. It contacts nobody. Of
+// cfg it uses StoreTimeout and RetryBudget.
+func NewBoard(store driver.Store, cfg Config) *Board {
+	return &Board{store: store, cfg: cfg.withDefaults()}
+}
+
+// Head returns the newest head of the catalog. A failure in passing is tried
+// again within RetryBudget.
+func (b *Board) Head(ctx context.Context) (head driver.Head, err error) {
+	err = b.persist(ctx, func(ctx context.Context) (err error) {
+		head, err = b.store.Head(ctx)
+		return err
+	})
+	return head, err
+}
+
+// A Posted is a note as it stands on the board.
+type Posted[T any] struct {
+	Key     string
+	Value   T
+	Version int64 // zero where there is no such note
+
+	raw []byte
+}
+
+// Note returns what makes a claim conditional on this note.
+func (p Posted[T]) Note() driver.Note { return driver.Note{Key: p.Key, Version: p.Version} }
+
+// ReadNote returns the note at key; the zero value at version zero where there
+// is none. A failure in passing is tried again within RetryBudget.
+func ReadNote[T any](ctx context.Context, b *Board, key string) (Posted[T], error) {
+	notes, err := ReadNotes[T](ctx, b, key)
+	if err != nil {
+		return Posted[T]{}, err
+	}
+	for _, n := range notes {
+		if n.Key == key {
+			return n, nil
+		}
+	}
+	return Posted[T]{Key: key}, nil
+}
+
+// ReadNotes returns the notes whose key begins with prefix, ordered by key.
+func ReadNotes[T any](ctx context.Context, b *Board, prefix string) ([]Posted[T], error) {
+	var notes []driver.Note
+	err := b.persist(ctx, func(ctx context.Context) (err error) {
+		notes, err = b.store.Notes(ctx, prefix)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	posted := make([]Posted[T], 0, len(notes))
+	for _, n := range notes {
+		p := Posted[T]{Key: n.Key, Version: n.Version, raw: n.Value}
+		if err := json.Unmarshal(n.Value, &p.Value); err != nil {
+			return nil, exitcodes.With(fmt.Errorf("%s: %w: the note %q: %w", b.store, driver.ErrCorrupt, n.Key, err), exitcodes.Panic)
+		}
+		posted = append(posted, p)
+	}
+	return posted, nil
+}
+
+// ErrUnchanged, returned by the function given to [UpdateNote], ends it without
+// a write and without an error.
+var ErrUnchanged = errors.New("catalog: the note stays as it is")
+
+// UpdateNote reads the note at key, changes it with fn and writes it back, on
+// condition that nobody else has; otherwise it begins again, until ctx ends or
+// RetryBudget is spent. Fn may so be called more than once. It gets the zero
+// value where there is no note. An error of fn ends UpdateNote, and nothing is
+// written. Where a write's answer is lost, fn is called again with what the
+// board holds then: it must accept finding its own change.
+func UpdateNote[T any](ctx context.Context, b *Board, key string, fn func(*T) error) (Posted[T], error) {
+	var p Posted[T]
+	err := b.persist(ctx, func(ctx context.Context) error {
+		var err error
+		if p, err = ReadNote[T](ctx, b, key); err != nil {
+			return err
+		}
+		known, err := json.Marshal(p.Value)
+		if err != nil {
+			return err
+		}
+		if err := fn(&p.Value); err != nil {
+			return &final{err}
+		}
+		text, err := merge(p.raw, known, p.Value)
+		if err != nil {
+			return err
+		}
+		p.raw = text
+		p.Version, err = b.store.Post(ctx, driver.Note{Key: key, Value: text, Version: p.Version})
+		return err
+	})
+	if errors.Is(err, ErrUnchanged) {
+		return p, nil
+	}
+	return p, err
+}
+
+// RemoveNote removes the note at key if it is still at the version of p.
+func RemoveNote[T any](ctx context.Context, b *Board, p Posted[T]) error {
+	_, err := callStore(ctx, b.cfg.StoreTimeout, func(ctx context.Context) (int64, error) {
+		return b.store.Post(ctx, driver.Note{Key: p.Key, Version: p.Version})
+	})
+	return err
+}
+
+// merge returns raw with the fields of value in place of those of known.
+func merge(raw, known []byte, value any) ([]byte, error) {
+	now, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	var all, before, after map[string]json.RawMessage
+	for _, part := range []struct {
+		text []byte
+		into *map[string]json.RawMessage
+	}{{cmpBytes(raw, []byte("{}")), &all}, {known, &before}, {now, &after}} {
+		if err := json.Unmarshal(part.text, part.into); err != nil {
+			return nil, fmt.Errorf("catalog: a note must be a JSON object: %w", err)
+		}
+	}
+	maps.DeleteFunc(all, func(field string, _ json.RawMessage) bool { _, ok := before[field]; return ok })
+	maps.Copy(all, after)
+	return json.Marshal(all)
+}
+
+func cmpBytes(b, otherwise []byte) []byte {
+	if len(bytes.TrimSpace(b)) == 0 {
+		return otherwise
+	}
+	return b
+}
+
+// final is an error of the caller's function, which no further try mends.
+type final struct{ err error }
+
+func (f *final) Error() string { return f.err.Error() }
+
+// persist calls fn, each time under StoreTimeout, until it succeeds or fails
+// for good.
+func (b *Board) persist(ctx context.Context, fn func(context.Context) error) error {
+	pace := newPace(b.cfg.RetryBudget)
+	for {
+		_, err := callStore(ctx, b.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+		var f *final
+		if errors.As(err, &f) {
+			return f.err
+		}
+		again := errors.Is(err, driver.ErrConflict) || transient(err)
+		if err == nil || !again {
+			return err
+		}
+		if !pace.wait(ctx) {
+			if ctx.Err() != nil {
+				return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			}
+			return err
+		}
+	}
+}
+
+// allocated is the note of the numbers that [Board.NextGeneration] gave out.
+type allocated struct {
+	Last generation.Generation `json:"last"`
+}
+
+// NextGeneration gives out a generation that nobody was ever given here, above
+// every one that ever claimed. A number that was given out is spent, whether it
+// is used or not: an answer that is lost costs a number and nothing else.
+func (b *Board) NextGeneration(ctx context.Context) (generation.Generation, error) {
+	b.allocating.Lock() // so that callers of one process don't contend for the note
+	defer b.allocating.Unlock()
+	head, err := b.Head(ctx)
+	if err != nil {
+		return generation.None, err
+	}
+	var next generation.Generation
+	_, err = UpdateNote(ctx, b, "generations", func(a *allocated) (err error) {
+		next, err = max(a.Last, head.Claim.Token.Generation).Next()
+		a.Last = next
+		return err
+	})
+	if err != nil {
+		return generation.None, err
+	}
+	return next, nil
+}

@@ -1,0 +1,178 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// A Catalog is the handle of a holder: it was given the token by [Open], and
+// can write until it is fenced or closed. Its methods may be called
+// concurrently.
+type Catalog struct {
+	store driver.Store
+	cfg   Config
+	claim driver.Claim
+
+	base   context.Context // the opener's values, and nobody's end
+	trying context.Context // ends a while after Close was called
+
+	state atomic.Pointer[state]       // as of acked
+	acked atomic.Pointer[driver.Head] // as of the last acknowledged commit
+
+	queue    chan *request
+	confirms coalescer
+	end      ending
+	closing  chan struct{} // closed by Close: no more Updates
+	closed   sync.Once
+	idle     chan struct{} // closed when the committer has returned
+	stop     context.CancelFunc
+	giveUpBy context.CancelFunc // ends trying
+	wg       sync.WaitGroup
+}
+
+func newCatalog(ctx context.Context, r *replica) *Catalog {
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c := &Catalog{
+		store: r.store, cfg: r.cfg, claim: r.claim, base: base, stop: stop,
+		queue: make(chan *request, r.cfg.MaxQueued), closing: make(chan struct{}), idle: make(chan struct{}),
+	}
+	c.trying, c.giveUpBy = context.WithCancel(base)
+	c.end.init()
+	c.state.Store(r.state)
+	c.acked.Store(&r.acked)
+	c.confirms.ask = c.confirmOnce
+	return c
+}
+
+// start starts the goroutines that Close joins.
+func (c *Catalog) start() {
+	c.wg.Go(func() { watch(c.base, c.store, c.cfg, c.look) })
+	c.wg.Go(c.commitLoop)
+}
+
+// Token returns the token that this handle was given. It may have been fenced
+// since: see [Catalog.Done].
+func (c *Catalog) Token() fence.Token { return c.claim.Token }
+
+// Claim returns the claim that made this handle the holder.
+func (c *Catalog) Claim() driver.Claim { return c.claim }
+
+// Head returns the head as of the last commit that this handle was told has
+// landed. It asks nobody.
+func (c *Catalog) Head() driver.Head { return *c.acked.Load() }
+
+// Done is closed when the handle has ended: it was fenced, closed, or its
+// store is broken. [Catalog.Err] says why.
+func (c *Catalog) Done() <-chan struct{} { return c.end.done }
+
+// Err returns nil until Done is closed, and then the reason. A handle that was
+// fenced by epoch first and superseded later says superseded: the newest head
+// that was seen decides.
+func (c *Catalog) Err() error { return c.end.reason() }
+
+// View calls fn with the entries as of this handle's last commit. It costs no
+// call of the store, and so says nothing about a claim that this process has
+// not heard of yet: where that matters, call [Catalog.Confirm] afterwards. Once
+// the handle has ended, View returns the reason and does not call fn.
+func (c *Catalog) View(fn func(*Reader) error) error {
+	if c.end.ended() {
+		return c.end.reason()
+	}
+	return fn(&c.state.Load().reader)
+}
+
+// Close ends the handle: Updates that were queued are finished, and later ones
+// fail with [ErrClosed]. Where the store is in trouble, Close goes on trying for
+// about two StoreTimeouts. It joins every goroutine. The token stays in the store, as it
+// is never given back: the next claim takes over. It returns the reason why
+// the handle had ended before, if it had.
+func (c *Catalog) Close() error {
+	c.closed.Do(func() {
+		close(c.closing)
+		defer time.AfterFunc(c.cfg.StoreTimeout, c.giveUpBy).Stop()
+		<-c.idle
+		c.end.with(ErrClosed)
+		c.stop()
+		c.confirms.close()
+	})
+	c.wg.Wait()
+	if err := c.end.reason(); !errors.Is(err, ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// look reads the newest head because something may have changed.
+func (c *Catalog) look(ctx context.Context) error {
+	head, err := callStore(ctx, c.cfg.StoreTimeout, c.store.Head)
+	if err == nil {
+		err = judgeToken(c.memory(), head)
+	}
+	if err == nil || transient(err) {
+		return err
+	}
+	c.end.with(err)
+	return nil
+}
+
+// memory is what this handle knows, with no commit in doubt.
+func (c *Catalog) memory() memory {
+	return memory{claim: c.claim, acked: *c.acked.Load(), seen: c.claim.Token}
+}
+
+// ending is why a handle has ended. Only one thing replaces a reason: a newer
+// fence, which explains it.
+type ending struct {
+	done chan struct{}
+	why  atomic.Pointer[error]
+	mu   sync.Mutex
+}
+
+func (e *ending) init() { e.done = make(chan struct{}) }
+
+func (e *ending) ended() bool { return e.why.Load() != nil }
+
+func (e *ending) reason() error {
+	if why := e.why.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
+
+// with ends the handle, or makes the reason known better.
+func (e *ending) with(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	old := e.reason()
+	if a := (*alarmed)(nil); errors.As(old, &a) && !errors.Is(err, ErrLostCommit) {
+		err = &alarmed{fence: err, lost: a.lost}
+	}
+	if old == nil {
+		e.why.Store(&err)
+		close(e.done)
+		return
+	}
+	if explains(err, old) {
+		e.why.Store(&err)
+	}
+}
+
+// explains reports whether a later reason says more than the first one.
+func explains(later, first error) bool {
+	switch {
+	case errors.Is(first, fence.ErrSuperseded), errors.Is(first, ErrClosed):
+		return errors.Is(later, ErrLostCommit) && errors.Is(later, fence.ErrSuperseded) && !errors.Is(first, ErrLostCommit)
+	case errors.Is(later, fence.ErrSuperseded):
+		return true
+	case errors.Is(later, fence.ErrFenced):
+		return !errors.Is(first, ErrLostCommit)
+	default:
+		return false
+	}
+}

@@ -1,0 +1,102 @@
+package catalog
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+// Config says who opens a catalog and how. The zero value of a field means its
+// default.
+type Config struct {
+	// Generation is the release that this process belongs to. [Open] needs
+	// one. A follower without one observes only: it is never superseded.
+	Generation generation.Generation
+
+	// Holder says who this process is, for people; Since is filled in by the
+	// claim. Two builds, both named, must not share a generation.
+	Holder fence.Holder
+
+	// Migrations are the build's, oldest first. The last one's version is the
+	// data version of the build.
+	Migrations []Migration
+
+	// StoreTimeout bounds one call of the store. Default 5 s.
+	StoreTimeout time.Duration
+
+	// ClaimTimeout bounds a claim with all its tries. Default 15 s.
+	ClaimTimeout time.Duration
+
+	// RetryBudget is for how long one commit is tried again before its error
+	// is returned. Default 30 s.
+	RetryBudget time.Duration
+
+	// PollInterval is how often the head is read where no wake-up comes: the
+	// bound on a follower's staleness and on how late a fence is noticed
+	// without a write. Default 250 ms.
+	PollInterval time.Duration
+
+	// MaxQueued is how many Updates wait for the store at most; further ones
+	// wait to be queued. Default 1024.
+	MaxQueued int
+
+	// Logger receives what no caller is told. Default: discard.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.StoreTimeout = cmp.Or(c.StoreTimeout, 5*time.Second)
+	c.ClaimTimeout = cmp.Or(c.ClaimTimeout, 15*time.Second)
+	c.RetryBudget = cmp.Or(c.RetryBudget, 30*time.Second)
+	c.PollInterval = cmp.Or(c.PollInterval, 250*time.Millisecond)
+	c.MaxQueued = cmp.Or(c.MaxQueued, 1024)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// validate names every mistake at once.
+func (c Config) validate() error {
+	var errs []error
+	positive := func(name string, d time.Duration) {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("%s is %v, want more than 0", name, d))
+		}
+	}
+	positive("StoreTimeout", c.StoreTimeout)
+	positive("ClaimTimeout", c.ClaimTimeout)
+	positive("RetryBudget", c.RetryBudget)
+	positive("PollInterval", c.PollInterval)
+	if c.MaxQueued <= 0 {
+		errs = append(errs, fmt.Errorf("MaxQueued is %d, want more than 0", c.MaxQueued))
+	}
+	if c.Generation > generation.Max {
+		errs = append(errs, fmt.Errorf("%w: %d", generation.ErrOverflow, uint64(c.Generation)))
+	}
+	errs = append(errs, checkMigrations(c.Migrations))
+	if err := errors.Join(errs...); err != nil {
+		return exitcodes.WithCode(fmt.Errorf("catalog: configuration: %w", err), exitcodes.Config)
+	}
+	return nil
+}
+
+// ClaimOptions are conditions of one claim beyond those that every claim has.
+type ClaimOptions struct {
+	// Silent is the claim whose silence a standby has judged. Where the
+	// newest claim is another one, the standby is refused. Zero: any.
+	Silent driver.ID
+
+	// When are notes that must still be at their versions.
+	When []driver.Note
+
+	// Reason is kept in the history, for people.
+	Reason string
+}

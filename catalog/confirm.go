@@ -1,0 +1,137 @@
+package catalog
+
+import (
+	"context"
+	"sync"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// Confirm answers whether this handle still held the token at some moment
+// after the call began: nil if so, else the reason why not. It costs one round
+// trip, which concurrent calls share; a call never joins one that was sent
+// before it began.
+//
+// An answer is about the past: it excludes no later claim. Only a commit and a
+// guard do. Where ctx ends first, its error is returned and nothing is known.
+func (c *Catalog) Confirm(ctx context.Context) error {
+	if c.end.ended() {
+		return c.refusal(ctx)
+	}
+	if err := c.confirms.do(ctx); err != nil {
+		return err
+	}
+	return c.end.reason()
+}
+
+// confirmOnce is one round trip of Confirm. A failure in passing is tried
+// again within StoreTimeout.
+func (c *Catalog) confirmOnce() error {
+	ctx, cancel := context.WithTimeout(c.base, c.cfg.StoreTimeout)
+	defer cancel()
+	pace := newPace(c.cfg.StoreTimeout)
+	for {
+		known := c.memory()
+		head, err := callStore(ctx, c.cfg.StoreTimeout, c.store.Head)
+		if err == nil {
+			return c.confirmed(known, head)
+		}
+		if !transient(err) {
+			c.end.with(err)
+			return err
+		}
+		if !pace.wait(ctx) {
+			return err
+		}
+	}
+}
+
+// confirmed holds a head against what was known before it was asked for.
+// Commits of this handle may have landed since.
+func (c *Catalog) confirmed(known memory, head driver.Head) error {
+	err := judgeToken(known, head)
+	if err == nil && head.Revision < known.acked.Revision {
+		err = lostCommit("under my own claim %v it is at revision %d, and %d was acknowledged",
+			c.claim.Token, head.Revision, known.acked.Revision)
+	}
+	if err != nil {
+		c.end.with(err)
+	}
+	return err
+}
+
+// refusal returns why the handle has ended. A process that was fenced by epoch
+// may have been superseded since, so the newest head is asked once more; where
+// it does not answer, the reason that is known stands.
+func (c *Catalog) refusal(ctx context.Context) error {
+	if exitcodes.Of(c.end.reason()) == exitcodes.Halt {
+		_ = c.confirms.do(ctx) // what it finds, it leaves in c.end
+	}
+	return c.end.reason()
+}
+
+// coalescer lets concurrent callers share one question, provided that it has
+// not been asked yet when they come.
+type coalescer struct {
+	ask    func() error
+	mu     sync.Mutex
+	next   *answer // not asked yet; nil where nobody waits
+	asking bool
+	closed bool
+	wg     sync.WaitGroup
+}
+
+type answer struct {
+	done chan struct{}
+	err  error
+}
+
+// do returns the answer to a question that is asked after do was called.
+func (q *coalescer) do(ctx context.Context) error {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return ErrClosed
+	}
+	if q.next == nil {
+		q.next = &answer{done: make(chan struct{})}
+	}
+	mine := q.next
+	if !q.asking {
+		q.asking = true
+		q.wg.Go(q.run)
+	}
+	q.mu.Unlock()
+	select {
+	case <-mine.done:
+		return mine.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// run asks until nobody waits.
+func (q *coalescer) run() {
+	for {
+		q.mu.Lock()
+		this := q.next
+		q.next = nil
+		if this == nil {
+			q.asking = false
+			q.mu.Unlock()
+			return
+		}
+		q.mu.Unlock()
+		this.err = q.ask()
+		close(this.done)
+	}
+}
+
+// close refuses further questions and joins the one under way.
+func (q *coalescer) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.wg.Wait()
+}

@@ -1,0 +1,141 @@
+// Package driver defines what a store must do for package catalog.
+//
+// Applications use package catalog. A driver implements [Store] for one store,
+// with one client and one table that classifies every error of that client
+// (classify.go in each driver). It has no rules of its own: it doesn't know
+// which token wins, who may claim or what an epoch is. It keeps three things
+// for one catalog and moves them as it is told:
+//
+//   - the log: records, numbered by revision from 1 without a gap, never
+//     changed; each is a commit, and the commits that install a token are
+//     claims;
+//   - the head: the newest claim and the position of the newest commit. It is
+//     written in the same atomic commit as the log record, is never deleted
+//     and never leased;
+//   - the board: small notes without any fence, replaced whole by compare and
+//     swap. Safety never rests on them.
+//
+// Package drivertest checks all that is said here.
+//
+// # Consistency
+//
+// Every method is linearizable: it takes effect at one instant between call
+// and return, and reads come from a server that takes writes. A server that
+// can't (a standby, a member without a quorum) answers with an error whose
+// disposition is retry.
+//
+// # Deadlines
+//
+// Every call gets a context with a deadline from package catalog and returns
+// soon after it ends. A write that was sent by then has outcome unknown.
+//
+// # Errors
+//
+// Every error that a method returns, [ErrConflict] and context errors
+// included, is or wraps an [*Error], which carries disposition and outcome.
+// A driver never retries a write, and it never asks whether one has landed:
+// that is package catalog's part.
+//
+// # Concurrency
+//
+// All methods may be called concurrently, from one process and from many.
+package driver
+
+import (
+	"context"
+)
+
+// A Store keeps one catalog. See the package documentation for the contract.
+type Store interface {
+	// String names store and catalog for people, such as
+	// "postgres://db1:5432/app?catalog=main". It never holds a secret.
+	String() string
+
+	// Limits returns the sizes that the store takes.
+	Limits() Limits
+
+	// Head returns the newest head, or the zero Head where nothing was ever
+	// claimed. Log records without a head are corruption, not a zero Head.
+	Head(ctx context.Context) (Head, error)
+
+	// Append adds rec to the log and moves the head's position to it, in one
+	// atomic commit, on condition that the head is exactly prior and that no
+	// claim is under way; while one is, it waits. The new record's revision is
+	// prior's plus one.
+	//
+	// An error that wraps ErrConflict means that the head was not prior and
+	// nothing was written. The same record may be sent again with the same
+	// prior; at most one of them lands, and where an earlier one is still on
+	// its way, the answer to a later one is final for both.
+	Append(ctx context.Context, prior Head, rec Record) error
+
+	// Claim begins a claim. It waits for claims under way to end, bounded by
+	// ctx. Where another process blocks it until then, the error wraps
+	// ErrBlocked and says who does. It writes nothing that a reader of head,
+	// log or board could see.
+	Claim(ctx context.Context) (Claiming, error)
+
+	// Log calls fn with the records whose revision is above after, in order,
+	// up to at least the newest one at the time of the call. It stops at fn's
+	// first error and returns that error as it is. The record's payload is
+	// fn's to keep.
+	Log(ctx context.Context, after uint64, fn func(Record) error) error
+
+	// Claims calls fn with every claim whose revision is above after, oldest
+	// first, as Log does.
+	Claims(ctx context.Context, after uint64, fn func(Claim) error) error
+
+	// Notes returns the notes whose key begins with prefix, ordered by key.
+	Notes(ctx context.Context, prefix string) ([]Note, error)
+
+	// Post replaces the note at n.Key, on condition that its version is
+	// n.Version; zero means that there is none. A nil value removes it. It
+	// returns the new version, which no other write has ever had (zero where
+	// the note was removed). An error that wraps ErrConflict means that the
+	// note was at another version and nothing was written.
+	Post(ctx context.Context, n Note) (version int64, err error)
+
+	// Close releases what the store itself opened, and not a pool or client
+	// that it was given.
+	Close() error
+}
+
+// A Claiming is a claim under way. Until [Claiming.Install] or
+// [Claiming.Abandon] returns, no Append moves the head, and no other claim
+// does; how long that can last is bounded by the store, so that a claimer that
+// stops or dies releases the others. A Claiming is used by one goroutine.
+type Claiming interface {
+	// Head returns the head as it is, and will be until the end of the claim.
+	Head() Head
+
+	// Log reads the log as Store.Log does, up to Head.
+	Log(ctx context.Context, after uint64, fn func(Record) error) error
+
+	// Install makes c the head's claim and adds rec, the claim's own commit,
+	// to the log and to the history of claims, in one atomic commit, on
+	// condition that the head is still what Head returned and that each
+	// note of when is still at its version. It ends the claim, whatever it
+	// returns. An error that wraps ErrConflict means nothing was written.
+	Install(ctx context.Context, c Claim, rec Record, when ...Note) error
+
+	// Abandon ends the claim and writes nothing. After Install or Abandon it
+	// does nothing.
+	Abandon()
+}
+
+// A Watcher is a Store that can tell early that something has changed. A
+// wake-up is a hint to read again: it carries no data, and package catalog
+// polls besides, so that a lost one costs time only.
+type Watcher interface {
+	// Watch calls wake soon after every claim, by whichever process, and
+	// soon after other writes where the store can tell. It calls wake once
+	// when it has begun to watch. It returns when ctx ends, or when it can't
+	// watch any more, with the reason.
+	Watch(ctx context.Context, wake func()) error
+}
+
+// Limits are the sizes that a store takes, in bytes.
+type Limits struct {
+	Payload int // largest payload of a record
+	Note    int // largest value of a note
+}

@@ -1,0 +1,340 @@
+package drivertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+func lostAnswerCases() []protocolCase {
+	return []protocolCase{
+		{"the answer to a claim is lost: it is settled, and applied exactly once", claimAnswerLost},
+		{"the request of a claim is lost: it is settled, and applied exactly once", claimRequestLost},
+		{"the answer to a commit is lost: it is settled, and applied exactly once", commitAnswerLost},
+		{"the request of a commit is lost: it is settled, and applied exactly once", commitRequestLost},
+		{"a commit that is still on its way when its client asks again is applied exactly once", commitOnItsWay},
+		{"a process fenced while one commit was in doubt still learns what became of it", fencedInDoubt},
+		{"a caller whose context ends first is told that the outcome is unknown, and the commit is settled", callerLeaves},
+		{"a commit that was found in the head is acknowledged only behind a further one", landedIsNotDurable},
+		{"what stays in doubt until the budget is spent ends the handle with the outcome unknown", neverSettled},
+	}
+}
+
+// once makes a hook of a fault that strikes the first call only.
+func once[F any](fault, pass F) func() F {
+	var struck atomic.Bool
+	return func() F {
+		if struck.CompareAndSwap(false, true) {
+			return fault
+		}
+		return pass
+	}
+}
+
+func claimAnswerLost(s *scene) {
+	for _, after := range []bool{true, false} {
+		st := s.store()
+		h := &hooked{Store: st}
+		type install = func(context.Context, driver.Claiming, driver.Claim, driver.Record, []driver.Note) error
+		next := once[install](func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+			if after {
+				require.NoError(s, cl.Install(ctx, c, rec, when...))
+			} else {
+				cl.Abandon()
+			}
+			return lost(st, "install")
+		}, func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+			return cl.Install(ctx, c, rec, when...)
+		})
+		h.onInstall = func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+			return next()(ctx, cl, c, rec, when)
+		}
+		before := len(ReadClaims(s, st, 0))
+		ran := 0
+		cfg := config(1)
+		cfg.Migrations = []catalog.Migration{{Version: 1, Name: "count", Up: func(tx *catalog.Tx) error {
+			ran++
+			return entries().Set(tx, "migrated", nil)
+		}}}
+		c := s.claimsOver(h, cfg)
+		require.Len(s, ReadClaims(s, st, 0), before+1, "claims")
+		require.EqualValues(s, before+1, c.Token().Epoch)
+		s.put(c, fmt.Sprint("after", after), "v")
+		require.Equal(s, 1, s.commits()["migrated"])
+		require.NoError(s, c.Close())
+	}
+}
+
+func claimRequestLost(s *scene) { claimAnswerLost(s) } // both, in either order
+
+// loses makes a store whose first Append is struck by fault.
+func (s *scene) loses(fault func(st driver.Store, ctx context.Context, prior driver.Head, rec driver.Record)) driver.Store {
+	st := s.store()
+	h := &hooked{Store: st}
+	type appendFunc = func(context.Context, driver.Head, driver.Record) error
+	next := once[appendFunc](func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		fault(st, ctx, prior, rec)
+		return lost(st, "append")
+	}, st.Append)
+	h.onAppend = func(ctx context.Context, prior driver.Head, rec driver.Record) error { return next()(ctx, prior, rec) }
+	return h
+}
+
+func commitAnswerLost(s *scene) {
+	c := s.claimsOver(s.loses(func(st driver.Store, ctx context.Context, prior driver.Head, rec driver.Record) {
+		require.NoError(s, st.Append(ctx, prior, rec))
+	}), config(1))
+	s.put(c, "k", "v")
+	s.put(c, "l", "v")
+	require.Equal(s, map[string]int{"k": 1, "l": 1}, s.commits())
+}
+
+func commitRequestLost(s *scene) {
+	c := s.claimsOver(s.loses(func(driver.Store, context.Context, driver.Head, driver.Record) {}), config(1))
+	s.put(c, "k", "v")
+	s.put(c, "l", "v")
+	require.Equal(s, map[string]int{"k": 1, "l": 1}, s.commits())
+}
+
+func commitOnItsWay(s *scene) {
+	for round := range 20 {
+		arrived := make(chan error, 1)
+		c := s.claimsOver(s.loses(func(st driver.Store, ctx context.Context, prior driver.Head, rec driver.Record) {
+			go func() { // it arrives while, or after, the client asks again
+				arrived <- st.Append(context.WithoutCancel(ctx), prior, rec)
+			}()
+		}), config(1))
+		key := fmt.Sprint(round)
+		s.put(c, key, "v")
+		s.put(c, key+"next", "v")
+		if err := <-arrived; err != nil {
+			require.ErrorIs(s, err, driver.ErrConflict)
+		}
+		require.NoError(s, c.Close())
+		require.Equal(s, 1, s.commits()[key])
+		require.Equal(s, 1, s.commits()[key+"next"])
+	}
+}
+
+func fencedInDoubt(s *scene) {
+	for round, landed := range []bool{true, false} {
+		mine := generation.Generation(2*round + 1)
+		st := s.store()
+		h := &hooked{Store: st}
+		var taken *catalog.Catalog
+		h.onAppend = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+			if landed {
+				require.NoError(s, st.Append(ctx, prior, rec))
+			}
+			taken = s.claims(mine + 1) // before the first process can ask
+			s.put(taken, "behind", "v")
+			return lost(st, "append")
+		}
+		first := s.claimsOver(h, slowly(config(mine)))
+		key := fmt.Sprint("landed ", landed)
+		err := put(Context(s), first, key, "v")
+		if landed {
+			require.NoError(s, err, "it had landed before the claim")
+			require.Equal(s, 1, s.commits()[key])
+		} else {
+			s.supersededBy(taken.Token().String(), err)
+			require.Equal(s, driver.NotApplied, catalog.OutcomeOf(err))
+			require.Zero(s, s.commits()[key])
+		}
+		s.supersededBy(taken.Token().String(), put(Context(s), first, "late", "v"))
+		require.NoError(s, taken.Close())
+	}
+}
+
+func callerLeaves(s *scene) {
+	st := s.store()
+	h := &hooked{Store: st}
+	sent, goOn := make(chan struct{}), make(chan struct{})
+	h.onAppend = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		h.onAppend = nil
+		close(sent)
+		<-goOn
+		return st.Append(ctx, prior, rec)
+	}
+	c := s.claimsOver(h, config(1))
+	ctx, cancel := context.WithCancelCause(Context(s))
+	mine := errors.New("the caller has left")
+	fate := async(func() error { return put(ctx, c, "left", "v") })
+	<-sent
+	queued, cancelQueued := context.WithCancel(Context(s))
+	waiting := async(func() error { return put(queued, c, "never", "v") })
+	cancelQueued()
+	require.ErrorIs(s, <-waiting, context.Canceled)
+	cancel(mine)
+	err := <-fate
+	require.ErrorIs(s, err, catalog.ErrUnknownOutcome)
+	require.ErrorIs(s, err, mine)
+	require.Equal(s, driver.Unknown, catalog.OutcomeOf(err))
+	close(goOn)
+	s.put(c, "k", "v")
+	require.Equal(s, map[string]int{"left": 1, "k": 1}, s.commits())
+	require.Equal(s, map[string]string{"left": "v", "k": "v"}, s.contents(c))
+}
+
+func landedIsNotDurable(s *scene) {
+	var c *catalog.Catalog
+	c = s.claimsOver(s.loses(func(st driver.Store, ctx context.Context, prior driver.Head, rec driver.Record) {
+		require.NoError(s, st.Append(ctx, prior, rec))
+	}), config(1))
+	before := c.Head().Revision
+	s.put(c, "k", "v")
+	require.Equal(s, before+2, ReadHead(s, s.store()).Revision, "no further commit came before the acknowledgement")
+	require.Equal(s, before+2, c.Head().Revision)
+}
+
+func neverSettled(s *scene) {
+	st := s.store()
+	h := &hooked{Store: st}
+	cfg := config(1)
+	cfg.RetryBudget = 50 * time.Millisecond
+	c := s.claimsOver(h, cfg)
+	h.onAppend = func(context.Context, driver.Head, driver.Record) error { return lost(st, "append") }
+	err := put(Context(s), c, "k", "v")
+	require.ErrorIs(s, err, catalog.ErrUnknownOutcome)
+	require.Equal(s, exitcodes.Retry, exitcodes.Of(err))
+	s.awaitDone(c.Done())
+	require.Error(s, put(Context(s), c, "l", "v"))
+	require.Zero(s, s.commits()["k"])
+}
+
+func lostCommitCases() []protocolCase {
+	return []protocolCase{
+		{"a head with a lower token than one seen before is a lost commit", lowerToken},
+		{"the same token with a foreign claim is a lost commit", foreignClaim},
+		{"my own claim rolled back behind an acknowledged commit is a lost commit", rolledBack},
+		{"a claim that was built on less than was acknowledged is alarmed, and the fence decides", builtOnLess},
+		{"a server that lags behind, and says so, is none of these", laggingServer},
+	}
+}
+
+// forges makes a store whose Head can be forged from a true one.
+func (s *scene) forges() (*hooked, *atomic.Pointer[func(driver.Head) driver.Head]) {
+	st := s.store()
+	var forge atomic.Pointer[func(driver.Head) driver.Head]
+	h := &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
+		head, err := st.Head(ctx)
+		if f := forge.Load(); f != nil && err == nil {
+			head = (*f)(head)
+		}
+		return head, err
+	}}
+	return h, &forge
+}
+
+// isLostCommit asserts on an error of Confirm or Update.
+func (s *scene) isLostCommit(c *catalog.Catalog, err error) {
+	s.Helper()
+	require.ErrorIs(s, err, catalog.ErrLostCommit)
+	require.NotErrorIs(s, err, fence.ErrFenced)
+	require.Equal(s, exitcodes.Panic, exitcodes.Of(err))
+	require.Equal(s, exitcodes.PanicExit, exitcodes.CodeOf(err))
+	require.ErrorIs(s, put(Context(s), c, "late", "v"), catalog.ErrLostCommit)
+}
+
+func (s *scene) forged(f func(driver.Head) driver.Head) {
+	s.Helper()
+	h, forge := s.forges()
+	c := s.claimsOver(h, slowly(config(2)))
+	s.put(c, "k", "v")
+	forge.Store(&f)
+	s.isLostCommit(c, c.Confirm(Context(s)))
+}
+
+func lowerToken(s *scene) {
+	s.forged(func(h driver.Head) driver.Head {
+		h.Claim.Token = fence.Token{Generation: 1, Epoch: h.Claim.Token.Epoch - 1}
+		return h
+	})
+	// A follower that has seen a token does not accept a lower one either.
+	h, forge := s.forges()
+	f, err := catalog.Follow(Context(s), h, config(2))
+	require.NoError(s, err)
+	lower := func(h driver.Head) driver.Head {
+		h.Claim.Token = fence.Token{Generation: 1, Epoch: 1}
+		return h
+	}
+	forge.Store(&lower)
+	s.awaitDone(f.Done())
+	require.ErrorIs(s, f.Close(), catalog.ErrLostCommit)
+}
+
+func foreignClaim(s *scene) {
+	s.forged(func(h driver.Head) driver.Head {
+		h.Claim.ID = driver.NewID()
+		return h
+	})
+}
+
+func rolledBack(s *scene) {
+	s.forged(func(h driver.Head) driver.Head { return h.Claim.Head() })
+	// And on a commit, where the store refuses it.
+	h, forge := s.forges()
+	c := s.claimsOver(h, slowly(config(2)))
+	s.put(c, "k", "v")
+	back := func(h driver.Head) driver.Head { return h.Claim.Head() }
+	h.onAppend = func(context.Context, driver.Head, driver.Record) error {
+		return &driver.Error{Store: h.String(), Op: "append", Err: driver.ErrConflict}
+	}
+	forge.Store(&back)
+	s.isLostCommit(c, put(Context(s), c, "l", "v"))
+}
+
+func builtOnLess(s *scene) {
+	st := s.store()
+	h := &hooked{Store: st}
+	first := s.claimsOver(h, slowly(config(1)))
+	s.put(first, "k", "v")
+	// The store acknowledges a commit that the next claim does not see, as an
+	// asynchronous replica that is promoted does.
+	h.onAppend = func(context.Context, driver.Head, driver.Record) error { return nil }
+	s.put(first, "gone", "v")
+	h.onAppend = nil
+	second := s.claims(2)
+	err := put(Context(s), first, "late", "v")
+	s.supersededBy("g2.e2", err)
+	err = first.Close()
+	s.supersededBy("g2.e2", err)
+	require.ErrorIs(s, err, catalog.ErrLostCommit)
+	require.Equal(s, exitcodes.GracefulExit, exitcodes.Of(err))
+	require.NoError(s, second.Confirm(Context(s)))
+}
+
+func laggingServer(s *scene) {
+	st := s.store()
+	var lagging atomic.Bool
+	h := &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
+		if lagging.Load() {
+			return driver.Head{}, &driver.Error{
+				Class: driver.Class{Disposition: exitcodes.Retry}, Store: st.String(), Op: "head",
+				Err: errors.New("this server is a standby"),
+			}
+		}
+		return st.Head(ctx)
+	}}
+	cfg := slowly(config(1))
+	cfg.StoreTimeout = 100 * time.Millisecond
+	c := s.claimsOver(h, cfg)
+	s.put(c, "k", "v")
+	lagging.Store(true)
+	err := c.Confirm(Context(s))
+	require.Equal(s, exitcodes.Retry, exitcodes.Of(err))
+	require.NoError(s, c.Err(), "the handle has ended")
+	lagging.Store(false)
+	require.NoError(s, c.Confirm(Context(s)))
+	s.put(c, "l", "v")
+}

@@ -1,0 +1,203 @@
+package drivertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+func raceCases() []protocolCase {
+	return []protocolCase{
+		{"a claimer succeeds within 2 s, 100 of 100 times, while the holder commits from 64 writers without a pause", busyHolder},
+		{"of two claimers of one generation at once one wins, and the other is fenced by epoch and does not claim over it", twoOfOneGeneration},
+		{"of two generations at once the higher ends as holder and the lower superseded", twoGenerations},
+		{"20 standbys make one claim", twentyStandbys},
+		{"a standby's claim is refused under any other claim than the one it names", silentClaim},
+		{"a claim is refused where a note of its condition has changed", conditionalClaim},
+	}
+}
+
+// busyHolder lets each claimer take over from a holder under load. What was
+// acknowledged is there in the end, once.
+func busyHolder(s *scene) {
+	const claims, writers = 100, 64
+	var (
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		acked  = map[string]bool{}
+		writes = func(c *catalog.Catalog) {
+			for w := range writers {
+				wg.Go(func() {
+					for n := 0; ; n++ {
+						key := fmt.Sprintf("%v/%d/%d", c.Token(), w, n)
+						if put(context.Background(), c, key, "v") != nil {
+							return // fenced: the next holder writes
+						}
+						mu.Lock()
+						acked[key] = true
+						mu.Unlock()
+					}
+				})
+			}
+		}
+	)
+	holder := s.claims(1)
+	writes(holder)
+	for i := range claims {
+		s.Helper()
+		require.NoError(s, holder.Update(Context(s), func(*catalog.Tx) error { return nil }), "the holder is not busy")
+		cfg := config(generation.Generation(i + 2))
+		cfg.ClaimTimeout = 2 * time.Second
+		next := s.claimsOver(s.store(), cfg)
+		require.ErrorIs(s, holder.Close(), fence.ErrSuperseded)
+		holder = next
+		writes(holder)
+	}
+	require.NoError(s, holder.Close())
+	wg.Wait()
+	s.lostNothing(acked)
+	require.Len(s, s.contents(s.claims(claims+1)), len(s.commits()), "a further open disagrees with the log")
+}
+
+// lostNothing asserts that each acknowledged key was committed once, and every
+// other one at most once.
+func (s *scene) lostNothing(acked map[string]bool) {
+	s.Helper()
+	require.NotEmpty(s, acked)
+	count := s.commits()
+	for key := range acked {
+		require.Equal(s, 1, count[key], "commits of the acknowledged key %s", key)
+	}
+	for key, n := range count {
+		require.LessOrEqual(s, n, 1, "commits of the key %s", key)
+	}
+}
+
+// race opens the catalog n times at once and returns the winners and the
+// losers' errors.
+func (s *scene) race(n int, open func(i int) (*catalog.Catalog, error)) (winners []*catalog.Catalog, losers []error) {
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		ready = make(chan struct{})
+	)
+	for i := range n {
+		wg.Go(func() {
+			<-ready
+			c, err := open(i)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				losers = append(losers, err)
+				return
+			}
+			winners = append(winners, c)
+			s.Cleanup(func() { _ = c.Close() }) // whatever became of it
+		})
+	}
+	close(ready)
+	wg.Wait()
+	return winners, losers
+}
+
+func twoOfOneGeneration(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	for round := range 10 {
+		before := ReadHead(s, s.store()).Claim.Token.Epoch
+		followers := []*catalog.Follower{s.follows(1), s.follows(1)}
+		base := ReadHead(s, s.store()).Claim.ID
+		winners, losers := s.race(2, func(i int) (*catalog.Catalog, error) {
+			return followers[i].Open(Context(s), catalog.ClaimOptions{Silent: base})
+		})
+		require.Len(s, winners, 1, "round %d: %v", round, losers)
+		s.fencedBy(winners[0].Token().String(), losers[0])
+		require.EqualValues(s, before+1, ReadHead(s, s.store()).Claim.Token.Epoch, "the loser claimed")
+		s.put(winners[0], fmt.Sprint(round), "v")
+		require.NoError(s, winners[0].Close())
+	}
+}
+
+func twoGenerations(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	for round := range 10 {
+		low := generation.Generation(2*round + 2)
+		winners, losers := s.race(2, func(i int) (*catalog.Catalog, error) {
+			return catalog.Open(Context(s), s.store(), config(low+generation.Generation(i)))
+		})
+		head := ReadHead(s, s.store())
+		require.Equal(s, low+1, head.Claim.Token.Generation, "the lower generation holds the token")
+		for _, err := range losers {
+			s.supersededBy(head.Claim.Token.String(), err)
+		}
+		for _, c := range winners {
+			err := c.Confirm(Context(s))
+			if c.Token().Generation == low {
+				s.supersededBy(head.Claim.Token.String(), err)
+				continue
+			}
+			require.NoError(s, err)
+		}
+	}
+}
+
+func twentyStandbys(s *scene) {
+	const standbys = 20
+	require.NoError(s, s.claims(1).Close())
+	before := ReadHead(s, s.store()).Claim
+	followers := make([]*catalog.Follower, standbys)
+	for i := range followers {
+		followers[i] = s.follows(1)
+	}
+	winners, losers := s.race(standbys, func(i int) (*catalog.Catalog, error) {
+		return followers[i].Open(Context(s), catalog.ClaimOptions{Silent: before.ID})
+	})
+	require.Len(s, winners, 1)
+	require.Len(s, losers, standbys-1)
+	for _, err := range losers {
+		s.fencedBy(winners[0].Token().String(), err)
+	}
+	require.Len(s, ReadClaims(s, s.store(), before.Revision), 1, "claims")
+}
+
+func silentClaim(s *scene) {
+	first := s.claims(1)
+	second := s.claims(1)
+	_, err := s.follows(1).Open(Context(s), catalog.ClaimOptions{Silent: first.Claim().ID})
+	s.fencedBy("g1.e2", err)
+	require.NoError(s, second.Confirm(Context(s)))
+	third, err := s.follows(1).Open(Context(s), catalog.ClaimOptions{Silent: second.Claim().ID, Reason: "silent"})
+	require.NoError(s, err)
+	defer func() { require.NoError(s, third.Close()) }()
+	require.Equal(s, "g1.e3", third.Token().String())
+	history := ReadClaims(s, s.store(), 0)
+	require.Equal(s, "silent", history[2].Reason)
+	require.Equal(s, second.Claim().ID, history[2].PriorClaim)
+}
+
+func conditionalClaim(s *scene) {
+	first := s.claims(1)
+	st := s.store()
+	version, err := st.Post(Context(s), driver.Note{Key: "promote", Value: []byte("{}")})
+	require.NoError(s, err)
+	read := driver.Note{Key: "promote", Version: version}
+	changed, err := st.Post(Context(s), driver.Note{Key: "promote", Value: []byte(`{"aborted":true}`), Version: version})
+	require.NoError(s, err)
+
+	_, err = s.follows(2).Open(Context(s), catalog.ClaimOptions{When: []driver.Note{read}})
+	require.ErrorIs(s, err, catalog.ErrRefused)
+	require.NoError(s, first.Confirm(Context(s)))
+
+	read.Version = changed
+	second, err := s.follows(2).Open(Context(s), catalog.ClaimOptions{When: []driver.Note{read}})
+	require.NoError(s, err)
+	require.Equal(s, "g2.e2", second.Token().String())
+	require.NoError(s, second.Close())
+}

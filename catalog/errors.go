@@ -1,0 +1,66 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+var (
+	// ErrClosed means that the handle was closed. Nothing was written.
+	ErrClosed = errors.New("catalog: closed")
+
+	// ErrUnknownOutcome means that a write may have landed, or may land
+	// later: the caller's context ended first, or the handle did. The next
+	// claim, or the handle's own next commit, settles it; who needs to know
+	// reads what it wrote from a handle opened afterwards.
+	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
+
+	// ErrLostCommit means that the store has lost a commit that it had
+	// acknowledged, as after the promotion of an asynchronous replica or a
+	// restore. It asks for panic: a human must look.
+	ErrLostCommit = errors.New("the store has lost an acknowledged commit")
+
+	// ErrIncompatible means that this build can't read the data, or must not
+	// change it. Nothing was written. It asks for halt with code 78.
+	ErrIncompatible = errors.New("catalog: incompatible")
+
+	// ErrRefused means that a claim's own condition did not hold: the claim
+	// whose silence was judged is no longer the newest, or a note has
+	// changed. Nothing was written.
+	ErrRefused = errors.New("catalog: the claim's condition does not hold")
+)
+
+// outcomeError is a failed write that may have landed.
+type outcomeError struct{ err error }
+
+func (e *outcomeError) Error() string {
+	return fmt.Sprintf("catalog: %v: %v", ErrUnknownOutcome, e.err)
+}
+func (e *outcomeError) Unwrap() error        { return e.err }
+func (e *outcomeError) Is(target error) bool { return target == ErrUnknownOutcome }
+
+// OutcomeOf says whether the Update that returned err may have landed.
+func OutcomeOf(err error) driver.Outcome {
+	if errors.Is(err, ErrUnknownOutcome) {
+		return driver.Unknown
+	}
+	return driver.NotApplied
+}
+
+// lostCommit describes what the store should have had and what it has.
+func lostCommit(format string, args ...any) error {
+	return exitcodes.With(fmt.Errorf("catalog: %w: %s: compare the store with its replicas and backups before anything writes again",
+		ErrLostCommit, fmt.Sprintf(format, args...)), exitcodes.Panic)
+}
+
+// alarmed is a fence that also brought to light that commits were lost. The
+// fence decides what the process does; both are listed.
+type alarmed struct{ fence, lost error }
+
+func (a *alarmed) Error() string   { return a.fence.Error() + "; also " + a.lost.Error() }
+func (a *alarmed) Unwrap() []error { return []error{a.fence, a.lost} }
+
+func (a *alarmed) Disposition() exitcodes.Disposition { return exitcodes.Of(a.fence) }

@@ -1,0 +1,98 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// notesPage bounds one answer to 16 MiB of notes.
+const notesPage = 64
+
+// Notes implements [driver.Store].
+func (s *Store) Notes(ctx context.Context, prefix string) ([]driver.Note, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	client, err := s.dial(ctx)
+	if err != nil {
+		return nil, s.fail("notes", err, read)
+	}
+	for {
+		notes, err := s.notes(ctx, client, s.keys.board(prefix))
+		if !errors.Is(err, rpctypes.ErrCompacted) {
+			return notes, s.fail("notes", err, read)
+		}
+	}
+}
+
+// notes reads all pages at the revision of the first.
+func (s *Store) notes(ctx context.Context, client *clientv3.Client, from string) ([]driver.Note, error) {
+	var notes []driver.Note
+	end, revision := clientv3.GetPrefixRangeEnd(from), int64(0)
+	for {
+		resp, err := client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(notesPage), clientv3.WithRev(revision))
+		if err != nil {
+			return nil, err
+		}
+		for _, kv := range resp.Kvs {
+			value := append([]byte{}, kv.Value...) // never nil: nil stands for removed
+			notes = append(notes, driver.Note{Key: s.keys.note(kv.Key), Value: value, Version: kv.ModRevision})
+			from = string(kv.Key) + "\x00"
+		}
+		if !resp.More {
+			return notes, nil
+		}
+		if revision == 0 {
+			revision = resp.Header.Revision // of the first page; later ones may be newer
+		}
+	}
+}
+
+// Post implements [driver.Store].
+func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	version, sent, err := s.post(ctx, n)
+	return version, s.fail("post", err, sent)
+}
+
+func (s *Store) post(ctx context.Context, n driver.Note) (int64, phase, error) {
+	if err := tooLarge(fmt.Sprintf("the note %q", n.Key), len(n.Value), maxNote); err != nil {
+		return 0, read, err
+	}
+	client, err := s.dial(ctx)
+	if err != nil {
+		return 0, read, err
+	}
+	key := s.keys.board(n.Key)
+	write := clientv3.OpPut(key, string(n.Value))
+	if n.Value == nil {
+		write = clientv3.OpDelete(key)
+	}
+	resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", n.Version)).
+		Then(write).Else(clientv3.OpGet(key, clientv3.WithKeysOnly())).Commit()
+	if err != nil {
+		return 0, sent, err
+	}
+	if !resp.Succeeded {
+		return 0, read, moved(n, resp)
+	}
+	if n.Value == nil {
+		return 0, sent, nil
+	}
+	return resp.Header.Revision, sent, nil
+}
+
+func moved(n driver.Note, resp *clientv3.TxnResponse) error {
+	version := int64(0)
+	if kv := got(resp, 0); kv != nil {
+		version = kv.ModRevision
+	}
+	return fmt.Errorf("%w: the note %q is at version %d, want %d", driver.ErrConflict, n.Key, version, n.Version)
+}

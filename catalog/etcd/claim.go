@@ -1,0 +1,260 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/step"
+)
+
+// revokeTimeout bounds how long the end of a claim waits for the server. The
+// lease ends by itself otherwise.
+const revokeTimeout = 2 * time.Second
+
+// Claim implements [driver.Store]. The claim is kept alive until it ends, but
+// not beyond ctx's deadline (10 s where it has none): then other processes go
+// on within Config.ClaimTTL, and Install is refused.
+func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	c, err := s.claim(ctx)
+	if err != nil {
+		return nil, s.fail("claim", err, read) // what was written, no reader sees
+	}
+	return c, nil
+}
+
+func (s *Store) claim(ctx context.Context) (*claiming, error) {
+	client, err := s.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lease, err := client.Grant(ctx, int64(s.ttl/time.Second))
+	if err != nil {
+		return nil, err
+	}
+	c := &claiming{store: s, client: client, lease: lease.ID}
+	if err := c.begin(ctx, time.Duration(lease.TTL)*time.Second); err != nil {
+		c.Abandon()
+		return nil, err
+	}
+	return c, nil
+}
+
+// A claiming is a claim under way: a lease, kept alive, and the claim-wanted
+// key that hangs on it.
+type claiming struct {
+	store  *Store
+	client *clientv3.Client
+	lease  clientv3.LeaseID
+	wanted int64 // mod revision of the claim-wanted key
+	found  found
+	quiet  context.CancelFunc // ends the keep-alive; nil before it began
+	ended  bool
+}
+
+// begin keeps the lease alive, takes the claim-wanted key and reads the head
+// under it.
+func (c *claiming) begin(ctx context.Context, ttl time.Duration) (err error) {
+	if err := c.keepAlive(ctx, ttl); err != nil {
+		return err
+	}
+	if err := c.want(ctx); err != nil {
+		return err
+	}
+	if c.found, err = c.store.readHead(ctx); err != nil {
+		return err
+	}
+	step.Reach(ctx, step.ClaimBegun)
+	return nil
+}
+
+// keepAlive renews the lease three times in its life, until the claim ends or
+// ctx's deadline is over. It does not end with ctx itself, which may be that
+// of one call.
+func (c *claiming) keepAlive(ctx context.Context, ttl time.Duration) error {
+	deadline, _ := ctx.Deadline()
+	alive, cancel := context.WithDeadline(c.store.alive, deadline)
+	c.quiet = cancel
+	renew := func() {
+		defer cancel()
+		tick := time.NewTicker(ttl / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-alive.Done():
+				if c.store.alive.Err() != nil { // Close, with the claim under way
+					c.revoke()
+				}
+				return
+			case <-tick.C:
+			}
+			if _, err := c.client.KeepAliveOnce(alive, c.lease); err != nil && alive.Err() == nil {
+				c.store.log.Warn("a claim's lease was not renewed", "store", c.store.name, "error", err)
+			}
+		}
+	}
+	if !c.store.spawn(renew) {
+		cancel()
+		return errClosed
+	}
+	return nil
+}
+
+// want puts the claim-wanted key as soon as nobody else's is there.
+func (c *claiming) want(ctx context.Context) error {
+	began, me := time.Now(), whoami(time.Now())
+	key := c.store.keys.wanted()
+	for {
+		resp, err := c.client.Txn(ctx).If(absent(key)).
+			Then(clientv3.OpPut(key, me, clientv3.WithLease(c.lease))).
+			Else(clientv3.OpGet(key)).Commit()
+		if err != nil {
+			return err
+		}
+		if resp.Succeeded {
+			c.wanted = resp.Header.Revision
+			return nil
+		}
+		other := printable(got(resp, 0).Value)
+		if err := c.store.await(ctx, c.client, resp.Header.Revision); err != nil {
+			return blocked(other, began, err)
+		}
+	}
+}
+
+// blocked says who stood in the way. A caller that gave up was not blocked.
+func blocked(other string, began time.Time, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w for %v by %s: %w", driver.ErrBlocked, time.Since(began).Round(time.Millisecond), other, err)
+}
+
+// Head implements [driver.Claiming].
+func (c *claiming) Head() driver.Head { return c.found.head }
+
+// Log implements [driver.Claiming].
+func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+	return c.store.readLog(ctx, after, c.found.head.Revision, fn)
+}
+
+// Install implements [driver.Claiming].
+func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {
+	if c.ended {
+		return c.store.fail("install", fmt.Errorf("%w: the claim has ended", errMisuse), read)
+	}
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	sent, err := c.install(ctx, claim, rec, when)
+	c.end()
+	// Nobody waits for the lease any more where the claim landed, as the
+	// claim-wanted key went in the same Txn.
+	c.store.spawn(c.revoke)
+	return c.store.fail("install", err, sent)
+}
+
+func (c *claiming) install(ctx context.Context, claim driver.Claim, rec driver.Record, when []driver.Note) (phase, error) {
+	if err := tooLarge("a payload", len(rec.Payload), maxPayload); err != nil {
+		return read, err
+	}
+	puts, err := c.writes(claim, rec)
+	if err != nil {
+		return read, err
+	}
+	if err := ctx.Err(); err != nil {
+		return read, err
+	}
+	resp, err := c.client.Txn(ctx).If(c.conditions(rec.Revision, when)...).Then(puts...).
+		Else(clientv3.OpGet(c.store.keys.head()), clientv3.OpGet(c.store.keys.wanted())).Commit()
+	if err != nil {
+		return sent, err
+	}
+	if !resp.Succeeded {
+		return read, c.refusal(resp)
+	}
+	step.Reach(ctx, step.ClaimCommitted)
+	return sent, nil
+}
+
+// conditions are all that the claim rests on.
+func (c *claiming) conditions(revision uint64, when []driver.Note) []clientv3.Cmp {
+	keys := c.store.keys
+	all := []clientv3.Cmp{
+		absent(keys.head()),
+		clientv3.Compare(clientv3.ModRevision(keys.wanted()), "=", c.wanted),
+		absent(keys.record(revision)),
+	}
+	if c.found.raw != nil {
+		all[0] = clientv3.Compare(clientv3.Value(keys.head()), "=", string(c.found.raw))
+	}
+	for _, note := range when {
+		all = append(all, clientv3.Compare(clientv3.ModRevision(keys.board(note.Key)), "=", note.Version))
+	}
+	return all
+}
+
+func (c *claiming) writes(claim driver.Claim, rec driver.Record) ([]clientv3.Op, error) {
+	next := c.found.head.Revision + 1
+	if claim.Revision != next || rec.Revision != next || rec.ID != claim.ID {
+		return nil, fmt.Errorf("%w: a claim %v at revision %d with a record %v at %d, want both at %d",
+			errMisuse, claim.ID, claim.Revision, rec.ID, rec.Revision, next)
+	}
+	head, err1 := nextHead(claim.Head())
+	text, err2 := driver.MarshalClaim(claim)
+	record, err3 := marshalRecord(rec)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, fmt.Errorf("%w: %w", errMisuse, err)
+	}
+	keys := c.store.keys
+	return []clientv3.Op{
+		clientv3.OpPut(keys.head(), string(head)),
+		clientv3.OpPut(keys.token(), string(text)),
+		clientv3.OpPut(keys.record(next), string(record)),
+		clientv3.OpPut(keys.claim(next), string(text)),
+		clientv3.OpDelete(keys.wanted()),
+	}, nil
+}
+
+// refusal says which condition did not hold.
+func (c *claiming) refusal(resp *clientv3.TxnResponse) error {
+	if wanted := got(resp, 1); wanted == nil || wanted.ModRevision != c.wanted {
+		return fmt.Errorf("%w: the claim's lease ended before its commit", driver.ErrConflict)
+	}
+	head := got(resp, 0)
+	if (head == nil) == (c.found.raw == nil) && (head == nil || string(head.Value) == string(c.found.raw)) {
+		return fmt.Errorf("%w: a note that the claim rests on has changed", driver.ErrConflict)
+	}
+	return fmt.Errorf("%w: the head has moved from revision %d", driver.ErrConflict, c.found.head.Revision)
+}
+
+// Abandon implements [driver.Claiming]. It waits for the server, for at most
+// two seconds, so that others can go on when it returns.
+func (c *claiming) Abandon() {
+	if c.ended {
+		return
+	}
+	c.end()
+	c.revoke()
+}
+
+func (c *claiming) end() {
+	c.ended = true
+	if c.quiet != nil {
+		c.quiet()
+	}
+}
+
+// revoke ends the lease, and with it the claim-wanted key, if that is ours.
+func (c *claiming) revoke() {
+	ctx, cancel := context.WithTimeout(c.store.root, revokeTimeout)
+	defer cancel()
+	if _, err := c.client.Revoke(ctx, c.lease); err != nil {
+		c.store.log.Info("a claim's lease ends by itself", "store", c.store.name, "error", err)
+	}
+}

@@ -1,0 +1,170 @@
+package etcd_test
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/etcd"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/testetcd"
+)
+
+func TestACommitWaitsWhileAClaimIsUnderWayAndGoesOnAfterAbandon(t *testing.T) {
+	url := testetcd.URL(t)
+	holder, rival := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
+	head := claim(t, holder)
+	c, err := rival.Claim(within(t, 10*time.Second))
+	require.NoError(t, err)
+	require.Equal(t, head.Commit, c.Head().Commit)
+
+	rec := record(head, "waits")
+	err = holder.Append(within(t, 300*time.Millisecond), head, rec)
+	require.ErrorContains(t, err, "pid "+strconv.Itoa(os.Getpid()))
+	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+	require.Equal(t, exitcodes.Retry, classed(t, err).Disposition())
+
+	done := make(chan error, 1)
+	ctx := within(t, 10*time.Second)
+	go func() { done <- holder.Append(ctx, head, rec) }()
+	require.Never(t, func() bool { return len(done) > 0 }, 500*time.Millisecond, 20*time.Millisecond)
+	c.Abandon()
+	require.NoError(t, <-done)
+	require.Len(t, ids(t, holder), 2)
+}
+
+func TestADeadClaimerReleasesCommitsWhenItsLeaseEnds(t *testing.T) {
+	url := testetcd.URL(t)
+	s := open(t, url, etcd.Config{})
+	head := claim(t, s)
+	dead := startClaimer(t, url)
+	require.NoError(t, dead.Process.Kill())
+	_ = dead.Wait() // it was killed, and says so
+
+	err := s.Append(within(t, 100*time.Millisecond), head, record(head, "too early"))
+	require.ErrorContains(t, err, "a claim is under way")
+	commit(t, s, head, 1, "after the lease")
+}
+
+func TestAClaimThatAnotherBlocksSaysWhoDoes(t *testing.T) {
+	url := testetcd.URL(t)
+	s := open(t, url, etcd.Config{})
+	other := startClaimer(t, url)
+
+	// Longer than the lease: a claim under way is kept alive.
+	_, err := s.Claim(within(t, 4500*time.Millisecond))
+	require.ErrorIs(t, err, driver.ErrBlocked)
+	require.ErrorContains(t, err, "pid "+strconv.Itoa(other.Process.Pid)+" on ")
+	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+	require.Equal(t, exitcodes.Retry, classed(t, err).Disposition())
+}
+
+func TestAClaimIsKeptAliveNoLongerThanItsContextLasts(t *testing.T) {
+	url := testetcd.URL(t)
+	slow, next := open(t, url, etcd.Config{ClaimTTL: 2 * time.Second}), open(t, url, etcd.Config{})
+	c, err := slow.Claim(within(t, 500*time.Millisecond))
+	require.NoError(t, err)
+	other, err := next.Claim(within(t, 10*time.Second))
+	require.NoError(t, err)
+
+	late, rec := claimAfter(c.Head())
+	err = c.Install(within(t, 10*time.Second), late, rec)
+	require.ErrorIs(t, err, driver.ErrConflict, "the head is the same, but the claim under way is another's")
+	require.ErrorContains(t, err, "lease ended")
+	mine, rec := claimAfter(other.Head())
+	require.NoError(t, other.Install(within(t, 10*time.Second), mine, rec))
+	now, err := next.Head(within(t, 10*time.Second))
+	require.NoError(t, err)
+	require.Equal(t, mine.ID, now.Commit)
+}
+
+func TestAClaimIsRefusedWhereANoteItRestsOnHasChanged(t *testing.T) {
+	s := open(t, testetcd.URL(t), etcd.Config{})
+	ctx := within(t, 10*time.Second)
+	version, err := s.Post(ctx, driver.Note{Key: "promote", Value: []byte("7")})
+	require.NoError(t, err)
+	c, err := s.Claim(ctx)
+	require.NoError(t, err)
+	note := driver.Note{Key: "promote", Version: version}
+	_, err = s.Post(ctx, note)
+	require.NoError(t, err)
+
+	next, rec := claimAfter(c.Head())
+	err = c.Install(ctx, next, rec, note)
+	require.ErrorIs(t, err, driver.ErrConflict)
+	require.ErrorContains(t, err, "note")
+	head, err := s.Head(ctx)
+	require.NoError(t, err)
+	require.True(t, head.IsZero())
+
+	// That there is no note is a condition too.
+	c, err = s.Claim(ctx)
+	require.NoError(t, err)
+	require.NoError(t, c.Install(ctx, next, rec, driver.Note{Key: "promote"}))
+}
+
+func TestTheTokenKeyIsWrittenByClaimsAlone(t *testing.T) {
+	url := testetcd.URL(t)
+	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
+	token := func() (int64, driver.Claim) {
+		resp, err := client.Get(within(t, 10*time.Second), testetcd.Prefix(t, url)+"/token")
+		require.NoError(t, err)
+		require.Len(t, resp.Kvs, 1)
+		c, err := driver.UnmarshalClaim(resp.Kvs[0].Value)
+		require.NoError(t, err)
+		return resp.Kvs[0].ModRevision, c
+	}
+	head := claim(t, s)
+	first, c := token()
+	require.Equal(t, head.Claim.Token, c.Token)
+	head = commit(t, s, head, 3, "x")
+	_, err := s.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+	require.NoError(t, err)
+	again, _ := token()
+	require.Equal(t, first, again)
+
+	next := claim(t, s)
+	moved, c := token()
+	require.Greater(t, moved, first)
+	require.Equal(t, next.Claim.Token, c.Token)
+	require.Equal(t, head.Commit, c.PriorCommit)
+}
+
+func TestCloseEndsTheClaimsUnderWay(t *testing.T) {
+	url := testetcd.URL(t)
+	s, err := etcd.Open(t.Context(), url, etcd.Config{})
+	require.NoError(t, err)
+	_, err = s.Claim(within(t, 10*time.Second))
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	require.NoError(t, s.Close(), "a second Close does nothing")
+	_, err = s.Head(within(t, 10*time.Second))
+	require.ErrorContains(t, err, "closed")
+	_, err = open(t, url, etcd.Config{}).Claim(within(t, time.Second)) // sooner than the lease ends
+	require.NoError(t, err)
+}
+
+// startClaimer starts a process of its own that has claimed when it returns.
+func startClaimer(t *testing.T, url string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), claimerEnv+"="+url)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _, _ = in.Close(), cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "claimed <nil>\n", line)
+	return cmd
+}

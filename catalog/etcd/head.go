@@ -1,0 +1,97 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// Head implements [driver.Store].
+func (s *Store) Head(ctx context.Context) (driver.Head, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	found, err := s.readHead(ctx)
+	return found.head, s.fail("head", err, read)
+}
+
+// A found head is the head with the bytes that it was read from, which are nil
+// where there is none.
+type found struct {
+	head driver.Head
+	raw  []byte
+}
+
+// readHead reads the head and, in the same Txn, whether anything is there that
+// can't be without one.
+func (s *Store) readHead(ctx context.Context) (found, error) {
+	client, err := s.dial(ctx)
+	if err != nil {
+		return found{}, err
+	}
+	some := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly()}
+	resp, err := client.Txn(ctx).Then(
+		clientv3.OpGet(s.keys.head()),
+		clientv3.OpGet(s.keys.token(), clientv3.WithKeysOnly()),
+		clientv3.OpGet(s.keys.log(), some...),
+		clientv3.OpGet(s.keys.claims(), some...),
+	).Commit()
+	if err != nil {
+		return found{}, err
+	}
+	if kv := got(resp, 0); kv != nil {
+		head, err := decodeHead(kv)
+		return found{head, kv.Value}, err
+	}
+	for i := 1; i <= 3; i++ {
+		if kv := got(resp, i); kv != nil {
+			return found{}, corrupt("no head beside %q", kv.Key)
+		}
+	}
+	return found{}, nil
+}
+
+// got returns the first key that the n-th operation of a Txn read, or nil.
+func got(resp *clientv3.TxnResponse, n int) *mvccpb.KeyValue {
+	kvs := resp.Responses[n].GetResponseRange().GetKvs()
+	if len(kvs) == 0 {
+		return nil
+	}
+	return kvs[0]
+}
+
+func decodeHead(kv *mvccpb.KeyValue) (driver.Head, error) {
+	head, err := driver.UnmarshalHead(kv.Value)
+	if err != nil {
+		return driver.Head{}, corrupt("%q: %w", kv.Key, err)
+	}
+	return head, nil
+}
+
+// encodeHead returns the one form in which a head is stored and compared. JSON
+// has two for a text that is not UTF-8, one written before it was ever read
+// and one after; the latter is the one.
+func encodeHead(head driver.Head) ([]byte, error) {
+	text, err := driver.MarshalHead(head)
+	if err != nil || !bytes.Contains(text, []byte(`\ufffd`)) {
+		return text, err
+	}
+	if head, err = driver.UnmarshalHead(text); err != nil {
+		return nil, err
+	}
+	return driver.MarshalHead(head)
+}
+
+// nextHead returns what head is stored as. It refuses one that could not be
+// read again.
+func nextHead(head driver.Head) ([]byte, error) {
+	text, err := encodeHead(head)
+	if err == nil {
+		_, err = driver.UnmarshalHead(text)
+	}
+	return text, err
+}

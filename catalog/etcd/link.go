@@ -1,0 +1,102 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+)
+
+// A link remembers why the last attempt to connect failed. gRPC keeps only
+// its text, and a call that waits for a connection ends with nothing but
+// "context deadline exceeded", whether the server is down or its certificate
+// is not to be trusted.
+type link struct {
+	last atomic.Pointer[error]
+}
+
+func (l *link) set(err error) { l.last.Store(&err) }
+func (l *link) clear()        { l.last.Store(nil) }
+
+// explain returns err together with the reason why there is no connection, if
+// there is none.
+func (l *link) explain(conn *grpc.ClientConn, err error) error {
+	reason := l.last.Load()
+	if reason == nil || !waits(err) || conn != nil && conn.GetState() == connectivity.Ready {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, *reason)
+}
+
+// options returns what makes gRPC report to l.
+func (l *link) options(cfg *tls.Config) []grpc.DialOption {
+	plain := cfg == nil
+	dialer := grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			l.set(err)
+		} else if plain {
+			l.clear()
+		}
+		return conn, err
+	})
+	if plain {
+		return []grpc.DialOption{dialer}
+	}
+	creds := handshakes{TransportCredentials: credentials.NewTLS(cfg), link: l}
+	return []grpc.DialOption{dialer, grpc.WithTransportCredentials(creds)}
+}
+
+// handshakes are credentials that report how the handshake ended.
+type handshakes struct {
+	credentials.TransportCredentials
+	link *link
+}
+
+func (h handshakes) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := h.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		h.link.set(err)
+		return conn, info, err
+	}
+	return &firstRead{Conn: conn, link: h.link}, info, nil
+}
+
+func (h handshakes) Clone() credentials.TransportCredentials {
+	return handshakes{TransportCredentials: h.TransportCredentials.Clone(), link: h.link}
+}
+
+// A firstRead is a TLS connection that reports its first answer: with TLS 1.3
+// a server refuses a client's certificate only after the handshake.
+type firstRead struct {
+	net.Conn
+	link *link
+	done bool // gRPC reads from one goroutine
+}
+
+func (c *firstRead) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if !c.done {
+		c.done = true
+		if err == nil {
+			c.link.clear()
+		} else if remoteAlert(err) {
+			c.link.set(err)
+		}
+	}
+	return n, err
+}
+
+// remoteAlert reports whether err is a TLS alert of the other side. Package
+// crypto/tls exports no type for it, but the field Op, which it documents by
+// its tests only; so a miss here costs the disposition retry, nothing else.
+func remoteAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}

@@ -1,0 +1,140 @@
+package etcd_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/etcd"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/testetcd"
+)
+
+func TestReadingGoesOnWhereEtcdCompactsTheRevisionThatIsRead(t *testing.T) {
+	url := testetcd.URL(t)
+	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
+	head := commit(t, s, claim(t, s), 199, "x")
+	var got []uint64
+	compacted := false
+	err := s.Log(within(t, 20*time.Second), 0, func(rec driver.Record) error {
+		got = append(got, rec.Revision)
+		if !compacted {
+			compacted = true
+			head = commit(t, s, head, 1, "y")
+			resp, err := client.Get(t.Context(), "any")
+			require.NoError(t, err)
+			_, err = client.Compact(t.Context(), resp.Header.Revision)
+			require.NoError(t, err)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.Len(t, got, 201)
+	for i, revision := range got {
+		require.Equal(t, uint64(i+1), revision)
+	}
+}
+
+func TestLargeRecordsComeInSmallPages(t *testing.T) {
+	s := open(t, testetcd.URL(t), etcd.Config{})
+	head := commit(t, s, claim(t, s), 80, "small")
+	commit(t, s, head, 12, strings.Repeat("l", 1<<20))
+	require.Len(t, ids(t, s), 93)
+}
+
+func TestTheCallersErrorEndsReadingAndComesBackAsItIs(t *testing.T) {
+	s := open(t, testetcd.URL(t), etcd.Config{})
+	commit(t, s, claim(t, s), 2, "x")
+	enough := errors.New("enough")
+	require.Equal(t, enough, s.Log(within(t, 10*time.Second), 1, func(driver.Record) error { return enough }))
+	require.Equal(t, enough, s.Claims(within(t, 10*time.Second), 0, func(driver.Claim) error { return enough }))
+}
+
+func TestAClaimReadsTheLogUpToItsHead(t *testing.T) {
+	s := open(t, testetcd.URL(t), etcd.Config{})
+	commit(t, s, claim(t, s), 3, "x")
+	claim(t, s)
+	c, err := s.Claim(within(t, 10*time.Second))
+	require.NoError(t, err)
+	defer c.Abandon()
+	var revisions []uint64
+	require.NoError(t, c.Log(within(t, 10*time.Second), 2, func(rec driver.Record) error {
+		revisions = append(revisions, rec.Revision)
+		return nil
+	}))
+	require.Equal(t, []uint64{3, 4, 5}, revisions)
+
+	var claims []uint64
+	require.NoError(t, s.Claims(within(t, 10*time.Second), 0, func(c driver.Claim) error {
+		claims = append(claims, c.Revision)
+		return nil
+	}))
+	require.Equal(t, []uint64{1, 5}, claims)
+}
+
+func TestWhatNoVersionWroteAndWhatIsMissingIsCorruption(t *testing.T) {
+	head := func(s *etcd.Store, t *testing.T) error { _, err := s.Head(within(t, 10*time.Second)); return err }
+	log := func(s *etcd.Store, t *testing.T) error {
+		return s.Log(within(t, 10*time.Second), 0, func(driver.Record) error { return nil })
+	}
+	claims := func(s *etcd.Store, t *testing.T) error {
+		return s.Claims(within(t, 10*time.Second), 0, func(driver.Claim) error { return nil })
+	}
+	begin := func(s *etcd.Store, t *testing.T) error { _, err := s.Claim(within(t, 10*time.Second)); return err }
+	for name, test := range map[string]struct {
+		put, remove string // a key beneath the prefix
+		call        func(*etcd.Store, *testing.T) error
+	}{
+		"a foreign head":                   {put: "head", call: head},
+		"a foreign head, at a claim":       {put: "head", call: begin},
+		"a foreign head, at the log":       {put: "head", call: log},
+		"a missing head":                   {remove: "head", call: head},
+		"a missing head, at a claim":       {remove: "head", call: begin},
+		"a missing head, at the log":       {remove: "head", call: log},
+		"a gap in the log":                 {remove: "log/0000000000000002", call: log},
+		"a log without its first record":   {remove: "log/0000000000000001", call: log},
+		"a log without its newest record":  {remove: "log/0000000000000004", call: log},
+		"a foreign record":                 {put: "log/0000000000000003", call: log},
+		"a foreign key in the log":         {put: "log/x", call: log},
+		"a foreign claim":                  {put: "claim/0000000000000001", call: claims},
+		"a history without the head's own": {remove: "claim/0000000000000001", call: claims},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := testetcd.URL(t)
+			s, client, prefix := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)
+			commit(t, s, claim(t, s), 3, "x")
+			require.NoError(t, test.call(s, t))
+			_, err := client.Delete(t.Context(), prefix+"/"+test.remove+test.put)
+			require.NoError(t, err)
+			_, err = client.Delete(t.Context(), prefix+"/wanted")
+			require.NoError(t, err)
+			if test.put != "" {
+				_, err = client.Put(t.Context(), prefix+"/"+test.put, "foreign")
+				require.NoError(t, err)
+			}
+			err = test.call(s, t)
+			require.ErrorIs(t, err, driver.ErrCorrupt)
+			require.Equal(t, exitcodes.Panic, classed(t, err).Disposition())
+			require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+		})
+	}
+}
+
+func TestACommitOnAForeignHeadOrBeforeAStrayRecordIsCorruption(t *testing.T) {
+	url := testetcd.URL(t)
+	s, client, prefix := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)
+	head := claim(t, s)
+	_, err := client.Put(t.Context(), prefix+"/log/0000000000000002", "stray")
+	require.NoError(t, err)
+	err = s.Append(within(t, 10*time.Second), head, record(head, "x"))
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	_, err = client.Put(t.Context(), prefix+"/head", "foreign")
+	require.NoError(t, err)
+	err = s.Append(within(t, 10*time.Second), head, record(head, "x"))
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+}

@@ -1,0 +1,110 @@
+package etcd_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/etcd"
+	"github.com/fencepost/fencepost/epoch"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+// claimerEnv makes the test binary a process that claims, says so and then
+// holds the claim until its input ends.
+const claimerEnv = "FENCEPOST_TEST_CLAIMER"
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(claimerEnv); url != "" {
+		claimForEver(url)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func claimForEver(url string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s, err := etcd.Open(ctx, url, etcd.Config{})
+	if err == nil {
+		_, err = s.Claim(ctx)
+	}
+	fmt.Println("claimed", err)
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func open(t *testing.T, url string, cfg etcd.Config) *etcd.Store {
+	t.Helper()
+	s, err := etcd.Open(t.Context(), url, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// claimAfter is the claim of the next epoch after head, and its record.
+func claimAfter(head driver.Head) (driver.Claim, driver.Record) {
+	token := fence.Token{Generation: generation.Generation(7), Epoch: head.Claim.Token.Epoch + epoch.Epoch(1)}
+	claim := driver.Claim{
+		Token: token, ID: driver.NewID(), Revision: head.Revision + 1, DataVersion: 1, ReadableBy: 1,
+		Holder: fence.Holder{Name: "holder", Since: time.Now()}, PriorClaim: head.Claim.ID, PriorCommit: head.Commit,
+	}
+	return claim, driver.Record{Revision: claim.Revision, ID: claim.ID, Token: token, Payload: []byte("claim")}
+}
+
+// claim installs the next token and returns the head that it makes.
+func claim(t *testing.T, s *etcd.Store) driver.Head {
+	t.Helper()
+	ctx := within(t, 10*time.Second)
+	c, err := s.Claim(ctx)
+	require.NoError(t, err)
+	next, rec := claimAfter(c.Head())
+	require.NoError(t, c.Install(ctx, next, rec))
+	return next.Head()
+}
+
+func record(head driver.Head, payload string) driver.Record {
+	return driver.Record{Revision: head.Revision + 1, ID: driver.NewID(), Token: head.Claim.Token, Payload: []byte(payload)}
+}
+
+// commit appends n records and returns the head after them.
+func commit(t *testing.T, s *etcd.Store, head driver.Head, n int, payload string) driver.Head {
+	t.Helper()
+	for range n {
+		rec := record(head, payload)
+		require.NoError(t, s.Append(within(t, 10*time.Second), head, rec))
+		head = head.After(rec)
+	}
+	return head
+}
+
+func ids(t *testing.T, s *etcd.Store) (ids []driver.ID) {
+	t.Helper()
+	require.NoError(t, s.Log(within(t, 10*time.Second), 0, func(rec driver.Record) error {
+		ids = append(ids, rec.ID)
+		return nil
+	}))
+	return ids
+}
+
+// classed returns the driver's error in err.
+func classed(t *testing.T, err error) *driver.Error {
+	t.Helper()
+	var e *driver.Error
+	require.ErrorAs(t, err, &e)
+	return e
+}

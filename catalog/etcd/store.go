@@ -1,0 +1,264 @@
+// Package etcd keeps a catalog in etcd, beneath one key prefix.
+//
+// Each commit is one Txn, which compares the whole head with the one that the
+// committer last saw, so that of any number of racing commits one lands and
+// the others are refused. A claim first writes a claim-wanted key under a
+// short lease; commits compare its absence and wait while it is there, so
+// that a claim never races commits, and a claimer that dies releases them
+// when its lease ends. The lease is a courtesy and never safety: the claim's
+// own Txn compares the head, the claim-wanted key and the notes it rests on.
+//
+// Beneath the prefix, which the catalog must have to itself:
+//
+//	head          the head, frozen text form
+//	token         the newest claim; written by claims alone, so that its mod
+//	              revision moves with the token and not with commits
+//	log/%016x     the records, by revision
+//	claim/%016x   the claims, by revision
+//	board/KEY     the notes; a note's version is its mod revision
+//	wanted        who claims just now; leased
+//
+// The package does not decide which token wins, and it does not retry: one
+// call sends a write once, and says what is known of it. A write whose answer
+// was lost has outcome unknown, whichever error came instead; so has one that
+// etcd answers with its space alarm, as etcd applies the write that crosses the
+// quota and answers it like those that it refuses afterwards.
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// The sizes that a store takes. etcd refuses a request above 1.5 MiB unless
+// its --max-request-bytes says otherwise; head and claim need the rest.
+const (
+	maxPayload = 1 << 20
+	maxNote    = 256 << 10
+)
+
+// defaultTimeout bounds a call whose context has no deadline: etcd's client
+// would wait for ever for a server that is gone.
+const defaultTimeout = 10 * time.Second
+
+var (
+	_ driver.Store   = (*Store)(nil)
+	_ driver.Watcher = (*Store)(nil)
+)
+
+// A Store is one catalog in etcd. It implements [driver.Store] and
+// [driver.Watcher].
+type Store struct {
+	name  string
+	keys  keys
+	to    target
+	ttl   time.Duration
+	log   *slog.Logger
+	given bool // the client was handed in
+	link  *link
+
+	root  context.Context // ends last, in Close
+	end   context.CancelFunc
+	alive context.Context // ends first: no claim is kept alive any more
+	stop  context.CancelFunc
+
+	dialling chan struct{} // held while the client is made
+
+	mu     sync.Mutex
+	client *clientv3.Client // nil until the first call
+	closed bool
+	tasks  sync.WaitGroup
+}
+
+// Open returns the catalog at url, which has the form
+//
+//	etcd://[user:password@]host:port[,host:port...]/prefix
+//
+// or the same with the scheme etcds, for TLS with the system's roots or
+// [Config.TLS]. Where url names no user, FENCEPOST_ETCD_USERNAME and
+// FENCEPOST_ETCD_PASSWORD do. With [Config.Client], url may leave out its
+// hosts: etcd:///prefix.
+//
+// Open asks the server nothing; the first call does. An error names every
+// mistake in url and cfg, and no secret.
+func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
+	cfg = cfg.withDefaults()
+	to, err := parse(url, cfg)
+	if err != nil {
+		return nil, configError(err)
+	}
+	s := &Store{
+		name: to.String(), keys: keys{to.prefix}, to: to, ttl: cfg.ClaimTTL, log: cfg.Logger,
+		given: cfg.Client != nil, client: cfg.Client, link: new(link), dialling: make(chan struct{}, 1),
+	}
+	s.root, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.alive, s.stop = context.WithCancel(s.root)
+	return s, nil
+}
+
+// String names the store, without user and password.
+func (s *Store) String() string { return s.name }
+
+// Limits returns 1 MiB for payloads and 256 KiB for notes.
+func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: maxPayload, Note: maxNote} }
+
+// Close ends the claims under way, waits until nothing of the store runs any
+// more, which takes two seconds at most, and closes the client unless it was
+// handed in.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	client := s.client
+	first := !s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if !first {
+		return nil
+	}
+	s.stop()
+	s.tasks.Wait()
+	s.end()
+	if client == nil || s.given {
+		return nil
+	}
+	if err := client.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		return s.fail("close", err, read)
+	}
+	return nil
+}
+
+// spawn runs task in a goroutine that Close joins, and reports whether it
+// does: a closed store starts nothing.
+func (s *Store) spawn(task func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.tasks.Go(task)
+	return true
+}
+
+// bound gives ctx a deadline where it has none.
+func bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, defaultTimeout)
+}
+
+// dial returns the client. With a password, making one is a request of its
+// own, which is why that waits for the first call and is bounded by its
+// context.
+func (s *Store) dial(ctx context.Context) (*clientv3.Client, error) {
+	if client, err := s.current(ctx); client != nil || err != nil {
+		return client, err
+	}
+	select {
+	case s.dialling <- struct{}{}:
+		defer func() { <-s.dialling }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if client, err := s.current(ctx); client != nil || err != nil {
+		return client, err
+	}
+	client, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(client)
+}
+
+func (s *Store) current(ctx context.Context) (*clientv3.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	return s.client, ctx.Err()
+}
+
+// keep makes client the store's own, unless the store was closed meanwhile.
+func (s *Store) keep(client *clientv3.Client) (*clientv3.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errors.Join(errClosed, client.Close())
+	}
+	s.client = client
+	return client, nil
+}
+
+func (s *Store) connect(ctx context.Context) (*clientv3.Client, error) {
+	wait := defaultTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = max(time.Until(deadline), time.Millisecond)
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: s.to.endpoints(), Username: s.to.user, Password: s.to.password, TLS: s.to.tls,
+		Context: s.root, DialTimeout: wait, DialOptions: s.link.options(s.to.tls),
+		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
+		// One attempt: the client would send a write again where a server
+		// answers that the write was cancelled or out of time.
+		MaxUnaryRetries: 1,
+		Logger:          zap.NewNop(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return client, nil
+}
+
+// fail returns err with its class, or nil for nil. A write that was sent is of
+// unknown outcome unless err is a refusal.
+func (s *Store) fail(op string, err error, sent phase) error {
+	if err == nil {
+		return nil
+	}
+	err = s.link.explain(s.handle(), typed(err))
+	class, err := classify(err, sent)
+	return &driver.Error{Class: class, Store: s.name, Op: op, Err: err}
+}
+
+// handle returns the client's connection, or nil where there is none.
+func (s *Store) handle() *grpc.ClientConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil {
+		return nil
+	}
+	return s.client.ActiveConnection()
+}
+
+// tooLarge returns an error where size is above limit.
+func tooLarge(what string, size, limit int) error {
+	if size <= limit {
+		return nil
+	}
+	return fmt.Errorf("%w: %s of %d bytes, the limit is %d", driver.ErrTooLarge, what, size, limit)
+}
+
+// corrupt returns an error that wraps driver.ErrCorrupt.
+func corrupt(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", driver.ErrCorrupt, fmt.Errorf(format, args...))
+}
+
+// printable returns text from the store, fit for one line of a person's log.
+func printable(text []byte) string {
+	const most = 200
+	if len(text) > most {
+		text = text[:most]
+	}
+	return strings.Trim(fmt.Sprintf("%q", text), `"`)
+}

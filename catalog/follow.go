@@ -1,0 +1,199 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+// A Follower reads along: it keeps the entries in memory and applies the
+// holder's commits in order, no later than PollInterval plus one read of the
+// store. It writes nothing at all. One that was given a generation ends as soon
+// as it sees a higher one. Its methods may be called concurrently.
+type Follower struct {
+	r   *replica // the following goroutine's, until it has returned
+	end ending
+
+	state atomic.Pointer[state]
+	view  atomic.Pointer[sighting]
+
+	mu    sync.Mutex
+	moved chan struct{} // closed and replaced when the view moves
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+	once sync.Once
+}
+
+// sighting is a head, and when the read that found it was sent.
+type sighting struct {
+	head driver.Head
+	at   time.Time
+}
+
+// Follow begins to follow the catalog in store, and returns once everything is
+// read that was committed before the call. An empty catalog, or a store that
+// doesn't hold one yet, is followed from its first claim. Follow tries again
+// while the store fails in passing, until ctx ends; its errors are those of
+// [Open].
+func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	f := &Follower{r: newReplica(store, cfg), moved: make(chan struct{}), stop: stop}
+	f.end.init()
+	pace := newPace(cfg.ClaimTimeout)
+	for {
+		err := f.look(ctx)
+		if err == nil {
+			err = f.end.reason()
+		}
+		if err == nil {
+			break
+		}
+		if !transient(err) || !pace.wait(ctx) {
+			stop()
+			return nil, err
+		}
+	}
+	f.wg.Go(func() { watch(base, store, cfg, f.look) })
+	return f, nil
+}
+
+// look reads the newest head and applies the log up to it. The fence comes
+// before the data: those of a newer generation may be in a form that this
+// build can't read.
+func (f *Follower) look(ctx context.Context) error {
+	if f.end.ended() {
+		return nil
+	}
+	sent := time.Now()
+	head, err := f.r.readHead(ctx)
+	if err == nil {
+		err = f.admit(head)
+	}
+	if err == nil {
+		err = f.r.advance(ctx, f.r.store, head)
+	}
+	switch {
+	case err == nil:
+		f.publish(sighting{head: head, at: sent})
+	case exitcodes.Of(err) == exitcodes.Retry, exitcodes.Of(err) == exitcodes.None:
+		return err
+	default:
+		f.end.with(err)
+	}
+	return nil
+}
+
+// admit says whether this process may go on reading under head.
+func (f *Follower) admit(head driver.Head) error {
+	mine, theirs := f.r.cfg.Generation, head.Claim.Token
+	if mine != generation.None && theirs.Generation > mine {
+		return fence.Check(fence.Token{Generation: mine}, theirs, head.Claim.Holder)
+	}
+	return checkReadable(head.Claim, f.r.cfg.Migrations, mine)
+}
+
+// checkReadable says whether a build may read data that c describes. One that
+// belongs to no generation reads them whatever they mean.
+func checkReadable(c driver.Claim, ms []Migration, g generation.Generation) error {
+	if g == generation.None || dataVersion(ms) >= c.ReadableBy {
+		return nil
+	}
+	return checkVersion(c, ms)
+}
+
+func (f *Follower) publish(s sighting) {
+	old := f.view.Load()
+	f.state.Store(f.r.state)
+	f.view.Store(&s)
+	if old != nil && old.head.Commit == s.head.Commit {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.moved)
+	f.moved = make(chan struct{})
+}
+
+// View calls fn with the entries as of [Follower.Head]. Once the follower has
+// ended, View returns the reason and does not call fn.
+func (f *Follower) View(fn func(*Reader) error) error {
+	if f.end.ended() {
+		return f.end.reason()
+	}
+	return fn(&f.state.Load().reader)
+}
+
+// Head returns the newest head that was applied, and when the read that found
+// it was sent: how stale the follower is at most.
+func (f *Follower) Head() (driver.Head, time.Time) {
+	s := f.view.Load()
+	return s.head, s.at
+}
+
+// Wait waits until cond holds of the applied head. It returns the reason where
+// the follower ends before, or ctx's cause.
+func (f *Follower) Wait(ctx context.Context, cond func(driver.Head) bool) error {
+	for {
+		f.mu.Lock()
+		moved := f.moved
+		f.mu.Unlock()
+		if head, _ := f.Head(); cond(head) {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-f.end.done:
+			return f.end.reason()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Done is closed when the follower has ended. [Follower.Err] says why.
+func (f *Follower) Done() <-chan struct{} { return f.end.done }
+
+// Err returns nil until Done is closed, and then the reason.
+func (f *Follower) Err() error { return f.end.reason() }
+
+// Open ends the follower and claims, as the function [Open] does, but without
+// reading again what was read already. Where it fails, the follower has ended
+// all the same.
+func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
+	if f.r.cfg.Generation == generation.None {
+		_, err := prepare(f.r.store, f.r.cfg)
+		return nil, err
+	}
+	err := f.Close()
+	if err != nil {
+		return nil, err
+	}
+	return f.r.open(ctx, opts)
+}
+
+// Close ends the follower and joins its goroutines. It returns the reason why
+// it had ended before, if it had.
+func (f *Follower) Close() error {
+	f.once.Do(func() {
+		f.stop()
+		f.wg.Wait()
+		f.end.with(ErrClosed)
+	})
+	f.wg.Wait()
+	if err := f.end.reason(); !errors.Is(err, ErrClosed) {
+		return err
+	}
+	return nil
+}

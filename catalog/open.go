@@ -1,0 +1,268 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/step"
+)
+
+// Open claims the catalog in store for cfg.Generation and returns its holder.
+// In one atomic commit it installs a token of that generation and the next
+// epoch, and what cfg.Migrations still have to do. From then on, no holder of
+// a lower token can commit.
+//
+// Open tries again, with jitter, while the store fails in passing or others
+// commit, until ctx ends or cfg.ClaimTimeout is over. Its errors:
+//
+//   - *fence.Error: a higher generation holds the token (ErrSuperseded), or
+//     another process of this generation claimed meanwhile;
+//   - ErrIncompatible: this build can't read the data, or another build has
+//     this generation;
+//   - ErrLostCommit, driver.ErrCorrupt: the store has lost or spoilt data;
+//   - *driver.Error: the store's own, classified.
+//
+// Each says its disposition to package exitcodes. Store stays the caller's to
+// close, after the Catalog.
+func Open(ctx context.Context, store driver.Store, cfg Config) (*Catalog, error) {
+	r, err := prepare(store, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return r.open(ctx, ClaimOptions{})
+}
+
+// prepare checks what a writer needs.
+func prepare(store driver.Store, cfg Config) (*replica, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Generation == generation.None {
+		return nil, exitcodes.WithCode(fmt.Errorf("catalog: %w: a writer needs one", generation.ErrMissing), exitcodes.Config)
+	}
+	return newReplica(store, cfg), nil
+}
+
+// open claims, and turns the replica into a holder.
+func (r *replica) open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
+	bounded, cancel := context.WithTimeout(ctx, r.cfg.ClaimTimeout)
+	defer cancel()
+	c := claimer{replica: r, opts: opts, tried: make(map[driver.ID]attempt)}
+	settled, err := c.run(bounded)
+	if err != nil {
+		return nil, err
+	}
+	catalog := newCatalog(ctx, r)
+	if settled {
+		// The claim was found in the head after its answer was lost. Landed is
+		// not durable: a further commit whose answer arrives is, with all that
+		// lies beneath it.
+		if err := errors.Join(catalog.settle(), catalog.Err()); err != nil {
+			catalog.stop()
+			return nil, err
+		}
+	}
+	catalog.start()
+	return catalog, nil
+}
+
+// claimer is one claim with all its tries.
+type claimer struct {
+	*replica
+	opts  ClaimOptions
+	base  driver.Claim // the claim that this one is to follow
+	begun bool
+	tried map[driver.ID]attempt // whose answers were lost
+}
+
+// attempt is what a claim makes of the catalog if it lands.
+type attempt struct {
+	claim driver.Claim
+	state *state
+}
+
+// run claims, and reports whether the claim was settled by reading the head
+// rather than by an answer.
+func (c *claimer) run(ctx context.Context) (settled bool, err error) {
+	pace := newPace(c.cfg.ClaimTimeout)
+	for {
+		settled, err = c.try(ctx)
+		if err == nil {
+			return settled, nil
+		}
+		if !errors.Is(err, driver.ErrConflict) && !transient(err) || !pace.wait(ctx) {
+			return false, c.explain(ctx, err)
+		}
+		c.cfg.Logger.DebugContext(ctx, "claim is tried again", "store", c.store.String(), "err", err)
+	}
+}
+
+// explain adds to an error of the last try that the time was over.
+func (c *claimer) explain(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("catalog: no claim within %v: %w", c.cfg.ClaimTimeout, err)
+}
+
+// try reads the head and judges it without disturbing anyone, catches up, and
+// only then begins a claim.
+func (c *claimer) try(ctx context.Context) (settled bool, err error) {
+	head, err := c.readHead(ctx)
+	if err != nil {
+		return false, err
+	}
+	if done, err := c.admit(head); done || err != nil {
+		return done, err
+	}
+	if err := c.advance(ctx, c.store, head); err != nil {
+		return false, err
+	}
+	step.Reach(ctx, step.OpenHeadRead)
+
+	claiming, err := c.store.Claim(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer claiming.Abandon()
+	head = claiming.Head()
+	if done, err := c.admit(head); done || err != nil {
+		return done, err
+	}
+	if err := c.advance(ctx, claiming, head); err != nil {
+		return false, err
+	}
+	return false, c.install(ctx, claiming, head)
+}
+
+// admit says whether this process may claim over head: first the fence, and
+// only then what the build can read. Done means that an earlier try of this
+// claim, whose answer was lost, is the head's.
+func (c *claimer) admit(head driver.Head) (done bool, err error) {
+	if landed, ok := c.tried[head.Claim.ID]; ok {
+		c.become(landed, head)
+		return true, nil
+	}
+	mine := fence.Token{Generation: c.cfg.Generation, Epoch: c.seen.Epoch}
+	current := head.Claim
+	if current.Token.Generation > c.cfg.Generation {
+		return false, fence.Check(mine, current.Token, current.Holder)
+	}
+	if err := c.follows(current); err != nil {
+		return false, err
+	}
+	if current.Token.Generation == c.cfg.Generation {
+		if err := c.sameBuild(current); err != nil {
+			return false, err
+		}
+	}
+	return false, checkVersion(current, c.cfg.Migrations)
+}
+
+// follows refuses a claim over one that came since this one began, unless it
+// is of a lower generation.
+func (c *claimer) follows(current driver.Claim) error {
+	if !c.begun {
+		c.begun, c.base = true, current
+		if want := c.opts.Silent; !want.IsZero() && current.ID != want {
+			return c.overtaken(current)
+		}
+		return nil
+	}
+	if current.ID == c.base.ID {
+		return nil
+	}
+	if current.Token.Generation == c.cfg.Generation {
+		return c.overtaken(current)
+	}
+	c.base = current
+	return nil
+}
+
+func (c *claimer) overtaken(current driver.Claim) error {
+	held := fence.Token{Generation: c.cfg.Generation, Epoch: min(c.base.Token.Epoch, current.Token.Epoch-1)}
+	if err := fence.Check(held, current.Token, current.Holder); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the newest claim is %v by %v, not the silent one", ErrRefused, current.Token, current.Holder)
+}
+
+// sameBuild refuses a second build under one generation.
+func (c *claimer) sameBuild(current driver.Claim) error {
+	theirs, ours := current.Holder.Build, c.cfg.Holder.Build
+	if theirs == ours || theirs == "" || ours == "" {
+		return nil
+	}
+	return incompatible("generation %v belongs to build %q, and this is build %q: give each build a generation of its own, `fencepost generation next` hands one out",
+		current.Token.Generation, theirs, ours)
+}
+
+// install computes the claim over head and writes it.
+func (c *claimer) install(ctx context.Context, claiming driver.Claiming, head driver.Head) error {
+	token, err := head.Claim.Token.Next(c.cfg.Generation)
+	if err != nil {
+		return exitcodes.With(err, exitcodes.Panic)
+	}
+	tx := newTx(c.state)
+	version, readableBy, err := migrate(tx, head.Claim, c.cfg.Migrations)
+	if err != nil {
+		return err
+	}
+	claim := driver.Claim{
+		Token: token, ID: driver.NewID(), Revision: head.Revision + 1,
+		DataVersion: version, ReadableBy: readableBy, Holder: c.cfg.Holder,
+		PriorClaim: head.Claim.ID, PriorCommit: head.Commit, Reason: c.opts.Reason,
+	}
+	claim.Holder.Since = time.Now().UTC().Truncate(time.Microsecond)
+	step.Reach(ctx, step.ClaimMigrated)
+
+	this := attempt{claim: claim, state: tx.draft.state}
+	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: token, Payload: appendChanges(newPayload(), tx.changes)}
+	err = writeStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) error {
+		return claiming.Install(ctx, claim, rec, c.opts.When...)
+	})
+	switch {
+	case err == nil:
+		c.become(this, claim.Head())
+	case errors.Is(err, driver.ErrConflict) && len(c.opts.When) > 0:
+		return c.whichCondition(ctx, err)
+	case driver.OutcomeOf(err) == driver.Unknown:
+		c.tried[claim.ID] = this
+	}
+	return err
+}
+
+// whichCondition says whether a note of the claim's condition has changed.
+func (c *claimer) whichCondition(ctx context.Context, conflict error) error {
+	for _, want := range c.opts.When {
+		notes, err := callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) ([]driver.Note, error) {
+			return c.store.Notes(ctx, want.Key)
+		})
+		if err != nil {
+			return err
+		}
+		var have int64
+		for _, n := range notes {
+			if n.Key == want.Key {
+				have = n.Version
+			}
+		}
+		if have != want.Version {
+			return fmt.Errorf("%w: the note %q has changed since it was read", ErrRefused, want.Key)
+		}
+	}
+	return conflict
+}
+
+// become makes this process the holder, as of head.
+func (c *claimer) become(a attempt, head driver.Head) {
+	c.claim, c.seen = a.claim, a.claim.Token
+	c.acked, c.head, c.state = head, head, a.state
+}

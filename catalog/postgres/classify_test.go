@@ -1,0 +1,138 @@
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+func answer(severity, code string) error {
+	return fmt.Errorf("wrapped: %w", &pgconn.PgError{Severity: severity, SeverityUnlocalized: severity, Code: code, Message: "m"})
+}
+
+func TestEveryKindOfErrorHasItsDisposition(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want exitcodes.Disposition
+		code exitcodes.Code
+		is   error
+	}{
+		{answer("FATAL", "28P01"), exitcodes.Halt, exitcodes.Config, nil},
+		{answer("FATAL", "28000"), exitcodes.Halt, exitcodes.Config, nil},
+		{answer("FATAL", "3D000"), exitcodes.Halt, exitcodes.Config, nil},
+		{answer("ERROR", "42501"), exitcodes.Halt, exitcodes.Config, nil},
+		{answer("ERROR", "42P01"), exitcodes.Halt, exitcodes.Config, nil},
+		{answer("ERROR", "42601"), exitcodes.Panic, 0, nil},
+		{answer("ERROR", "40001"), exitcodes.Retry, 0, nil},
+		{answer("ERROR", "40P01"), exitcodes.Retry, 0, nil},
+		{answer("ERROR", "25006"), exitcodes.Retry, 0, nil},
+		{answer("FATAL", "25P03"), exitcodes.Retry, 0, nil},
+		{answer("FATAL", "53300"), exitcodes.Retry, 0, nil},
+		{answer("ERROR", "53100"), exitcodes.Retry, 0, driver.ErrFull},
+		{answer("FATAL", "57P03"), exitcodes.Retry, 0, nil},
+		{answer("FATAL", "57P04"), exitcodes.Halt, exitcodes.Config, nil},
+		{answer("ERROR", "XX000"), exitcodes.Halt, 0, nil},
+		{answer("ERROR", "XX001"), exitcodes.Panic, 0, driver.ErrCorrupt},
+		{answer("ERROR", "23505"), exitcodes.Panic, 0, driver.ErrCorrupt},
+		{answer("ERROR", "22021"), exitcodes.None, 0, nil},
+		{answer("ERROR", "ZZ123"), exitcodes.Panic, 0, nil},
+		{answer("ERROR", ""), exitcodes.Panic, 0, nil},
+		{x509.UnknownAuthorityError{}, exitcodes.Halt, exitcodes.Config, nil},
+		{x509.HostnameError{Certificate: &x509.Certificate{}}, exitcodes.Halt, exitcodes.Config, nil},
+		{&net.OpError{Op: "remote error", Err: tls.AlertError(48)}, exitcodes.Halt, exitcodes.Config, nil},
+		{&net.OpError{Op: "remote error", Err: tls.AlertError(80)}, exitcodes.Retry, 0, nil},
+		{&net.DNSError{IsNotFound: true}, exitcodes.Retry, 0, nil},
+		{&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, exitcodes.Retry, 0, nil},
+		{os.NewSyscallError("connect", syscall.EACCES), exitcodes.Halt, exitcodes.Config, nil},
+		{syscall.EBADF, exitcodes.Panic, 0, nil},
+		{io.ErrUnexpectedEOF, exitcodes.Retry, 0, nil},
+		{net.ErrClosed, exitcodes.Retry, 0, nil},
+		{pgconn.ErrConnClosed, exitcodes.Retry, 0, nil},
+		{context.DeadlineExceeded, exitcodes.Retry, 0, nil},
+		{context.Canceled, exitcodes.None, 0, nil},
+		{pgx.ErrTxCommitRollback, exitcodes.Retry, 0, nil},
+		{pgx.ErrTxClosed, exitcodes.Panic, 0, nil},
+		{&pgconn.ParseConfigError{}, exitcodes.Halt, exitcodes.Config, nil},
+		{driver.ErrConflict, exitcodes.None, 0, nil},
+		{driver.ErrCorrupt, exitcodes.Panic, 0, nil},
+		{errors.New("never seen"), exitcodes.Panic, 0, nil},
+	} {
+		t.Run(fmt.Sprintf("%T %v", c.err, c.err), func(t *testing.T) {
+			class, is := classify(c.err, notSent)
+			require.Equal(t, c.want, class.Disposition)
+			require.Equal(t, c.code, class.Code)
+			require.Equal(t, c.is, is)
+			require.Equal(t, driver.NotApplied, class.Outcome)
+			if class.Code == exitcodes.Config {
+				require.NotEmpty(t, class.Remedy, "an operator must be told what to do")
+			}
+		})
+	}
+}
+
+func TestOnlyAnAnswerOfTheServerSettlesAWriteThatWasSent(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want driver.Outcome
+	}{
+		{answer("ERROR", "57014"), driver.NotApplied},
+		{answer("ERROR", "40001"), driver.NotApplied},
+		{answer("ERROR", "53100"), driver.NotApplied},
+		{pgx.ErrTxCommitRollback, driver.NotApplied},
+		{answer("FATAL", "57P01"), driver.Unknown},
+		{answer("PANIC", "53100"), driver.Unknown},
+		{answer("ERROR", "40003"), driver.Unknown},
+		{answer("ERROR", "08P01"), driver.Unknown}, // a pooler's word
+		{answer("ERROR", "XX000"), driver.Unknown},
+		{answer("ERROR", "58030"), driver.Unknown},
+		{answer("ERROR", "ZZ123"), driver.Unknown},
+		{pgconn.ErrConnClosed, driver.Unknown}, // pgx calls it safe to retry
+		{context.DeadlineExceeded, driver.Unknown},
+		{context.Canceled, driver.Unknown},
+		{io.EOF, driver.Unknown},
+		{errCut, driver.Unknown},
+		{errors.New("never seen"), driver.Unknown},
+	} {
+		for _, sent := range []sent{statementSent, commitSent} {
+			class, _ := classify(c.err, sent)
+			require.Equal(t, c.want, class.Outcome, c.err)
+		}
+	}
+}
+
+func TestAnAnswerInAnotherLanguageIsJudgedByItsOwnSeverity(t *testing.T) {
+	err := &pgconn.PgError{Severity: "FEHLER", SeverityUnlocalized: "ERROR", Code: "57014"}
+	require.Equal(t, driver.NotApplied, outcome(err, statementSent))
+}
+
+func TestAWarningOfSomebodysTriggerIsNoCutWait(t *testing.T) {
+	require.True(t, cutsWait(&pgconn.Notice{Code: "01000", Routine: "SyncRepWaitForLSN"}))
+	require.True(t, cutsWait(&pgconn.Notice{Code: "57P01", Routine: "SyncRepWaitForLSN"}))
+	require.False(t, cutsWait(&pgconn.Notice{Code: "01000", Routine: "exec_stmt_raise"}))
+	require.False(t, cutsWait(&pgconn.Notice{Code: "00000"}))
+}
+
+func TestEveryStateOfTheServersOwnListHasAClass(t *testing.T) {
+	for _, class := range []string{
+		"00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23", "24",
+		"25", "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44", "53", "54",
+		"55", "57", "58", "72", "F0", "HV", "P0", "XX",
+	} {
+		_, ok := byClass(class)
+		require.True(t, ok, class)
+	}
+}

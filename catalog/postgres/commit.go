@@ -1,0 +1,75 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/step"
+)
+
+// durable is true, and sees to it that the transaction it stands in waits for
+// its commit to be on disk. A database may be set to synchronous_commit = off,
+// which acknowledges what a crash then loses.
+const durable = `coalesce(case when current_setting('synchronous_commit') = 'off'
+	then set_config('synchronous_commit', 'on', true) end, 'on') <> ''`
+
+// appendSQL is the whole commit. A second sending of it queues on the head's
+// row behind a first one that hangs, and is then judged by what that one left
+// behind: so its answer is final for both.
+const appendSQL = `with moved as (
+		update fencepost.head set revision = $3, commit_id = $4::uuid
+		where catalog = $1 and commit_id = $2::uuid and revision = $3::bigint - 1
+		returning catalog)
+	insert into fencepost.log (catalog, revision, commit_id, generation, epoch, payload)
+	select catalog, $3, $4::uuid, $5, $6, $7 from moved where ` + durable
+
+// Append adds rec to the log by one statement, outside of any transaction.
+func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
+	if prior.IsZero() {
+		return s.fail("append", fmt.Errorf("%w: only a claim begins a log", driver.ErrConflict), notSent)
+	}
+	if err := checkRecord(prior, rec); err != nil {
+		return s.fail("append", err, notSent)
+	}
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return s.fail("append", err, notSent)
+	}
+	defer give(conn)
+	step.Reach(ctx, step.CommitBegun)
+	if err := ctx.Err(); err != nil {
+		return s.fail("append", err, notSent)
+	}
+	expectCommit(conn.Conn().PgConn())
+	tag, err := conn.Exec(ctx, appendSQL, s.args(append([]any{s.catalog, prior.Commit.String()}, recordArgs(rec)...)...)...)
+	switch {
+	case undefined(err):
+		return s.fail("append", fmt.Errorf("%w: there is no catalog: %w", driver.ErrConflict, err), notSent)
+	case err != nil:
+		return s.fail("append", err, statementSent)
+	case tag.RowsAffected() == 0:
+		return s.fail("append", fmt.Errorf("%w: the head is not at revision %d, commit %v", driver.ErrConflict, prior.Revision, prior.Commit), notSent)
+	}
+	if err := checkCommit(conn.Conn().PgConn()); err != nil {
+		return s.fail("append", err, statementSent)
+	}
+	step.Reach(ctx, step.CommitLanded)
+	return nil
+}
+
+// recordArgs returns the columns of a record, from revision to payload.
+func recordArgs(rec driver.Record) []any {
+	payload := rec.Payload
+	if payload == nil {
+		payload = []byte{}
+	}
+	return []any{int64(rec.Revision), rec.ID.String(), int64(rec.Token.Generation), int64(rec.Token.Epoch), payload}
+}
+
+func checkRecord(prior driver.Head, rec driver.Record) error {
+	if rec.Revision != prior.Revision+1 {
+		return fmt.Errorf("%w: revision %d after revision %d", errMisuse, rec.Revision, prior.Revision)
+	}
+	return checkSize(fmt.Sprintf("the payload of revision %d", rec.Revision), len(rec.Payload), maxPayload)
+}

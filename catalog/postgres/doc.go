@@ -1,0 +1,36 @@
+// Package postgres keeps a catalog in a PostgreSQL database.
+//
+// A commit is one statement in one round trip: it moves the head row by
+// compare-and-set and appends to the log, so that a writer whose head is no
+// longer the newest changes nothing. A claim is one transaction that holds the
+// head row from the moment it has read it until it commits, so that commits
+// queue behind it instead of racing it. Nothing in either needs session state:
+// a pooler in transaction mode may stand between, at the price of polling.
+//
+// Invariant: whoever writes to fencepost.head has locked its row and found it
+// as expected, in the same transaction that writes the log record.
+//
+// # What is in the database
+//
+// All is in schema fencepost, which the first write creates:
+//
+//	schema_version  one row: the version of these tables
+//	head            a row for each catalog: revision, commit, claim (JSON)
+//	token           a row for each catalog that only claims write, for guards
+//	log             every commit, numbered from 1
+//	claim           every claim, in the same JSON, never compacted
+//	board           notes
+//
+// Head, token and schema_version are frozen: every version of this package
+// reads them. A build that does not know the schema's version still reads the
+// head, and with it that it is superseded, and refuses everything else.
+//
+// # What it needs
+//
+// PostgreSQL 14 or newer. Beyond one machine, synchronous standbys: a
+// fail-over to an asynchronous one loses what it had not received. A commit
+// never runs with synchronous_commit off, whatever the database says.
+//
+// The package does not decide which token wins, does not retry a write and
+// does not settle an unknown outcome: package catalog does.
+package postgres

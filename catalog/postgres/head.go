@@ -1,0 +1,200 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// errStandby means that this server takes no writes, so that what it shows
+// may be old.
+var errStandby = errors.New("this server is a standby, in recovery")
+
+// errTimeline means that this server was left behind by a fail-over.
+var errTimeline = errors.New("this server has an older timeline than one already seen")
+
+// A querier is a connection or a transaction.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// A state is what one look at the server tells.
+type state struct {
+	standby  bool
+	timeline uint32 // zero on a standby
+	exists   bool   // the schema does
+	version  int    // of the schema
+	head     driver.Head
+}
+
+// serverSQL tells standby and timeline. The timeline is the one of the next
+// write; pg_control_checkpoint would tell an old one for a while after a
+// promotion.
+const serverSQL = `pg_is_in_recovery(),
+	case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_insert_lsn()) end`
+
+const headSQL = `select ` + serverSQL + `,
+	(select version from fencepost.schema_version),
+	h.revision, h.commit_id, h.claim,
+	h.catalog is null and exists (select from fencepost.log l where l.catalog = $1)
+	from (values ($1::text)) as wanted(catalog) left join fencepost.head h on h.catalog = wanted.catalog`
+
+// Head returns the newest head, by one round trip on a connection that is kept
+// for this. It writes nothing, and where there is no schema yet it returns the
+// zero Head.
+func (s *Store) Head(ctx context.Context) (driver.Head, error) {
+	st, broken, err := s.look(ctx)
+	if broken && ctx.Err() == nil {
+		s.liveness.Reset() // the other one went the same way, most likely
+		st, _, err = s.look(ctx)
+	}
+	if err != nil {
+		return driver.Head{}, s.fail("head", err, notSent)
+	}
+	return st.head, nil
+}
+
+// look reads the state on a connection for liveness, and reports whether that
+// connection broke.
+func (s *Store) look(ctx context.Context) (st state, broken bool, err error) {
+	conn, err := s.acquire(ctx, s.liveness)
+	if err != nil {
+		return state{}, false, err
+	}
+	defer give(conn)
+	st, err = s.readState(ctx, conn)
+	return st, conn.Conn().IsClosed(), err
+}
+
+// readState reads the state and refuses a server that can't be trusted to have
+// the newest. It must not be used in a transaction before the schema is known
+// to exist.
+func (s *Store) readState(ctx context.Context, q querier) (state, error) {
+	const tries = 3 // another one may be creating the schema
+	for range tries - 1 {
+		st, err := s.readHead(ctx, q)
+		if err == nil {
+			return st, s.admit(st)
+		}
+		if !undefined(err) {
+			return state{}, err
+		}
+		if st, err = s.readServer(ctx, q); err != nil {
+			return state{}, err
+		}
+		if exists, err := s.schemaExists(ctx, q); err != nil || !exists {
+			return st, err
+		}
+	}
+	st, err := s.readHead(ctx, q)
+	if err != nil {
+		return state{}, err
+	}
+	return st, s.admit(st)
+}
+
+func (s *Store) readHead(ctx context.Context, q querier) (state, error) {
+	st := state{exists: true}
+	var wal string
+	var version *int
+	var revision *int64
+	var commit *[16]byte
+	var claim *string
+	var orphaned bool
+	row := q.QueryRow(ctx, headSQL, s.args(s.catalog)...)
+	if err := row.Scan(&st.standby, &wal, &version, &revision, &commit, &claim, &orphaned); err != nil {
+		return state{}, err
+	}
+	if version != nil {
+		st.version = *version
+	}
+	if orphaned {
+		return state{}, fmt.Errorf("%w: fencepost.log has records of catalog %q, fencepost.head has no row", driver.ErrCorrupt, s.catalog)
+	}
+	if revision != nil && commit != nil && claim != nil {
+		var err error
+		if st.head, err = parseHead(*revision, *commit, *claim); err != nil {
+			return state{}, err
+		}
+	}
+	var err error
+	st.timeline, err = parseTimeline(st.standby, wal)
+	return st, err
+}
+
+// readServer reads what doesn't need the schema, and refuses a server that
+// can't be trusted.
+func (s *Store) readServer(ctx context.Context, q querier) (state, error) {
+	var st state
+	var wal string
+	if err := q.QueryRow(ctx, `select `+serverSQL, s.args()...).Scan(&st.standby, &wal); err != nil {
+		return state{}, err
+	}
+	var err error
+	if st.timeline, err = parseTimeline(st.standby, wal); err != nil {
+		return state{}, err
+	}
+	return st, s.admit(st)
+}
+
+// admit refuses a standby, and a server with an older timeline than one that
+// this store has seen.
+func (s *Store) admit(st state) error {
+	if st.standby {
+		return errStandby
+	}
+	for {
+		seen := s.timeline.Load()
+		if st.timeline < seen {
+			return fmt.Errorf("%w: %d, seen was %d", errTimeline, st.timeline, seen)
+		}
+		if st.timeline == seen || s.timeline.CompareAndSwap(seen, st.timeline) {
+			return nil
+		}
+	}
+}
+
+// parseTimeline takes the timeline out of the name of a WAL file, whose first
+// eight hexadecimal digits it is.
+func parseTimeline(standby bool, wal string) (uint32, error) {
+	const digits = 8
+	if standby {
+		return 0, nil
+	}
+	if len(wal) < digits {
+		return 0, fmt.Errorf("%w: a WAL file called %q", driver.ErrCorrupt, wal)
+	}
+	n, err := strconv.ParseUint(wal[:digits], 16, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%w: a WAL file called %q", driver.ErrCorrupt, wal)
+	}
+	return uint32(n), nil
+}
+
+func parseHead(revision int64, commit driver.ID, claim string) (driver.Head, error) {
+	c, err := parseClaim(claim)
+	if err != nil {
+		return driver.Head{}, fmt.Errorf("fencepost.head: %w", err)
+	}
+	if commit.IsZero() || revision < 0 || uint64(revision) < c.Revision {
+		return driver.Head{}, fmt.Errorf("%w: fencepost.head has revision %d, commit %v under a claim of revision %d",
+			driver.ErrCorrupt, revision, commit, c.Revision)
+	}
+	return driver.Head{Revision: uint64(revision), Commit: commit, Claim: c}, nil
+}
+
+func parseClaim(text string) (driver.Claim, error) {
+	c, err := driver.UnmarshalClaim([]byte(text))
+	if err != nil {
+		return driver.Claim{}, fmt.Errorf("%w: a claim is unreadable: %w", driver.ErrCorrupt, err)
+	}
+	return c, nil
+}

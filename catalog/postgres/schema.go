@@ -1,0 +1,127 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// schemaVersion is the version of the tables that this build writes.
+const schemaVersion = 1
+
+// errForeign means that schema fencepost is there, but isn't ours.
+var errForeign = errors.New("the database has a schema fencepost that this library did not make")
+
+// errVersion means that the tables are of a version that this build does not
+// know.
+var errVersion = errors.New("schema fencepost is of an unknown version")
+
+// schemaSQL creates all tables. Head has room for its next versions on the
+// same page, so that a commit touches no index. A payload is stored as it is:
+// package catalog compresses where that helps.
+const schemaSQL = `
+create schema fencepost;
+comment on schema fencepost is 'Catalogs of github.com/fencepost/fencepost. Change nothing by hand.';
+
+create table fencepost.schema_version (
+	version  integer     not null,
+	created  timestamptz not null default now(),
+	only_row boolean     primary key default true check (only_row)
+);
+insert into fencepost.schema_version (version) values (1);
+
+create table fencepost.head (
+	catalog   text collate "C" primary key,
+	revision  bigint not null check (revision > 0),
+	commit_id uuid   not null,
+	claim     text   not null
+) with (fillfactor = 10);
+comment on table fencepost.head is 'Who holds each catalog (claim, as JSON) and its newest commit';
+
+create table fencepost.token (
+	catalog    text collate "C" primary key,
+	generation bigint not null,
+	epoch      bigint not null,
+	claim_id   uuid   not null
+);
+comment on table fencepost.token is 'The token of each catalog: moved by claims only, locked FOR SHARE by guards';
+
+create table fencepost.log (
+	catalog    text collate "C",
+	revision   bigint,
+	commit_id  uuid   not null,
+	generation bigint not null,
+	epoch      bigint not null,
+	payload    bytea  not null,
+	primary key (catalog, revision)
+);
+alter table fencepost.log alter column payload set storage external;
+comment on table fencepost.log is 'Every commit';
+
+create table fencepost.claim (
+	catalog  text collate "C",
+	revision bigint,
+	claim    text not null,
+	primary key (catalog, revision)
+);
+comment on table fencepost.claim is 'Every claim, as JSON';
+
+create table fencepost.board (
+	catalog text collate "C",
+	key     text collate "C",
+	value   bytea  not null,
+	version bigint not null,
+	primary key (catalog, key)
+);
+comment on table fencepost.board is 'Notes: unfenced, replaced whole';
+`
+
+// errAppeared means that another process created the schema in the meantime.
+// The transaction must begin anew: PostgreSQL may remember, until its end,
+// that there was no such schema.
+var errAppeared = errors.New("schema fencepost was created in the meantime")
+
+// reserveSchema makes sure that there is no schema and that nobody else
+// creates one before tx ends. First users of one database may race: the lock
+// lets one of them create it, and the others then find it there.
+func (s *Store) reserveSchema(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1)`, s.args(lockKey("schema"))...); err != nil {
+		return err
+	}
+	exists, err := s.schemaExists(ctx, tx)
+	if err == nil && exists {
+		err = errAppeared
+	}
+	return err
+}
+
+func createSchema(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, schemaSQL)
+	return err
+}
+
+func checkVersion(version int) error {
+	if version != schemaVersion {
+		return fmt.Errorf("%w: %d, this build knows %d", errVersion, version, schemaVersion)
+	}
+	return nil
+}
+
+// existsSQL reads PostgreSQL's tables and does not use to_regclass, which
+// answers from a cache that may be older than the statement.
+const existsSQL = `select exists (select from pg_catalog.pg_namespace where nspname = 'fencepost'),
+	(select count(*) from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		where n.nspname = 'fencepost' and c.relname in ('schema_version', 'head') and c.relkind = 'r') = 2`
+
+// schemaExists looks for the schema without an error where there is none. It
+// returns errForeign where it is somebody else's.
+func (s *Store) schemaExists(ctx context.Context, q querier) (bool, error) {
+	var schema, ours bool
+	err := q.QueryRow(ctx, existsSQL, s.args()...).Scan(&schema, &ours)
+	if err == nil && schema && !ours {
+		err = errForeign
+	}
+	return ours, err
+}

@@ -1,0 +1,73 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A watcher that has heard nothing for so long makes sure that its connection
+// lives: nothing else would tell it of a server that vanished.
+const (
+	quietPeriod = 15 * time.Second
+	pingTimeout = 5 * time.Second
+)
+
+// Watch calls wake after every claim and after every note posted, by LISTEN on
+// a connection of its own. Behind a pooler in transaction mode it never calls
+// wake again after the first time, without an error.
+func (s *Store) Watch(ctx context.Context, wake func()) error {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return s.fail("watch", errClosed, notSent)
+	}
+	conn, err := pgx.ConnectConfig(ctx, s.watching.Copy())
+	if err != nil {
+		return s.fail("watch", err, notSent)
+	}
+	defer hangUp(conn)
+	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{channel(s.catalog)}.Sanitize()); err != nil {
+		return s.fail("watch", err, notSent)
+	}
+	wake()
+	for {
+		err := waitOnce(ctx, conn)
+		switch {
+		case err == nil:
+			wake()
+		case ctx.Err() != nil:
+			return s.fail("watch", ctx.Err(), notSent)
+		case !errors.Is(err, errQuiet):
+			return s.fail("watch", err, notSent)
+		}
+	}
+}
+
+var errQuiet = errors.New("nothing was heard")
+
+// waitOnce waits for a notification. It returns errQuiet where none came and
+// the server still answers.
+func waitOnce(ctx context.Context, conn *pgx.Conn) error {
+	quiet, cancel := context.WithTimeout(ctx, quietPeriod)
+	defer cancel()
+	_, err := conn.WaitForNotification(quiet)
+	if err == nil || ctx.Err() != nil || quiet.Err() == nil {
+		return err
+	}
+	ping, stop := context.WithTimeout(ctx, pingTimeout)
+	defer stop()
+	if err := conn.Ping(ping); err != nil {
+		return err
+	}
+	return errQuiet
+}
+
+func hangUp(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), abandonTimeout)
+	defer cancel()
+	_ = conn.Close(ctx)
+}

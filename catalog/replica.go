@@ -1,0 +1,147 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// replica is a copy of the entries, as of one head. A follower and a holder
+// have one each; it is used by one goroutine.
+type replica struct {
+	store driver.Store
+	cfg   Config
+	memory
+	head  driver.Head // up to which the log was applied
+	state *state
+}
+
+func newReplica(store driver.Store, cfg Config) *replica {
+	return &replica{store: store, cfg: cfg, state: newState()}
+}
+
+// logReader is where records come from: a store, or a claim under way.
+type logReader interface {
+	Log(ctx context.Context, after uint64, fn func(driver.Record) error) error
+}
+
+// errEnough ends the reading of a log early.
+var errEnough = errors.New("enough")
+
+// advance applies the records up to head. It begins with the record that it
+// applied last, so that a store whose past has changed is found out.
+func (r *replica) advance(ctx context.Context, from logReader, head driver.Head) error {
+	if head.Commit == r.head.Commit {
+		r.head = head
+		return nil
+	}
+	if head.Revision <= r.head.Revision {
+		return lostCommit("its log ends with %v at revision %d, and %v at %d was read before",
+			head.Commit, head.Revision, r.head.Commit, r.head.Revision)
+	}
+	draft, at := r.state.draft(), r.head
+	err := from.Log(ctx, max(at.Revision, 1)-1, func(rec driver.Record) error {
+		if rec.Revision == r.head.Revision {
+			return sameRecord(rec, r.head)
+		}
+		if rec.Revision > head.Revision {
+			return errEnough
+		}
+		at = at.After(rec)
+		return decodePayload(rec.Payload, draft.apply)
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return r.classify(err)
+	}
+	if at.Revision != head.Revision || at.Commit != head.Commit {
+		return r.classify(fmt.Errorf("%w: the log ends with %v at revision %d, and the head says %v at %d",
+			driver.ErrCorrupt, at.Commit, at.Revision, head.Commit, head.Revision))
+	}
+	r.head, r.state = head, draft.state
+	return nil
+}
+
+func sameRecord(rec driver.Record, head driver.Head) error {
+	if rec.ID == head.Commit {
+		return nil
+	}
+	return lostCommit("its log has %v at revision %d, and %v was read there before", rec.ID, rec.Revision, head.Commit)
+}
+
+// classify gives an error about what the store holds a disposition, where it
+// has none: only panic is left.
+func (r *replica) classify(err error) error {
+	if errors.Is(err, driver.ErrCorrupt) && exitcodes.Of(err) == exitcodes.None {
+		return exitcodes.With(fmt.Errorf("%s: %w: stop every writer and compare with a backup", r.store, err), exitcodes.Panic)
+	}
+	return err
+}
+
+// readHead reads the newest head once, and remembers the highest token.
+func (r *replica) readHead(ctx context.Context) (driver.Head, error) {
+	head, err := callStore(ctx, r.cfg.StoreTimeout, r.store.Head)
+	if err != nil {
+		return driver.Head{}, err
+	}
+	if head.Claim.Token.Compare(r.seen) < 0 {
+		return driver.Head{}, judgeToken(r.memory, head)
+	}
+	r.seen = head.Claim.Token
+	return head, nil
+}
+
+// callStore makes one call of the store under a deadline of its own.
+func callStore[T any](ctx context.Context, timeout time.Duration, call func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return call(ctx)
+}
+
+// writeStore makes one write under a deadline of its own. The context's values
+// go along; its end does not cut the write short, because a write may carry the
+// work of many callers, and one that was cut has an unknown outcome.
+func writeStore(ctx context.Context, timeout time.Duration, write func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	return write(ctx)
+}
+
+// pace spaces the tries of one operation: with jitter, doubling, up to a
+// second.
+type pace struct {
+	next  *backoff.ExponentialBackOff
+	until time.Time
+}
+
+func newPace(budget time.Duration) *pace {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.Multiplier, b.MaxInterval = 2*time.Millisecond, 2, time.Second
+	b.Reset()
+	return &pace{next: b, until: time.Now().Add(budget)}
+}
+
+// wait waits until the next try is due. It returns false where the budget is
+// spent or ctx has ended.
+func (p *pace) wait(ctx context.Context) bool {
+	d := p.next.NextBackOff()
+	if time.Now().Add(d).After(p.until) {
+		return false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// transient reports whether the same call may go through later.
+func transient(err error) bool { return exitcodes.Of(err) == exitcodes.Retry }

@@ -1,0 +1,244 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/step"
+)
+
+var (
+	errLocked = errors.New("the file is locked")
+	errWanted = errors.New("a claim is under way")
+)
+
+// Claim implements [driver.Store]. It first locks the -claim file, at which
+// every writer looks before it begins a transaction: a holder that commits in a
+// tight loop would starve a claim that only competes for SQLite's own lock.
+func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
+	w, err := s.acquire(ctx)
+	if err != nil {
+		return nil, s.wrap("claim", s.blocked(err), false)
+	}
+	if err := untilFree(ctx, func() error { return flock(w.claim, unix.LOCK_EX) }); err != nil {
+		s.release(w, false)
+		return nil, s.wrap("claim", s.blocked(err), false)
+	}
+	if err := w.begin(ctx, s.path, func() error { return nil }); err != nil {
+		w.unlock()
+		s.release(w, false)
+		return nil, s.wrap("claim", s.blocked(err), false)
+	}
+	c := &claiming{store: s, w: w}
+	if err := c.readHead(); err != nil {
+		c.Abandon()
+		return nil, s.wrap("claim", err, false)
+	}
+	step.Reach(ctx, step.ClaimBegun)
+	return c, nil
+}
+
+// blocked marks an error that another process's lock caused.
+func (s *Store) blocked(err error) error {
+	switch {
+	case errors.Is(err, errLocked):
+		return fmt.Errorf("%w: %w", driver.ErrBlocked, err)
+	case errors.Is(err, errWanted):
+		return fmt.Errorf("%w by another claim, of %s: %w", driver.ErrBlocked, flockedBy(s.path+"-claim"), err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w by a write of this process: %w", driver.ErrBlocked, err)
+	}
+	return err
+}
+
+// noClaim returns errWanted, which counts as busy, while a claim is under way.
+func (w *writer) noClaim() error {
+	if err := flock(w.claim, unix.LOCK_SH); err != nil {
+		return err
+	}
+	w.unlock()
+	return nil
+}
+
+// flock tries to lock the -claim file. The kernel releases it when the process
+// dies.
+func flock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return errWanted
+		default:
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+	}
+}
+
+func (w *writer) unlock() { _ = unix.Flock(int(w.claim.Fd()), unix.LOCK_UN) } // can't fail on an open file
+
+// claiming is a claim under way: a write transaction, and the -claim lock.
+type claiming struct {
+	store *Store
+	w     *writer // nil once the claim has ended
+	head  driver.Head
+}
+
+func (c *claiming) readHead() error {
+	exists, err := checkSchema(unbounded, c.w.conn)
+	if err != nil || !exists {
+		return err
+	}
+	c.head, err = selectHead(unbounded, c.w.conn)
+	return err
+}
+
+// Head implements [driver.Claiming].
+func (c *claiming) Head() driver.Head { return c.head }
+
+// Log implements [driver.Claiming].
+func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+	if c.w == nil {
+		return c.store.wrap("log", errEnded, false)
+	}
+	if c.head.IsZero() {
+		return nil
+	}
+	return c.store.wrap("log", selectLog(ctx, c.w.conn, after, fn), false)
+}
+
+var errEnded = errors.New("the claim has ended")
+
+// Install implements [driver.Claiming].
+func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {
+	if c.w == nil {
+		return c.store.wrap("install", errEnded, false)
+	}
+	defer c.Abandon()
+	if err := c.store.checkSize("install", len(rec.Payload), MaxPayload); err != nil {
+		return err
+	}
+	if err := c.write(ctx, claim, rec, when); err != nil {
+		return c.store.wrap("install", err, false)
+	}
+	broken, err := c.store.commit(c.w, "install")
+	c.end(broken)
+	if err != nil {
+		return err
+	}
+	step.Reach(ctx, step.ClaimCommitted)
+	return nil
+}
+
+// write does all of a claim but its commit.
+func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Record, when []driver.Note) error {
+	if err := c.w.ensureSchema(); err != nil {
+		return err
+	}
+	for _, n := range when {
+		if err := c.w.noteAt(n); err != nil {
+			return err
+		}
+	}
+	text, err := driver.MarshalClaim(claim)
+	if err != nil {
+		return err
+	}
+	err = c.w.exec(unbounded, `INSERT INTO head (one, revision, commit_id, claim) VALUES (1, ?, ?, ?)
+		ON CONFLICT (one) DO UPDATE SET revision = excluded.revision, commit_id = excluded.commit_id, claim = excluded.claim`,
+		int64(rec.Revision), rec.ID[:], string(text))
+	if err != nil {
+		return err
+	}
+	step.Reach(ctx, step.ClaimHeadWritten)
+	if err := c.w.exec(unbounded, insertLog, logValues(rec)...); err != nil {
+		return err
+	}
+	if err := c.w.exec(unbounded, `INSERT INTO claim (revision, claim) VALUES (?, ?)`, int64(claim.Revision), string(text)); err != nil {
+		return err
+	}
+	step.Reach(ctx, step.ClaimLogWritten)
+	return nil
+}
+
+// Abandon implements [driver.Claiming].
+func (c *claiming) Abandon() {
+	if c.w == nil {
+		return
+	}
+	c.end(!c.w.rollback())
+}
+
+// end lets others write again.
+func (c *claiming) end(broken bool) {
+	c.w.unlock()
+	c.store.release(c.w, broken)
+	c.w = nil
+}
+
+// SQLite's lock for writing is a record lock on one byte of the -shm file.
+const walWriteLock = "120"
+
+// lockedBy names the process that holds SQLite's lock for writing, as far as
+// the system tells.
+func lockedBy(path string) string {
+	return owner(path+"-shm", func(kind, first string) bool { return kind == "POSIX" && first == walWriteLock })
+}
+
+// flockedBy names the process that holds a lock on a whole file.
+func flockedBy(path string) string {
+	return owner(path, func(kind, _ string) bool { return kind == "FLOCK" })
+}
+
+// owner looks up a lock in /proc/locks, whose lines read
+// "1: POSIX ADVISORY WRITE <pid> <major>:<minor>:<inode> <first> <last>".
+func owner(path string, match func(kind, first string) bool) string {
+	const unknown = "another process (the system does not say which)"
+	info, err := os.Stat(path)
+	if err != nil {
+		return unknown
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return unknown
+	}
+	table, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return unknown
+	}
+	inode := fmt.Sprintf(":%d", stat.Ino)
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) >= 8 && f[3] == "WRITE" && strings.HasSuffix(f[5], inode) && match(f[1], f[6]) {
+			return describe(f[4])
+		}
+	}
+	return unknown
+}
+
+// describe names a process and says whether it is stopped.
+func describe(pid string) string {
+	name, err := os.ReadFile(filepath.Join("/proc", pid, "comm"))
+	if err != nil {
+		return "process " + pid
+	}
+	text := fmt.Sprintf("process %s (%s)", pid, strings.TrimSpace(string(name)))
+	stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	if err != nil {
+		return text
+	}
+	if _, rest, ok := strings.Cut(string(stat), ") "); ok && strings.HasPrefix(rest, "T") {
+		text += ", which is stopped: continue or kill it"
+	}
+	return text
+}

@@ -1,0 +1,178 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// What marks a file as ours, in the fields that SQLite's header has for that.
+const (
+	applicationID = 0x464e4350 // "FNCP"
+	schemaVersion = 1
+)
+
+// schema is frozen: a change of it is a new schemaVersion. Only claims write
+// the column claim of head, and the table claim.
+const schema = `
+CREATE TABLE head (
+	one       INTEGER PRIMARY KEY CHECK (one = 1),
+	revision  INTEGER NOT NULL,
+	commit_id BLOB    NOT NULL,
+	claim     TEXT    NOT NULL
+) STRICT;
+CREATE TABLE log (
+	revision   INTEGER PRIMARY KEY,
+	commit_id  BLOB    NOT NULL,
+	generation INTEGER NOT NULL,
+	epoch      INTEGER NOT NULL,
+	payload    BLOB    NOT NULL
+) STRICT;
+CREATE TABLE claim (
+	revision INTEGER PRIMARY KEY,
+	claim    TEXT    NOT NULL
+) STRICT;
+CREATE TABLE board (
+	key     TEXT PRIMARY KEY,
+	value   BLOB    NOT NULL,
+	version INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;`
+
+var (
+	errForeign = errors.New("the file is another program's database")
+	errSchema  = errors.New("the file's schema is of another version")
+)
+
+// querier is what *sql.DB and *sql.Conn have in common.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// checkSchema reports whether the file holds a catalog: not yet, where it is
+// empty. A file of someone else is refused.
+func checkSchema(ctx context.Context, q querier) (exists bool, err error) {
+	var app, version, tables int
+	row := q.QueryRowContext(ctx, `SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_schema)
+		FROM pragma_application_id a, pragma_user_version v`)
+	if err := row.Scan(&app, &version, &tables); err != nil {
+		return false, err
+	}
+	switch {
+	case app == applicationID && version == schemaVersion:
+		return true, nil
+	case app == applicationID:
+		return false, fmt.Errorf("%w: %d, and this build knows %d", errSchema, version, schemaVersion)
+	case app == 0 && tables == 0:
+		return false, nil
+	default:
+		return false, fmt.Errorf("%w: application id %#x, %d tables and indexes", errForeign, app, tables)
+	}
+}
+
+// createSchema makes an empty catalog, inside the transaction under way.
+func createSchema(ctx context.Context, w *writer) error {
+	return w.exec(ctx, fmt.Sprintf("%s\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", schema, applicationID, schemaVersion))
+}
+
+// selectHead reads the head. A log without a head is corruption.
+func selectHead(ctx context.Context, q querier) (driver.Head, error) {
+	var (
+		h     driver.Head
+		id    []byte
+		claim string
+	)
+	err := q.QueryRowContext(ctx, `SELECT revision, commit_id, claim FROM head`).Scan(&h.Revision, &id, &claim)
+	if errors.Is(err, sql.ErrNoRows) {
+		return driver.Head{}, headless(ctx, q)
+	}
+	if err != nil {
+		return driver.Head{}, err
+	}
+	if h.Claim, err = driver.UnmarshalClaim([]byte(claim)); err != nil {
+		return driver.Head{}, fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
+	}
+	if h.Commit, err = toID(id); err != nil {
+		return driver.Head{}, err
+	}
+	if h.Revision < h.Claim.Revision {
+		return driver.Head{}, fmt.Errorf("%w: the head is at revision %d, its claim at %d", driver.ErrCorrupt, h.Revision, h.Claim.Revision)
+	}
+	return h, nil
+}
+
+// headless says whether it is right that there is no head.
+func headless(ctx context.Context, q querier) error {
+	var logs, claims int
+	err := q.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM log), (SELECT count(*) FROM claim)`).Scan(&logs, &claims)
+	if err == nil && logs+claims > 0 {
+		err = fmt.Errorf("%w: there is no head beside %d log records and %d claims", driver.ErrCorrupt, logs, claims)
+	}
+	return err
+}
+
+// selectLog reads the records above after, in order.
+func selectLog(ctx context.Context, q querier, after uint64, fn func(driver.Record) error) error {
+	rows, err := q.QueryContext(ctx, `SELECT revision, commit_id, generation, epoch, payload FROM log WHERE revision > ? ORDER BY revision`, int64(after))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // reading: its error came before
+	for rows.Next() {
+		var (
+			rec driver.Record
+			id  []byte
+		)
+		if err := rows.Scan(&rec.Revision, &id, &rec.Token.Generation, &rec.Token.Epoch, &rec.Payload); err != nil {
+			return err
+		}
+		if after++; rec.Revision != after {
+			return fmt.Errorf("%w: the log has revision %d where %d belongs", driver.ErrCorrupt, rec.Revision, after)
+		}
+		if rec.ID, err = toID(id); err != nil {
+			return err
+		}
+		if err := fn(rec); err != nil {
+			return &callerError{err}
+		}
+	}
+	return rows.Err()
+}
+
+// selectClaims reads the claims above after, in order.
+func selectClaims(ctx context.Context, q querier, after uint64, fn func(driver.Claim) error) error {
+	rows, err := q.QueryContext(ctx, `SELECT claim FROM claim WHERE revision > ? ORDER BY revision`, int64(after))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // reading: its error came before
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return err
+		}
+		c, err := driver.UnmarshalClaim([]byte(text))
+		if err != nil {
+			return fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
+		}
+		if err := fn(c); err != nil {
+			return &callerError{err}
+		}
+	}
+	return rows.Err()
+}
+
+func toID(b []byte) (driver.ID, error) {
+	if len(b) != len(driver.ID{}) {
+		return driver.ID{}, fmt.Errorf("%w: a commit id of %d bytes", driver.ErrCorrupt, len(b))
+	}
+	return driver.ID(b), nil
+}
+
+// callerError is an error of the caller's function: it goes back as it is.
+type callerError struct{ err error }
+
+func (e *callerError) Error() string { return e.err.Error() }

@@ -1,0 +1,191 @@
+// Package sqlite keeps a catalog in one SQLite file, for one host and any
+// number of its processes.
+//
+// The file is in WAL mode with full sync: a commit that was acknowledged
+// survives the loss of power as far as the disk keeps its promises. The file is
+// created by the first claim or the first note, never by a read. Beside it lie
+// SQLite's own -wal and -shm files, and a -claim file, which holds no data: its
+// lock tells a holder to let a claim go first.
+//
+// The catalog is no other than what the file says; the package decides nothing
+// about tokens. It is for local disks: locks on network file systems can't be
+// trusted. A process that is stopped in the middle of a write blocks all others
+// until it is continued or killed; they fail within their bounds and name it.
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver that database/sql opens
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// Limits of one catalog. SQLite itself takes about 1 GB in one value.
+const (
+	MaxPayload = 64 << 20
+	MaxNote    = 1 << 20
+)
+
+// Config is how a Store behaves. The zero value of a field means its default.
+type Config struct {
+	// Logger receives what no caller is told. Default: discard.
+	Logger *slog.Logger
+}
+
+// A Store is a [driver.Store] over one SQLite file.
+type Store struct {
+	path  string
+	log   *slog.Logger
+	write chan *writer // holds the one writing connection, nil before it is opened
+
+	ready atomic.Bool // the file was seen to hold a catalog
+
+	mu     sync.Mutex
+	reads  *sql.DB // nil until the file was first seen
+	closed bool
+}
+
+var (
+	_ driver.Store   = (*Store)(nil)
+	_ driver.Watcher = (*Store)(nil)
+)
+
+// Open returns a Store over the file at path. It touches nothing: the file is
+// looked at by the first call, and created by the first write. Its folder must
+// exist by then.
+func Open(path string, cfg Config) (*Store, error) {
+	if path == "" {
+		return nil, errors.New("sqlite: no path given")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	s := &Store{
+		path:  abs,
+		log:   cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
+		write: make(chan *writer, 1),
+	}
+	s.write <- nil
+	return s, nil
+}
+
+// String returns sqlite: and the file's absolute path.
+func (s *Store) String() string { return "sqlite:" + s.path }
+
+// Limits returns [MaxPayload] and [MaxNote].
+func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: MaxPayload, Note: MaxNote} }
+
+// Close closes what was opened. Further calls fail, or do nothing. It waits for
+// a write under way.
+func (s *Store) Close() error {
+	w := <-s.write
+	defer func() { s.write <- nil }()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	var errs []error
+	if w != nil {
+		errs = append(errs, w.close())
+	}
+	if s.reads != nil {
+		errs = append(errs, s.reads.Close())
+		s.reads = nil
+	}
+	return errors.Join(errs...)
+}
+
+var errClosed = errors.New("the store is closed")
+
+// reader returns the connections for reading, or nil where there is no file.
+func (s *Store) reader() (*sql.DB, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, errClosed
+	}
+	info, err := os.Stat(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && s.reads == nil:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case info.Size() == 0:
+		return nil, nil // created, and nothing was committed yet
+	case s.reads != nil:
+		return s.reads, nil
+	}
+	db, err := sql.Open("sqlite", dsn(s.path, "mode=ro", "_pragma=query_only(1)"))
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(4)
+	db.SetMaxIdleConns(4)
+	s.reads = db
+	return db, nil
+}
+
+// dsn names the file at path for the driver, whatever characters it has.
+func dsn(path string, options ...string) string {
+	name := "file:" + (&url.URL{Path: path}).EscapedPath()
+	for i, o := range options {
+		name += string("?&"[min(i, 1)]) + o
+	}
+	return name
+}
+
+// query calls fn with a connection for reading, or not at all where the file
+// holds no catalog yet. It tries again while the file is busy.
+func (s *Store) query(ctx context.Context, op string, fn func(*sql.DB) error) error {
+	err := untilFree(ctx, func() error {
+		db, err := s.reader()
+		if err != nil || db == nil {
+			return err
+		}
+		if !s.ready.Load() {
+			exists, err := checkSchema(ctx, db)
+			if err != nil || !exists {
+				return err
+			}
+			s.ready.Store(true)
+		}
+		return fn(db)
+	})
+	return s.wrap(op, err, false)
+}
+
+// untilFree calls fn again, after a short wait, while it fails because the file
+// is locked by another connection and ctx has not ended.
+func untilFree(ctx context.Context, fn func() error) error {
+	wait := 200 * time.Microsecond
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := fn()
+		if !busy(err) {
+			return err
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+		wait = min(2*wait, 5*time.Millisecond)
+	}
+}

@@ -1,0 +1,285 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/step"
+)
+
+// writer is the one writing connection of a Store, and its file for the lock
+// that claims take.
+type writer struct {
+	db    *sql.DB
+	conn  *sql.Conn
+	claim *os.File
+
+	moveHead, addLog *sql.Stmt
+}
+
+// unbounded is the context of statements inside a transaction: they wait for
+// no lock, and to cut one short would only blur what became of it.
+var unbounded = context.Background()
+
+// acquire returns the writing connection, and opens it where needed. The
+// caller gives it back with release.
+func (s *Store) acquire(ctx context.Context) (*writer, error) {
+	var w *writer
+	select {
+	case w = <-s.write:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("another write of this process is under way: %w", ctx.Err())
+	}
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		s.write <- w
+		return nil, errClosed
+	}
+	if w != nil {
+		return w, nil
+	}
+	err := untilFree(ctx, func() (err error) {
+		w, err = openWriter(ctx, s.path)
+		return err
+	})
+	if err != nil {
+		s.write <- nil
+		return nil, err
+	}
+	return w, nil
+}
+
+// release gives the connection back; a broken one is closed, and opened anew by
+// the next write.
+func (s *Store) release(w *writer, broken bool) {
+	if broken {
+		if err := w.close(); err != nil {
+			s.log.Warn("closing a broken connection failed", "store", s.String(), "err", err)
+		}
+		w = nil
+	}
+	s.write <- w
+}
+
+// openWriter opens the file for writing, and creates it where there is none.
+// Before anything is written, what an earlier process left in the WAL is moved
+// into the file: where its sync had failed, a read shows what a loss of power
+// would still take away.
+func openWriter(ctx context.Context, path string) (_ *writer, err error) {
+	w := new(writer)
+	defer func() {
+		if err != nil {
+			_ = w.close() // the first error says more
+		}
+	}()
+	if w.claim, err = os.OpenFile(path+"-claim", os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+		return nil, err
+	}
+	if w.db, err = sql.Open("sqlite", dsn(path, "_pragma=busy_timeout(0)", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)")); err != nil {
+		return nil, err
+	}
+	w.db.SetMaxOpenConns(1)
+	if w.conn, err = w.db.Conn(ctx); err != nil {
+		return nil, err
+	}
+	if _, err = checkSchema(ctx, w.conn); err != nil {
+		return nil, err
+	}
+	_, err = w.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
+	return w, err
+}
+
+func (w *writer) close() error {
+	var errs []error
+	if w.conn != nil {
+		errs = append(errs, w.conn.Close())
+	}
+	if w.db != nil {
+		errs = append(errs, w.db.Close())
+	}
+	if w.claim != nil {
+		errs = append(errs, w.claim.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *writer) exec(ctx context.Context, query string, args ...any) error {
+	_, err := w.conn.ExecContext(ctx, query, args...)
+	return err
+}
+
+// begin starts a write transaction, and so takes SQLite's write lock. It waits
+// until ctx ends, and then says who holds that.
+func (w *writer) begin(ctx context.Context, path string, ready func() error) error {
+	err := untilFree(ctx, func() error {
+		if err := ready(); err != nil {
+			return err
+		}
+		return w.exec(unbounded, "BEGIN IMMEDIATE")
+	})
+	if busy(err) {
+		return fmt.Errorf("%w by %s: %w", errLocked, lockedBy(path), err)
+	}
+	return err
+}
+
+// rollback ends a transaction without a trace. It reports whether the
+// connection is fit for another one.
+func (w *writer) rollback() (fit bool) {
+	return w.exec(unbounded, "ROLLBACK") == nil
+}
+
+// transact runs fn in a write transaction that gives way to claims.
+func (s *Store) transact(ctx context.Context, op string, fn func(w *writer) error) error {
+	w, err := s.acquire(ctx)
+	if err != nil {
+		return s.wrap(op, err, false)
+	}
+	if err := w.begin(ctx, s.path, w.noClaim); err != nil {
+		s.release(w, false)
+		return s.wrap(op, err, false)
+	}
+	if err := fn(w); err != nil {
+		s.release(w, !w.rollback())
+		return s.wrap(op, err, false)
+	}
+	broken, err := s.commit(w, op)
+	s.release(w, broken)
+	return err
+}
+
+// commit ends the transaction, and says whether the connection is unfit for
+// another one.
+func (s *Store) commit(w *writer, op string) (broken bool, err error) {
+	if err = w.exec(unbounded, "COMMIT"); err == nil {
+		return false, nil
+	}
+	err = s.wrap(op, err, true)
+	return !w.rollback() || driver.OutcomeOf(err) == driver.Unknown, err
+}
+
+// Append implements [driver.Store].
+func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
+	if err := s.checkSize("append", len(rec.Payload), MaxPayload); err != nil {
+		return err
+	}
+	err := s.transact(ctx, "append", func(w *writer) error {
+		step.Reach(ctx, step.CommitBegun)
+		if prior.IsZero() {
+			return driver.ErrConflict
+		}
+		return w.append(ctx, prior, rec)
+	})
+	if err == nil {
+		step.Reach(ctx, step.CommitLanded)
+	}
+	return err
+}
+
+// append moves the head and adds the record.
+func (w *writer) append(ctx context.Context, prior driver.Head, rec driver.Record) (err error) {
+	if w.moveHead == nil {
+		if exists, err := checkSchema(unbounded, w.conn); err != nil || !exists {
+			return cmpErr(err, driver.ErrConflict)
+		}
+		if w.moveHead, err = w.conn.PrepareContext(unbounded, `UPDATE head SET revision = ?, commit_id = ? WHERE commit_id = ? AND revision = ?`); err != nil {
+			return err
+		}
+	}
+	if w.addLog == nil {
+		if w.addLog, err = w.conn.PrepareContext(unbounded, insertLog); err != nil {
+			return err
+		}
+	}
+	res, err := w.moveHead.ExecContext(unbounded, int64(rec.Revision), rec.ID[:], prior.Commit[:], int64(prior.Revision))
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return cmpErr(err, driver.ErrConflict)
+	}
+	step.Reach(ctx, step.CommitHeadWritten)
+	if _, err = w.addLog.ExecContext(unbounded, logValues(rec)...); err != nil {
+		return err
+	}
+	step.Reach(ctx, step.CommitLogWritten)
+	return nil
+}
+
+const insertLog = `INSERT INTO log (revision, commit_id, generation, epoch, payload) VALUES (?, ?, ?, ?, ?)`
+
+func logValues(rec driver.Record) []any {
+	payload := rec.Payload
+	if payload == nil {
+		payload = []byte{}
+	}
+	return []any{int64(rec.Revision), rec.ID[:], int64(rec.Token.Generation), int64(rec.Token.Epoch), payload}
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// Post implements [driver.Store].
+func (s *Store) Post(ctx context.Context, n driver.Note) (version int64, err error) {
+	if err := s.checkSize("post", len(n.Value), MaxNote); err != nil {
+		return 0, err
+	}
+	err = s.transact(ctx, "post", func(w *writer) error {
+		if err := w.ensureSchema(); err != nil {
+			return err
+		}
+		if err := w.noteAt(n); err != nil {
+			return err
+		}
+		if n.Value == nil {
+			return w.exec(unbounded, `DELETE FROM board WHERE key = ?`, n.Key)
+		}
+		version = 1 + rand.Int64N(1<<62)
+		return w.exec(unbounded, `INSERT INTO board (key, value, version) VALUES (?, ?, ?)
+			ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version`, n.Key, n.Value, version)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return version, nil
+}
+
+// noteAt returns ErrConflict where a note is not at the version of n.
+func (w *writer) noteAt(n driver.Note) error {
+	var version int64
+	err := w.conn.QueryRowContext(unbounded, `SELECT version FROM board WHERE key = ?`, n.Key).Scan(&version)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if version != n.Version {
+		return fmt.Errorf("%w: the note %q has changed", driver.ErrConflict, n.Key)
+	}
+	return nil
+}
+
+// ensureSchema creates the catalog where the file is empty.
+func (w *writer) ensureSchema() error {
+	exists, err := checkSchema(unbounded, w.conn)
+	if err != nil || exists {
+		return err
+	}
+	return createSchema(unbounded, w)
+}
+
+func (s *Store) checkSize(op string, size, limit int) error {
+	if size <= limit {
+		return nil
+	}
+	return &driver.Error{Store: s.String(), Op: op, Err: fmt.Errorf("%w: %d bytes, the limit is %d", driver.ErrTooLarge, size, limit)}
+}

@@ -1,0 +1,67 @@
+package catalog
+
+import "github.com/tidwall/btree"
+
+// state is every entry of a catalog at one revision. A published state is
+// never changed: a commit works on a copy that shares what it doesn't touch.
+type state struct {
+	collections btree.Map[string, *collection]
+	reader      Reader // over this state, so that a View allocates nothing
+}
+
+// collection maps a key to its value.
+type collection = btree.Map[string, []byte]
+
+func newState() *state {
+	s := new(state)
+	s.reader.state = s
+	return s
+}
+
+// get returns the value at key. The bytes are the state's own.
+func (s *state) get(name, key string) ([]byte, bool) {
+	c, ok := s.collections.Get(name)
+	if !ok {
+		return nil, false
+	}
+	return c.Get(key)
+}
+
+// ascend calls fn for the entries of a collection whose key is at least from,
+// in order, until fn returns false.
+func (s *state) ascend(name, from string, fn func(key string, value []byte) bool) {
+	if c, ok := s.collections.Get(name); ok {
+		c.Ascend(from, fn)
+	}
+}
+
+// A draft is a state under change: a copy of another that can be thrown away.
+type draft struct {
+	*state
+	own map[string]*collection // the collections that were copied already
+}
+
+func (s *state) draft() *draft {
+	d := &draft{state: newState(), own: make(map[string]*collection)}
+	d.collections = *s.collections.Copy()
+	return d
+}
+
+// apply changes one entry. The value is kept as it is.
+func (d *draft) apply(c Change) {
+	col := d.own[c.Collection]
+	if col == nil {
+		if shared, ok := d.collections.Get(c.Collection); ok {
+			col = shared.Copy()
+		} else {
+			col = new(collection)
+		}
+		d.own[c.Collection] = col
+		d.collections.Set(c.Collection, col)
+	}
+	if c.Delete {
+		col.Delete(c.Key)
+		return
+	}
+	col.Set(c.Key, c.Value)
+}

@@ -1,0 +1,109 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+)
+
+// Update calls fn to read and change entries, and returns nil once its changes
+// have landed in one atomic commit under this handle's token. Concurrent
+// Updates share commits; their functions run one after the other, in the order
+// in which they were queued, each on top of the one before. So fn must be
+// quick, must not call the catalog, and is called once at most.
+//
+// Where fn returns an error, nothing of it is written, and Update returns that
+// error; if fn saw changes that had not landed yet, only once they have.
+//
+// Otherwise an error means that nothing was written and never will be, unless
+// it matches [ErrUnknownOutcome]. *fence.Error: another process holds the token
+// now. [ErrClosed]: the handle was closed. *driver.Error: the store failed, and
+// for longer than RetryBudget if in passing. driver.ErrTooLarge: the changes
+// don't fit into one commit.
+//
+// The end of ctx ends only the waiting. Before the commit was begun nothing is
+// written and ctx's cause is returned; later the error matches
+// ErrUnknownOutcome, and the commit goes on.
+func (c *Catalog) Update(ctx context.Context, fn func(*Tx) error) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if c.end.ended() {
+		return c.refusal(ctx)
+	}
+	r := &request{fn: fn, done: make(chan error, 1)}
+	select {
+	case c.queue <- r:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.closing:
+		return ErrClosed
+	case <-c.end.done:
+		return c.refusal(ctx)
+	}
+	return c.await(ctx, r)
+}
+
+// await waits for the fate of a queued request.
+func (c *Catalog) await(ctx context.Context, r *request) error {
+	select {
+	case err := <-r.done:
+		return r.result(err)
+	case <-ctx.Done():
+		if r.withdraw() {
+			return context.Cause(ctx)
+		}
+		return &outcomeError{context.Cause(ctx)}
+	case <-c.idle:
+	}
+	// The committer is gone. What it took, it has answered.
+	if r.withdraw() {
+		if err := c.end.reason(); err != nil {
+			return err
+		}
+		return ErrClosed
+	}
+	return r.result(<-r.done)
+}
+
+// A request is one Update in the queue.
+type request struct {
+	fn       func(*Tx) error
+	done     chan error // receives one answer, if the request was taken
+	taken    atomic.Bool
+	panicked *panicked
+}
+
+// take reserves the request for the committer; withdraw, for its caller. One of
+// them succeeds.
+func (r *request) take() bool     { return r.taken.CompareAndSwap(false, true) }
+func (r *request) withdraw() bool { return r.take() }
+
+// panicked is a panic of a caller's function, on its way back to the caller.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+// result hands a panic of the caller's function on to the caller.
+func (r *request) result(err error) error {
+	if r.panicked != nil {
+		panic(fmt.Sprintf("%v\n\nin a function given to Update:\n%s", r.panicked.value, r.panicked.stack))
+	}
+	return err
+}
+
+// run calls the request's function.
+func (r *request) run(tx *Tx) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.panicked = &panicked{value: v, stack: debug.Stack()}
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	if err := r.fn(tx); err != nil {
+		return err
+	}
+	return tx.err
+}

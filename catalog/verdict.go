@@ -1,0 +1,74 @@
+package catalog
+
+import (
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// memory is what a handle knows of the catalog without asking.
+type memory struct {
+	claim driver.Claim // my own; zero before the first
+	acked driver.Head  // as of my last acknowledged commit
+	doubt driver.ID    // my commit whose answer was lost; zero where none was
+	seen  fence.Token  // the highest token ever seen
+}
+
+// A verdict is what the newest head says of a commit of mine.
+type verdict uint8
+
+const (
+	unmoved verdict = iota // the head is my last acknowledged one
+	landed                 // the commit in doubt is the newest
+)
+
+// judge holds what m knows against the newest head. It is the one place that
+// says what a head means; nothing but the newest head may be asked. The error
+// is a *fence.Error where a higher token took over, else one that wraps
+// [ErrLostCommit].
+func judge(m memory, head driver.Head) (verdict, error) {
+	token := head.Claim.Token
+	if err := judgeToken(m, head); err != nil {
+		return unmoved, err
+	}
+	switch head.Commit {
+	case m.acked.Commit:
+		return unmoved, nil
+	case m.doubt:
+		return landed, nil
+	}
+	return unmoved, lostCommit("under my own claim %v its newest commit is %v at revision %d, neither my last acknowledged %v at %d nor one in doubt",
+		token, head.Commit, head.Revision, m.acked.Commit, m.acked.Revision)
+}
+
+// judgeToken holds only the claim of the newest head against m.
+func judgeToken(m memory, head driver.Head) error {
+	token := head.Claim.Token
+	if token.Compare(m.seen) < 0 {
+		return lostCommit("it bears token %v, and %v was seen before", token, m.seen)
+	}
+	if err := fence.Check(m.claim.Token, token, head.Claim.Holder); err != nil {
+		return err
+	}
+	if !m.claim.Token.IsZero() && head.Claim.ID != m.claim.ID {
+		return lostCommit("it bears my token %v with the claim %v, and mine is %v", token, head.Claim.ID, m.claim.ID)
+	}
+	return nil
+}
+
+// judgeSuccessor says from the claim that follows mine what became of my last
+// commits: whether the one in doubt had landed. Its error wraps
+// [ErrLostCommit] where the successor built on neither.
+func judgeSuccessor(m memory, next driver.Claim) (verdict, error) {
+	switch {
+	case next.PriorClaim != m.claim.ID:
+		return unmoved, lostCommit("the claim %v follows the claim %v, and mine, %v, is missing from the chain",
+			next.Token, next.PriorClaim, m.claim.ID)
+	case next.PriorCommit == m.acked.Commit:
+		return unmoved, nil
+	case !m.doubt.IsZero() && next.PriorCommit == m.doubt:
+		return landed, nil
+	default:
+		return unmoved, lostCommit("the claim %v was built on the commit %v, and my last acknowledged one is %v at revision %d",
+			next.Token, next.PriorCommit, m.acked.Commit, m.acked.Revision)
+	}
+}

@@ -1,0 +1,123 @@
+package app
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/storeurl"
+)
+
+const usage = `kvserver is a database server that speaks the Redis protocol. Its data are in a
+Fencepost catalog, and its next generation can take over while it is in use.
+
+  kvserver [flags]
+
+Start it, and write to it:
+  kvserver -store sqlite:/tmp/kv.db -generation 1
+  redis-cli -p 6380 SET greeting hello
+
+Start its next generation beside it, and promote that:
+  kvserver -store sqlite:/tmp/kv.db -generation 2 -listen 127.0.0.1:6381 -admin 127.0.0.1:7002
+  fencepost promote --store sqlite:/tmp/kv.db --generation 2
+
+Flags:
+`
+
+// adminEnv names the variable with the default of -admin.
+const adminEnv = "FENCEPOST_ADMIN"
+
+// flags are the settings of one process.
+type flags struct {
+	store        string
+	generation   generation.Generation
+	listen       string
+	admin        string
+	autoPromote  bool
+	name         string
+	confirmReads bool
+}
+
+// errAnswered means that the command line asked a question, which was answered.
+var errAnswered = errors.New("answered")
+
+// parseFlags reads the command line and, where that says nothing, the
+// environment. Its errors ask for the code for usage or for configuration.
+func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (flags, error) {
+	var f flags
+	var number string
+	var version bool
+	set := flag.NewFlagSet(Name, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.StringVar(&f.store, "store", "", "the `URL` of the catalog's store, without a password: sqlite:PATH, postgres://host/database?catalog=NAME, etcd://host:2379/prefix; default "+storeurl.EnvVar)
+	set.StringVar(&number, "generation", "", "the `number` of this release; default "+generation.EnvVar)
+	set.StringVar(&f.listen, "listen", "127.0.0.1:6380", "the `address` for clients")
+	set.StringVar(&f.admin, "admin", getenv(adminEnv), "the loopback `address` of the admin API; none where empty; default "+adminEnv)
+	set.BoolVar(&f.autoPromote, "auto-promote", false, "lead as soon as it is ready, without being asked")
+	set.StringVar(&f.name, "name", "", "the `name` of this process, for people; default the host's and the client address")
+	set.BoolVar(&f.confirmReads, "confirm-reads", false, "ask the store after every read whether this process still holds the token")
+	set.BoolVar(&version, "version", false, "print the version and end")
+	err := set.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return f, help(set, stdout)
+	case err != nil:
+		return f, misused(err)
+	case set.NArg() > 0:
+		return f, misused(fmt.Errorf("%q is no flag", set.Arg(0)))
+	case version:
+		return f, answer(stdout, "%s %s %s\n", Name, cmp.Or(build(), "(unknown)"), runtime.Version())
+	}
+	if err := storeurl.CheckArgument(f.store); err != nil {
+		return f, err
+	}
+	f.name = cmp.Or(f.name, processName(f.listen))
+	f.generation, err = whichGeneration(number, getenv)
+	return f, err
+}
+
+func whichGeneration(number string, getenv func(string) string) (g generation.Generation, err error) {
+	if number != "" {
+		if g, err = generation.Parse(number); err != nil {
+			return g, misused(fmt.Errorf("-generation: %w", err))
+		}
+	}
+	return generation.Resolve(g, getenv)
+}
+
+// misused marks an error of whoever typed the command line.
+func misused(err error) error {
+	return exitcodes.WithCode(fmt.Errorf("%w: see %s -h", err, Name), exitcodes.Usage)
+}
+
+func help(set *flag.FlagSet, stdout io.Writer) error {
+	if err := answer(stdout, "%s", usage); !errors.Is(err, errAnswered) {
+		return err
+	}
+	set.SetOutput(stdout)
+	set.PrintDefaults()
+	return errAnswered
+}
+
+// answer prints what was asked for.
+func answer(stdout io.Writer, format string, args ...any) error {
+	if _, err := fmt.Fprintf(stdout, format, args...); err != nil {
+		return err
+	}
+	return errAnswered
+}
+
+// processName names a process by its host and its client address.
+func processName(listen string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		return listen
+	}
+	return host + " " + listen
+}

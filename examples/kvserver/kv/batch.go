@@ -1,0 +1,175 @@
+package kv
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tidwall/redcon"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// A unit is what is never divided: one command, or those of a transaction.
+type unit struct {
+	ops  []op
+	exec bool // answered as one array
+}
+
+// answered is a unit whose reply is known.
+func answered(reply []byte) unit {
+	return unit{ops: []op{{local: func(*session) []byte { return reply }}}}
+}
+
+// A batch is a run of units that share one Update or one View.
+type batch []unit
+
+// cut returns how many units fit into one batch: one at least.
+func (c Config) cut(units []unit) int {
+	var ops, size int
+	for i, u := range units {
+		ops += len(u.ops)
+		for _, o := range u.ops {
+			size += o.bytes
+		}
+		if i > 0 && (ops > c.MaxBatch || size > c.MaxBatchBytes) {
+			return i
+		}
+	}
+	return len(units)
+}
+
+// run runs units in order and appends their replies.
+func (s *session) run(ctx context.Context, units []unit) {
+	for len(units) > 0 {
+		n := s.server.cfg.cut(units)
+		s.runBatch(ctx, units[:n])
+		units = units[n:]
+	}
+}
+
+// runBatch runs a batch, and one that the store finds too large in two halves.
+func (s *session) runBatch(ctx context.Context, b batch) {
+	replies, err := s.server.execute(ctx, b)
+	if errors.Is(err, driver.ErrTooLarge) && len(b) > 1 {
+		s.runBatch(ctx, b[:len(b)/2])
+		s.runBatch(ctx, b[len(b)/2:])
+		return
+	}
+	for _, u := range b {
+		replies = s.reply(u, replies, err)
+	}
+}
+
+// reply appends the reply to u and returns the replies that are left to be used.
+func (s *session) reply(u unit, replies [][]byte, err error) [][]byte {
+	if err != nil && u.exec && u.touchesData() {
+		s.out = append(s.out, failure(err)...)
+		return replies
+	}
+	if u.exec {
+		s.out = redcon.AppendArray(s.out, len(u.ops))
+	}
+	for _, o := range u.ops {
+		switch {
+		case o.local != nil:
+			s.out = append(s.out, o.local(s)...)
+		case err != nil:
+			s.out = append(s.out, failure(err)...)
+		default:
+			s.out = append(s.out, replies[0]...)
+			replies = replies[1:]
+		}
+	}
+	return replies
+}
+
+func (u unit) touchesData() bool {
+	for _, o := range u.ops {
+		if o.data != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// needs says whether a batch has to do with the data, and whether it writes.
+func (b batch) needs() (data, writes bool) {
+	for _, u := range b {
+		for _, o := range u.ops {
+			data = data || o.data != nil
+			writes = writes || o.writes
+		}
+	}
+	return data, writes
+}
+
+// apply runs the ops and returns the replies of those that use the data.
+func (b batch) apply(a *access) (replies [][]byte, err error) {
+	for _, u := range b {
+		for _, o := range u.ops {
+			if o.data != nil {
+				replies = append(replies, o.data(a))
+			}
+		}
+	}
+	return replies, a.err
+}
+
+// execute runs a batch in the term under way. An error concerns the whole
+// batch: none of its commands has an answer, or any effect, unless the outcome
+// is unknown.
+func (s *Server) execute(ctx context.Context, b batch) ([][]byte, error) {
+	data, writes := b.needs()
+	if !data {
+		return nil, nil
+	}
+	t, err := s.admit()
+	if err != nil {
+		return nil, err
+	}
+	defer t.running.Done()
+	ctx, cancel := t.bound(ctx)
+	defer cancel()
+	run := s.view
+	if writes {
+		run = s.update
+	}
+	done, err := run(ctx, t.catalog, b)
+	if err != nil {
+		return nil, err
+	}
+	if s.cfg.ConfirmReads && !done.changed {
+		err = t.catalog.Confirm(ctx)
+	}
+	return done.replies, err
+}
+
+// A result is what became of a batch.
+type result struct {
+	replies [][]byte
+	changed bool // there was a commit, and it has landed
+}
+
+// update runs a batch with writes. What its function leaves behind is looked at
+// only after a success: where the waiting was cut short it may still be running.
+func (s *Server) update(ctx context.Context, c *catalog.Catalog, b batch) (*result, error) {
+	r := new(result)
+	err := c.Update(ctx, func(tx *catalog.Tx) (err error) {
+		a := &access{data: s.data, source: tx, tx: tx, cursors: s.cursors}
+		r.replies, err = b.apply(a)
+		r.changed = a.changed
+		return err
+	})
+	return r, err
+}
+
+// view runs a batch of reads.
+func (s *Server) view(_ context.Context, c *catalog.Catalog, b batch) (*result, error) {
+	r := new(result)
+	err := c.View(func(reader *catalog.Reader) (err error) {
+		r.replies, err = b.apply(&access{data: s.data, source: reader, cursors: s.cursors})
+		return err
+	})
+	return r, err
+}

@@ -1,0 +1,136 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/tidwall/redcon"
+)
+
+// A session is one client's connection. It is used by one goroutine.
+type session struct {
+	server *Server
+	id     uint64
+	conn   net.Conn
+	in     *bounded
+	name   string       // as CLIENT SETNAME gave it
+	multi  *transaction // nil outside of MULTI
+	out    []byte       // replies not yet sent
+}
+
+func (s *Server) newSession(conn net.Conn) *session {
+	return &session{
+		server: s, id: s.sessions.Add(1), conn: conn,
+		in: &bounded{r: conn, limit: s.cfg.MaxRequest},
+	}
+}
+
+// serve answers the client until it leaves, breaks the protocol, or its
+// connection is closed.
+func (s *session) serve(ctx context.Context) {
+	s.server.connected.Add(1)
+	defer s.server.connected.Add(-1)
+	commands := redcon.NewReader(s.in)
+	for {
+		cmds, err := s.read(commands)
+		if err != nil {
+			s.farewell(err)
+			return
+		}
+		quit := s.answer(ctx, cmds)
+		if s.send() != nil || quit {
+			return
+		}
+	}
+}
+
+// read returns the commands that have arrived together. The parser trusts the
+// lengths that a client claims, and may panic on absurd ones.
+func (s *session) read(commands *redcon.Reader) (cmds []redcon.Command, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("Protocol error: invalid bulk length") //nolint:staticcheck // Redis' text
+		}
+	}()
+	s.in.taken = 0
+	return commands.ReadCommands()
+}
+
+// farewell tells a client that broke the protocol why it is left. Where the
+// connection itself has ended there is nobody to tell.
+func (s *session) farewell(err error) {
+	if s.in.err != nil && !errors.Is(s.in.err, errRequestTooLarge) {
+		return
+	}
+	s.out = redcon.AppendError(s.out, "ERR "+err.Error())
+	_ = s.send()
+}
+
+// send sends the replies.
+func (s *session) send() error {
+	_, err := s.conn.Write(s.out)
+	if cap(s.out) > 1<<20 {
+		s.out = nil
+	}
+	s.out = s.out[:0]
+	return err
+}
+
+// answer runs commands and appends their replies. It reports whether the client
+// asked to be left, and ignores what stands behind that.
+func (s *session) answer(ctx context.Context, cmds []redcon.Command) (quit bool) {
+	units := make([]unit, 0, len(cmds))
+	for _, cmd := range cmds {
+		s.server.processed.Add(1)
+		name := strings.ToLower(string(cmd.Args[0]))
+		units = append(units, s.take(name, cmd.Args))
+		if name == "quit" {
+			quit = true
+			break
+		}
+	}
+	s.run(ctx, units)
+	return quit
+}
+
+// take makes a unit of a command, or puts it into the transaction.
+func (s *session) take(name string, args [][]byte) unit {
+	switch name {
+	case "multi", "exec", "discard":
+		return s.transact(name, args)
+	}
+	o, err := s.server.parse(name, args)
+	switch {
+	case s.multi != nil && name != "quit":
+		return s.multi.queue(o, err, s.server.cfg.MaxRequest)
+	case err != nil:
+		return answered(errorLine(err.Error()))
+	}
+	return unit{ops: []op{o}}
+}
+
+var errRequestTooLarge = errors.New("Protocol error: the request is too large") //nolint:staticcheck // Redis' way to begin
+
+// bounded reads from a connection, up to a limit per request, and remembers why
+// reading ended.
+type bounded struct {
+	r     io.Reader
+	limit int
+	taken int
+	err   error
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.taken >= b.limit {
+		b.err = fmt.Errorf("%w: more than %d bytes", errRequestTooLarge, b.limit)
+		return 0, b.err
+	}
+	n, err := b.r.Read(p[:min(len(p), b.limit-b.taken)])
+	b.taken += n
+	b.err = err
+	return n, err
+}

@@ -1,0 +1,37 @@
+// Package exitcodes ends a process so that whoever supervises it does the
+// right thing next: a superseded process exits 0 and stays down, one that must
+// start anew says so by its exit status, and nothing else looks like either.
+//
+// An error says what it asks of the process by a method Disposition, and may
+// narrow the exit status by a method ExitCode. It is asked once, at the end,
+// by [Of] and [CodeOf]. Of several errors the worst decides, except that
+// superseded explains everything else:
+//
+//	graceful exit > panic > halt > retry > none
+//
+// The codes are a public contract and are never renumbered.
+//
+//	code  disposition    for                                         a supervisor
+//	0     graceful exit  superseded by a newer generation            leaves it down
+//	0     -              a requested stop, or work that was done     leaves it down
+//	1     none           an application's error without disposition  restarts, growing back-off
+//	2     panic          broken invariant, corruption, Go's panic    restarts, growing back-off, alarm
+//	64    halt           the command line is wrong                   leaves it down
+//	75    retry          the budget for retrying is spent            restarts, back-off
+//	78    halt           only configuration or rights help           restarts, longest delay
+//	126   -              fencepost run: CMD can't be executed        leaves it down
+//	127   -              fencepost run: CMD was not found            leaves it down
+//	128+n -              ended at once by signal n while stopping    restarts, growing back-off
+//	166   halt           fenced by epoch; must start anew            restarts at once, then back-off
+//
+// No path ends with 0 unless an error asks for graceful exit, a stop was
+// requested, or the work returned nil.
+//
+// [Main] runs a whole program this way, and [Exit] ends one at once. Both
+// leave an ending record, a [Record], where FENCEPOST_TERMINATION_LOG says, or
+// else in Kubernetes' /dev/termination-log.
+//
+// The package does not decide who is superseded: package fence does. It
+// imports nothing else of this module, so that every other package can speak
+// its words.
+package exitcodes

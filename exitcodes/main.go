@@ -1,0 +1,134 @@
+package exitcodes
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Options are what [Main] may be told. The zero value means the defaults.
+type Options struct {
+	// Name stands before every line on standard error. The default is the
+	// last element of the program's path.
+	Name string
+
+	// Grace is how long the work may take to return once its context has
+	// ended. The default is 10 s.
+	Grace time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	o.Name = cmp.Or(o.Name, filepath.Base(os.Args[0]))
+	o.Grace = cmp.Or(o.Grace, 10*time.Second)
+	return o
+}
+
+// Main is a whole program: it calls run and ends the process with the code of
+// what run returns. It never returns.
+//
+// SIGTERM and SIGINT request a stop: the context of run ends with a cause that
+// matches [ErrStopRequested], and run has opts.Grace to return. What it returns
+// then is a success where it is nil, or says only that the work was cancelled;
+// a fence or a broken invariant still decides. Work that does not return in
+// time is cut off, with the code of the cause. A second signal ends the
+// process at once, with 128 plus the signal's number.
+//
+// A Go panic in run is caught and ends as [Panic] does: with the stacks of all
+// goroutines on standard error and code 2. A panic in a goroutine that run
+// started can't be caught; the Go runtime ends the process, also with 2.
+//
+// One line on standard error says why the process ends and with which code,
+// and the ending record says the same to programs: see [Record].
+func Main(run func(ctx context.Context) error, opts Options) {
+	opts = opts.withDefaults()
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	p := newProgram(opts)
+	os.Exit(int(p.await(run, signals).conclude(opts.Name, os.Stderr, RecordPath(os.Getenv))))
+}
+
+// Exit ends the process at once because of err, as the end of [Main] does: an
+// ending record, a line on standard error, the stacks for a panic, and the
+// code. Nothing is cleaned up; [End] gives the work its grace.
+func Exit(err error) {
+	e := endingOf(err, decide(voices(err)))
+	os.Exit(int(e.conclude(Options{}.withDefaults().Name, os.Stderr, RecordPath(os.Getenv))))
+}
+
+// An ending is all that is left to say of a process.
+type ending struct {
+	record Record
+	remark string // what happened besides; may be empty
+	stacks []byte // of a panic
+}
+
+func endingOf(err error, decided voice) ending {
+	e := ending{record: recordOf(err, decided)}
+	if decided.disposition != Panic {
+		return e
+	}
+	var caught *goPanic
+	if errors.As(err, &caught) {
+		e.stacks = caught.stacks
+	} else {
+		e.stacks = allStacks()
+	}
+	return e
+}
+
+// conclude leaves the record at path, says the rest on stderr, and returns the
+// code. The record comes first: whoever reads stderr may have stopped reading.
+func (e ending) conclude(name string, stderr io.Writer, path string) Code {
+	e.record.Name = name
+	if e.remark != "" {
+		e.record.Reason = strings.TrimLeft(e.record.Reason+"; "+e.remark, "; ")
+	}
+	// A reader of stderr that is gone must not turn this ending into a death
+	// by SIGPIPE, which a supervisor would answer with a restart.
+	signal.Ignore(syscall.SIGPIPE)
+	if path != "" {
+		if err := WriteRecord(path, e.record); err != nil {
+			say(stderr, "%s: %v\n", name, err)
+		}
+	}
+	if len(e.stacks) > 0 {
+		say(stderr, "%s\n", bytes.TrimRight(e.stacks, "\n"))
+	}
+	say(stderr, "%s: %s\n", name, e.record.summary())
+	return e.record.Code
+}
+
+// say writes to stderr. When that fails there is nobody left to tell.
+func say(stderr io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(stderr, format, args...)
+}
+
+// summary is the ending in one line.
+func (r Record) summary() string {
+	reason := cmp.Or(OneLine(r.Reason), "done")
+	if r.Disposition == None.String() {
+		return fmt.Sprintf("%s (exit %d)", reason, r.Code)
+	}
+	return fmt.Sprintf("%s (%s, exit %d)", reason, r.Disposition, r.Code)
+}
+
+// OneLine returns text with its lines joined by semicolons, for logs in which
+// an error is one line.
+func OneLine(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; ")
+}

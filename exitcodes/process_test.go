@@ -1,0 +1,183 @@
+package exitcodes_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// roleEnv makes the test binary play a program that ends by this package.
+const roleEnv = "EXITCODES_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleEnv); role != "" {
+		play(role)
+	}
+	os.Exit(m.Run())
+}
+
+// play never returns.
+func play(role string) {
+	if name, ok := strings.CutPrefix(role, "exit "); ok {
+		exitcodes.Exit(endings()[name])
+	}
+	exitcodes.Main(func(ctx context.Context) error {
+		exitcodes.Annotate(ctx, exitcodes.AdminField, "127.0.0.1:6878")
+		return work(ctx, role)
+	}, exitcodes.Options{Name: "db", Grace: 200 * time.Millisecond})
+}
+
+func work(ctx context.Context, role string) error {
+	switch role {
+	case "go panic":
+		var none map[string]int
+		none["x"] = 1
+	case "stop":
+		fmt.Println("ready")
+		<-ctx.Done()
+		return ctx.Err()
+	case "stop fenced":
+		fmt.Println("ready")
+		<-ctx.Done()
+		return endings()["fenced"]
+	case "hang":
+		fmt.Println("ready")
+		select {}
+	case "end":
+		exitcodes.End(ctx, endings()["fenced"])
+		select {}
+	}
+	return endings()[role]
+}
+
+func endings() map[string]error {
+	held := fence.Token{Generation: 7, Epoch: 41}
+	superseded := fence.Check(held, fence.Token{Generation: 8, Epoch: 42}, fence.Holder{Name: "green"})
+	return map[string]error{
+		"nothing":      nil,
+		"superseded":   fmt.Errorf("serving: %w", superseded),
+		"explained":    errors.Join(exitcodes.With(errors.New("lost"), exitcodes.Panic), superseded),
+		"fenced":       fence.Check(held, fence.Token{Generation: 7, Epoch: 42}, fence.Holder{}),
+		"retry spent":  exitcodes.With(errors.New("unreachable"), exitcodes.Retry),
+		"config":       exitcodes.WithCode(errors.New("no rights"), exitcodes.Config),
+		"usage":        exitcodes.WithCode(errors.New("no such flag"), exitcodes.Usage),
+		"broken":       exitcodes.With(errors.New("lost commit"), exitcodes.Panic),
+		"plain":        errors.New("plain"),
+		"not stopping": context.Canceled,
+	}
+}
+
+// A played is what is left of a process that played a role.
+type played struct {
+	code   int
+	stderr string
+	record exitcodes.Record
+}
+
+// playing starts a role; the func waits for its end.
+func playing(t *testing.T, role string) (*exec.Cmd, func() played) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ending")
+	var stderr bytes.Buffer
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), roleEnv+"="+role, exitcodes.TerminationLogEnv+"="+path,
+		"GORACE=atexit_sleep_ms=0") // else the race detector makes every process a second slower
+	cmd.Stderr = &stderr
+	return cmd, func() played {
+		t.Helper()
+		var exit *exec.ExitError
+		if err := cmd.Wait(); err != nil {
+			require.ErrorAs(t, err, &exit)
+		}
+		record, err := exitcodes.ReadRecord(path)
+		require.NoError(t, err, stderr.String())
+		return played{cmd.ProcessState.ExitCode(), stderr.String(), record}
+	}
+}
+
+func TestAProcessEndsWithTheStatusOfItsError(t *testing.T) {
+	want := map[string]int{
+		"nothing": 0, "superseded": 0, "explained": 0, "fenced": 166, "retry spent": 75,
+		"config": 78, "usage": 64, "broken": 2, "plain": 1, "not stopping": 1,
+		"go panic": 2, "end": 166,
+	}
+	for name, code := range want {
+		for _, prefix := range []string{"", "exit "} {
+			if prefix != "" && (name == "go panic" || name == "end") {
+				continue // they are the work's own
+			}
+			t.Run(prefix+name, func(t *testing.T) {
+				cmd, wait := playing(t, prefix+name)
+				require.NoError(t, cmd.Start())
+				p := wait()
+				require.Equal(t, code, p.code, p.stderr)
+				require.Equal(t, exitcodes.Code(code), p.record.Code)
+				require.Equal(t, code == 0 && name != "nothing", p.record.Superseded)
+				require.Contains(t, p.stderr, fmt.Sprintf("exit %d)\n", code))
+				require.Equal(t, code == 2, strings.Contains(p.stderr, "goroutine "), "stacks for a panic, and for nothing else")
+				require.Equal(t, prefix == "", p.record.Fields[exitcodes.AdminField] == "127.0.0.1:6878")
+			})
+		}
+	}
+}
+
+func TestSIGTERMAndSIGINTEndAProcessWithZero(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		p := stopped(t, "stop", sig)
+		require.Equal(t, 0, p.code, p.stderr)
+		require.True(t, p.record.StopRequested)
+		require.False(t, p.record.Superseded)
+	}
+}
+
+func TestAFenceThatIsMetWhileStoppingStillDecides(t *testing.T) {
+	p := stopped(t, "stop fenced", syscall.SIGTERM)
+	require.Equal(t, 166, p.code, p.stderr)
+}
+
+func TestAProcessThatHangsIsCutOffAndSaysSo(t *testing.T) {
+	p := stopped(t, "hang", syscall.SIGTERM)
+	require.Equal(t, 0, p.code, p.stderr)
+	require.Contains(t, p.stderr, "did not return within 200ms")
+}
+
+// stopped sends sig to a role once it is ready, and returns what is left.
+func stopped(t *testing.T, role string, sig syscall.Signal) played {
+	t.Helper()
+	cmd, wait := playing(t, role)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", line)
+	require.NoError(t, cmd.Process.Signal(sig))
+	return wait()
+}
+
+func TestAClosedStandardErrorDoesNotTurnAnEndingIntoADeath(t *testing.T) {
+	cmd, wait := playing(t, "superseded")
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, reader.Close())
+	cmd.Stderr = writer
+	require.NoError(t, cmd.Start())
+	require.NoError(t, writer.Close())
+	p := wait()
+	require.Equal(t, 0, p.code, "a process killed by SIGPIPE has -1")
+	require.True(t, p.record.Superseded)
+}

@@ -1,0 +1,180 @@
+package exitcodes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ErrStopRequested is the cause of the context of [Main]'s work once SIGTERM
+// or SIGINT asked for a stop. Work that returns it, or context.Canceled, ends
+// the process with [Success].
+var ErrStopRequested = errors.New("stop requested")
+
+// A program is the work of one Main, from start to ending.
+type program struct {
+	opts   Options
+	ctx    context.Context // of the work; carries the program itself
+	cancel context.CancelCauseFunc
+	forced <-chan time.Time // fires when the grace is over; nil until the context ends
+
+	mu     sync.Mutex
+	fields map[string]string // for the ending record
+}
+
+type programKey struct{}
+
+// Annotate adds a field to the ending record of the program whose [Main] made
+// ctx, such as the address at which it answers its admin API, under
+// [AdminField]. A later value replaces an earlier one. It does nothing with
+// any other context. A record that is too large drops all such fields.
+func Annotate(ctx context.Context, key, value string) {
+	p, ok := ctx.Value(programKey{}).(*program)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fields[key] = value
+}
+
+// End begins the ending of the program whose [Main] made ctx because of err,
+// from anywhere within its work: the context ends with err as its cause, the
+// work has its grace to return, and err decides the exit status together with
+// what the work returns. The first cause stays. It reports whether ctx belongs
+// to a Main, and does nothing for a nil err.
+func End(ctx context.Context, err error) bool {
+	p, ok := ctx.Value(programKey{}).(*program)
+	if ok && err != nil {
+		p.cancel(err)
+	}
+	return ok
+}
+
+func newProgram(opts Options) *program {
+	p := &program{opts: opts, fields: make(map[string]string)}
+	p.ctx, p.cancel = context.WithCancelCause(context.WithValue(context.Background(), programKey{}, p))
+	return p
+}
+
+// await runs the work until it returns, its grace is over, or a second signal
+// arrives, and says how the process ends.
+func (p *program) await(run func(context.Context) error, signals <-chan os.Signal) ending {
+	done := make(chan error, 1)
+	go p.work(run, done)
+	ended := p.ctx.Done()
+	for stops := 0; ; {
+		select {
+		case err := <-done:
+			return p.judge(err)
+		case sig := <-signals:
+			if stops++; stops > 1 {
+				return p.cutShort(sig)
+			}
+			p.cancel(fmt.Errorf("%w by signal %v", ErrStopRequested, sig))
+		case <-ended:
+			ended = nil
+			p.forced = time.After(p.opts.Grace)
+		case <-p.forced:
+			return p.overdue()
+		}
+	}
+}
+
+// work calls run and hands on what it returns; a Go panic and a goroutine that
+// ends itself become errors.
+func (p *program) work(run func(context.Context) error, done chan<- error) {
+	err := errors.New("the work ended its own goroutine with runtime.Goexit")
+	defer func() {
+		if value := recover(); value != nil {
+			err = &goPanic{value: value, stacks: allStacks()}
+		}
+		done <- err
+	}()
+	err = run(p.ctx)
+}
+
+// judge says how a process ends whose work returned err. After the context
+// ended, errors that only report this say nothing new.
+func (p *program) judge(err error) ending {
+	if p.ctx.Err() == nil {
+		return p.ending(err, voices(err))
+	}
+	cause := context.Cause(p.ctx)
+	stopped := errors.Is(cause, ErrStopRequested)
+	if err == nil || !stopped && !errors.Is(err, cause) {
+		err = errors.Join(cause, err)
+	}
+	var heard []voice
+	for _, v := range voices(err) {
+		if !v.echoes() {
+			heard = append(heard, v)
+		}
+	}
+	if len(heard) == 0 && !stopped {
+		heard = voices(cause)
+	}
+	e := p.ending(err, heard)
+	e.record.StopRequested = stopped
+	return e
+}
+
+// echoes reports whether v says no more than that the work was cancelled.
+func (v voice) echoes() bool {
+	cancelled := errors.Is(v.err, ErrStopRequested) || errors.Is(v.err, context.Canceled)
+	return cancelled && v.disposition <= Retry
+}
+
+// overdue is the ending of work that did not return within its grace.
+func (p *program) overdue() ending {
+	e := p.judge(nil)
+	e.remark = fmt.Sprintf("the work did not return within %v and was cut off", p.opts.Grace)
+	return e
+}
+
+// cutShort is the ending by a second signal: at once, with 128 and the
+// signal's number, as shells count.
+func (p *program) cutShort(sig os.Signal) ending {
+	e := p.judge(nil)
+	e.remark = fmt.Sprintf("signal %v while stopping ended the process at once", sig)
+	e.record.Disposition, e.record.Superseded = None.String(), false
+	e.record.Code = Failure
+	if number, ok := sig.(syscall.Signal); ok {
+		e.record.Code = 128 + Code(number)
+	}
+	return e
+}
+
+func (p *program) ending(err error, heard []voice) ending {
+	e := endingOf(err, decide(heard))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.record.Fields = maps.Clone(p.fields)
+	return e
+}
+
+// A goPanic is a panic of the work, as an error.
+type goPanic struct {
+	value  any
+	stacks []byte // of all goroutines, where it happened
+}
+
+func (g *goPanic) Error() string            { return fmt.Sprintf("go panic: %v", g.value) }
+func (g *goPanic) Disposition() Disposition { return Panic }
+
+// allStacks returns the stacks of all goroutines, at most 16 MiB of them.
+func allStacks() []byte {
+	for size := 1 << 16; ; size *= 2 {
+		buf := make([]byte, size)
+		n := runtime.Stack(buf, true)
+		if n < size || size >= 1<<24 {
+			return buf[:n]
+		}
+	}
+}

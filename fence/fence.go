@@ -1,0 +1,102 @@
+// Package fence decides whether a writer has lost the right to write.
+//
+// A [Token] is that right. Tokens are totally ordered, a store has exactly one
+// at a time, and a writer whose token is lower than the store's is fenced: it
+// is refused with an [Error], which says why. A token of a higher generation
+// supersedes it, which is the planned end of an old release; a higher epoch of
+// its own generation fences it only, which is a hand-over between equals.
+//
+// The package holds no clock, no connection and no goroutine: it compares
+// values. Who may raise a token is decided by package catalog; what a process
+// does about an Error, by package exitcodes, which asks the error itself.
+package fence
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+var (
+	// ErrFenced means that a higher token exists, for whichever reason. It
+	// does not heal: the holder must stop writing and end.
+	ErrFenced = errors.New("fenced")
+
+	// ErrSuperseded means that a higher generation holds the token. It is
+	// narrower than ErrFenced. The process must end with status 0 and not be
+	// started again.
+	ErrSuperseded = errors.New("superseded")
+)
+
+// A Holder says who holds a token, for people. No decision reads it.
+type Holder struct {
+	Name    string    `json:"name"`    // such as a host or pod name; may be empty
+	Address string    `json:"address"` // where its admin API listens; may be empty
+	Build   string    `json:"build"`   // what was built, such as a commit; may be empty
+	Since   time.Time `json:"since"`   // by the clock of the claimer, when it claimed
+}
+
+// String names the holder in one phrase.
+func (h Holder) String() string {
+	var parts []string
+	add := func(format string, v string) {
+		if v != "" {
+			parts = append(parts, fmt.Sprintf(format, v))
+		}
+	}
+	add("%s", h.Name)
+	add("at %s", h.Address)
+	add("build %s", h.Build)
+	if !h.Since.IsZero() {
+		parts = append(parts, "since "+h.Since.UTC().Format(time.RFC3339))
+	}
+	if len(parts) == 0 {
+		return "an unnamed holder"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// An Error says that a process is fenced: which token it holds, which one the
+// store bears, and who holds that. It matches [ErrFenced], and [ErrSuperseded]
+// too where the current generation is the higher one.
+type Error struct {
+	Held    Token  // what this process carried; before its claim, epoch zero
+	Current Token  // what the store bears
+	By      Holder // who holds Current
+}
+
+// Check returns an *Error where current is above held, and nil otherwise.
+func Check(held, current Token, by Holder) error {
+	if held.Compare(current) >= 0 {
+		return nil
+	}
+	return &Error{Held: held, Current: current, By: by}
+}
+
+// Superseded reports whether the fence is a newer generation's.
+func (e *Error) Superseded() bool { return e.Current.Generation > e.Held.Generation }
+
+func (e *Error) Error() string {
+	reason, advice := "fenced by epoch", "end, and start again as a standby"
+	if e.Superseded() {
+		reason, advice = "superseded", "end for good: a newer generation leads"
+	}
+	return fmt.Sprintf("%s: held %v, the store has %v of %v: %s", reason, e.Held, e.Current, e.By, advice)
+}
+
+// Is makes errors.Is find ErrFenced, and ErrSuperseded where it applies.
+func (e *Error) Is(target error) bool {
+	return target == ErrFenced || target == ErrSuperseded && e.Superseded()
+}
+
+// Disposition is graceful exit for a superseded process and halt for one that
+// was fenced by epoch. See package exitcodes.
+func (e *Error) Disposition() exitcodes.Disposition {
+	if e.Superseded() {
+		return exitcodes.GracefulExit
+	}
+	return exitcodes.Halt
+}

@@ -1,0 +1,162 @@
+// Package kvserver_test runs the program kvserver, as it is built, under the
+// clients that people have: redis-cli, redis-benchmark and go-redis.
+package kvserver_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/internal/testetcd"
+	"github.com/fencepost/fencepost/internal/testpg"
+)
+
+// patience bounds what must happen soon.
+const patience = 30 * time.Second
+
+// binaryEnv hands the built program from TestMain to the tests.
+const binaryEnv = "KVSERVER_TEST_BINARY"
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "kvserver")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "kvserver")
+	build := exec.Command("go", "build", "-o", binary, "./examples/kvserver")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("%w: %s", err, out)
+	}
+	if err := os.Setenv(binaryEnv, binary); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// onEveryStore runs a test on each store that the library has.
+func onEveryStore(t *testing.T, test func(t *testing.T, store string)) {
+	for _, store := range []struct {
+		name string
+		url  func(testing.TB) string
+	}{
+		{"sqlite", func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "kv.db") }},
+		{"postgres", testpg.URL},
+		{"etcd", testetcd.URL},
+	} {
+		t.Run(store.name, func(t *testing.T) { test(t, store.url(t)) })
+	}
+}
+
+// server is a running kvserver.
+type server struct {
+	t       *testing.T
+	cmd     *exec.Cmd
+	address string
+	log     *strings.Builder // complete once done is closed
+	done    chan struct{}
+}
+
+// start starts the program and waits until clients can connect. The test's end
+// stops it.
+func start(t *testing.T, store string, args ...string) *server {
+	t.Helper()
+	cmd := exec.Command(os.Getenv(binaryEnv), append([]string{"-listen", "127.0.0.1:0"}, args...)...)
+	cmd.Env = append(os.Environ(), "FENCEPOST_STORE="+store)
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	s := &server{t: t, cmd: cmd, log: new(strings.Builder), done: make(chan struct{})}
+	address := make(chan string, 1)
+	go s.read(stderr, address)
+	t.Cleanup(s.kill)
+	select {
+	case s.address = <-address:
+	case <-s.done:
+		require.Fail(t, "kvserver ended", s.log.String())
+	}
+	return s
+}
+
+// read keeps the log, hands out the address in it, and awaits the end.
+func (s *server) read(stderr io.Reader, address chan<- string) {
+	defer close(s.done)
+	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		fmt.Fprintln(s.log, lines.Text())
+		if _, rest, ok := strings.Cut(lines.Text(), " address="); ok {
+			address <- strings.Fields(rest)[0]
+		}
+	}
+	_ = s.cmd.Wait() // ProcessState has it
+}
+
+// kill ends the program if it still runs, and shows its log after a failure.
+func (s *server) kill() {
+	_ = s.cmd.Process.Kill() // it may have ended
+	<-s.done
+	if s.t.Failed() {
+		s.t.Log(s.log.String())
+	}
+}
+
+// leads waits until the program serves.
+func (s *server) leads() *server {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool {
+		return strings.Contains(s.cli("INFO", "fencepost"), "fencepost_phase:leading\r\n")
+	}, patience, 10*time.Millisecond)
+	return s
+}
+
+// exitCode waits for the end and returns the exit status.
+func (s *server) exitCode() int {
+	select {
+	case <-s.done:
+	case <-time.After(patience):
+		require.Fail(s.t, "kvserver did not end")
+	}
+	return s.cmd.ProcessState.ExitCode()
+}
+
+func (s *server) stop() int {
+	require.NoError(s.t, s.cmd.Process.Signal(syscall.SIGTERM))
+	return s.exitCode()
+}
+
+// tool runs one of Redis' programs against the server.
+func (s *server) tool(name string, args ...string) (string, error) {
+	host, port, err := net.SplitHostPort(s.address)
+	require.NoError(s.t, err)
+	path, err := exec.LookPath(name)
+	require.NoError(s.t, err, "%s is missing: run make test, which installs redis-tools", name)
+	out, err := exec.CommandContext(s.t.Context(), path, append([]string{"-h", host, "-p", port}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+// cli returns what redis-cli prints for one command.
+func (s *server) cli(args ...string) string {
+	s.t.Helper()
+	out, err := s.tool("redis-cli", append([]string{"--no-auth-warning"}, args...)...)
+	require.NoError(s.t, err, out)
+	return strings.TrimRight(out, "\n")
+}

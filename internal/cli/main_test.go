@@ -1,0 +1,162 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/cli"
+	"github.com/fencepost/fencepost/internal/storeurl"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"fencepost": func() {
+			os.Exit(int(cli.Main(context.Background(), cli.Env{
+				Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
+			})))
+		},
+		"claim": claim,
+		"statusof": func() {
+			fmt.Println(os.Args[1:]) // what a child of run was given
+		},
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("TZ", "UTC")
+			env.Setenv("USER", "alice")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else the race detector makes every process a second slower
+			env.Setenv("UNWRITABLE", unwritable(env.WorkDir))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+	})
+}
+
+// unwritable returns a folder in which this user can create no file. Rights
+// stop everyone but root; the kernel's own folders stop root too.
+func unwritable(work string) string {
+	if os.Geteuid() == 0 {
+		return "/sys/kernel"
+	}
+	dir := filepath.Join(work, "unwritable")
+	if os.Mkdir(dir, 0o555) != nil {
+		return "/"
+	}
+	return dir
+}
+
+// exits runs a command and compares its exit status: exits CODE CMD ARG...
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE CMD ARG...")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit interface{ ExitCode() int }
+		if e, ok := err.(interface{ ExitCode() int }); ok {
+			exit = e
+		} else {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
+}
+
+// claim is a server of one generation that ends as soon as it holds the token:
+// claim [-reason TEXT] [-updates N] GENERATION NAME.
+func claim() {
+	reason := flag.String("reason", "", "kept in the history")
+	updates := flag.Int("updates", 0, "commits after the claim")
+	flag.Parse()
+	g, err := generation.Parse(flag.Arg(0))
+	if err == nil {
+		err = hold(context.Background(), "", g, flag.Arg(1), *reason, func(c *catalog.Catalog) error { return update(c, *updates) })
+	}
+	exitcodes.Exit(err)
+}
+
+// hold claims the catalog at url, calls fn with its holder and closes it.
+func hold(ctx context.Context, url string, g generation.Generation, name, reason string, fn func(*catalog.Catalog) error) error {
+	store, err := storeurl.Open(ctx, url, storeurl.Config{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = store.Close() }()
+	follower, err := catalog.Follow(ctx, store, catalog.Config{
+		Generation: g, Holder: fence.Holder{Name: name, Address: "127.0.0.1:6390", Build: "b" + g.String()},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = follower.Close() }()
+	c, err := follower.Open(ctx, catalog.ClaimOptions{Reason: reason})
+	if err != nil {
+		return err
+	}
+	if err := fn(c); err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+func update(c *catalog.Catalog, times int) error {
+	for i := range times {
+		err := c.Update(context.Background(), func(tx *catalog.Tx) error {
+			return catalog.Bytes("rows").Set(tx, fmt.Sprint(i), []byte("v"))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A ran is what one run of the command has left.
+type ran struct {
+	code           exitcodes.Code
+	stdout, stderr string
+}
+
+// run runs the command in this process.
+func run(t *testing.T, env map[string]string, args ...string) ran {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := cli.Main(t.Context(), cli.Env{
+		Args: args, Stdin: &bytes.Buffer{}, Stdout: &stdout, Stderr: &stderr,
+		Getenv: func(name string) string { return env[name] },
+	})
+	return ran{code: code, stdout: stdout.String(), stderr: stderr.String()}
+}
+
+// on is the environment of a command that works on a SQLite file.
+func on(path string) map[string]string {
+	return map[string]string{storeurl.EnvVar: "sqlite:" + path, "USER": "alice"}
+}
+
+// claimed returns the path of a catalog that generation 1 has claimed.
+func claimed(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "c.db")
+	require.NoError(t, hold(t.Context(), "sqlite:"+path, 1, "blue", "first", func(c *catalog.Catalog) error { return update(c, 3) }))
+	return path
+}

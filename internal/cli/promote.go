@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/leader"
+)
+
+// A promoting is one promote command.
+type promoting struct {
+	app        *app
+	generation generation.Generation
+	timeout    time.Duration
+	noWait     bool
+	by         string
+}
+
+func (a *app) promoteCommand() *cobra.Command {
+	p := promoting{app: a}
+	var number string
+	cmd := &cobra.Command{
+		Use:   "promote --generation N",
+		Short: "Let generation N lead from now on, and wait until it does",
+		Long: `Promote writes down that generation N shall lead, and waits until it has
+claimed. The intent is durable: a crash of either side loses nothing, and to
+promote the same generation again changes nothing. It fails with status 1 where
+a higher generation leads or was promoted. Where the time is over it ends with
+75; the intent stays.`,
+		Example: `  fencepost promote --generation 8
+  fencepost promote --generation 8 --timeout 5m --json
+  fencepost promote --generation 8 --no-wait`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&number, "generation", "", "`N`, the generation that shall lead (required)")
+	flags.DurationVar(&p.timeout, "timeout", time.Minute, "how long to wait until it leads")
+	flags.BoolVar(&p.noWait, "no-wait", false, "only write the intent")
+	flags.StringVar(&p.by, "by", "", "who promotes, for people; default is user and host")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if p.generation, err = parseGeneration(number); err != nil {
+			return err
+		}
+		if p.timeout <= 0 {
+			return fmt.Errorf("--timeout is %v, want more than 0", p.timeout)
+		}
+		return a.action(func(ctx context.Context) error { return a.withStore(ctx, p.run) })(cmd, args)
+	}
+	return cmd
+}
+
+func parseGeneration(text string) (generation.Generation, error) {
+	if text == "" {
+		return generation.None, errors.New("promote needs --generation N: which generation shall lead")
+	}
+	g, err := generation.Parse(text)
+	if err != nil {
+		return generation.None, fmt.Errorf("--generation: %w", err)
+	}
+	return g, nil
+}
+
+// A promoted is the answer in JSON. Token and holder are the new leader's.
+type promoted struct {
+	Store     string        `json:"store"`
+	Promotion *promotion    `json:"promotion"` // null: it leads without one
+	Leading   bool          `json:"leading"`   // false: not waited for
+	Token     *fence.Token  `json:"token"`
+	Holder    *fence.Holder `json:"holder"`
+	Waited    int64         `json:"waited_ms"`
+}
+
+func (p *promoting) run(ctx context.Context, store driver.Store) error {
+	began := time.Now()
+	intent, err := p.promote(ctx, store)
+	if err != nil {
+		return fmt.Errorf("generation %v is not promoted: %w", p.generation, err)
+	}
+	answer := promoted{Store: store.String(), Promotion: promotionOf(intent)}
+	if intent.Generation == p.generation {
+		p.say("generation %v is promoted in %s by %s, %s", p.generation, answer.Store, cell(intent.By), when(intent.At, time.Now()))
+	}
+	if p.noWait {
+		return p.answer(answer)
+	}
+	claim, err := p.await(ctx, store)
+	if err != nil {
+		return err
+	}
+	answer.Leading, answer.Token, answer.Holder = true, &claim.Token, &claim.Holder
+	answer.Waited = time.Since(began).Milliseconds()
+	p.say("generation %v leads: token %v, %s, after %dms", p.generation, claim.Token, holder(claim.Holder), answer.Waited)
+	return p.answer(answer)
+}
+
+// promote writes the intent. It returns the newest one, which is of a lower
+// generation, or of none, where ours leads without having been promoted.
+func (p *promoting) promote(ctx context.Context, store driver.Store) (intent leader.Intent, err error) {
+	budget := min(p.app.timeout, p.timeout)
+	err = bounded(ctx, budget, func(ctx context.Context) (err error) {
+		intent, err = leader.Promote(ctx, store, config(budget), p.generation, p.who())
+		return err
+	})
+	if err == nil && intent.Generation > p.generation {
+		err = &leader.OvertakenError{Wanted: p.generation, Promoted: intent}
+	}
+	return intent, err
+}
+
+// say tells people how far it is. When that fails, the promotion still goes on.
+func (p *promoting) say(format string, args ...any) {
+	if !p.app.json {
+		_, _ = fmt.Fprintf(p.app.env.Stdout, format+"\n", args...)
+	}
+}
+
+// answer prints the whole once, for programs; people were told line by line.
+func (p *promoting) answer(v promoted) error {
+	return p.app.show(v, func(io.Writer) error { return nil })
+}
+
+// who returns the name that the intent bears.
+func (p *promoting) who() string {
+	if p.by != "" {
+		return p.by
+	}
+	getenv := p.app.env.Getenv
+	name := cmp.Or(getenv("USER"), getenv("LOGNAME"), "unknown")
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}

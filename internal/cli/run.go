@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/entrypoint"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	var admin, superseded string
+	var grace time.Duration
+	cmd := &cobra.Command{
+		Use:   "run [flags] -- CMD [ARG...]",
+		Short: "Keep a server running by its exit codes, as a container's entrypoint",
+		Long: `Run starts CMD and starts it again when its exit status asks for that. Once
+CMD ends with 0 and says in its ending record that a newer generation leads, run
+parks until it is told to stop, and answers /livez with 200 and /readyz/* with
+503 at the server's admin address. Any other 0 ends run with 0. Signals are
+forwarded and orphans reaped. One line says why for each decision.`,
+		Example: `  fencepost run -- ./server -generation 7
+  fencepost run --on-superseded exit --stop-grace 10s -- ./server -listen :6379`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() != 0 || len(args) == 0 {
+				return errors.New("no command after --: want fencepost run [flags] -- CMD [ARG...]")
+			}
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&admin, "admin", "", "`HOST:PORT` to answer at while parked, where the server's record names none")
+	flags.StringVar(&superseded, "on-superseded", string(entrypoint.Park), "park, or `exit` with 0, once a newer generation leads")
+	flags.DurationVar(&grace, "stop-grace", 30*time.Second, "how long the server may take to stop")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.action(func(context.Context) error {
+			return a.run(entrypoint.Config{
+				Command: args, Admin: admin, OnSuperseded: entrypoint.OnSuperseded(superseded), StopGrace: grace,
+			})
+		})(cmd, args)
+	}
+	return cmd
+}
+
+// run hands the process over to the entrypoint, which receives its signals and
+// reports on standard error itself. The status is the entrypoint's, whichever
+// it is.
+func (a *app) run(cfg entrypoint.Config) error {
+	cfg.Stdin, cfg.Stdout, cfg.Stderr = file(a.env.Stdin), file(a.env.Stdout), file(a.env.Stderr)
+	code, err := entrypoint.Run(cfg)
+	a.code = code
+	if err != nil {
+		return exitcodes.WithCode(fmt.Errorf("run: %w", err), code)
+	}
+	return nil
+}
+
+// file returns the stream where it is a file, and nil otherwise, which stands
+// for the process's own.
+func file(stream any) *os.File {
+	f, _ := stream.(*os.File)
+	return f
+}

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/epoch"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/leader"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show who holds the token, since when, and what is promoted",
+		Long: `Status shows the token and its holder, how long the log is, the promotion that
+is asked for, and the holder's last heartbeat. It writes nothing and needs no
+token. A catalog that nobody has claimed yet is no error.`,
+		Example: `  fencepost status --store sqlite:/var/lib/app/catalog.db
+  fencepost status --json | jq -r .token`,
+		Args: cobra.NoArgs,
+		RunE: a.action(func(ctx context.Context) error { return a.withStore(ctx, a.status) }),
+	}
+}
+
+func (a *app) status(ctx context.Context, store driver.Store) error {
+	var s status
+	err := bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
+		s, err = readStatus(ctx, store, config(a.timeout))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.show(s, func(w io.Writer) error { return s.print(w, time.Now()) })
+}
+
+// A status is what a catalog's head and board say. What nobody wrote yet is
+// null in JSON.
+type status struct {
+	Store       string                `json:"store"`
+	Token       *fence.Token          `json:"token"`
+	Generation  generation.Generation `json:"generation"`
+	Epoch       epoch.Epoch           `json:"epoch"`
+	Holder      *fence.Holder         `json:"holder"`
+	Claim       *driver.ID            `json:"claim"`
+	Reason      string                `json:"reason"`
+	Revision    uint64                `json:"revision"`
+	Commit      *driver.ID            `json:"commit"`
+	DataVersion uint64                `json:"data_version"`
+	ReadableBy  uint64                `json:"readable_by"`
+	Promotion   *promotion            `json:"promotion"`
+	Heartbeat   *heartbeat            `json:"heartbeat"`
+	Allocated   generation.Generation `json:"allocated_generation"`
+}
+
+// A promotion is the intent that one generation shall lead.
+type promotion struct {
+	Generation generation.Generation `json:"generation"`
+	At         time.Time             `json:"at"`
+	By         string                `json:"by"`
+}
+
+func promotionOf(i leader.Intent) *promotion {
+	if i.Generation == generation.None {
+		return nil
+	}
+	return &promotion{Generation: i.Generation, At: i.At, By: i.By}
+}
+
+// A heartbeat is the last sign of life of a holder.
+type heartbeat struct {
+	At       time.Time `json:"at"`
+	Age      float64   `json:"age_seconds"`
+	Sequence uint64    `json:"seq"`
+	Admin    string    `json:"admin"`
+	Claim    driver.ID `json:"claim"`
+	Current  bool      `json:"current"` // of the one who holds the token now
+}
+
+func heartbeatOf(b leader.Beat, head driver.Head, now time.Time) *heartbeat {
+	if b.At.IsZero() {
+		return nil
+	}
+	return &heartbeat{
+		At: b.At, Age: now.Sub(b.At).Seconds(), Sequence: b.Seq,
+		Admin: b.Admin, Claim: b.Claim, Current: b.Claim == head.Claim.ID,
+	}
+}
+
+// allocated is the note of the generations that were handed out.
+type allocated struct {
+	Last generation.Generation `json:"last"`
+}
+
+// readStatus asks the store, the head first: where that fails, it fails at
+// once.
+func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (status, error) {
+	head, err := store.Head(ctx)
+	if err != nil {
+		return status{}, err
+	}
+	intent, err := leader.ReadIntent(ctx, store, cfg)
+	if err != nil {
+		return status{}, err
+	}
+	beat, err := leader.ReadBeat(ctx, store, cfg)
+	if err != nil {
+		return status{}, err
+	}
+	given, err := catalog.ReadNote[allocated](ctx, catalog.NewBoard(store, cfg), "generations")
+	if err != nil {
+		return status{}, err
+	}
+	s := statusOf(head)
+	s.Store = store.String()
+	s.Promotion = promotionOf(intent)
+	s.Heartbeat = heartbeatOf(beat, head, time.Now())
+	s.Allocated = given.Value.Last
+	return s, nil
+}
+
+func statusOf(head driver.Head) status {
+	if head.IsZero() {
+		return status{}
+	}
+	c := head.Claim
+	return status{
+		Token: &c.Token, Generation: c.Token.Generation, Epoch: c.Token.Epoch, Holder: &c.Holder,
+		Claim: &c.ID, Reason: c.Reason, Revision: head.Revision, Commit: &head.Commit,
+		DataVersion: c.DataVersion, ReadableBy: c.ReadableBy,
+	}
+}
+
+// print lays the status out for people.
+func (s status) print(w io.Writer, now time.Time) error {
+	rows := [][]string{{"store", s.Store}}
+	add := func(name, format string, args ...any) {
+		rows = append(rows, []string{name, fmt.Sprintf(format, args...)})
+	}
+	if s.Token == nil {
+		add("token", "none: nobody has claimed this catalog yet")
+	} else {
+		add("token", "%v", s.Token)
+		add("holder", "%s", holder(*s.Holder))
+		add("since", "%s", when(s.Holder.Since, now))
+		add("reason", "%s", cell(s.Reason))
+		add("revision", "%d", s.Revision)
+		add("newest commit", "%v", s.Commit)
+		add("data version", "%d", s.DataVersion)
+		add("readable by", "builds that know data version %d or later", s.ReadableBy)
+	}
+	add("promotion", "%s", s.promotion(now))
+	add("heartbeat", "%s", s.heartbeat(now))
+	add("generations", "%s", s.allocated())
+	return table(w, rows)
+}
+
+func (s status) promotion(now time.Time) string {
+	p := s.Promotion
+	if p == nil {
+		return "none"
+	}
+	state := "waits for it to claim"
+	switch {
+	case s.Generation == p.Generation:
+		state = "it leads"
+	case s.Generation > p.Generation:
+		state = "superseded"
+	}
+	return fmt.Sprintf("generation %v by %s, %s: %s", p.Generation, cell(p.By), when(p.At, now), state)
+}
+
+func (s status) heartbeat(now time.Time) string {
+	b := s.Heartbeat
+	if b == nil {
+		return "none"
+	}
+	text := age(now.Sub(b.At))
+	if b.Admin != "" {
+		text += ", admin at " + cell(b.Admin)
+	}
+	if !b.Current {
+		text += ", of an earlier holder"
+	}
+	return text
+}
+
+func (s status) allocated() string {
+	if s.Allocated == generation.None {
+		return "none handed out"
+	}
+	return fmt.Sprintf("handed out up to %v", s.Allocated)
+}

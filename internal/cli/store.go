@@ -1,0 +1,50 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/storeurl"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+	longestCall    = 5 * time.Second // of one call to the store
+)
+
+// withStore opens the store that the command line or the environment names,
+// calls fn with it, and closes it.
+func (a *app) withStore(ctx context.Context, fn func(context.Context, driver.Store) error) (err error) {
+	if err := storeurl.CheckArgument(a.store); err != nil {
+		return err
+	}
+	store, err := storeurl.Open(ctx, a.store, storeurl.Config{Getenv: a.env.Getenv})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	a.name = store.String()
+	return fn(ctx, store)
+}
+
+// bounded calls fn under a deadline. Where that is what ended fn, the error
+// asks for a later try: the store was too slow, or not there.
+func bounded(ctx context.Context, d time.Duration, fn func(context.Context) error) error {
+	short, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	err := fn(short)
+	if err == nil || short.Err() == nil || ctx.Err() != nil || exitcodes.Of(err) > exitcodes.Retry {
+		return err
+	}
+	return exitcodes.With(fmt.Errorf("no answer of the store within %v: %w", d, err), exitcodes.Retry)
+}
+
+// config bounds what the library tries by the time that the command has.
+func config(timeout time.Duration) catalog.Config {
+	return catalog.Config{StoreTimeout: min(timeout, longestCall), RetryBudget: timeout}
+}

@@ -1,0 +1,128 @@
+// Package entrypoint keeps one command running, as the first process of a
+// container or under any supervisor: it starts the command again when its exit
+// status asks for that, and leaves it down for ever once its ending record
+// says that a newer generation leads.
+//
+// What follows an ending is one table, in rules.go:
+//
+//	the child ended with                  then
+//	0, and its record says superseded     parked until told to stop, or the end with 0
+//	any other 0                           the end, with 0
+//	64                                    the end, with 64: a restart mends no command line
+//	166                                   restart at once the first time, then with back-off
+//	78                                    restart after the longest delay
+//	75, 2, other codes, a signal          restart with back-off
+//	anything, after a requested stop      the end, with the child's code
+//
+// Back-off doubles from 1 s to 30 s, with jitter, and starts anew once a child
+// was up for a minute. A record counts only where its code is the one that the
+// child really ended with.
+//
+// SIGTERM and SIGINT request a stop. They, and SIGHUP, SIGQUIT, SIGUSR1 and
+// SIGUSR2, go to the whole process group of the child. What is still there of
+// the group once the child has ended gets SIGTERM, and SIGKILL after the stop
+// grace; only then is anything started again. Orphans are reaped.
+//
+// The package does not decide who is superseded or fenced: the child's codes
+// and record say so, in the words of package exitcodes.
+package entrypoint
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// OnSuperseded says what follows when the child was superseded.
+type OnSuperseded string
+
+const (
+	// Park stays up, doing nothing, until told to stop: for supervisors that
+	// would start an ended container again.
+	Park OnSuperseded = "park"
+
+	// End ends with 0: for supervisors that leave a success alone.
+	End OnSuperseded = "exit"
+)
+
+// Config is what runs, and how. Only Command is required.
+type Config struct {
+	Command []string // the program, looked up in PATH, and its arguments
+
+	// Admin is where to answer while parked, as host:port, when the child's
+	// record names no address. Empty: nowhere.
+	Admin        string
+	OnSuperseded OnSuperseded // the default is Park
+
+	StopGrace    time.Duration // from the stop to SIGKILL for the group; default 30 s
+	HealthyAfter time.Duration // up for that long, a child's earlier endings are forgotten; default 60 s
+	FirstDelay   time.Duration // of the back-off; default 1 s
+	MaxDelay     time.Duration // of the back-off; default 30 s
+	BindTimeout  time.Duration // for the admin address to become free when parked; default 30 s
+
+	// Stdin, Stdout and Stderr are handed to the child; Stderr also takes a
+	// line for every decision. The defaults are the process's own.
+	Stdin, Stdout, Stderr *os.File
+
+	// Environ is the child's environment, as os.Environ has it, which is also
+	// the default.
+	Environ []string
+}
+
+func (c Config) withDefaults() Config {
+	c.OnSuperseded = cmp.Or(c.OnSuperseded, Park)
+	c.StopGrace = cmp.Or(c.StopGrace, 30*time.Second)
+	c.HealthyAfter = cmp.Or(c.HealthyAfter, time.Minute)
+	c.FirstDelay = cmp.Or(c.FirstDelay, time.Second)
+	c.MaxDelay = cmp.Or(c.MaxDelay, 30*time.Second)
+	c.BindTimeout = cmp.Or(c.BindTimeout, 30*time.Second)
+	c.Stdin = cmp.Or(c.Stdin, os.Stdin)
+	c.Stdout = cmp.Or(c.Stdout, os.Stdout)
+	c.Stderr = cmp.Or(c.Stderr, os.Stderr)
+	if c.Environ == nil {
+		c.Environ = os.Environ()
+	}
+	return c
+}
+
+// validate names every mistake at once.
+func (c Config) validate() error {
+	var errs []error
+	if len(c.Command) == 0 || c.Command[0] == "" {
+		errs = append(errs, errors.New("no command: say fencepost run -- CMD ARGS..."))
+	}
+	if c.OnSuperseded != Park && c.OnSuperseded != End {
+		errs = append(errs, fmt.Errorf("on superseded is %q, want %q or %q", c.OnSuperseded, Park, End))
+	}
+	for name, d := range map[string]time.Duration{
+		"stop grace": c.StopGrace, "healthy after": c.HealthyAfter, "first delay": c.FirstDelay,
+		"longest delay": c.MaxDelay, "bind time-out": c.BindTimeout,
+	} {
+		if d < 0 {
+			errs = append(errs, fmt.Errorf("%s is %v, below zero", name, d))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return exitcodes.WithCode(err, exitcodes.Usage)
+	}
+	return nil
+}
+
+// Main runs cfg.Command as [Run] does, until told to stop, and says an error
+// on standard error. It returns the status with which the process is to end.
+func Main(cfg Config) exitcodes.Code {
+	code, err := Run(cfg)
+	if err != nil {
+		tell(cmp.Or(cfg.Stderr, os.Stderr), "%s (exit %d)", exitcodes.OneLine(err.Error()), code)
+	}
+	return code
+}
+
+// tell writes one line for people. When that fails nobody is left to tell.
+func tell(stderr *os.File, format string, args ...any) {
+	_, _ = fmt.Fprintf(stderr, "fencepost run: "+format+"\n", args...)
+}

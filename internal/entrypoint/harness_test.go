@@ -1,0 +1,281 @@
+//go:build unix
+
+package entrypoint
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// The test binary plays every process of these tests: run itself, its child,
+// and whom the child starts. The first argument says which.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 3 {
+		os.Exit(m.Run())
+	}
+	switch os.Args[1] {
+	case "run":
+		var cfg Config
+		must(json.Unmarshal([]byte(os.Args[2]), &cfg))
+		os.Exit(int(Main(cfg)))
+	case "child":
+		p := player{name: "child", events: os.Args[2]}
+		p.play(p.next(os.Args[3:]))
+	case "member", "middle", "orphan":
+		p := player{name: os.Args[1], events: os.Args[2]}
+		p.play(os.Args[3])
+	default:
+		os.Exit(m.Run())
+	}
+	os.Exit(0)
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// A player is a process that reports what happens to it in a file.
+type player struct{ name, events string }
+
+func (p player) report(event string) {
+	f, err := os.OpenFile(p.events, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	must(err)
+	_, err = fmt.Fprintf(f, "%s %s %d\n", p.name, event, os.Getpid())
+	must(err)
+	must(f.Close())
+}
+
+// next returns the step of this start: a child's n-th start plays its n-th
+// step, or the last.
+func (p player) next(steps []string) string {
+	p.report("started")
+	data, err := os.ReadFile(p.events)
+	must(err)
+	starts := strings.Count(string(data), "child started ")
+	return steps[min(starts, len(steps))-1]
+}
+
+func (p player) play(step string) {
+	verb, arg, _ := strings.Cut(step, "=")
+	number, _ := strconv.Atoi(arg)
+	switch verb {
+	case "exit":
+		os.Exit(number)
+	case "kill": // a shell, because Go's runtime turns SIGSEGV into exit 2
+		must(syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -" + arg + " $$"}, os.Environ()))
+	case "wait":
+		p.report("ready")
+		forever()
+	case "deaf":
+		signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
+		p.report("ready")
+		forever()
+	case "listen":
+		p.listen(number)
+	case "pair": // a second process in the group
+		p.spawn("member", arg)
+		p.listen(0)
+	case "leave": // dies with somebody left in its group
+		p.spawn("member", arg)
+		waitFor(p.events, "member ready")
+		os.Exit(1)
+	case "bury": // has a grandchild that outlives its parent and then ends
+		p.spawn("middle", "")
+		p.listen(0)
+	case "":
+		p.orphan()
+	default:
+		p.end(verb, arg)
+	}
+}
+
+// end plays a program that ends by package exitcodes.
+func (p player) end(verb, admin string) {
+	held := fence.Token{Generation: 7, Epoch: 41}
+	exitcodes.Main(func(ctx context.Context) error {
+		exitcodes.Annotate(ctx, exitcodes.AdminField, admin)
+		switch verb {
+		case "superseded":
+			return fence.Check(held, fence.Token{Generation: 8, Epoch: 42}, fence.Holder{Name: "green"})
+		case "fenced":
+			return fence.Check(held, fence.Token{Generation: 7, Epoch: 42}, fence.Holder{Name: "twin"})
+		case "stop":
+			p.report("ready")
+			<-ctx.Done()
+			return ctx.Err()
+		case "hang":
+			p.report("ready")
+			<-ctx.Done()
+			p.report("stopping")
+			forever()
+		}
+		panic("no such step: " + verb)
+	}, exitcodes.Options{Name: "db", Grace: time.Minute})
+}
+
+// listen reports every signal, and ends with code at SIGTERM.
+func (p player) listen(code int) {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, forwarded()...)
+	p.report("ready")
+	for sig := range signals {
+		p.report("signal-" + strconv.Itoa(int(sig.(syscall.Signal))))
+		if sig == syscall.SIGTERM {
+			os.Exit(code)
+		}
+	}
+}
+
+// spawn starts another player, which holds the read end of a pipe whose write
+// end dies with this process.
+func (p player) spawn(name, step string) {
+	r, w, err := os.Pipe()
+	must(err)
+	cmd := exec.Command(os.Args[0], name, p.events, step)
+	cmd.Stdin = r
+	must(cmd.Start())
+	forget = append(forget, w)
+}
+
+// forget keeps pipes from the garbage collector.
+var forget []*os.File
+
+// orphan is the double fork: the one in the middle starts the other and ends;
+// the other sees that, reports who its parent is now, and ends.
+func (p player) orphan() {
+	if p.name == "middle" {
+		p.spawn("orphan", "")
+		return
+	}
+	_, _ = os.Stdin.Read(make([]byte, 1)) // until the one in the middle is dead
+	p.report("adopted-by-" + strconv.Itoa(os.Getppid()))
+}
+
+func waitFor(path, event string) {
+	for range time.Tick(5 * time.Millisecond) {
+		if data, _ := os.ReadFile(path); strings.Contains(string(data), event) {
+			return
+		}
+	}
+}
+
+func forever() { <-time.After(time.Hour) }
+
+// A running is a process that runs this package's Main.
+type running struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	events string
+	stderr string
+	record string // where its own ending record goes
+	ended  chan struct{}
+}
+
+// begin runs steps under cfg, in which short delays are filled in.
+func begin(t *testing.T, cfg Config, steps ...string) *running {
+	t.Helper()
+	dir := t.TempDir()
+	r := &running{
+		t:      t,
+		events: filepath.Join(dir, "events"),
+		stderr: filepath.Join(dir, "stderr"),
+		record: filepath.Join(dir, "ending"),
+		ended:  make(chan struct{}),
+	}
+	if cfg.Command == nil {
+		cfg.Command = append([]string{os.Args[0], "child", r.events}, steps...)
+	}
+	if cfg.FirstDelay == 0 {
+		cfg.FirstDelay, cfg.MaxDelay = 10*time.Millisecond, 40*time.Millisecond
+	}
+	encoded, err := json.Marshal(cfg)
+	require.NoError(t, err)
+	stderr, err := os.Create(r.stderr)
+	require.NoError(t, err)
+	r.cmd = exec.Command(os.Args[0], "run", string(encoded))
+	r.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "TMPDIR="+dir, exitcodes.TerminationLogEnv+"="+r.record)
+	r.cmd.Stderr = stderr
+	require.NoError(t, r.cmd.Start())
+	require.NoError(t, stderr.Close())
+	go func() {
+		defer close(r.ended)
+		_ = r.cmd.Wait() // the status is read where it matters
+	}()
+	t.Cleanup(r.clean)
+	return r
+}
+
+// clean leaves no process behind, however the test went.
+func (r *running) clean() {
+	_ = r.cmd.Process.Kill()
+	<-r.ended
+	for line := range strings.Lines(r.read(r.events)) {
+		fields := strings.Fields(line)
+		if pid, err := strconv.Atoi(fields[len(fields)-1]); err == nil && r.t.Failed() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	if r.t.Failed() {
+		r.t.Logf("standard error:\n%s\nevents:\n%s", r.read(r.stderr), r.read(r.events))
+	}
+}
+
+func (r *running) read(path string) string {
+	data, _ := os.ReadFile(path) // absent is empty
+	return string(data)
+}
+
+func (r *running) signal(sig syscall.Signal) {
+	r.t.Helper()
+	require.NoError(r.t, r.cmd.Process.Signal(sig))
+}
+
+// happens waits for n events with that beginning.
+func (r *running) happens(event string, n int) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool { return r.count(event) >= n }, 20*time.Second, 5*time.Millisecond, "%d of %q", n, event)
+}
+
+func (r *running) count(event string) int { return strings.Count(r.read(r.events), event+" ") }
+
+// says waits for a text on standard error.
+func (r *running) says(text string) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool { return strings.Contains(r.read(r.stderr), text) }, 20*time.Second, 5*time.Millisecond, text)
+}
+
+// ends waits for the end and requires its status.
+func (r *running) ends(code int) {
+	r.t.Helper()
+	select {
+	case <-r.ended:
+	case <-time.After(20 * time.Second):
+		require.Fail(r.t, "run does not end")
+	}
+	require.Equal(r.t, code, r.cmd.ProcessState.ExitCode())
+}
+
+func get(t *testing.T, url string) (*http.Response, error) {
+	t.Helper()
+	client := &http.Client{Timeout: 5 * time.Second}
+	defer client.CloseIdleConnections()
+	return client.Get(url)
+}

@@ -1,0 +1,85 @@
+//go:build unix
+
+package entrypoint
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestEverySignalReachesTheWholeGroup(t *testing.T) {
+	r := begin(t, Config{}, "pair=listen")
+	r.happens("child ready", 1)
+	r.happens("member ready", 1)
+	for _, sig := range forwarded() {
+		number := sig.(syscall.Signal)
+		if number == syscall.SIGTERM || number == syscall.SIGINT {
+			continue // a stop, below
+		}
+		r.signal(number)
+		r.happens(fmt.Sprintf("child signal-%d", number), 1)
+		r.happens(fmt.Sprintf("member signal-%d", number), 1)
+	}
+	r.signal(syscall.SIGINT)
+	r.happens(fmt.Sprintf("child signal-%d", syscall.SIGINT), 1)
+	r.happens(fmt.Sprintf("member signal-%d", syscall.SIGINT), 1)
+	r.signal(syscall.SIGTERM)
+	r.happens(fmt.Sprintf("child signal-%d", syscall.SIGTERM), 1)
+	r.happens(fmt.Sprintf("member signal-%d", syscall.SIGTERM), 1)
+	r.ends(0)
+}
+
+func TestAfterAStopRunEndsWithTheChildsCode(t *testing.T) {
+	for step, code := range map[string]int{"listen=0": 0, "listen=3": 3, "listen=166": 166, "stop": 0, "wait": 0} {
+		r := begin(t, Config{}, step)
+		r.happens("child ready", 1)
+		r.signal(syscall.SIGTERM)
+		r.ends(code)
+	}
+}
+
+func TestAChildThatIgnoresTheStopIsKilledAfterTheGrace(t *testing.T) {
+	r := begin(t, Config{StopGrace: 100 * time.Millisecond}, "deaf")
+	r.happens("child ready", 1)
+	r.signal(syscall.SIGTERM)
+	r.ends(137)
+	r.says("is still there after 100ms: SIGKILL")
+}
+
+func TestAMemberOfTheGroupThatIgnoresTheStopIsKilledAfterTheGrace(t *testing.T) {
+	r := begin(t, Config{StopGrace: 100 * time.Millisecond}, "pair=deaf")
+	r.happens("child ready", 1)
+	r.happens("member ready", 1)
+	r.signal(syscall.SIGTERM)
+	r.ends(0)
+	r.says("is still there after 100ms: SIGKILL")
+}
+
+func TestWhatACrashedChildLeftInItsGroupIsGoneBeforeTheNextStart(t *testing.T) {
+	r := begin(t, Config{StopGrace: 100 * time.Millisecond}, "leave=deaf", "exit=0")
+	r.ends(0)
+	r.says("is still there after 100ms: SIGKILL")
+
+	r = begin(t, Config{StopGrace: time.Minute}, "leave=listen", "exit=0")
+	r.ends(0)
+	r.happens(fmt.Sprintf("member signal-%d", syscall.SIGTERM), 1)
+}
+
+func TestASecondStopIsForwardedToo(t *testing.T) {
+	r := begin(t, Config{StopGrace: time.Minute}, "hang")
+	r.happens("child ready", 1)
+	r.signal(syscall.SIGTERM)
+	r.happens("child stopping", 1)
+	r.signal(syscall.SIGTERM)
+	r.ends(143)
+}
+
+func TestAStopBetweenTwoStartsEndsWithZero(t *testing.T) {
+	r := begin(t, Config{FirstDelay: time.Hour, MaxDelay: time.Hour}, "exit=1")
+	r.says("restarting in ")
+	r.signal(syscall.SIGTERM)
+	r.ends(0)
+	r.says("while no child ran: done (exit 0)")
+}

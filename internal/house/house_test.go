@@ -1,0 +1,214 @@
+// Package house states as tests which package may know of which, and what no
+// package may do. It has no other code.
+package house
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/fencepost/fencepost"
+
+// A room says what the code of a package, tests aside, may import: which
+// packages of ours, and which modules of others.
+type room struct{ inside, outside []string }
+
+// rooms states policy: imports go downwards only. Do not widen a line to make a
+// build pass: move the code, or change the design first.
+func rooms() map[string]room {
+	numbers := []string{"exitcodes", "epoch", "generation", "fence"}
+	belowDriver := append([]string{"catalog/driver", "internal/step"}, numbers...)
+	belowCatalog := append([]string{"catalog"}, belowDriver...)
+	belowLeader := append([]string{"leader"}, belowCatalog...)
+	program := append([]string{"internal/storeurl"}, belowLeader...)
+	return map[string]room{
+		"exitcodes":  {},
+		"epoch":      {},
+		"generation": {inside: []string{"exitcodes"}},
+		"fence":      {inside: []string{"epoch", "generation", "exitcodes"}},
+
+		"catalog/driver":     {inside: numbers},
+		"catalog/memory":     {inside: belowDriver},
+		"catalog/sqlite":     {inside: belowDriver, outside: []string{"modernc.org/sqlite", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}},
+		"catalog/postgres":   {inside: belowDriver, outside: []string{"github.com/jackc/pgx/v5"}},
+		"catalog/etcd":       {inside: belowDriver, outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc"}},
+		"catalog":            {inside: belowDriver, outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
+		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
+
+		"leader": {inside: belowCatalog, outside: []string{"github.com/cenkalti/backoff/v5"}},
+
+		"internal/step":       {},
+		"internal/house":      {},
+		"internal/storeurl":   {inside: append([]string{"catalog/sqlite", "catalog/postgres", "catalog/etcd"}, belowDriver...)},
+		"internal/entrypoint": {inside: []string{"exitcodes"}, outside: []string{"github.com/cenkalti/backoff/v5", "golang.org/x/sys"}},
+		"internal/cli":        {inside: append([]string{"internal/entrypoint"}, program...), outside: []string{"github.com/spf13/cobra"}},
+		"internal/testpg": {
+			inside:  []string{"catalog/driver"},
+			outside: []string{"github.com/jackc/pgx/v5", "github.com/stretchr/testify"},
+		},
+		"internal/testetcd": {outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
+
+		"cmd/fencepost":         {inside: []string{"internal/cli"}},
+		"examples/kvserver":     {inside: append([]string{"examples/kvserver/app"}, program...)},
+		"examples/kvserver/app": {inside: append([]string{"examples/kvserver/kv"}, program...), outside: []string{"github.com/tidwall/redcon"}},
+		"examples/kvserver/kv":  {inside: belowLeader, outside: []string{"github.com/tidwall/redcon"}},
+		"examples/bluegreen": {
+			inside:  append([]string{"examples/kvserver/app", "internal/cli", "internal/entrypoint"}, program...),
+			outside: []string{"github.com/tidwall/redcon"},
+		},
+	}
+}
+
+// forTests are the modules that tests may import beside those that some code
+// of ours does.
+func forTests() []string {
+	return []string{
+		"github.com/stretchr/testify", "github.com/rogpeppe/go-internal", "github.com/hashicorp/go-multierror",
+		"github.com/redis/go-redis/v9", "go.uber.org/goleak",
+	}
+}
+
+// A listed is a package as the Go tool sees it.
+type listed struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+func TestEveryPackageImportsOnlyWhatItsRoomAllows(t *testing.T) {
+	rooms := rooms()
+	for _, p := range packages(t) {
+		name := short(p.ImportPath)
+		r, ok := rooms[name]
+		if !ok {
+			t.Errorf("%s has no room: say in the table what it may import", name)
+			continue
+		}
+		for _, path := range p.Imports {
+			if !r.allows(path) {
+				t.Errorf("%s must not import %s", name, path)
+			}
+		}
+	}
+}
+
+func TestTestsImportNoModuleThatIsNotNamedHere(t *testing.T) {
+	allowed := room{outside: forTests()}
+	for _, r := range rooms() {
+		allowed.outside = append(allowed.outside, r.outside...)
+	}
+	for _, p := range packages(t) {
+		for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
+			if !ours(path) && !allowed.allows(path) {
+				t.Errorf("a test of %s must not import %s", short(p.ImportPath), path)
+			}
+		}
+	}
+}
+
+func TestNoLineOfTheTableAllowsAPackageItself(t *testing.T) {
+	for name, r := range rooms() {
+		require.NotContains(t, r.inside, name)
+	}
+}
+
+func TestWhoUsesOneStoreLinksNoOtherStoresClient(t *testing.T) {
+	clients := map[string][]string{
+		"catalog/sqlite":   {"modernc.org/sqlite"},
+		"catalog/postgres": {"github.com/jackc/pgx/v5"},
+		"catalog/etcd":     {"go.etcd.io/etcd", "google.golang.org/grpc"},
+	}
+	users := []string{"catalog", "catalog/driver", "catalog/memory", "leader", "exitcodes"}
+	for store := range clients {
+		users = append(users, store)
+	}
+	for _, user := range users {
+		linked := dependencies(t, user)
+		for store, modules := range clients {
+			for _, m := range modules {
+				if store == user {
+					require.True(t, slices.ContainsFunc(linked, in(m)), "%s does not link its own client %s", user, m)
+				} else {
+					require.False(t, slices.ContainsFunc(linked, in(m)), "%s links %s", user, m)
+				}
+			}
+		}
+	}
+}
+
+func TestTheLibraryLinksNothingThatIsForTestsOrPrograms(t *testing.T) {
+	for _, user := range []string{"catalog", "catalog/sqlite", "catalog/postgres", "catalog/etcd", "leader", "fence", "exitcodes"} {
+		for _, path := range dependencies(t, user) {
+			for _, m := range append(forTests(), "github.com/spf13/cobra", "testing", module+"/internal/cli", module+"/internal/storeurl") {
+				require.False(t, in(m)(path), "%s links %s", user, path)
+			}
+		}
+	}
+}
+
+func (r room) allows(path string) bool {
+	if ours(path) {
+		return slices.Contains(r.inside, short(path))
+	}
+	host, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(host, ".") || slices.ContainsFunc(r.outside, func(m string) bool { return in(m)(path) })
+}
+
+func ours(path string) bool { return in(module)(path) }
+
+func short(path string) string { return strings.TrimPrefix(path, module+"/") }
+
+// in returns whether a package is m or lies beneath it.
+func in(m string) func(path string) bool {
+	return func(path string) bool { return path == m || strings.HasPrefix(path, m+"/") }
+}
+
+// packages lists the packages of the module.
+func packages(t *testing.T) []listed {
+	t.Helper()
+	dec := json.NewDecoder(bytes.NewReader(goTool(t, "list", "-json=ImportPath,Imports,TestImports,XTestImports", "./...")))
+	var all []listed
+	for {
+		var p listed
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			require.NotEmpty(t, all)
+			return all
+		}
+		require.NoError(t, err)
+		all = append(all, p)
+	}
+}
+
+// dependencies lists all packages that a program links which imports name.
+func dependencies(t *testing.T, name string) []string {
+	t.Helper()
+	return strings.Fields(string(goTool(t, "list", "-deps", "./"+name)))
+}
+
+// goTool runs the Go tool in the root of the module.
+func goTool(t *testing.T, args ...string) []byte {
+	t.Helper()
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir, cmd.Stderr = root(t), &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	return out
+}
+
+// root returns the folder of the module.
+func root(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
+	require.NoError(t, err)
+	return filepath.Dir(strings.TrimSpace(string(out)))
+}

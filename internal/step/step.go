@@ -1,0 +1,48 @@
+// Package step names the points between the steps of the protocol at which a
+// process can die, so that tests can make it die there.
+//
+// A point costs one context look-up where nobody listens. The list [All] is
+// what the tests go through: a point that no test reaches fails them.
+package step
+
+import "context"
+
+// A Point is an instant between two steps.
+type Point string
+
+// The points, in the order in which one claim and one commit pass them.
+const (
+	OpenHeadRead      Point = "open: head read, nothing claimed"
+	ClaimBegun        Point = "claim: begun, head locked"
+	ClaimMigrated     Point = "claim: migrations computed, nothing written"
+	ClaimHeadWritten  Point = "claim: head written, not committed"
+	ClaimLogWritten   Point = "claim: log written, not committed"
+	ClaimCommitted    Point = "claim: committed, not acknowledged"
+	CommitBegun       Point = "commit: begun, nothing written"
+	CommitHeadWritten Point = "commit: head written, not committed"
+	CommitLogWritten  Point = "commit: log written, not committed"
+	CommitLanded      Point = "commit: committed, not acknowledged"
+	CommitAcked       Point = "commit: acknowledged to the caller"
+)
+
+// All lists every point, in order.
+func All() []Point {
+	return []Point{
+		OpenHeadRead, ClaimBegun, ClaimMigrated, ClaimHeadWritten, ClaimLogWritten, ClaimCommitted,
+		CommitBegun, CommitHeadWritten, CommitLogWritten, CommitLanded, CommitAcked,
+	}
+}
+
+type key struct{}
+
+// With returns a context under which every point reached is reported to fn.
+func With(ctx context.Context, fn func(Point)) context.Context {
+	return context.WithValue(ctx, key{}, fn)
+}
+
+// Reach reports that p is reached.
+func Reach(ctx context.Context, p Point) {
+	if fn, ok := ctx.Value(key{}).(func(Point)); ok {
+		fn(p)
+	}
+}

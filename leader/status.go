@@ -1,0 +1,96 @@
+package leader
+
+import (
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+// maxMoves is how many moves a Status remembers.
+const maxMoves = 128
+
+// A Status is what a process knows of itself, without asking the store.
+type Status struct {
+	Phase      Phase                 `json:"phase"`
+	Generation generation.Generation `json:"generation"`
+	Token      *fence.Token          `json:"token"`    // held by this process; null without one
+	Serving    bool                  `json:"serving"`  // the work runs
+	Revision   uint64                `json:"revision"` // up to which this process has read or written
+	Leader     *Holding              `json:"leader"`   // who holds the token, as far as was seen; null: nobody ever did
+	Since      time.Time             `json:"since"`    // of the phase
+	Reason     string                `json:"reason"`   // of the phase
+	Store      string                `json:"store"`
+	Admin      string                `json:"admin"`
+	Moves      []Move                `json:"moves"` // the newest 128, oldest first
+}
+
+// A Holding is a token and who has it.
+type Holding struct {
+	Token  fence.Token  `json:"token"`
+	Holder fence.Holder `json:"holder"`
+}
+
+// A Move is one change of phase.
+type Move struct {
+	From   Phase     `json:"from"`
+	To     Phase     `json:"to"`
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason"`
+}
+
+// Status returns what the process knows of itself.
+func (l *Leader) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.status
+	s.Moves = append([]Move(nil), s.Moves...)
+	s.Store, s.Admin = l.store.String(), l.admin.address()
+	return s
+}
+
+// move changes the phase, as far as the rules allow it.
+func (l *Leader) move(next Phase, reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	from := l.status.Phase
+	to, err := from.To(next)
+	if err != nil {
+		l.log.Error("a forbidden move", "err", err)
+		return
+	}
+	m := Move{From: from, To: to, At: time.Now(), Reason: reason}
+	l.status.Phase, l.status.Since, l.status.Reason = to, m.At, reason
+	l.status.Moves = append(l.status.Moves, m)
+	if extra := len(l.status.Moves) - maxMoves; extra > 0 {
+		l.status.Moves = l.status.Moves[extra:]
+	}
+	l.status.Serving = to == Leading
+	if to.Ended() {
+		l.status.Token = nil
+	}
+	l.log.Info("phase", "from", from.String(), "to", to.String(), "generation", l.status.Generation, "reason", reason)
+}
+
+// sees notes who leads.
+func (l *Leader) sees(head driver.Head) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status.Revision = head.Revision
+	l.status.Leader = nil
+	if !head.IsZero() {
+		l.status.Leader = &Holding{Token: head.Claim.Token, Holder: head.Claim.Holder}
+	}
+}
+
+// leads notes that this process does.
+func (l *Leader) leads(c *catalog.Catalog) {
+	l.sees(c.Head())
+	token := c.Token()
+	l.mu.Lock()
+	l.status.Token = &token
+	l.mu.Unlock()
+	l.move(Leading, c.Claim().Reason)
+}
