@@ -20,8 +20,7 @@ import (
 func RunProtocol(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store)) {
 	for _, c := range protocolCases() {
 		t.Run(c.name, func(t *testing.T) {
-			open := newCatalog(t)
-			c.test(&scene{T: t, open: func() driver.Store { return open(t) }})
+			c.test((&scene{T: t, newCatalog: newCatalog}).anew())
 		})
 	}
 }
@@ -39,7 +38,14 @@ func protocolCases() []protocolCase {
 // A scene is what one case works with: a catalog that was empty.
 type scene struct {
 	*testing.T
-	open func() driver.Store
+	newCatalog func(*testing.T) func(*testing.T) driver.Store
+	open       func() driver.Store
+}
+
+// anew turns to another empty catalog.
+func (s *scene) anew() *scene {
+	open := s.newCatalog(s.T)
+	return &scene{T: s.T, newCatalog: s.newCatalog, open: func() driver.Store { return open(s.T) }}
 }
 
 // store opens the catalog's store as one more process would.

@@ -95,8 +95,7 @@ func versionTable(s *scene) {
 	} {
 		g := generation.Generation(1000*i + 1)
 		s.Logf("row %d: data at %d, build knows %d", i, row.data, row.build)
-		sub := &scene{T: s.T, open: s.open}
-		sub.versionRow(g, row.data, row.build, row.oldest, row.want, readable)
+		s.versionRow(g, row.data, row.build, row.oldest, row.want, readable)
 	}
 }
 

@@ -90,7 +90,7 @@ func failingUpdate(s *scene) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			s.checkPut(c, "good")
+			s.check(put(Context(s), c, "good", "v"))
 		})
 		wg.Go(func() {
 			err := c.Update(Context(s), func(tx *catalog.Tx) error {
@@ -107,13 +107,6 @@ func failingUpdate(s *scene) {
 	wg.Wait()
 	require.Zero(s, s.commits()["bad"])
 	require.Equal(s, map[string]string{"good": "v"}, s.contents(c))
-}
-
-// checkPut is put for goroutines, which must not end the test.
-func (s *scene) checkPut(c *catalog.Catalog, key string) {
-	if err := put(Context(s), c, key, "v"); err != nil {
-		s.Errorf("Update = %v", err)
-	}
 }
 
 func oversizedEntry(s *scene) {

@@ -25,46 +25,63 @@ func raceCases() []protocolCase {
 	}
 }
 
-// busyHolder lets each claimer take over from a holder under load. What was
-// acknowledged is there in the end, once.
+// busyHolder makes 100 claims, on ten catalogs, so that no log grows long.
 func busyHolder(s *scene) {
-	const claims, writers = 100, 64
-	var (
-		wg     sync.WaitGroup
-		mu     sync.Mutex
-		acked  = map[string]bool{}
-		writes = func(c *catalog.Catalog) {
-			for w := range writers {
-				wg.Go(func() {
-					for n := 0; ; n++ {
-						key := fmt.Sprintf("%v/%d/%d", c.Token(), w, n)
-						if put(context.Background(), c, key, "v") != nil {
-							return // fenced: the next holder writes
-						}
-						mu.Lock()
-						acked[key] = true
-						mu.Unlock()
-					}
-				})
-			}
-		}
-	)
+	for range 10 {
+		s.anew().takeOver(10)
+	}
+}
+
+// takeOver lets one claimer after the other, each a follower as a standby is,
+// take over from a holder under load. What was acknowledged is there in the
+// end, once.
+func (s *scene) takeOver(claims int) {
+	load := &load{scene: s, acked: map[string]bool{}}
 	holder := s.claims(1)
-	writes(holder)
 	for i := range claims {
-		s.Helper()
-		require.NoError(s, holder.Update(Context(s), func(*catalog.Tx) error { return nil }), "the holder is not busy")
+		load.start(holder)
 		cfg := config(generation.Generation(i + 2))
 		cfg.ClaimTimeout = 2 * time.Second
-		next := s.claimsOver(s.store(), cfg)
+		f, err := catalog.Follow(Context(s), s.store(), cfg)
+		require.NoError(s, err)
+		seen, _ := f.Head()
+		require.NoError(s, f.Wait(Context(s), func(h driver.Head) bool { return h.Revision > seen.Revision+3 }), "the holder is not busy")
+		next, err := f.Open(Context(s), catalog.ClaimOptions{})
+		require.NoError(s, err)
 		require.ErrorIs(s, holder.Close(), fence.ErrSuperseded)
 		holder = next
-		writes(holder)
 	}
 	require.NoError(s, holder.Close())
-	wg.Wait()
-	s.lostNothing(acked)
-	require.Len(s, s.contents(s.claims(claims+1)), len(s.commits()), "a further open disagrees with the log")
+	load.wg.Wait()
+	s.lostNothing(load.acked)
+	third := s.claims(generation.Generation(claims + 1))
+	require.Len(s, s.contents(third), len(s.commits()), "a further open disagrees with the log")
+	require.NoError(s, third.Close())
+}
+
+// A load is 64 writers on one holder after the other.
+type load struct {
+	*scene
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	acked map[string]bool
+}
+
+// start lets the writers write until c is fenced.
+func (l *load) start(c *catalog.Catalog) {
+	for w := range 64 {
+		l.wg.Go(func() {
+			for n := 0; ; n++ {
+				key := fmt.Sprintf("%v/%d/%d", c.Token(), w, n)
+				if put(context.Background(), c, key, "v") != nil {
+					return
+				}
+				l.mu.Lock()
+				l.acked[key] = true
+				l.mu.Unlock()
+			}
+		})
+	}
 }
 
 // lostNothing asserts that each acknowledged key was committed once, and every

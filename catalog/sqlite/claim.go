@@ -128,6 +128,9 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 	if err := c.store.checkSize("install", len(rec.Payload), MaxPayload); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return c.store.wrap("install", err, false)
+	}
 	if err := c.write(ctx, claim, rec, when); err != nil {
 		return c.store.wrap("install", err, false)
 	}

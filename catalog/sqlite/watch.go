@@ -34,7 +34,7 @@ func (s *Store) Watch(ctx context.Context, wake func()) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return s.wrap("watch", ctx.Err(), false)
 		case <-again.C:
 			wake()
 			if next > 0 {

@@ -51,7 +51,7 @@ func (p *promoting) await(ctx context.Context, store driver.Store) (driver.Claim
 // judge says whether the generation leads. A higher one means that it never
 // will.
 func (p *promoting) judge(c driver.Claim) (leads bool, err error) {
-	if false {
+	if c.Token.Generation > p.generation {
 		return false, fmt.Errorf("generation %v will not lead: %w", p.generation,
 			fence.Check(fence.Token{Generation: p.generation}, c.Token, c.Holder))
 	}
@@ -64,11 +64,11 @@ func (p *promoting) overdue(ctx context.Context, last driver.Claim, trouble erro
 	if !last.Token.IsZero() {
 		leads = fmt.Sprintf("token %v leads, of %s", last.Token, holder(last.Holder))
 	}
-	reason := fmt.Sprintf("generation %v does not lead after %v", p.generation, p.timeout)
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s: %w: %s; the promotion stays", "no longer waiting", context.Cause(ctx), leads)
+		return fmt.Errorf("no longer waiting: %w: %s; the promotion stays", context.Cause(ctx), leads)
 	}
-	err := fmt.Errorf("%s: %s; the promotion stays, and generation %v leads as soon as it claims", reason, leads, p.generation)
+	err := fmt.Errorf("generation %[1]v does not lead after %[2]v: %[3]s; the promotion stays, and generation %[1]v leads as soon as it claims",
+		p.generation, p.timeout, leads)
 	if trouble != nil && !errors.Is(trouble, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w; the store was last heard to say: %w", err, trouble)
 	}

@@ -3,9 +3,11 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 			})))
 		},
 		"claim": claim,
-		"statusof": func() {
+		"arguments": func() {
 			fmt.Println(os.Args[1:]) // what a child of run was given
 		},
 	})
@@ -69,10 +71,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	got := 0
 	if err := ts.Exec(args[1], args[2:]...); err != nil {
-		var exit interface{ ExitCode() int }
-		if e, ok := err.(interface{ ExitCode() int }); ok {
-			exit = e
-		} else {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
 			ts.Fatalf("%v", err)
 		}
 		got = exit.ExitCode()

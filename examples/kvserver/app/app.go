@@ -109,8 +109,9 @@ func serve(ctx context.Context, ln net.Listener, lead *leader.Leader, server *kv
 	err := lead.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
 		server.Lead(c)
 		<-ctx.Done()
-		server.Follow(standing(lead.Status()), "")
-		return context.Cause(ctx)
+		why := context.Cause(ctx)
+		server.Follow(fmt.Sprintf("(the process is ending): %v", why), "")
+		return why
 	})
 	cancel(nil)
 	wg.Wait()

@@ -83,7 +83,7 @@ func TestHelpAndVersionAreAnswered(t *testing.T) {
 
 func TestStandingNamesThePhaseAndTheLeader(t *testing.T) {
 	s := leader.Status{Phase: leader.ReadyToPromote}
-	require.Equal(t, "(phase ready-to-promote): nobody ever led", standing(s))
+	require.Equal(t, "(phase ready-to-promote): no leader was seen yet", standing(s))
 	s.Leader = &leader.Holding{
 		Token:  fence.Token{Generation: 2, Epoch: 5},
 		Holder: fence.Holder{Name: "green", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},

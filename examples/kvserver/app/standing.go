@@ -17,7 +17,7 @@ import (
 func standing(s leader.Status) string {
 	text := fmt.Sprintf("(phase %s)", phaseName(s.Phase))
 	if s.Leader == nil {
-		return text + ": nobody ever led"
+		return text + ": no leader was seen yet"
 	}
 	h := s.Leader.Holder
 	text += fmt.Sprintf(": generation %v leads since %s", s.Leader.Token.Generation, h.Since.UTC().Format(time.RFC3339))

@@ -45,6 +45,9 @@ func (s *session) run(ctx context.Context, units []unit) {
 		n := s.server.cfg.cut(units)
 		s.runBatch(ctx, units[:n])
 		units = units[n:]
+		if len(s.out) > maxBuffered {
+			_ = s.send() // a failure stays, and ends the session behind the last unit
+		}
 	}
 }
 

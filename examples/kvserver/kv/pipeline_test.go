@@ -144,3 +144,24 @@ func TestATransactionIsBounded(t *testing.T) {
 	require.Equal(t, "-ERR the transaction is too large: at most 10000 commands and 3000 bytes", c.words("SET c "+value))
 	require.Equal(t, "-EXECABORT Transaction discarded because of previous errors.", c.words("EXEC"))
 }
+
+func TestATransactionIsBoundedWhateverItsCommands(t *testing.T) {
+	c := leading(t, newFile(t), kv.Config{MaxRequest: 3000})
+	text := strings.Repeat("v", 2000)
+	require.Equal(t, "+OK", c.words("MULTI"))
+	require.Equal(t, "+QUEUED", c.words("ECHO "+text))
+	require.Regexp(t, "^-ERR the transaction is too large", c.words("ECHO "+text))
+	require.Regexp(t, "^-EXECABORT", c.words("EXEC"))
+}
+
+func TestRepliesOfAnySizeArrive(t *testing.T) {
+	c := leading(t, newFile(t), kv.Config{MaxBatch: 2})
+	value := strings.Repeat("v", 1<<20)
+	require.Equal(t, "+OK", c.do("SET", "a", value))
+	lines := []string{"GET a", "GET a", "GET a", "GET a", "GET a", "PING"}
+	c.sendLines(lines...)
+	for range 5 {
+		require.Len(t, c.reply(), len(value)+2)
+	}
+	require.Equal(t, "+PONG", c.reply())
+}

@@ -23,8 +23,8 @@ type Config struct {
 	Info func() []Field
 
 	// Standing says, in a phrase, why this server does not lead and who does.
-	// It is asked for every command that is refused. By default it is what
-	// Follow was told last.
+	// It is asked for every command that is refused, unless Follow was told a
+	// reason.
 	Standing func() string
 
 	// ConfirmReads makes the server ask the store after each read whether it
@@ -82,7 +82,7 @@ type Server struct {
 func New(cfg Config) *Server {
 	return &Server{
 		cfg: cfg.withDefaults(), data: catalog.Bytes(Collection), commands: commandTable(),
-		cursors: newCursors(maxCursors), started: time.Now(), standing: "(it was not asked to lead yet)",
+		cursors: newCursors(maxCursors), started: time.Now(),
 	}
 }
 
@@ -99,10 +99,11 @@ func (s *Server) Lead(c *catalog.Catalog) {
 }
 
 // Follow stops admitting reads and writes, lets those under way finish within
-// DrainTimeout, and returns when none is left. Clients are told reason, and the
-// leader's address where it isn't empty.
+// DrainTimeout, and returns when none is left. Clients are told reason, or what
+// Config.Standing says where that is empty, and with a reason the leader's address,
+// where there is one.
 func (s *Server) Follow(reason, leaderAddr string) {
-	if leaderAddr != "" {
+	if reason != "" && leaderAddr != "" {
 		reason += ", at " + leaderAddr
 	}
 	s.mu.Lock()
@@ -154,10 +155,14 @@ func (s *Server) admit() (*term, error) {
 
 // why says why the server does not lead. The caller holds mu.
 func (s *Server) why() string {
-	if s.cfg.Standing != nil {
+	switch {
+	case s.standing != "":
+		return s.standing
+	case s.cfg.Standing != nil:
 		return s.cfg.Standing()
+	default:
+		return "(it was not asked to lead yet)"
 	}
-	return s.standing
 }
 
 // leading returns the catalog of the term under way, or nil.

@@ -11,6 +11,10 @@ import (
 	"github.com/tidwall/redcon"
 )
 
+// maxBuffered bounds the replies that wait for those of later batches, and the
+// buffer that an idle session keeps.
+const maxBuffered = 1 << 20
+
 // A session is one client's connection. It is used by one goroutine.
 type session struct {
 	server *Server
@@ -73,7 +77,7 @@ func (s *session) farewell(err error) {
 // send sends the replies.
 func (s *session) send() error {
 	_, err := s.conn.Write(s.out)
-	if cap(s.out) > 1<<20 {
+	if cap(s.out) > maxBuffered {
 		s.out = nil
 	}
 	s.out = s.out[:0]
@@ -106,7 +110,7 @@ func (s *session) take(name string, args [][]byte) unit {
 	o, err := s.server.parse(name, args)
 	switch {
 	case s.multi != nil && name != "quit":
-		return s.multi.queue(o, err, s.server.cfg.MaxRequest)
+		return s.multi.queue(o, err, sizeOf(args), s.server.cfg.MaxRequest)
 	case err != nil:
 		return answered(errorLine(err.Error()))
 	}

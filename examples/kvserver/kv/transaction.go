@@ -48,8 +48,8 @@ func (s *session) transact(name string, args [][]byte) unit {
 }
 
 // queue keeps an op for EXEC, or remembers that one could not be kept.
-func (t *transaction) queue(o op, err error, maxBytes int) unit {
-	t.bytes += o.bytes
+func (t *transaction) queue(o op, err error, bytes, maxBytes int) unit {
+	t.bytes += bytes
 	if err == nil && (len(t.ops) >= maxQueued || t.bytes > maxBytes) {
 		err = fmt.Errorf("ERR the transaction is too large: at most %d commands and %d bytes", maxQueued, maxBytes)
 	}

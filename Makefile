@@ -1,0 +1,22 @@
+.DEFAULT_GOAL := help
+.PHONY: help test shell lint fmt demo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: lint ## everything, on a real SQLite, PostgreSQL and etcd, with the race detector
+	@./scripts/test.sh
+
+shell: ## a shell with PostgreSQL and etcd running, for single tests
+	@./scripts/test.sh $${SHELL:-bash}
+
+lint: ## formatting and vet, both modules
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; fi
+	@go vet ./...
+	@cd integration && go vet ./...
+
+fmt: ## format every Go file
+	@gofmt -w .
+
+demo: ## blue is replaced by green, under load, on SQLite
+	@go run ./examples/bluegreen

@@ -1,0 +1,17 @@
+package etcd_test
+
+import (
+	"testing"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/catalog/etcd"
+	"github.com/fencepost/fencepost/internal/testetcd"
+)
+
+func TestTheProtocolHolds(t *testing.T) {
+	drivertest.RunProtocol(t, func(t *testing.T) func(*testing.T) driver.Store {
+		url := testetcd.URL(t)
+		return func(t *testing.T) driver.Store { return open(t, url, etcd.Config{}) }
+	})
+}
