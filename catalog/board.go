@@ -197,6 +197,15 @@ type allocated struct {
 	Last generation.Generation `json:"last"`
 }
 
+const generationsKey = "generations"
+
+// LastGeneration returns the last generation that NextGeneration gave out, or
+// generation.None.
+func (b *Board) LastGeneration(ctx context.Context) (generation.Generation, error) {
+	posted, err := ReadNote[allocated](ctx, b, generationsKey)
+	return posted.Value.Last, err
+}
+
 // NextGeneration gives out a generation that nobody was ever given here, above
 // every one that ever claimed. A number that was given out is spent, whether it
 // is used or not: an answer that is lost costs a number and nothing else.
@@ -208,7 +217,7 @@ func (b *Board) NextGeneration(ctx context.Context) (generation.Generation, erro
 		return generation.None, err
 	}
 	var next generation.Generation
-	_, err = UpdateNote(ctx, b, "generations", func(a *allocated) (err error) {
+	_, err = UpdateNote(ctx, b, generationsKey, func(a *allocated) (err error) {
 		next, err = max(a.Last, head.Claim.Token.Generation).Next()
 		a.Last = next
 		return err

@@ -15,6 +15,7 @@ type Beat struct {
 	Seq   uint64    `json:"seq"`   // grows with every beat of a claim
 	At    time.Time `json:"at"`    // by the holder's clock
 	Admin string    `json:"admin"` // where the holder's admin API listens
+	Left  bool      `json:"left"`  // the holder's work has ended, and it will not write again
 }
 
 // ReadBeat returns the newest sign of life.
@@ -23,23 +24,28 @@ func ReadBeat(ctx context.Context, store driver.Store, cfg catalog.Config) (Beat
 	return posted.Value, err
 }
 
-// beat posts one sign of life, unless a later claim has posted its own.
-func (l *Leader) beat(ctx context.Context, claim driver.Claim, seq uint64) error {
+// beat posts one sign of life, unless another claim has posted its own since
+// this one's first.
+func (l *Leader) beat(ctx context.Context, claim driver.Claim, seq uint64, left bool) error {
 	_, err := catalog.UpdateNote(ctx, l.board, beatKey, func(b *Beat) error {
-		*b = Beat{Claim: claim.ID, Seq: seq, At: time.Now().UTC().Truncate(time.Microsecond), Admin: l.admin.address()}
+		if seq > 1 && b.Claim != claim.ID {
+			return catalog.ErrUnchanged
+		}
+		*b = Beat{Claim: claim.ID, Seq: seq, At: time.Now().UTC().Truncate(time.Microsecond), Admin: l.admin.address(), Left: left}
 		return nil
 	})
 	return err
 }
 
-// keepBeating posts a sign of life every Heartbeat until ctx ends. A failure
-// is no reason to stop the work: the store will say so itself.
-func (l *Leader) keepBeating(ctx context.Context, claim driver.Claim) {
+// keepBeating posts a sign of life every Heartbeat until ctx ends, and returns
+// the last one's number. A failure is no reason to stop the work: the store
+// will say so itself.
+func (l *Leader) keepBeating(ctx context.Context, claim driver.Claim) (last uint64) {
 	tick := time.NewTicker(l.cfg.Heartbeat)
 	defer tick.Stop()
 	for seq := uint64(1); ; seq++ {
 		bounded, cancel := context.WithTimeout(ctx, l.cfg.Silence)
-		err := l.beat(bounded, claim, seq)
+		err := l.beat(bounded, claim, seq, false)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			l.log.WarnContext(ctx, "no heartbeat", "err", err)
@@ -47,8 +53,18 @@ func (l *Leader) keepBeating(ctx context.Context, claim driver.Claim) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return
+			return seq
 		}
+	}
+}
+
+// sayGoodbye tells standbys that they need not wait for silence. Nothing rests
+// on it: a claim by one of them is safe at any time.
+func (l *Leader) sayGoodbye(ctx context.Context, claim driver.Claim, seq uint64) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.Heartbeat)
+	defer cancel()
+	if err := l.beat(bounded, claim, seq, true); err != nil {
+		l.log.WarnContext(ctx, "no goodbye; standbys will wait for silence", "err", err)
 	}
 }
 

@@ -31,7 +31,7 @@ type Intent struct {
 //
 // It returns an error that matches fence.ErrSuperseded where a higher
 // generation leads, and an *OvertakenError where one was promoted already. It
-// succeeds, and writes nothing, where g leads.
+// succeeds, and writes nothing, where g leads and no higher one was promoted.
 func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, by string) (Intent, error) {
 	if g == generation.None || g > generation.Max {
 		return Intent{}, fmt.Errorf("leader: cannot promote generation %v: want 1 to %v", g, generation.Max)
@@ -45,7 +45,7 @@ func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g gene
 		return Intent{}, fence.Check(fence.Token{Generation: g}, current.Token, current.Holder)
 	}
 	if current.Token.Generation == g {
-		return ReadIntent(ctx, store, cfg)
+		return leadsAlready(ctx, store, cfg, g)
 	}
 	posted, err := catalog.UpdateNote(ctx, catalog.NewBoard(store, cfg), intentKey, func(i *Intent) error {
 		switch {
@@ -58,6 +58,15 @@ func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g gene
 		return nil
 	})
 	return posted.Value, err
+}
+
+// leadsAlready returns the intent that stands while g leads.
+func leadsAlready(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation) (Intent, error) {
+	i, err := ReadIntent(ctx, store, cfg)
+	if err == nil && i.Generation > g {
+		err = &OvertakenError{Wanted: g, Promoted: i}
+	}
+	return i, err
 }
 
 // An OvertakenError says that a generation can't be promoted because a higher

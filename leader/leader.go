@@ -98,6 +98,7 @@ type Leader struct {
 
 	mu     sync.Mutex
 	status Status
+	holder *catalog.Catalog // while this process leads
 }
 
 // New returns a Leader for the catalog in store. It starts nothing and contacts
@@ -133,6 +134,7 @@ func (l *Leader) Run(ctx context.Context, work Work) error {
 	defer stop()
 	err = l.lead(ctx, work)
 	phase, reason := ended(ctx, err)
+	l.fencedBy(err)
 	l.move(phase, reason)
 	if phase == Stopped {
 		return nil
@@ -233,17 +235,21 @@ func (l *Leader) work(ctx context.Context, c *catalog.Catalog, work Work) error 
 		case <-ctx.Done():
 		}
 	})
-	wg.Go(func() { l.keepBeating(ctx, c.Claim()) })
+	var beats uint64
+	wg.Go(func() { beats = l.keepBeating(ctx, c.Claim()) })
 	err := work(ctx, c)
 	cancel(errWorkEnded)
 	wg.Wait()
-	if why := l.lastWord(ctx, c); why != nil {
-		if errors.Is(why, fence.ErrFenced) {
-			return why // explains what the work returned
-		}
+	why := l.lastWord(ctx, c)
+	switch {
+	case why == nil:
+		l.sayGoodbye(ctx, c.Claim(), beats+1)
+		return err
+	case errors.Is(why, fence.ErrFenced):
+		return why // explains what the work returned
+	default:
 		return errors.Join(why, err)
 	}
-	return err
 }
 
 var errWorkEnded = errors.New("leader: the work has ended")

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"errors"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -48,6 +49,9 @@ func (l *Leader) Status() Status {
 	s := l.status
 	s.Moves = append([]Move(nil), s.Moves...)
 	s.Store, s.Admin = l.store.String(), l.admin.address()
+	if l.holder != nil {
+		s.Revision = l.holder.Head().Revision
+	}
 	return s
 }
 
@@ -90,7 +94,18 @@ func (l *Leader) leads(c *catalog.Catalog) {
 	l.sees(c.Head())
 	token := c.Token()
 	l.mu.Lock()
-	l.status.Token = &token
+	l.status.Token, l.holder = &token, c
 	l.mu.Unlock()
 	l.move(Leading, c.Claim().Reason)
+}
+
+// fencedBy notes who leads instead, where err says so.
+func (l *Leader) fencedBy(err error) {
+	var f *fence.Error
+	if !errors.As(err, &f) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status.Leader = &Holding{Token: f.Current, Holder: f.By}
 }

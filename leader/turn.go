@@ -72,6 +72,10 @@ func (l *Leader) standby(ctx context.Context, head driver.Head, quiet *silence) 
 		}
 		return opts, "", err
 	}
+	if b.Value.Left && b.Value.Claim == head.Claim.ID {
+		opts.Silent = head.Claim.ID
+		return opts, fmt.Sprintf("the holder of %v has left", head.Claim.Token), nil
+	}
 	length := quiet.observe(sent, head.Claim.ID, b.Value)
 	if length < l.cfg.Silence {
 		return opts, "", nil

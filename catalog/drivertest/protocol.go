@@ -40,6 +40,7 @@ type scene struct {
 	*testing.T
 	newCatalog func(*testing.T) func(*testing.T) driver.Store
 	open       func() driver.Store
+	stores     []driver.Store
 }
 
 // anew turns to another empty catalog.
@@ -51,8 +52,16 @@ func (s *scene) anew() *scene {
 // store opens the catalog's store as one more process would.
 func (s *scene) store() driver.Store {
 	st := s.open()
-	s.Cleanup(func() { _ = st.Close() }) // twice is fine
+	s.stores = append(s.stores, st)
 	return st
+}
+
+// end closes every store before the test's end: a server takes only so many
+// connections.
+func (s *scene) end() {
+	for _, st := range s.stores {
+		s.check(st.Close())
+	}
 }
 
 // config is that of a process of generation g.

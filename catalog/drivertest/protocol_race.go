@@ -28,7 +28,9 @@ func raceCases() []protocolCase {
 // busyHolder makes 100 claims, on ten catalogs, so that no log grows long.
 func busyHolder(s *scene) {
 	for range 10 {
-		s.anew().takeOver(10)
+		one := s.anew()
+		one.takeOver(10)
+		one.end()
 	}
 }
 
@@ -49,6 +51,7 @@ func (s *scene) takeOver(claims int) {
 		next, err := f.Open(Context(s), catalog.ClaimOptions{})
 		require.NoError(s, err)
 		require.ErrorIs(s, holder.Close(), fence.ErrSuperseded)
+		require.NoError(s, s.stores[i].Close()) // the former holder's
 		holder = next
 	}
 	require.NoError(s, holder.Close())

@@ -87,7 +87,7 @@ func selectHead(ctx context.Context, q querier) (driver.Head, error) {
 	)
 	err := q.QueryRowContext(ctx, `SELECT revision, commit_id, claim FROM head`).Scan(&h.Revision, &id, &claim)
 	if errors.Is(err, sql.ErrNoRows) {
-		return driver.Head{}, headless(ctx, q)
+		return headless(ctx, q)
 	}
 	if err != nil {
 		return driver.Head{}, err
@@ -104,14 +104,22 @@ func selectHead(ctx context.Context, q querier) (driver.Head, error) {
 	return h, nil
 }
 
-// headless says whether it is right that there is no head.
-func headless(ctx context.Context, q querier) error {
-	var logs, claims int
-	err := q.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM log), (SELECT count(*) FROM claim)`).Scan(&logs, &claims)
-	if err == nil && logs+claims > 0 {
-		err = fmt.Errorf("%w: there is no head beside %d log records and %d claims", driver.ErrCorrupt, logs, claims)
+// headless says whether it is right that there is no head. It looks at all of
+// it in one statement, hence at one instant: the first claim may have landed
+// since the head was looked for, and is read then.
+func headless(ctx context.Context, q querier) (driver.Head, error) {
+	var heads, logs, claims int
+	err := q.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM head), (SELECT count(*) FROM log), (SELECT count(*) FROM claim)`).
+		Scan(&heads, &logs, &claims)
+	switch {
+	case err != nil:
+		return driver.Head{}, err
+	case heads > 0:
+		return selectHead(ctx, q)
+	case logs+claims > 0:
+		return driver.Head{}, fmt.Errorf("%w: there is no head beside %d log records and %d claims", driver.ErrCorrupt, logs, claims)
 	}
-	return err
+	return driver.Head{}, nil
 }
 
 // selectLog reads the records above after, in order.
