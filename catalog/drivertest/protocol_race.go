@@ -150,7 +150,7 @@ func twoGenerations(s *scene) {
 	for round := range 10 {
 		low := generation.Generation(2*round + 2)
 		winners, losers := s.race(2, func(i int) (*catalog.Catalog, error) {
-			return catalog.Open(Context(s), s.store(), config(low+generation.Generation(i)))
+			return catalog.Open(Context(s), s.open(), config(low+generation.Generation(i)))
 		})
 		head := ReadHead(s, s.store())
 		require.Equal(s, low+1, head.Claim.Token.Generation, "the lower generation holds the token")

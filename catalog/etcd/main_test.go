@@ -16,6 +16,7 @@ import (
 	"github.com/fencepost/fencepost/epoch"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/crashtest"
 )
 
 // claimerEnv makes the test binary a process that claims, says so and then
@@ -26,6 +27,9 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv(claimerEnv); url != "" {
 		claimForEver(url)
 		return
+	}
+	if crashtest.Child(openAt) {
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -119,7 +119,7 @@ var byPrimary = map[int]driver.Class{
 	lib.SQLITE_IOERR:    halt(remedyDisk),
 	lib.SQLITE_NOMEM:    halt("give this process more memory"),
 	lib.SQLITE_READONLY: config("mount the file system for writing, and " + remedyRights),
-	lib.SQLITE_CANTOPEN: config("see that the folder exists, and " + remedyRights),
+	lib.SQLITE_CANTOPEN: config("see that the folder exists, mount the file system for writing (readers need that too), and " + remedyRights),
 	lib.SQLITE_PERM:     config(remedyRights),
 	lib.SQLITE_AUTH:     config(remedyRights),
 	lib.SQLITE_NOLFS:    config("use a file system that takes files of more than 2 GiB"),

@@ -79,20 +79,23 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 			_ = w.close() // the first error says more
 		}
 	}()
-	if w.claim, err = os.OpenFile(path+"-claim", os.O_RDWR|os.O_CREATE, 0o644); err != nil {
-		return nil, err
-	}
-	if w.db, err = sql.Open("sqlite", dsn(path, "_pragma=busy_timeout(0)", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)")); err != nil {
+	if w.db, err = sql.Open("sqlite", dsn(path, "_pragma=busy_timeout(0)")); err != nil {
 		return nil, err
 	}
 	w.db.SetMaxOpenConns(1)
 	if w.conn, err = w.db.Conn(ctx); err != nil {
 		return nil, err
 	}
+	// Not a byte of someone else's file is changed, not even its mode.
 	if _, err = checkSchema(ctx, w.conn); err != nil {
 		return nil, err
 	}
-	_, err = w.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)")
+	for _, pragma := range []string{"journal_mode = WAL", "synchronous = FULL", "wal_checkpoint(PASSIVE)"} {
+		if err = w.exec(ctx, "PRAGMA "+pragma); err != nil {
+			return nil, err
+		}
+	}
+	w.claim, err = os.OpenFile(path+"-claim", os.O_RDWR|os.O_CREATE, 0o644)
 	return w, err
 }
 

@@ -95,11 +95,6 @@ func heartbeatOf(b leader.Beat, head driver.Head, now time.Time) *heartbeat {
 	}
 }
 
-// allocated is the note of the generations that were handed out.
-type allocated struct {
-	Last generation.Generation `json:"last"`
-}
-
 // readStatus asks the store, the head first: where that fails, it fails at
 // once.
 func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (status, error) {
@@ -115,7 +110,7 @@ func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (st
 	if err != nil {
 		return status{}, err
 	}
-	given, err := catalog.ReadNote[allocated](ctx, catalog.NewBoard(store, cfg), "generations")
+	given, err := catalog.NewBoard(store, cfg).LastGeneration(ctx)
 	if err != nil {
 		return status{}, err
 	}
@@ -123,7 +118,7 @@ func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (st
 	s.Store = store.String()
 	s.Promotion = promotionOf(intent)
 	s.Heartbeat = heartbeatOf(beat, head, time.Now())
-	s.Allocated = given.Value.Last
+	s.Allocated = given
 	return s, nil
 }
 

@@ -1,0 +1,301 @@
+package sqlite_test
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/step"
+)
+
+var entries = catalog.Bytes("entries")
+
+func put(ctx context.Context, c *catalog.Catalog, key string, value []byte) error {
+	return c.Update(ctx, func(tx *catalog.Tx) error { return entries.Set(tx, key, value) })
+}
+
+// raw changes the file behind the driver's back.
+func raw(t *testing.T, path string, statements ...string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	for _, s := range statements {
+		_, err = db.ExecContext(t.Context(), s)
+		require.NoError(t, err, s)
+	}
+	require.NoError(t, db.Close())
+}
+
+// claimed makes a catalog with one claim and one commit.
+func claimed(t *testing.T) (path string, head driver.Head) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "c.db")
+	c, err := catalog.Open(t.Context(), open(t, path), catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	require.NoError(t, put(t.Context(), c, "k", nil))
+	require.NoError(t, c.Close())
+	return path, c.Head()
+}
+
+func class(t *testing.T, err error) driver.Class {
+	t.Helper()
+	var e *driver.Error
+	require.ErrorAs(t, err, &e)
+	return e.Class
+}
+
+func TestAMissingHeadBesideLogRecordsIsCorruptionAndNotAFirstOpen(t *testing.T) {
+	path, _ := claimed(t)
+	raw(t, path, "DELETE FROM head")
+	s := open(t, path)
+	_, err := s.Head(t.Context())
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	require.Equal(t, exitcodes.Panic, exitcodes.Of(err))
+	_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 9})
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	raw(t, path, "DELETE FROM log")
+	_, err = s.Head(t.Context())
+	require.ErrorIs(t, err, driver.ErrCorrupt, "a history of claims alone is no first open either")
+}
+
+func TestACorruptHeadIsCorruption(t *testing.T) {
+	for _, damage := range []string{
+		`UPDATE head SET claim = '{"token":"g1.e1"'`,
+		`UPDATE head SET claim = replace(claim, 'g1.e1', 'g1.e0')`,
+		`UPDATE head SET commit_id = x'00'`,
+		`UPDATE head SET revision = 0`,
+	} {
+		path, _ := claimed(t)
+		raw(t, path, damage)
+		_, err := open(t, path).Head(t.Context())
+		require.ErrorIs(t, err, driver.ErrCorrupt, damage)
+		require.Equal(t, exitcodes.PanicExit, exitcodes.CodeOf(err))
+		require.ErrorContains(t, err, path)
+		require.ErrorContains(t, err, "restore from a backup")
+	}
+}
+
+func TestALogWithAGapIsCorruption(t *testing.T) {
+	path, head := claimed(t)
+	s := open(t, path)
+	head = drivertest.Append(t, s, head, nil)
+	drivertest.Append(t, s, head, nil)
+	raw(t, path, "DELETE FROM log WHERE revision = 2")
+	_, err := catalog.Follow(t.Context(), open(t, path), catalog.Config{})
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	require.Equal(t, exitcodes.Panic, exitcodes.Of(err))
+}
+
+func TestAFileThatIsNoDatabaseIsCorruptionAndStaysAsItIs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	text := []byte(strings.Repeat("this is a letter to my aunt\n", 100))
+	require.NoError(t, os.WriteFile(path, text, 0o644))
+	_, err := catalog.Open(t.Context(), open(t, path), catalog.Config{Generation: 1})
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	require.ErrorContains(t, err, "no SQLite database")
+	got, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, text, got)
+}
+
+func TestAnotherProgramsDatabaseIsRefusedAndStaysAsItIs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	raw(t, path, "CREATE TABLE recipes (name TEXT)")
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	s := open(t, path)
+	_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
+	require.ErrorContains(t, err, "another program")
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	_, err = s.Post(t.Context(), driver.Note{Key: "k", Value: []byte("{}")})
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before[:24], after[:24], "the file's header was changed")
+}
+
+func TestASchemaOfAnotherVersionIsRefused(t *testing.T) {
+	path, _ := claimed(t)
+	raw(t, path, "PRAGMA user_version = 2")
+	_, err := open(t, path).Head(t.Context())
+	require.ErrorContains(t, err, "start a build that knows this version")
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+}
+
+func TestAMissingFolderIsAConfigurationErrorAndReadsSeeNothing(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "missing", "c.db"))
+	head, err := s.Head(t.Context())
+	require.NoError(t, err)
+	require.True(t, head.IsZero())
+	_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	require.ErrorContains(t, err, "see that the folder exists")
+}
+
+func TestReadsWriteNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "c.db"))
+	_, err := s.Head(t.Context())
+	require.NoError(t, err)
+	_, err = s.Notes(t.Context(), "")
+	require.NoError(t, err)
+	require.NoError(t, s.Log(t.Context(), 0, func(driver.Record) error { return nil }))
+	files, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, files, "a read has created a file")
+
+	path, _ := claimed(t)
+	snapshot := func() (all string) {
+		for _, name := range []string{path, path + "-wal"} {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				require.ErrorIs(t, err, os.ErrNotExist)
+			}
+			all += fmt.Sprintf("%s %x\n", name, b)
+		}
+		return all
+	}
+	before := snapshot()
+	f, err := catalog.Follow(t.Context(), open(t, path), catalog.Config{Generation: 2})
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.Equal(t, before, snapshot())
+}
+
+// mount mounts a tmpfs of a size for the test. It needs root, as CI has.
+func mount(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size), "this test mounts a small file system: run it as root")
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	return dir
+}
+
+func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testing.T) {
+	dir := mount(t, "1m")
+	path := filepath.Join(dir, "c.db")
+	cfg := catalog.Config{Generation: 1, RetryBudget: 50 * time.Millisecond, ClaimTimeout: 500 * time.Millisecond}
+	c, err := catalog.Open(t.Context(), open(t, path), cfg)
+	require.NoError(t, err)
+	acked := 0
+	for ; acked < 1000; acked++ {
+		if err = put(t.Context(), c, fmt.Sprint(acked), make([]byte, 8<<10)); err != nil {
+			break
+		}
+	}
+	require.ErrorIs(t, err, driver.ErrFull)
+	require.ErrorContains(t, err, "make room")
+	require.Equal(t, driver.NotApplied, catalog.OutcomeOf(err))
+	require.NoError(t, c.Confirm(t.Context()), "the holder can still read")
+
+	// What is left of the disk goes too, so that not even a claim fits.
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	require.NoError(t, err)
+	for err == nil {
+		_, err = filler.Write(make([]byte, 512))
+	}
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.NoError(t, filler.Close())
+	next := cfg
+	next.Generation = 2
+	_, err = catalog.Open(t.Context(), open(t, path), next)
+	require.ErrorIs(t, err, driver.ErrFull)
+	require.ErrorContains(t, err, path)
+	require.Equal(t, exitcodes.TempFail, exitcodes.CodeOf(err))
+
+	require.NoError(t, os.Remove(filler.Name()))
+	require.NoError(t, c.Close())
+	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=8m"))
+	c, err = catalog.Open(t.Context(), open(t, path), next)
+	require.NoError(t, err)
+	count := 0
+	require.NoError(t, c.View(func(r *catalog.Reader) error {
+		return entries.Scan(r, "", func(string, []byte) bool { count++; return true })
+	}))
+	require.Equal(t, acked, count, "acknowledged entries")
+	require.NoError(t, c.Close())
+}
+
+func TestOnAReadOnlyMountAClaimSaysWhatToDo(t *testing.T) {
+	dir := mount(t, "4m")
+	path := filepath.Join(dir, "c.db")
+	first := open(t, path)
+	head := drivertest.Install(t, first, 1)
+	require.NoError(t, first.Close())
+	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	_, err := catalog.Open(t.Context(), open(t, path), catalog.Config{Generation: 2})
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	require.ErrorContains(t, err, "mount the file system for writing")
+	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT, ""))
+	drivertest.SameHead(t, head, drivertest.ReadHead(t, open(t, path)))
+}
+
+// TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt stops a
+// child in the middle of a commit.
+func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing.T) {
+	path, _ := claimed(t)
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), stopVar+"="+path)
+	stdout, err := child.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, child.Start())
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "stopping\n", line)
+	stopped := func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.Process.Pid))
+		return err == nil && strings.Contains(string(stat), ") T ")
+	}
+	require.Eventually(t, stopped, 10*time.Second, time.Millisecond)
+
+	cfg := catalog.Config{Generation: 2, ClaimTimeout: 300 * time.Millisecond}
+	_, err = catalog.Open(t.Context(), open(t, path), cfg)
+	require.ErrorIs(t, err, driver.ErrBlocked)
+	require.ErrorContains(t, err, fmt.Sprintf("process %d ", child.Process.Pid))
+	require.ErrorContains(t, err, "which is stopped: continue or kill it")
+	require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
+	require.Equal(t, driver.NotApplied, class(t, err).Outcome)
+
+	require.NoError(t, child.Process.Kill())
+	require.Error(t, child.Wait())
+	c, err := catalog.Open(t.Context(), open(t, path), cfg)
+	require.NoError(t, err)
+	require.Equal(t, "g2.e3", c.Token().String())
+	require.NoError(t, c.Close())
+}
+
+const stopVar = "FENCEPOST_STOP_IN_COMMIT"
+
+// stopInCommit is the child's part: it claims, and stops itself while it holds
+// SQLite's lock.
+func stopInCommit(path string) {
+	store, err := openAt(path)
+	if err != nil {
+		return
+	}
+	ctx := step.With(context.Background(), func(p step.Point) {
+		if p == step.CommitLogWritten {
+			fmt.Println("stopping")
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		}
+	})
+	c, err := catalog.Open(ctx, store, catalog.Config{Generation: 1})
+	if err == nil {
+		_ = put(ctx, c, "k", nil)
+	}
+}
