@@ -172,12 +172,7 @@ func (f *Follower) Err() error { return f.end.reason() }
 // reading again what was read already. Where it fails, the follower has ended
 // all the same.
 func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
-	if f.r.cfg.Generation == generation.None {
-		_, err := prepare(f.r.store, f.r.cfg)
-		return nil, err
-	}
-	err := f.Close()
-	if err != nil {
+	if err := errors.Join(mayWrite(f.r.cfg), f.Close()); err != nil {
 		return nil, err
 	}
 	return f.r.open(ctx, opts)

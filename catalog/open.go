@@ -18,8 +18,9 @@ import (
 // epoch, and what cfg.Migrations still have to do. From then on, no holder of
 // a lower token can commit.
 //
-// Open tries again, with jitter, while the store fails in passing or others
-// commit, until ctx ends or cfg.ClaimTimeout is over. Its errors:
+// Open first reads the log, for as long as that takes. Then it tries again, with
+// jitter, while the store fails in passing or others commit, until ctx ends or
+// cfg.ClaimTimeout is over. Its errors:
 //
 //   - *fence.Error: a higher generation holds the token (ErrSuperseded), or
 //     another process of this generation claimed meanwhile;
@@ -31,23 +32,22 @@ import (
 // Each says its disposition to package exitcodes. Store stays the caller's to
 // close, after the Catalog.
 func Open(ctx context.Context, store driver.Store, cfg Config) (*Catalog, error) {
-	r, err := prepare(store, cfg)
+	if err := mayWrite(cfg); err != nil {
+		return nil, err
+	}
+	f, err := Follow(ctx, store, cfg)
 	if err != nil {
 		return nil, err
 	}
-	return r.open(ctx, ClaimOptions{})
+	return f.Open(ctx, ClaimOptions{})
 }
 
-// prepare checks what a writer needs.
-func prepare(store driver.Store, cfg Config) (*replica, error) {
-	cfg = cfg.withDefaults()
-	if err := cfg.validate(); err != nil {
-		return nil, err
-	}
+// mayWrite checks what a writer needs besides what a follower does.
+func mayWrite(cfg Config) error {
 	if cfg.Generation == generation.None {
-		return nil, exitcodes.WithCode(fmt.Errorf("catalog: %w: a writer needs one", generation.ErrMissing), exitcodes.Config)
+		return exitcodes.WithCode(fmt.Errorf("catalog: %w: a writer needs one", generation.ErrMissing), exitcodes.Config)
 	}
-	return newReplica(store, cfg), nil
+	return nil
 }
 
 // open claims, and turns the replica into a holder.

@@ -46,7 +46,10 @@ func (r *replica) advance(ctx context.Context, from logReader, head driver.Head)
 			head.Commit, head.Revision, r.head.Commit, r.head.Revision)
 	}
 	draft, at := r.state.draft(), r.head
-	err := from.Log(ctx, max(at.Revision, 1)-1, func(rec driver.Record) error {
+	reading, alive, stop := whileItMoves(ctx, r.cfg.StoreTimeout)
+	defer stop()
+	err := from.Log(reading, max(at.Revision, 1)-1, func(rec driver.Record) error {
+		alive()
 		if rec.Revision == r.head.Revision {
 			return sameRecord(rec, r.head)
 		}
@@ -57,6 +60,9 @@ func (r *replica) advance(ctx context.Context, from logReader, head driver.Head)
 		return decodePayload(rec.Payload, draft.apply)
 	})
 	if err != nil && !errors.Is(err, errEnough) {
+		if errors.Is(context.Cause(reading), errStalled) {
+			err = exitcodes.With(fmt.Errorf("%s: %w for %v: %w", r.store, errStalled, r.cfg.StoreTimeout, err), exitcodes.Retry)
+		}
 		return r.classify(err)
 	}
 	if at.Revision != head.Revision || at.Commit != head.Commit {
@@ -65,6 +71,20 @@ func (r *replica) advance(ctx context.Context, from logReader, head driver.Head)
 	}
 	r.head, r.state = head, draft.state
 	return nil
+}
+
+// errStalled means that the reading of a log came to no further record.
+var errStalled = errors.New("the log gave no further record")
+
+// whileItMoves returns a context that ends once alive was not called for a
+// timeout: a log has no length that could bound its reading.
+func whileItMoves(ctx context.Context, timeout time.Duration) (_ context.Context, alive, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(timeout, func() { cancel(errStalled) })
+	return ctx, func() { timer.Reset(timeout) }, func() {
+		timer.Stop()
+		cancel(nil)
+	}
 }
 
 func sameRecord(rec driver.Record, head driver.Head) error {

@@ -30,10 +30,10 @@ func judge(m memory, head driver.Head) (verdict, error) {
 	if err := judgeToken(m, head); err != nil {
 		return unmoved, err
 	}
-	switch head.Commit {
-	case m.acked.Commit:
+	switch {
+	case head.Commit == m.acked.Commit:
 		return unmoved, nil
-	case m.doubt:
+	case !m.doubt.IsZero() && head.Commit == m.doubt:
 		return landed, nil
 	}
 	return unmoved, lostCommit("under my own claim %v its newest commit is %v at revision %d, neither my last acknowledged %v at %d nor one in doubt",

@@ -26,13 +26,17 @@
 //
 // # Deadlines
 //
-// Every call gets a context with a deadline from package catalog and returns
-// soon after it ends. A write that was sent by then has outcome unknown.
+// Every call gets a context from package catalog that ends, and returns soon
+// after: one with a deadline, but for Log and Claims, whose context ends when
+// no further record came for a while. A write that was sent by then has outcome
+// unknown. The end of the context of Claim, after it has returned, does not end
+// the claim.
 //
 // # Errors
 //
 // Every error that a method returns, [ErrConflict] and context errors
-// included, is or wraps an [*Error], which carries disposition and outcome.
+// included, is or wraps an [*Error], which carries disposition and outcome; but
+// an error of a caller's function is returned as it is.
 // A driver never retries a write, and it never asks whether one has landed:
 // that is package catalog's part.
 //
@@ -66,7 +70,9 @@ type Store interface {
 	// An error that wraps ErrConflict means that the head was not prior and
 	// nothing was written. The same record may be sent again with the same
 	// prior; at most one of them lands, and where an earlier one is still on
-	// its way, the answer to a later one is final for both.
+	// its way, nil or ErrConflict for a later one is final for both. After a
+	// zero prior nothing can be appended: the first commit of a catalog is a
+	// claim's.
 	Append(ctx context.Context, prior Head, rec Record) error
 
 	// Claim begins a claim. It waits for claims under way to end, bounded by

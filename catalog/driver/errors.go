@@ -19,7 +19,8 @@ var (
 	// Nothing was written.
 	ErrTooLarge = errors.New("above the store's limit")
 
-	// ErrFull means that the store takes no more data. Nothing was written.
+	// ErrFull means that the store takes no more data. Whether this write was
+	// the last one that it took, the outcome says.
 	ErrFull = errors.New("the store is full")
 
 	// ErrBlocked means that another process stood in the way of a claim until

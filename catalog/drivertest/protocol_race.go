@@ -50,6 +50,7 @@ func (s *scene) takeOver(claims int) {
 		require.NoError(s, f.Wait(Context(s), func(h driver.Head) bool { return h.Revision > seen.Revision+3 }), "the holder is not busy")
 		next, err := f.Open(Context(s), catalog.ClaimOptions{})
 		require.NoError(s, err)
+		require.ErrorIs(s, holder.Confirm(Context(s)), fence.ErrSuperseded)
 		require.ErrorIs(s, holder.Close(), fence.ErrSuperseded)
 		require.NoError(s, s.stores[i].Close()) // the former holder's
 		holder = next

@@ -19,7 +19,7 @@ func (s *Store) Log(ctx context.Context, after uint64, fn func(driver.Record) er
 
 // Claims implements [driver.Store].
 func (s *Store) Claims(ctx context.Context, after uint64, fn func(driver.Claim) error) error {
-	ctx, cancel := bound(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	each := func(revision uint64, kv *mvccpb.KeyValue) error {
 		claim, err := driver.UnmarshalClaim(kv.Value)
@@ -36,7 +36,7 @@ func (s *Store) Claims(ctx context.Context, after uint64, fn func(driver.Claim) 
 }
 
 func (s *Store) readLog(ctx context.Context, after, upTo uint64, fn func(driver.Record) error) error {
-	ctx, cancel := bound(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	want := after
 	each := func(revision uint64, kv *mvccpb.KeyValue) error {

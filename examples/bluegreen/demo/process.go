@@ -105,6 +105,19 @@ func (p *process) running() error {
 	}
 }
 
+// whileRunning returns a context that ends with the entrypoint.
+func (p *process) whileRunning(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-p.ended:
+			cancel(p.running())
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
 // findChild asks the server for its process id.
 func (p *process) findChild(ctx context.Context) (int, error) {
 	c, err := dial(ctx, p.listen)

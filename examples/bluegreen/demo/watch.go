@@ -45,8 +45,12 @@ func (p *process) follow(ctx context.Context, changed func()) {
 	client := &http.Client{Timeout: probeTime, Transport: &http.Transport{MaxIdleConns: 1}}
 	defer client.CloseIdleConnections()
 	for ctx.Err() == nil {
+		began := time.Now()
 		what := look(ctx, client, p.admin)
-		if ctx.Err() == nil && p.watch.note(what) {
+		if what != seenSilent {
+			began = time.Now() // it took the answer, and nothing else, to know
+		}
+		if ctx.Err() == nil && p.watch.note(what, began) {
 			changed()
 		}
 		rest(ctx, glance)
@@ -71,7 +75,7 @@ func look(ctx context.Context, client *http.Client, admin string) string {
 
 // note remembers a change, and reports whether there was one. A process that is
 // silent leads on until it says otherwise, or another does.
-func (w *watch) note(what string) bool {
+func (w *watch) note(what string, at time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if what != seenSilent {
@@ -80,7 +84,7 @@ func (w *watch) note(what string) bool {
 	if n := len(w.seen); n > 0 && w.seen[n-1].what == what {
 		return false
 	}
-	w.seen = append(w.seen, sight{at: time.Now(), what: what})
+	w.seen = append(w.seen, sight{at: at, what: what})
 	return true
 }
 

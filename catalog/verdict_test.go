@@ -1,0 +1,115 @@
+package catalog
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/epoch"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+func claimOf(g generation.Generation, e epoch.Epoch) driver.Claim {
+	return driver.Claim{Token: fence.Token{Generation: g, Epoch: e}, ID: driver.NewID(), Revision: 5}
+}
+
+// TestTheNewestHeadDecides goes through every relation that a head can have to
+// what a handle knows. No other case exists: a token is lower, equal or higher.
+func TestTheNewestHeadDecides(t *testing.T) {
+	mine := claimOf(3, 7)
+	acked := mine.Head()
+	acked.Revision, acked.Commit = 9, driver.NewID()
+	doubt := driver.NewID()
+	m := memory{claim: mine, acked: acked, doubt: doubt, seen: mine.Token}
+	moved := func(id driver.ID, revision uint64) driver.Head {
+		h := acked
+		h.Commit, h.Revision = id, revision
+		return h
+	}
+	foreign := mine
+	foreign.ID = driver.NewID()
+	for _, c := range []struct {
+		name string
+		head driver.Head
+		want verdict
+		err  error
+		not  error
+	}{
+		{"my last acknowledged commit", acked, unmoved, nil, nil},
+		{"my commit in doubt", moved(doubt, 10), landed, nil, nil},
+		{"my claim, rolled back", mine.Head(), unmoved, ErrLostCommit, fence.ErrFenced},
+		{"my claim, a commit nobody knows", moved(driver.NewID(), 10), unmoved, ErrLostCommit, fence.ErrFenced},
+		{"my token, a foreign claim", foreign.Head(), unmoved, ErrLostCommit, fence.ErrFenced},
+		{"a lower epoch", claimOf(3, 6).Head(), unmoved, ErrLostCommit, fence.ErrFenced},
+		{"a lower generation with a higher epoch", claimOf(2, 99).Head(), unmoved, ErrLostCommit, fence.ErrFenced},
+		{"a higher epoch", claimOf(3, 8).Head(), unmoved, fence.ErrFenced, fence.ErrSuperseded},
+		{"a higher generation", claimOf(4, 8).Head(), unmoved, fence.ErrSuperseded, ErrLostCommit},
+		{"no head at all", driver.Head{}, unmoved, ErrLostCommit, fence.ErrFenced},
+	} {
+		got, err := judge(m, c.head)
+		require.Equal(t, c.want, got, c.name)
+		require.ErrorIs(t, err, c.err, c.name)
+		if c.not != nil {
+			require.NotErrorIs(t, err, c.not, c.name)
+		}
+	}
+	_, err := judge(memory{claim: mine, acked: acked, seen: mine.Token}, moved(driver.ID{}, 10))
+	require.ErrorIs(t, err, ErrLostCommit, "no commit is in doubt, so none can have landed")
+}
+
+func TestTheClaimThatFollowsMineTellsWhatBecameOfMyCommits(t *testing.T) {
+	mine := claimOf(3, 7)
+	m := memory{claim: mine, acked: mine.Head(), doubt: driver.NewID(), seen: mine.Token}
+	next := claimOf(4, 8)
+	next.PriorClaim, next.PriorCommit = mine.ID, m.doubt
+	v, err := judgeSuccessor(m, next)
+	require.NoError(t, err)
+	require.Equal(t, landed, v)
+
+	next.PriorCommit = m.acked.Commit
+	v, err = judgeSuccessor(m, next)
+	require.NoError(t, err)
+	require.Equal(t, unmoved, v)
+
+	next.PriorCommit = driver.NewID()
+	_, err = judgeSuccessor(m, next)
+	require.ErrorIs(t, err, ErrLostCommit)
+	next.PriorCommit, next.PriorClaim = m.acked.Commit, driver.NewID()
+	_, err = judgeSuccessor(m, next)
+	require.ErrorIs(t, err, ErrLostCommit)
+}
+
+func TestOnlyANewerFenceReplacesTheReasonOfAnEnd(t *testing.T) {
+	mine := fence.Token{Generation: 1, Epoch: 1}
+	byEpoch := fence.Check(mine, fence.Token{Generation: 1, Epoch: 2}, fence.Holder{})
+	superseded := fence.Check(mine, fence.Token{Generation: 2, Epoch: 3}, fence.Holder{})
+	lost := lostCommit("something")
+	other := errors.New("other")
+	for _, c := range []struct {
+		name          string
+		first, second error
+		want          []error
+	}{
+		{"epoch, then generation", byEpoch, superseded, []error{fence.ErrSuperseded}},
+		{"generation, then epoch", superseded, byEpoch, []error{fence.ErrSuperseded}},
+		{"generation, then anything", superseded, other, []error{fence.ErrSuperseded}},
+		{"closed, then generation", ErrClosed, superseded, []error{ErrClosed}},
+		{"anything, then generation", other, superseded, []error{fence.ErrSuperseded}},
+		{"lost, then epoch", lost, byEpoch, []error{ErrLostCommit}},
+		{"epoch and lost, then generation", &alarmed{byEpoch, lost}, superseded, []error{fence.ErrSuperseded, ErrLostCommit}},
+		{"generation, then generation and lost", superseded, &alarmed{superseded, lost}, []error{fence.ErrSuperseded, ErrLostCommit}},
+	} {
+		var e ending
+		e.init()
+		require.False(t, e.ended())
+		e.with(c.first)
+		e.with(c.second)
+		<-e.done
+		for _, want := range c.want {
+			require.ErrorIs(t, e.reason(), want, c.name)
+		}
+	}
+}
