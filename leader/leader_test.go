@@ -261,6 +261,28 @@ func TestSilenceDuringWhichTheStoreCouldNotBeReadDoesNotCount(t *testing.T) {
 	})
 }
 
+func TestAfterAnOutageOfTheStoreStandbysCountAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		handles := []*memory.Store{store.Open(), store.Open()}
+		holder := start(t, handles[0], config(1))
+		holder.await(t, leader.Leading)
+		standby := start(t, handles[1], config(1))
+		standby.await(t, leader.ReadyToPromote)
+		for _, h := range handles {
+			h.Inject(func(memory.Call) memory.Fault { return memory.Refuse })
+		}
+		elapse(10 * time.Minute)
+		for _, h := range handles {
+			h.Inject(nil)
+		}
+		elapse(time.Minute)
+		require.Len(t, claims(t, store), 1, "a holder that could not beat was claimed over")
+		require.NoError(t, standby.end(t))
+		require.NoError(t, holder.end(t))
+	})
+}
+
 func TestAnErrorOfTheWorkEndsTheProcess(t *testing.T) {
 	mine := errors.New("mine")
 	l, err := leader.New(memory.New(), config(1))

@@ -41,41 +41,41 @@ func once[F any](fault, pass F) func() F {
 	}
 }
 
-func claimAnswerLost(s *scene) {
-	for _, after := range []bool{true, false} {
-		st := s.store()
-		h := &hooked{Store: st}
-		type install = func(context.Context, driver.Claiming, driver.Claim, driver.Record, []driver.Note) error
-		next := once[install](func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
-			if after {
-				s.check(cl.Install(ctx, c, rec, when...))
-			} else {
-				cl.Abandon()
-			}
-			return lost(st, "install")
-		}, func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
-			return cl.Install(ctx, c, rec, when...)
-		})
-		h.onInstall = func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
-			return next()(ctx, cl, c, rec, when)
-		}
-		before := len(ReadClaims(s, st, 0))
-		ran := 0
-		cfg := config(1)
-		cfg.Migrations = []catalog.Migration{{Version: 1, Name: "count", Up: func(tx *catalog.Tx) error {
-			ran++
-			return entries().Set(tx, "migrated", nil)
-		}}}
-		c := s.claimsOver(h, cfg)
-		require.Len(s, ReadClaims(s, st, 0), before+1, "claims")
-		require.EqualValues(s, before+1, c.Token().Epoch)
-		s.put(c, fmt.Sprint("after", after), "v")
-		require.Equal(s, 1, s.commits()["migrated"])
-		require.NoError(s, c.Close())
-	}
-}
+func claimAnswerLost(s *scene)  { s.claimLost(true) }
+func claimRequestLost(s *scene) { s.claimLost(false) }
 
-func claimRequestLost(s *scene) { claimAnswerLost(s) } // both, in either order
+// claimLost loses the first try of a claim: its answer, where it lands, and
+// else its request.
+func (s *scene) claimLost(lands bool) {
+	st := s.store()
+	h := &hooked{Store: st}
+	type install = func(context.Context, driver.Claiming, driver.Claim, driver.Record, []driver.Note) error
+	next := once[install](func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+		if lands {
+			s.check(cl.Install(ctx, c, rec, when...))
+		} else {
+			cl.Abandon()
+		}
+		return lost(st, "install")
+	}, func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+		return cl.Install(ctx, c, rec, when...)
+	})
+	h.onInstall = func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+		return next()(ctx, cl, c, rec, when)
+	}
+	cfg := config(1)
+	cfg.Migrations = []catalog.Migration{{Version: 1, Name: "first", Up: func(tx *catalog.Tx) error {
+		return entries().Set(tx, "migrated", nil)
+	}}}
+	c := s.claimsOver(h, cfg)
+	require.Len(s, ReadClaims(s, st, 0), 1, "claims")
+	require.Equal(s, "g1.e1", c.Token().String())
+	if lands {
+		require.EqualValues(s, 2, c.Head().Revision, "no further commit came before the claim was acknowledged")
+	}
+	s.put(c, "k", "v")
+	require.Equal(s, map[string]int{"migrated": 1, "k": 1}, s.commits())
+}
 
 // check is for goroutines other than the test's own, which must not end it.
 func (s *scene) check(err error) {
@@ -300,23 +300,29 @@ func rolledBack(s *scene) {
 }
 
 func builtOnLess(s *scene) {
-	st := s.store()
-	h := &hooked{Store: st}
-	first := s.claimsOver(h, slowly(config(1)))
-	s.put(first, "k", "v")
-	// The store acknowledges a commit that the next claim does not see, as an
-	// asynchronous replica that is promoted does.
-	h.onAppend = func(context.Context, driver.Head, driver.Record) error { return nil }
-	s.put(first, "gone", "v")
-	h.onAppend = nil
-	second := s.claims(2)
-	err := put(Context(s), first, "late", "v")
-	s.supersededBy("g2.e2", err)
-	err = first.Close()
-	s.supersededBy("g2.e2", err)
-	require.ErrorIs(s, err, catalog.ErrLostCommit)
-	require.Equal(s, exitcodes.GracefulExit, exitcodes.Of(err))
-	require.NoError(s, second.Confirm(Context(s)))
+	for round, notice := range []func(*catalog.Catalog) error{
+		func(c *catalog.Catalog) error { return put(Context(s), c, "late", "v") },
+		func(c *catalog.Catalog) error { return c.Confirm(Context(s)) },
+	} {
+		mine := generation.Generation(2*round + 1)
+		st := s.store()
+		h := &hooked{Store: st}
+		first := s.claimsOver(h, slowly(config(mine)))
+		s.put(first, "k", "v")
+		// The store acknowledges a commit that the next claim does not see, as
+		// an asynchronous replica that is promoted does.
+		h.onAppend = func(context.Context, driver.Head, driver.Record) error { return nil }
+		s.put(first, "gone", "v")
+		h.onAppend = nil
+		second := s.claims(mine + 1)
+		token := second.Token().String()
+		s.supersededBy(token, notice(first))
+		err := first.Close()
+		s.supersededBy(token, err)
+		require.ErrorIs(s, err, catalog.ErrLostCommit)
+		require.Equal(s, exitcodes.GracefulExit, exitcodes.Of(err))
+		require.NoError(s, second.Close())
+	}
 }
 
 func laggingServer(s *scene) {

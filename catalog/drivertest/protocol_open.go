@@ -134,6 +134,8 @@ func fenceCases() []protocolCase {
 		{"fenced by epoch, noticed, and superseded later: superseded", noticedThenSuperseded},
 		{"the write in flight at a claim never becomes durable behind it, and its caller hears the right reason", writeInFlight},
 		{"a fenced handle stays fenced", staysFenced},
+		{"a fence that was pushed is known before the store is asked", knownBeforeAsking},
+		{"a claimer that was superseded while it followed hears so, and not that its build is too old", supersededBeforeIncompatible},
 	}
 }
 
@@ -249,4 +251,38 @@ func staysFenced(s *scene) {
 	require.ErrorIs(s, first.Close(), fence.ErrFenced)
 	require.ErrorIs(s, put(Context(s), first, "stale", "v"), fence.ErrFenced)
 	require.Zero(s, s.commits()["stale"])
+}
+
+func knownBeforeAsking(s *scene) {
+	st := s.store()
+	sent, goOn := make(chan struct{}), make(chan struct{})
+	appends := 0
+	h := &hooked{Store: st, onAppend: func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		if appends++; appends == 1 {
+			close(sent)
+			<-goOn
+		}
+		return st.Append(ctx, prior, rec)
+	}}
+	first := s.claimsOver(h, config(1)) // polls
+	inFlight := async(func() error { return put(Context(s), first, "stale", "v") })
+	<-sent
+	queued := async(func() error { return put(Context(s), first, "stale", "v") })
+	s.claims(2)
+	s.awaitDone(first.Done())
+	close(goOn)
+	s.supersededBy("g2.e2", <-inFlight)
+	s.supersededBy("g2.e2", <-queued)
+	s.supersededBy("g2.e2", first.Close())
+	require.Equal(s, 1, appends, "writes that the store was asked for")
+}
+
+func supersededBeforeIncompatible(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	f, err := catalog.Follow(Context(s), deaf(s.store()), slowly(config(1)))
+	require.NoError(s, err)
+	s.claimsOver(s.store(), migrating(2, 3))
+	_, err = f.Open(Context(s), catalog.ClaimOptions{})
+	s.supersededBy("g2.e2", err)
+	require.NotErrorIs(s, err, catalog.ErrIncompatible)
 }

@@ -171,12 +171,12 @@ func (s *Store) query(ctx context.Context, op string, fn func(*sql.DB) error) er
 // is locked by another connection and ctx has not ended.
 func untilFree(ctx context.Context, fn func() error) error {
 	wait := 200 * time.Microsecond
+	var err error
 	for {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ended := ctx.Err(); ended != nil {
+			return cmp.Or(err, ended)
 		}
-		err := fn()
-		if !busy(err) {
+		if err = fn(); !busy(err) {
 			return err
 		}
 		t := time.NewTimer(wait)

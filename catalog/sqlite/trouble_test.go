@@ -245,6 +245,25 @@ func TestOnAReadOnlyMountAClaimSaysWhatToDo(t *testing.T) {
 	drivertest.SameHead(t, head, drivertest.ReadHead(t, open(t, path)))
 }
 
+func TestACommitGivesWayToAClaimThatIsOnlyWaiting(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	s := open(t, path)
+	head := drivertest.Install(t, s, 1)
+	// A claimer that has not come to SQLite's own lock yet.
+	claimer, err := os.Open(path + "-claim")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, claimer.Close()) }()
+	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_EX))
+	rec := drivertest.NextRecord(head, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err = s.Append(ctx, head, rec)
+	require.ErrorContains(t, err, "a claim is under way")
+	require.Equal(t, driver.Class{Disposition: exitcodes.Retry, Remedy: class(t, err).Remedy}, class(t, err))
+	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_UN))
+	require.NoError(t, s.Append(t.Context(), head, rec))
+}
+
 // TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt stops a
 // child in the middle of a commit.
 func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing.T) {

@@ -114,6 +114,7 @@ func TestNoAcknowledgedWriteIsLostWhenGreenTakesOver(t *testing.T) {
 		{"etcd", testetcd.URL},
 	} {
 		t.Run(store.name, func(t *testing.T) {
+			t.Parallel() // most of the time is spent waiting for silence
 			r, code := bluegreen(t, store.url(t), "kvserver")
 			require.Empty(t, r.StepsFailed)
 			require.Zero(t, r.Lost, "lost")
@@ -143,6 +144,7 @@ func requireServers(t *testing.T, s servers, green fence.Token, greenRestarts in
 }
 
 func TestStaleWritesAreFoundWhereTheConditionAlwaysHolds(t *testing.T) {
+	t.Parallel()
 	r, code := bluegreen(t, "sqlite:"+filepath.Join(t.TempDir(), "kv.db"), "brokenkv", "-patience", "8s", "-load", "500ms")
 	require.Positive(t, r.StaleAccepted, "stale_accepted")
 	require.Equal(t, 1, code, "exit status")

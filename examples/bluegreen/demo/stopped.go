@@ -41,11 +41,11 @@ func (r *round) stopIdle(ctx context.Context) error {
 	release := r.load.hold()
 	r.mark('S')
 	err := r.blue.signal(syscall.SIGSTOP)
+	rest(ctx, glance) // it takes a moment to reach every thread
 	release()
 	if err != nil {
 		return err
 	}
-	rest(ctx, glance) // a signal takes a moment to reach every thread
 	return r.claimable(ctx)
 }
 

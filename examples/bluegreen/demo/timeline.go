@@ -61,7 +61,9 @@ func (r *round) timeline() string {
 	}
 	writes, most := s.sparkline(acked)
 	var text strings.Builder
-	line := func(title, row string) { fmt.Fprintf(&text, "  "+rowTitle+"%s\n", title, strings.TrimRight(row, " ")) }
+	line := func(title, row string) {
+		text.WriteString(strings.TrimRight(fmt.Sprintf("  "+rowTitle+"%s", title, row), " ") + "\n")
+	}
 	line("seconds", s.ruler())
 	for _, p := range r.running() {
 		line(fmt.Sprintf("%s g%d", p.name, p.generation), s.phases(p.watch.sights()))
