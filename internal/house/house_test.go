@@ -51,20 +51,19 @@ func rooms() map[string]room {
 		"internal/storeurl":   {inside: append([]string{"catalog/sqlite", "catalog/postgres", "catalog/etcd"}, belowDriver...)},
 		"internal/entrypoint": {inside: []string{"exitcodes"}, outside: []string{"github.com/cenkalti/backoff/v5", "golang.org/x/sys"}},
 		"internal/cli":        {inside: append([]string{"internal/entrypoint"}, program...), outside: []string{"github.com/spf13/cobra"}},
+		"internal/crashtest":  {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
 			inside:  []string{"catalog/driver"},
 			outside: []string{"github.com/jackc/pgx/v5", "github.com/stretchr/testify"},
 		},
 		"internal/testetcd": {outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
 
-		"cmd/fencepost":         {inside: []string{"internal/cli"}},
-		"examples/kvserver":     {inside: append([]string{"examples/kvserver/app"}, program...)},
-		"examples/kvserver/app": {inside: append([]string{"examples/kvserver/kv"}, program...), outside: []string{"github.com/tidwall/redcon"}},
-		"examples/kvserver/kv":  {inside: belowLeader, outside: []string{"github.com/tidwall/redcon"}},
-		"examples/bluegreen": {
-			inside:  append([]string{"examples/kvserver/app", "internal/cli", "internal/entrypoint"}, program...),
-			outside: []string{"github.com/tidwall/redcon"},
-		},
+		"cmd/fencepost":           {inside: []string{"internal/cli"}},
+		"examples/kvserver":       {inside: append([]string{"examples/kvserver/app"}, program...)},
+		"examples/kvserver/app":   {inside: append([]string{"examples/kvserver/kv"}, program...), outside: []string{"github.com/tidwall/redcon"}},
+		"examples/kvserver/kv":    {inside: belowLeader, outside: []string{"github.com/tidwall/redcon"}},
+		"examples/bluegreen":      {inside: []string{"examples/bluegreen/demo"}},
+		"examples/bluegreen/demo": {inside: program},
 	}
 }
 

@@ -84,7 +84,7 @@ func run(ctx context.Context, opts options, env Env) (r report, err error) {
 		}
 	}
 	if ctx.Err() != nil {
-		return r, fmt.Errorf("interrupted: every process that was started has ended")
+		return r, errors.New("interrupted: every process that was started has ended")
 	}
 	r = newReport(rounds)
 	d.show(rounds, r)
