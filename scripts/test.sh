@@ -25,9 +25,11 @@ install_missing() {
 work=$(mktemp -d)
 chmod 755 "$work" # PostgreSQL runs as a user of its own
 stop_servers() {
-	./scripts/postgres.sh stop "$work/postgres" >&2 || true
-	./scripts/etcd.sh stop "$work/etcd" >&2 || true
+	local status=$?
+	./scripts/postgres.sh stop "$work/postgres" >&2 || status=1
+	./scripts/etcd.sh stop "$work/etcd" >&2 || status=1
 	rm -rf "$work"
+	exit "$status"
 }
 
 step "looking for what is missing"
@@ -50,5 +52,4 @@ gotestsum() { go tool -modfile="$root/integration/go.mod" gotestsum --format pkg
 step "the library, its commands and examples"
 gotestsum -race -timeout 15m ./...
 step "the library against peers and faults"
-cd integration
-gotestsum -race -timeout 15m ./...
+(cd integration && gotestsum -race -timeout 15m ./...)
