@@ -191,13 +191,7 @@ func followerWritesNothing(s *scene) {
 	s.put(c, "k", "v")
 	st := s.store()
 	head, log, notes := ReadHead(s, st), ReadLog(s, st, 0), ReadNotes(s, st, "")
-	refusing := &hooked{Store: s.store()}
-	refusing.onAppend = func(context.Context, driver.Head, driver.Record) error { panic("a follower appends") }
-	refusing.onPost = func(context.Context, driver.Note) (int64, error) { panic("a follower posts") }
-	refusing.onInstall = func(context.Context, driver.Claiming, driver.Claim, driver.Record, []driver.Note) error {
-		panic("a follower claims")
-	}
-	f, err := catalog.Follow(Context(s), refusing, config(2))
+	f, err := catalog.Follow(Context(s), s.refusing(), config(2))
 	require.NoError(s, err)
 	require.Equal(s, map[string]string{"k": "v"}, s.contents(f))
 	require.NoError(s, f.Close())
