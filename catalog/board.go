@@ -206,18 +206,31 @@ func (b *Board) LastGeneration(ctx context.Context) (generation.Generation, erro
 	return posted.Value.Last, err
 }
 
+// Reserve makes sure that NextGeneration gives out nothing up to g: the number
+// of a release that was named without being given out here.
+func (b *Board) Reserve(ctx context.Context, g generation.Generation) error {
+	_, err := UpdateNote(ctx, b, generationsKey, func(a *allocated) error {
+		if a.Last >= g {
+			return ErrUnchanged
+		}
+		a.Last = g
+		return nil
+	})
+	return err
+}
+
 // NextGeneration gives out a generation that nobody was ever given here, above
 // every one that ever claimed. A number that was given out is spent, whether it
 // is used or not: an answer that is lost costs a number and nothing else.
 func (b *Board) NextGeneration(ctx context.Context) (generation.Generation, error) {
 	b.allocating.Lock() // so that callers of one process don't contend for the note
 	defer b.allocating.Unlock()
-	head, err := b.Head(ctx)
-	if err != nil {
-		return generation.None, err
-	}
 	var next generation.Generation
-	_, err = UpdateNote(ctx, b, generationsKey, func(a *allocated) (err error) {
+	_, err := UpdateNote(ctx, b, generationsKey, func(a *allocated) error {
+		head, err := b.store.Head(ctx)
+		if err != nil {
+			return err
+		}
 		next, err = max(a.Last, head.Claim.Token.Generation).Next()
 		a.Last = next
 		return err

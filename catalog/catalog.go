@@ -25,6 +25,8 @@ type Catalog struct {
 	state atomic.Pointer[state]       // as of acked
 	acked atomic.Pointer[driver.Head] // as of the last acknowledged commit
 
+	batch    []*request // being computed; the committer's
+	doubt    driver.ID  // the last commit whose outcome its callers were told is unknown; the committer's
 	queue    chan *request
 	confirms coalescer
 	end      ending
@@ -89,9 +91,10 @@ func (c *Catalog) View(fn func(*Reader) error) error {
 
 // Close ends the handle: Updates that were queued are finished, and later ones
 // fail with [ErrClosed]. Where the store is in trouble, Close goes on trying for
-// about two StoreTimeouts. It joins every goroutine. The token stays in the store, as it
-// is never given back: the next claim takes over. It returns the reason why
-// the handle had ended before, if it had.
+// a StoreTimeout, and one more for each commit that is left in the queue. It
+// joins every goroutine. The token stays in the store, as it is never given
+// back: the next claim takes over. It returns the reason why the handle had
+// ended before, if it had.
 func (c *Catalog) Close() error {
 	c.closed.Do(func() {
 		close(c.closing)

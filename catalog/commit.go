@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -17,15 +18,33 @@ const maxBatch = 256
 // commitLoop is the one goroutine that writes. It gathers what waits in the
 // queue into one commit after the other.
 func (c *Catalog) commitLoop() {
-	defer close(c.idle)
+	finished := false
+	defer func() {
+		if finished {
+			close(c.idle)
+			return
+		}
+		c.outliveGoexit()
+	}()
 	for {
 		batch, ok := c.gather()
 		if !ok {
 			break
 		}
+		c.batch = batch
 		c.commitBatch(batch)
 	}
 	c.inquest()
+	finished = true
+}
+
+// outliveGoexit goes on after a caller's function has ended the committer's
+// goroutine. Of the batch nothing was sent: all functions are run before that.
+func (c *Catalog) outliveGoexit() {
+	for _, r := range c.batch {
+		r.done <- errGoexit
+	}
+	c.wg.Go(c.commitLoop)
 }
 
 // gather waits for a request, and returns it with those behind it. It returns
@@ -105,6 +124,9 @@ func (c *Catalog) compute(batch []*request) []*group {
 	for _, r := range batch {
 		tx := newTx(work)
 		err := r.run(tx)
+		if r.panicked != nil {
+			c.cfg.Logger.ErrorContext(c.base, "a function given to Update panicked", "panic", fmt.Sprint(r.panicked.value))
+		}
 		if err != nil || len(tx.changes) == 0 {
 			this.add(r, err)
 			continue
@@ -132,7 +154,7 @@ func (c *Catalog) commit(payload []byte, next *state) error {
 	if err != nil || !readBack {
 		return err
 	}
-	return c.settle()
+	return c.settle(c.cfg.RetryBudget)
 }
 
 // appendNext lands one record behind the last acknowledged one.
@@ -151,19 +173,37 @@ func (c *Catalog) appendNext(payload []byte, next *state) (readBack bool, err er
 // settle makes sure that what was found in the head is durable, by a further
 // commit, an empty one, whose answer arrives. Where a claim came in between
 // that was built on what was found, it is durable too.
-func (c *Catalog) settle() error {
+func (c *Catalog) settle(budget time.Duration) error {
+	pace := newPace(budget)
 	for {
 		readBack, err := c.appendNext(newPayload(), c.state.Load())
 		switch {
 		case err == nil && readBack:
-			continue
-		case errors.Is(err, fence.ErrFenced) && !errors.Is(err, ErrLostCommit) && OutcomeOf(err) == driver.NotApplied:
-			return nil
+			if pace.wait(c.trying) {
+				continue
+			}
+			return &outcomeError{exitcodes.With(fmt.Errorf("%s: commits land, and no answer to one has arrived", c.store), exitcodes.Retry)}
+		case errors.Is(err, fence.ErrFenced):
+			return c.builtUpon(err)
 		case err != nil:
 			return &outcomeError{err}
 		}
 		return nil
 	}
+}
+
+// builtUpon returns nil where the claim that fenced this handle was built on
+// its last commit, which so is durable.
+func (c *Catalog) builtUpon(fenced error) error {
+	_, err := c.successor(c.memory())
+	if errors.Is(err, ErrLostCommit) {
+		c.alarm(err)
+		return c.end.reason()
+	}
+	if err != nil {
+		return &outcomeError{fenced}
+	}
+	return nil
 }
 
 // land sends rec until its fate is known: nil once it has landed, and whether
@@ -227,6 +267,7 @@ func (c *Catalog) giveUp(m memory, pace *pace, err error) (bool, error) {
 		return true, err // it concerns this commit only
 	}
 	if !m.doubt.IsZero() {
+		c.doubt = m.doubt
 		err = &outcomeError{err}
 	}
 	c.end.with(err)
@@ -237,10 +278,11 @@ func (c *Catalog) giveUp(m memory, pace *pace, err error) (bool, error) {
 // had landed. The claim that follows mine tells, for ever.
 func (c *Catalog) aftermath(m memory) error {
 	reason := c.end.reason()
+	if m.doubt.IsZero() {
+		return reason
+	}
 	if !errors.Is(reason, fence.ErrFenced) {
-		if m.doubt.IsZero() {
-			return reason
-		}
+		c.doubt = m.doubt
 		return &outcomeError{reason}
 	}
 	v, err := c.successor(m)
@@ -248,7 +290,8 @@ func (c *Catalog) aftermath(m memory) error {
 	case errors.Is(err, ErrLostCommit):
 		c.alarm(err)
 		return c.end.reason()
-	case err != nil && !m.doubt.IsZero():
+	case err != nil:
+		c.doubt = m.doubt
 		return &outcomeError{reason}
 	case v == landed:
 		return nil
@@ -285,7 +328,9 @@ func (c *Catalog) inquest() {
 	if reason := c.end.reason(); !errors.Is(reason, fence.ErrFenced) || errors.Is(reason, ErrLostCommit) {
 		return
 	}
-	if _, err := c.successor(c.memory()); errors.Is(err, ErrLostCommit) {
+	m := c.memory()
+	m.doubt = c.doubt
+	if _, err := c.successor(m); errors.Is(err, ErrLostCommit) {
 		c.alarm(err)
 	}
 }

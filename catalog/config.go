@@ -31,7 +31,8 @@ type Config struct {
 	// StoreTimeout bounds one call of the store. Default 5 s.
 	StoreTimeout time.Duration
 
-	// ClaimTimeout bounds a claim with all its tries. Default 15 s.
+	// ClaimTimeout bounds for how long a claim is tried. The functions of
+	// migrations are not cut short. Default 15 s.
 	ClaimTimeout time.Duration
 
 	// RetryBudget is for how long one commit is tried again before its error
@@ -90,8 +91,10 @@ func (c Config) validate() error {
 
 // ClaimOptions are conditions of one claim beyond those that every claim has.
 type ClaimOptions struct {
-	// Silent is the claim whose silence a standby has judged. Where the
-	// newest claim is another one, the standby is refused. Zero: any.
+	// Silent is the claim that was judged, such as by a standby that heard no
+	// sign of life of its holder. Where the newest claim is another one, the
+	// claim is refused. Zero: what the follower saw last, or a claim of a
+	// lower generation that came since.
 	Silent driver.ID
 
 	// When are notes that must still be at their versions.

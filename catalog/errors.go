@@ -33,6 +33,8 @@ var (
 	ErrRefused = errors.New("catalog: the claim's condition does not hold")
 )
 
+var errGoexit = errors.New("catalog: a function given to Update, of this caller or of one that shared its commit, called runtime.Goexit (as t.FailNow does): nothing was written")
+
 // outcomeError is a failed write that may have landed.
 type outcomeError struct{ err error }
 

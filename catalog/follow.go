@@ -27,9 +27,10 @@ type Follower struct {
 	mu    sync.Mutex
 	moved chan struct{} // closed and replaced when the view moves
 
-	stop context.CancelFunc
-	wg   sync.WaitGroup
-	once sync.Once
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	once   sync.Once
+	opened atomic.Bool // Open was called, and has the replica
 }
 
 // sighting is a head, and when the read that found it was sent.
@@ -41,8 +42,8 @@ type sighting struct {
 // Follow begins to follow the catalog in store, and returns once everything is
 // read that was committed before the call. An empty catalog, or a store that
 // doesn't hold one yet, is followed from its first claim. Follow tries again
-// while the store fails in passing, until ctx ends; its errors are those of
-// [Open].
+// while the store fails in passing, until ctx ends or cfg.ClaimTimeout is over;
+// its errors are those of [Open].
 func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -169,11 +170,15 @@ func (f *Follower) Done() <-chan struct{} { return f.end.done }
 func (f *Follower) Err() error { return f.end.reason() }
 
 // Open ends the follower and claims, as the function [Open] does, but without
-// reading again what was read already. Where it fails, the follower has ended
-// all the same.
+// reading again what was read already. It claims over the claim that the
+// follower saw last, and over none of its own generation that came since. Where
+// it fails, the follower has ended all the same; a second call fails.
 func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
 	if err := errors.Join(mayWrite(f.r.cfg), f.Close()); err != nil {
 		return nil, err
+	}
+	if !f.opened.CompareAndSwap(false, true) {
+		return nil, ErrClosed
 	}
 	return f.r.open(ctx, opts)
 }

@@ -54,7 +54,7 @@ func mayWrite(cfg Config) error {
 func (r *replica) open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
 	bounded, cancel := context.WithTimeout(ctx, r.cfg.ClaimTimeout)
 	defer cancel()
-	c := claimer{replica: r, opts: opts, tried: make(map[driver.ID]attempt)}
+	c := claimer{replica: r, opts: opts, base: r.head.Claim, tried: make(map[driver.ID]attempt)}
 	settled, err := c.run(bounded)
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions) (*Catalog, error)
 		// The claim was found in the head after its answer was lost. Landed is
 		// not durable: a further commit whose answer arrives is, with all that
 		// lies beneath it.
-		if err := errors.Join(catalog.settle(), catalog.Err()); err != nil {
+		if err := errors.Join(catalog.settle(remaining(bounded)), catalog.Err()); err != nil {
 			catalog.stop()
 			return nil, err
 		}
@@ -77,8 +77,7 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions) (*Catalog, error)
 type claimer struct {
 	*replica
 	opts  ClaimOptions
-	base  driver.Claim // the claim that this one is to follow
-	begun bool
+	base  driver.Claim          // the claim that this one is to follow
 	tried map[driver.ID]attempt // whose answers were lost
 }
 
@@ -169,12 +168,8 @@ func (c *claimer) admit(head driver.Head) (done bool, err error) {
 // follows refuses a claim over one that came since this one began, unless it
 // is of a lower generation.
 func (c *claimer) follows(current driver.Claim) error {
-	if !c.begun {
-		c.begun, c.base = true, current
-		if want := c.opts.Silent; !want.IsZero() && current.ID != want {
-			return c.overtaken(current)
-		}
-		return nil
+	if want := c.opts.Silent; !want.IsZero() && current.ID != want {
+		return c.overtaken(current)
 	}
 	if current.ID == c.base.ID {
 		return nil
@@ -265,4 +260,10 @@ func (c *claimer) whichCondition(ctx context.Context, conflict error) error {
 func (c *claimer) become(a attempt, head driver.Head) {
 	c.claim, c.seen = a.claim, a.claim.Token
 	c.acked, c.head, c.state = head, head, a.state
+}
+
+// remaining is how long ctx has until its deadline.
+func remaining(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline()
+	return time.Until(deadline)
 }

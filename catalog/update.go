@@ -24,13 +24,21 @@ import (
 //
 // The end of ctx ends only the waiting. Before the commit was begun nothing is
 // written and ctx's cause is returned; later the error matches
-// ErrUnknownOutcome, and the commit goes on.
+// ErrUnknownOutcome, the commit goes on, and fn may still be running.
+//
+// Where fn changes nothing, nothing is written and the store is not asked: such
+// an Update says no more about a claim of another process than View does.
 func (c *Catalog) Update(ctx context.Context, fn func(*Tx) error) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
 	if c.end.ended() {
 		return c.refusal(ctx)
+	}
+	select {
+	case <-c.closing: // the select below picks at random
+		return ErrClosed
+	default:
 	}
 	r := &request{fn: fn, done: make(chan error, 1)}
 	select {
@@ -54,7 +62,12 @@ func (c *Catalog) await(ctx context.Context, r *request) error {
 		if r.withdraw() {
 			return context.Cause(ctx)
 		}
-		return &outcomeError{context.Cause(ctx)}
+		select {
+		case err := <-r.done: // both were ready
+			return r.result(err)
+		default:
+			return &outcomeError{context.Cause(ctx)}
+		}
 	case <-c.idle:
 	}
 	// The committer is gone. What it took, it has answered.

@@ -9,9 +9,9 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 )
 
-// A Migration changes the data from version Version-1 to Version. It runs in
-// the claim of the first build that has it, exactly once, in the same atomic
-// commit as the token.
+// A Migration changes the data from version Version-1 to Version. Its changes
+// are made by the claim of the first build that has it, exactly once, in the
+// same atomic commit as the token.
 type Migration struct {
 	Version uint64 // from 1, one more than the migration before
 	Name    string // for people
@@ -19,8 +19,9 @@ type Migration struct {
 	// and write the data once this migration has run. Zero means Version: no
 	// older build can. It never falls from one migration to the next.
 	ReadableBy uint64
-	// Up makes the change. What it returns fails the claim, which then has
-	// written nothing.
+	// Up makes the change. It is called once for each try of the claim, while
+	// nobody else can commit, and must do nothing but read and change tx. What
+	// it returns fails the claim, which then has written nothing.
 	Up func(tx *Tx) error
 }
 

@@ -98,7 +98,7 @@ func (a *admin) handler() http.Handler {
 	health("/livez", func(p Phase) bool { return p != Failed })
 	health("/readyz/standby", func(p Phase) bool { return p == ReadyToPromote || p == Promoting || p == Leading })
 	health("/readyz/leader", func(p Phase) bool { return p == Leading })
-	return onlyLoopback(mux)
+	return onlyLoopback(http.NewCrossOriginProtection().Handler(mux))
 }
 
 // promote writes the intent. It names the generation that the caller means: a

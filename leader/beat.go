@@ -6,16 +6,18 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
 )
 
 // A Beat is the holder's sign of life on the board. Its counter is what
 // standbys watch; its time is for people only.
 type Beat struct {
-	Claim driver.ID `json:"claim"` // whose holder is alive
-	Seq   uint64    `json:"seq"`   // grows with every beat of a claim
-	At    time.Time `json:"at"`    // by the holder's clock
-	Admin string    `json:"admin"` // where the holder's admin API listens
-	Left  bool      `json:"left"`  // the holder's work has ended, and it will not write again
+	Claim driver.ID   `json:"claim"` // whose holder is alive
+	Token fence.Token `json:"token"` // of that claim
+	Seq   uint64      `json:"seq"`   // grows with every beat of a claim
+	At    time.Time   `json:"at"`    // by the holder's clock
+	Admin string      `json:"admin"` // where the holder's admin API listens
+	Left  bool        `json:"left"`  // the holder's work has ended, and it will not write again
 }
 
 // ReadBeat returns the newest sign of life.
@@ -24,14 +26,13 @@ func ReadBeat(ctx context.Context, store driver.Store, cfg catalog.Config) (Beat
 	return posted.Value, err
 }
 
-// beat posts one sign of life, unless another claim has posted its own since
-// this one's first.
+// beat posts one sign of life, unless a later claim has posted its own.
 func (l *Leader) beat(ctx context.Context, claim driver.Claim, seq uint64, left bool) error {
 	_, err := catalog.UpdateNote(ctx, l.board, beatKey, func(b *Beat) error {
-		if seq > 1 && b.Claim != claim.ID {
+		if b.Token.Compare(claim.Token) > 0 {
 			return catalog.ErrUnchanged
 		}
-		*b = Beat{Claim: claim.ID, Seq: seq, At: time.Now().UTC().Truncate(time.Microsecond), Admin: l.admin.address(), Left: left}
+		*b = Beat{Claim: claim.ID, Token: claim.Token, Seq: seq, At: time.Now().UTC().Truncate(time.Microsecond), Admin: l.admin.address(), Left: left}
 		return nil
 	})
 	return err
@@ -78,8 +79,10 @@ type silence struct {
 	length time.Duration
 }
 
-// observe takes what one look has found, and returns the silence so far.
-func (s *silence) observe(now time.Time, claim driver.ID, b Beat) time.Duration {
+// observe takes what one look has found, and returns the silence so far. Of the
+// time since the look before it counts no more than most: a process that was
+// frozen in between could not have heard anything.
+func (s *silence) observe(now time.Time, claim driver.ID, b Beat, most time.Duration) time.Duration {
 	seq := uint64(0) // a claim that has given no sign yet
 	if b.Claim == claim {
 		seq = b.Seq
@@ -88,7 +91,7 @@ func (s *silence) observe(now time.Time, claim driver.ID, b Beat) time.Duration 
 	case s.claim != claim || s.seq != seq:
 		s.claim, s.seq, s.length = claim, seq, 0
 	case !s.looked.IsZero():
-		s.length += now.Sub(s.looked)
+		s.length += min(now.Sub(s.looked), most)
 	}
 	s.looked = now
 	return s.length

@@ -47,7 +47,11 @@ func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g gene
 	if current.Token.Generation == g {
 		return leadsAlready(ctx, store, cfg, g)
 	}
-	posted, err := catalog.UpdateNote(ctx, catalog.NewBoard(store, cfg), intentKey, func(i *Intent) error {
+	board := catalog.NewBoard(store, cfg)
+	if err := board.Reserve(ctx, g); err != nil {
+		return Intent{}, err
+	}
+	posted, err := catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
 		switch {
 		case i.Generation > g:
 			return &OvertakenError{Wanted: g, Promoted: *i}

@@ -151,7 +151,7 @@ func ended(ctx context.Context, err error) (Phase, string) {
 		return Fenced, err.Error()
 	case err == nil:
 		return Stopped, "the work is done"
-	case ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())):
+	case ctx.Err() != nil && exitcodes.Of(err) == exitcodes.None && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())):
 		return Stopped, "asked to stop"
 	default:
 		return Failed, err.Error()
@@ -245,11 +245,18 @@ func (l *Leader) work(ctx context.Context, c *catalog.Catalog, work Work) error 
 	case why == nil:
 		l.sayGoodbye(ctx, c.Claim(), beats+1)
 		return err
-	case errors.Is(why, fence.ErrFenced):
-		return why // explains what the work returned
+	case explained(err):
+		return why
 	default:
-		return errors.Join(why, err)
+		return errors.Join(why, err) // package exitcodes ranks them
 	}
+}
+
+// explained reports whether what the work returned is only the echo of why the
+// handle had ended.
+func explained(err error) bool {
+	d := exitcodes.Of(err)
+	return err == nil || d == exitcodes.None && errors.Is(err, context.Canceled) || d != exitcodes.Panic && errors.Is(err, fence.ErrFenced)
 }
 
 var errWorkEnded = errors.New("leader: the work has ended")

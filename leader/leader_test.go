@@ -283,6 +283,125 @@ func TestAfterAnOutageOfTheStoreStandbysCountAnew(t *testing.T) {
 	})
 }
 
+func TestTwentyProcessesOfAGenerationThatIsPromotedMakeOneClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		blue := start(t, store.Open(), config(1))
+		blue.await(t, leader.Leading)
+		var greens []*process
+		for range 20 {
+			green := start(t, store.Open(), config(2))
+			green.await(t, leader.ReadyToPromote)
+			greens = append(greens, green)
+		}
+		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+		require.NoError(t, err)
+		elapse(time.Minute)
+		require.Len(t, claims(t, store), 2)
+		leading := 0
+		for _, green := range greens {
+			switch green.Status().Phase {
+			case leader.Leading:
+				leading++
+			default:
+				require.Equal(t, leader.ReadyToPromote, green.Status().Phase)
+			}
+		}
+		require.Equal(t, 1, leading)
+		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+		for _, green := range greens {
+			green.stop(errStop)
+		}
+		for _, green := range greens {
+			require.NoError(t, <-green.ended)
+		}
+	})
+}
+
+func TestAHolderWhoseFirstSignOfLifeIsLostIsNotTakenForDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		c, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1})
+		require.NoError(t, err) // leaves a claim whose sign of life is another's
+		first := start(t, store.Open(), config(1))
+		first.await(t, leader.Leading)
+		require.ErrorIs(t, c.Close(), fence.ErrFenced)
+		require.NoError(t, first.end(t))
+
+		mine := store.Open()
+		mine.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Post" && c.N < 10 {
+				return memory.Refuse
+			}
+			return memory.Pass
+		})
+		holder := start(t, mine, config(1))
+		holder.await(t, leader.Leading)
+		standby := start(t, store.Open(), config(1))
+		elapse(10 * time.Minute)
+		require.Equal(t, leader.Leading, holder.Status().Phase)
+		require.NoError(t, standby.end(t))
+		require.NoError(t, holder.end(t))
+	})
+}
+
+func TestWhatIsWorseThanAStopIsNotSwallowedByIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		l, err := leader.New(store, config(1))
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- l.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
+				require.NoError(t, c.Update(ctx, func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) }))
+				store.Rollback(1)
+				require.ErrorIs(t, c.Confirm(ctx), catalog.ErrLostCommit)
+				stop()
+				<-ctx.Done()
+				return ctx.Err()
+			})
+		}()
+		err = <-ended
+		require.ErrorIs(t, err, catalog.ErrLostCommit)
+		require.Equal(t, exitcodes.PanicExit, exitcodes.CodeOf(err))
+		require.Equal(t, leader.Failed, l.Status().Phase)
+	})
+}
+
+func TestAnEpochFenceDoesNotExplainThePanicOfTheWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		l, err := leader.New(store, config(1))
+		require.NoError(t, err)
+		broken := exitcodes.With(errors.New("my invariant is broken"), exitcodes.Panic)
+		ended := make(chan error, 1)
+		go func() {
+			ended <- l.Run(t.Context(), func(ctx context.Context, _ *catalog.Catalog) error {
+				<-ctx.Done()
+				return broken
+			})
+		}()
+		elapse(time.Second)
+		c, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		err = <-ended
+		require.ErrorIs(t, err, broken)
+		require.ErrorIs(t, err, fence.ErrFenced)
+		require.Equal(t, exitcodes.PanicExit, exitcodes.CodeOf(err))
+		require.NoError(t, c.Close())
+	})
+}
+
+func TestANumberThatWasPromotedIsNotGivenOutAgain(t *testing.T) {
+	store := memory.New()
+	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, "a deploy that is cancelled later")
+	require.NoError(t, err)
+	next, err := catalog.NewBoard(store, catalog.Config{}).NextGeneration(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 4, next)
+}
+
 func TestAnErrorOfTheWorkEndsTheProcess(t *testing.T) {
 	mine := errors.New("mine")
 	l, err := leader.New(memory.New(), config(1))
@@ -412,6 +531,13 @@ func TestTheAdminAPIShowsHealthApartAndPromotes(t *testing.T) {
 	require.Equal(t, http.StatusMethodNotAllowed, code)
 	code, _ = request(t, green, http.MethodPost, "/api/leader/promote", "attacker.example", `{"generation":2}`)
 	require.Equal(t, http.StatusForbidden, code)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+green.Status().Admin+"/api/leader/promote?generation=2", nil)
+	require.NoError(t, err)
+	req.Header.Set("Origin", "https://attacker.example") // as a page in this host's browser would
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, http.StatusForbidden, res.StatusCode)
 	require.Equal(t, leader.ReadyToPromote, green.Status().Phase)
 
 	code, _ = request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)

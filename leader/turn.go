@@ -44,6 +44,7 @@ func (l *Leader) turn(ctx context.Context, f *catalog.Follower, quiet *silence) 
 	head, _ := f.Head()
 	l.sees(head)
 	mine := l.cfg.Catalog.Generation
+	opts.Silent = head.Claim.ID // what was judged here is judged of this claim, and of no other
 	switch {
 	case head.IsZero():
 		return opts, "nobody ever claimed", nil
@@ -76,7 +77,7 @@ func (l *Leader) standby(ctx context.Context, head driver.Head, quiet *silence) 
 		opts.Silent = head.Claim.ID
 		return opts, fmt.Sprintf("the holder of %v has left", head.Claim.Token), nil
 	}
-	length := quiet.observe(sent, head.Claim.ID, b.Value)
+	length := quiet.observe(sent, head.Claim.ID, b.Value, l.cfg.Heartbeat)
 	if length < l.cfg.Silence {
 		return opts, "", nil
 	}

@@ -149,26 +149,25 @@ func MarshalHead(h Head) ([]byte, error) {
 // UnmarshalHead reads what MarshalHead wrote. Its errors wrap [ErrCorrupt].
 func UnmarshalHead(text []byte) (Head, error) {
 	var h Head
-	err := unmarshal(text, &h)
-	if err == nil {
-		err = h.check()
-	}
-	if err != nil {
+	if err := unmarshal(text, &h); err != nil {
 		return Head{}, fmt.Errorf("%w: %w", errNoHead, err)
+	}
+	if err := h.Check(); err != nil {
+		return Head{}, err
 	}
 	return h, nil
 }
 
-// check refuses what no head can be: only the claim's own commit stands at the
-// claim's revision.
-func (h Head) check() error {
+// Check refuses what no head can be: only the claim's own commit stands at the
+// claim's revision. Its error wraps [ErrCorrupt].
+func (h Head) Check() error {
 	if err := h.Claim.check(); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoHead, err)
 	}
 	own := h.Commit == h.Claim.ID
 	if h.Commit.IsZero() || h.Revision < h.Claim.Revision || own != (h.Revision == h.Claim.Revision) {
-		return fmt.Errorf("revision %d, commit %v after claim %v at revision %d",
-			h.Revision, h.Commit, h.Claim.ID, h.Claim.Revision)
+		return fmt.Errorf("%w: revision %d, commit %v after claim %v at revision %d",
+			errNoHead, h.Revision, h.Commit, h.Claim.ID, h.Claim.Revision)
 	}
 	return nil
 }

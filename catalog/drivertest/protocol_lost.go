@@ -26,6 +26,9 @@ func lostAnswerCases() []protocolCase {
 		{"a process fenced while one commit was in doubt still learns what became of it", fencedInDoubt},
 		{"a caller whose context ends first is told that the outcome is unknown, and the commit is settled", callerLeaves},
 		{"a commit that was found in the head is acknowledged only behind a further one", landedIsNotDurable},
+		{"where commits land and no answer ever arrives, the budget ends it", answersNeverArrive},
+		{"a fenced commit in doubt that could not be settled raises no false alarm", noFalseAlarm},
+		{"a fence that is known is told at once, though the store has gone", fenceToldAtOnce},
 		{"what stays in doubt until the budget is spent ends the handle with the outcome unknown", neverSettled},
 	}
 }
@@ -215,6 +218,99 @@ func neverSettled(s *scene) {
 	s.awaitDone(c.Done())
 	require.Error(s, put(Context(s), c, "l", "v"))
 	require.Zero(s, s.commits()["k"])
+}
+
+func answersNeverArrive(s *scene) {
+	st := s.store()
+	var silent atomic.Bool
+	h := &hooked{Store: st, onAppend: func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		err := st.Append(ctx, prior, rec)
+		if silent.Load() && err == nil {
+			return lost(st, "append")
+		}
+		return err
+	}}
+	cfg := slowly(config(1))
+	cfg.RetryBudget, cfg.ClaimTimeout = 200*time.Millisecond, 500*time.Millisecond
+	c := s.claimsOver(h, cfg)
+	silent.Store(true)
+	err := put(Context(s), c, "k", "v")
+	require.ErrorIs(s, err, catalog.ErrUnknownOutcome)
+	require.Equal(s, exitcodes.Retry, exitcodes.Of(err))
+	require.Less(s, ReadHead(s, st).Revision, uint64(50), "the log grows while nobody answers")
+
+	h.onInstall = func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+		s.check(cl.Install(ctx, c, rec, when...))
+		return lost(st, "install")
+	}
+	_, err = catalog.Open(Context(s), h, cfg)
+	require.Equal(s, exitcodes.Retry, exitcodes.Of(err))
+}
+
+// fencedOutOfReach makes a handle whose one commit landed, whose answer was
+// lost, that was fenced meanwhile, and that can't read the history of claims
+// until reachable is set.
+func (s *scene) fencedOutOfReach() (first *catalog.Catalog, fate error, reachable *atomic.Bool) {
+	st := s.store()
+	reachable = new(atomic.Bool)
+	h := &hooked{Store: &unreadable{Store: st, reachable: reachable}}
+	h.onAppend = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		h.onAppend = nil
+		s.check(st.Append(ctx, prior, rec))
+		next, err := catalog.Open(ctx, s.open(), config(2))
+		s.check(err)
+		s.check(next.Close())
+		return lost(st, "append")
+	}
+	cfg := slowly(config(1))
+	cfg.RetryBudget = 100 * time.Millisecond
+	first = s.claimsOver(h, cfg)
+	return first, put(Context(s), first, "k", "v"), reachable
+}
+
+// unreadable is a store whose history of claims can't be read at times.
+type unreadable struct {
+	driver.Store
+	reachable *atomic.Bool
+}
+
+func (u *unreadable) Claims(ctx context.Context, after uint64, fn func(driver.Claim) error) error {
+	if !u.reachable.Load() {
+		return &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Store: u.String(), Op: "claims", Err: errAnswerLost}
+	}
+	return u.Store.Claims(ctx, after, fn)
+}
+
+func noFalseAlarm(s *scene) {
+	first, fate, reachable := s.fencedOutOfReach()
+	require.ErrorIs(s, fate, catalog.ErrUnknownOutcome)
+	require.ErrorIs(s, fate, fence.ErrSuperseded)
+	reachable.Store(true)
+	err := first.Close()
+	s.supersededBy("g2.e2", err)
+	require.NotErrorIs(s, err, catalog.ErrLostCommit, "nothing was lost")
+}
+
+func fenceToldAtOnce(s *scene) {
+	st := s.store()
+	gone := &unreadable{Store: st, reachable: new(atomic.Bool)}
+	h := &hooked{Store: gone}
+	sent, goOn := make(chan struct{}), make(chan struct{})
+	h.onAppend = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		close(sent)
+		<-goOn
+		return st.Append(ctx, prior, rec)
+	}
+	cfg := config(1)
+	cfg.RetryBudget = time.Hour
+	first := s.claimsOver(h, cfg)
+	fate := async(func() error { return put(Context(s), first, "stale", "v") })
+	<-sent
+	s.claims(2)
+	s.awaitDone(first.Done())
+	close(goOn)
+	s.supersededBy("g2.e2", <-fate)
+	gone.reachable.Store(true)
 }
 
 func lostCommitCases() []protocolCase {

@@ -3,6 +3,8 @@ package drivertest
 import (
 	"context"
 	"errors"
+	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +29,9 @@ func openCases() []protocolCase {
 		{"a handle that was closed writes nothing more", closedHandle},
 		{"a failing function writes nothing and fails alone", failingUpdate},
 		{"an entry over the limits is refused and nothing is lost", oversizedEntry},
+		{"a function that ends its goroutine ends no other caller's handle", goexitUpdate},
+		{"a function that panics panics in its caller", panickingUpdate},
+		{"Close is not starved by Updates, and those after it are refused", closeUnderLoad},
 	}
 }
 
@@ -107,6 +112,49 @@ func failingUpdate(s *scene) {
 	wg.Wait()
 	require.Zero(s, s.commits()["bad"])
 	require.Equal(s, map[string]string{"good": "v"}, s.contents(c))
+}
+
+func goexitUpdate(s *scene) {
+	c := s.claims(1)
+	err := c.Update(Context(s), func(tx *catalog.Tx) error {
+		s.check(entries().Set(tx, "gone", nil))
+		runtime.Goexit()
+		return nil
+	})
+	require.ErrorContains(s, err, "Goexit")
+	require.Equal(s, driver.NotApplied, catalog.OutcomeOf(err))
+	s.put(c, "k", "v")
+	require.NoError(s, c.Close())
+	require.Equal(s, map[string]int{"k": 1}, s.commits())
+}
+
+func panickingUpdate(s *scene) {
+	c := s.claims(1)
+	require.PanicsWithValue(s, "boom", func() {
+		defer func() {
+			if text, ok := recover().(string); ok && strings.HasPrefix(text, "boom\n") {
+				panic("boom")
+			}
+		}()
+		s.check(c.Update(Context(s), func(tx *catalog.Tx) error {
+			s.check(entries().Set(tx, "gone", nil))
+			panic("boom")
+		}))
+	})
+	s.put(c, "k", "v")
+	require.Equal(s, map[string]int{"k": 1}, s.commits())
+}
+
+func closeUnderLoad(s *scene) {
+	c := s.claims(1)
+	load := &load{scene: s, acked: map[string]bool{}}
+	load.start(c)
+	before := c.Head().Revision
+	require.Eventually(s, func() bool { return c.Head().Revision > before+3 }, Patience, time.Millisecond)
+	require.NoError(s, c.Close())
+	require.ErrorIs(s, put(Context(s), c, "late", "v"), catalog.ErrClosed)
+	load.wg.Wait()
+	s.lostNothing(load.acked)
 }
 
 func oversizedEntry(s *scene) {

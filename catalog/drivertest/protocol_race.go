@@ -20,6 +20,8 @@ func raceCases() []protocolCase {
 		{"of two claimers of one generation at once one wins, and the other is fenced by epoch and does not claim over it", twoOfOneGeneration},
 		{"of two generations at once the higher ends as holder and the lower superseded", twoGenerations},
 		{"20 standbys make one claim", twentyStandbys},
+		{"of two opens of one generation that overlap one is fenced, though it has not claimed yet", overlappingOpens},
+		{"a follower opens once", followerOpensOnce},
 		{"a standby's claim is refused under any other claim than the one it names", silentClaim},
 		{"a claim is refused where a note of its condition has changed", conditionalClaim},
 	}
@@ -134,9 +136,8 @@ func twoOfOneGeneration(s *scene) {
 	for round := range 10 {
 		before := ReadHead(s, s.store()).Claim.Token.Epoch
 		followers := []*catalog.Follower{s.follows(1), s.follows(1)}
-		base := ReadHead(s, s.store()).Claim.ID
 		winners, losers := s.race(2, func(i int) (*catalog.Catalog, error) {
-			return followers[i].Open(Context(s), catalog.ClaimOptions{Silent: base})
+			return followers[i].Open(Context(s), catalog.ClaimOptions{})
 		})
 		require.Len(s, winners, 1, "round %d: %v", round, losers)
 		s.fencedBy(winners[0].Token().String(), losers[0])
@@ -221,4 +222,23 @@ func conditionalClaim(s *scene) {
 	require.NoError(s, err)
 	require.Equal(s, "g2.e2", second.Token().String())
 	require.NoError(s, second.Close())
+}
+
+func overlappingOpens(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	late, err := catalog.Follow(Context(s), deaf(s.store()), slowly(config(1)))
+	require.NoError(s, err)
+	first := s.claims(1)
+	_, err = late.Open(Context(s), catalog.ClaimOptions{})
+	s.fencedBy("g1.e2", err)
+	require.NoError(s, first.Confirm(Context(s)), "the one that claimed first was fenced")
+}
+
+func followerOpensOnce(s *scene) {
+	f := s.follows(1)
+	winners, losers := s.race(2, func(int) (*catalog.Catalog, error) { return f.Open(Context(s), catalog.ClaimOptions{}) })
+	require.Len(s, winners, 1)
+	require.Len(s, losers, 1)
+	require.ErrorIs(s, losers[0], catalog.ErrClosed)
+	require.NoError(s, winners[0].Confirm(Context(s)))
 }

@@ -74,6 +74,7 @@ func rehearsalSuperseded(s *scene) {
 	s.supersededBy("g3.e2", r.Err())
 	s.supersededBy("g3.e2", r.View(func(*catalog.Reader) error { return nil }))
 	s.supersededBy("g3.e2", r.Update(func(*catalog.Tx) error { return nil }))
+	s.supersededBy("g3.e2", r.Close())
 	_, err = catalog.Rehearse(Context(s), s.store(), config(2))
 	s.supersededBy("g3.e2", err)
 }

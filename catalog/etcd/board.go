@@ -12,8 +12,8 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-// notesPage bounds one answer to 16 MiB of notes.
-const notesPage = 64
+// notesPage bounds one answer to 4 MiB of notes.
+const notesPage = 16
 
 // Notes implements [driver.Store].
 func (s *Store) Notes(ctx context.Context, prefix string) ([]driver.Note, error) {

@@ -60,8 +60,8 @@ func classify(err error, p phase) (driver.Class, error) {
 	return class, err
 }
 
-// typed returns err with a gRPC status in it turned into etcd's own error,
-// which the client does for some calls only.
+// typed returns err with a gRPC status in it turned into etcd's own error, or
+// into the context's, both of which the client does for some calls only.
 func typed(err error) error {
 	s, ok := err.(interface{ GRPCStatus() *status.Status })
 	if !ok {
@@ -69,6 +69,13 @@ func typed(err error) error {
 	}
 	if own := rpctypes.Error(s.GRPCStatus().Err()); errors.As(own, new(rpctypes.EtcdError)) {
 		return own
+	}
+	for code, of := range map[codes.Code]error{
+		codes.DeadlineExceeded: context.DeadlineExceeded, codes.Canceled: context.Canceled,
+	} {
+		if s.GRPCStatus().Code() == code && !errors.Is(err, of) {
+			return fmt.Errorf("%w: %w", of, err)
+		}
 	}
 	return err
 }

@@ -21,8 +21,13 @@ import (
 // A Config says how a catalog in etcd is opened. The zero Config is usable.
 type Config struct {
 	// Client is used instead of an own one. Close leaves it open. It should
-	// be made with MaxUnaryRetries 1, or else a write can be sent twice; for
-	// the log that is harmless, a note then reports a conflict with itself.
+	// be made with
+	//
+	//   - MaxUnaryRetries 1, or else a write can be sent twice; for the log
+	//     that is harmless, a note then reports a conflict with itself;
+	//   - MaxCallRecvMsgSize 8 MiB, or else a log of large records comes in
+	//     answers of up to 100 MiB, which a slow link does not bring before
+	//     the call's time is over. Below 2 MiB not every record can be read.
 	Client *clientv3.Client
 
 	// TLS is for the scheme etcds; nil means the system's roots and no client
@@ -103,6 +108,9 @@ func parse(text string, cfg Config) (target, error) {
 		return target{}, errors.New("want a URL like etcd://host:2379/prefix, or etcds:// for TLS")
 	}
 	authority, prefix, _ := strings.Cut(rest, "/")
+	if strings.Contains(prefix, "@") { // a raw / in a password: nothing after it can be shown
+		return target{}, errors.New("there is an @ behind the first /: write / in a password as %2F, and @ in a prefix as %40")
+	}
 	t := target{scheme: scheme}
 	mistakes := cfg.validate(scheme == "etcds")
 	add := func(err error) {

@@ -8,6 +8,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 )
@@ -81,6 +83,7 @@ const (
 	firstPage  = 64
 	largePage  = 512
 	pageBytes  = 4 << 20
+	maxAnswer  = 2 * pageBytes // what the client receives at once: a page that turns out larger is asked for again, smaller
 )
 
 // A scan goes through the numbered keys of a directory, page by page, at one
@@ -104,7 +107,10 @@ func (s *Store) scan(ctx context.Context, sc *scan) error {
 	sc.limit = firstPage
 	for sc.after < sc.upTo {
 		err := sc.run(ctx, client, s.keys.head())
-		if !errors.Is(err, rpctypes.ErrCompacted) {
+		switch {
+		case status.Code(err) == codes.ResourceExhausted && sc.limit > 1:
+			sc.limit = max(sc.limit/8, 1) // the answer was above maxAnswer
+		case !errors.Is(err, rpctypes.ErrCompacted):
 			return err
 		}
 	}

@@ -211,8 +211,9 @@ func (s *Store) connect(ctx context.Context) (*clientv3.Client, error) {
 		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
 		// One attempt: the client would send a write again where a server
 		// answers that the write was cancelled or out of time.
-		MaxUnaryRetries: 1,
-		Logger:          zap.NewNop(),
+		MaxUnaryRetries:    1,
+		MaxCallRecvMsgSize: maxAnswer,
+		Logger:             zap.NewNop(),
 	})
 	if err != nil {
 		return nil, err

@@ -92,6 +92,9 @@ func meaning(err error) (driver.Class, error) {
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
+		if pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery" {
+			return retry(""), nil // a table was altered; pgx has forgotten the plan, the next try prepares anew
+		}
 		v := lookUp(pg.Code)
 		return v.class, v.is
 	}

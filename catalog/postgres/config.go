@@ -82,6 +82,9 @@ func parseDSN(dsn string) (catalog string, pool *pgxpool.Config, err error) {
 		return "", nil, errors.New("the DSN is no URL: " + dsnForm)
 	}
 	catalog, rest, catalogErr := cutCatalog(dsn)
+	if u, err := url.Parse(rest); err == nil && (u.Fragment != "" || strings.Contains(u.EscapedPath(), "@")) {
+		return "", nil, errors.New("the DSN has # or an @ behind its host: write /, # and ? in a password as %2F, %23 and %3F")
+	}
 	pool, parseErr := pgxpool.ParseConfig(rest)
 	if parseErr != nil {
 		parseErr = redacted(parseErr, rest)

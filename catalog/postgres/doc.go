@@ -25,6 +25,12 @@
 // reads them. A build that does not know the schema's version still reads the
 // head, and with it that it is superseded, and refuses everything else.
 //
+// The first write of a database holds a lock on making the schema until its
+// transaction ends. So a first claim of one catalog blocks the first claims of
+// all others in the same, still empty database for as long as it is under way,
+// which ClaimIdle bounds where the claimer has stopped. From then on catalogs do
+// not wait for each other.
+//
 // # What it needs
 //
 // PostgreSQL 14 or newer. Beyond one machine, synchronous standbys: a

@@ -184,11 +184,11 @@ func parseHead(revision int64, commit driver.ID, claim string) (driver.Head, err
 	if err != nil {
 		return driver.Head{}, fmt.Errorf("fencepost.head: %w", err)
 	}
-	if commit.IsZero() || revision < 0 || uint64(revision) < c.Revision {
-		return driver.Head{}, fmt.Errorf("%w: fencepost.head has revision %d, commit %v under a claim of revision %d",
-			driver.ErrCorrupt, revision, commit, c.Revision)
+	head := driver.Head{Revision: uint64(max(revision, 0)), Commit: commit, Claim: c}
+	if err := head.Check(); err != nil {
+		return driver.Head{}, fmt.Errorf("%w: fencepost.head: %w", driver.ErrCorrupt, err)
 	}
-	return driver.Head{Revision: uint64(revision), Commit: commit, Claim: c}, nil
+	return head, nil
 }
 
 func parseClaim(text string) (driver.Claim, error) {

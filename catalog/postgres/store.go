@@ -44,9 +44,13 @@ type Store struct {
 	unprepared atomic.Bool   // a pooler stands between: no prepared statements
 	timeline   atomic.Uint32 // the highest one seen
 
-	mu     sync.Mutex
-	closed bool
-	claims map[*claiming]struct{} // under way
+	root context.Context // of the watchers; ends in Close
+	end  context.CancelFunc
+
+	mu       sync.Mutex
+	closed   bool
+	claims   map[*claiming]struct{} // under way
+	watchers sync.WaitGroup
 }
 
 // Open returns the store of a catalog. The DSN is a URL,
@@ -70,9 +74,11 @@ func Open(ctx context.Context, dsn string, cfg Config) (*Store, error) {
 	if s.pool != nil {
 		conns = s.pool.Config()
 	}
+	s.root, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	readyConfig(conns, cfg)
 	s.name = storeName(conns.ConnConfig, catalog)
 	if err := s.openPools(ctx, conns); err != nil {
+		s.end()
 		return nil, s.fail("open", err, notSent)
 	}
 	return s, nil
@@ -120,9 +126,9 @@ func (s *Store) String() string { return s.name }
 // Limits returns 64 MiB for a payload and 1 MiB for a note.
 func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: maxPayload, Note: maxNote} }
 
-// Close ends the claims under way, which the server then rolls back, and
-// closes every connection that the store made. It waits for calls under way;
-// a pool that was handed in stays open.
+// Close ends the watchers and the claims under way, which the server then rolls
+// back, and closes every connection that the store made. It waits for calls
+// under way; a pool that was handed in stays open.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	claims := s.claims
@@ -132,9 +138,11 @@ func (s *Store) Close() error {
 	if done {
 		return nil
 	}
+	s.end()
 	for c := range claims {
 		c.cut()
 	}
+	s.watchers.Wait()
 	s.liveness.Close()
 	if s.ownPool {
 		s.pool.Close()

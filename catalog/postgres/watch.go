@@ -19,19 +19,44 @@ const (
 // a connection of its own. Behind a pooler in transaction mode it never calls
 // wake again after the first time, without an error.
 func (s *Store) Watch(ctx context.Context, wake func()) error {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if !s.joinLater() {
 		return s.fail("watch", errClosed, notSent)
 	}
+	defer s.watchers.Done()
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.root, cancel)()
+	err := s.listen(watching, wake)
+	switch {
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case s.root.Err() != nil:
+		err = errClosed
+	}
+	return s.fail("watch", err, notSent)
+}
+
+// joinLater has Close wait for one more watcher, and reports whether it does: a
+// closed store starts nothing.
+func (s *Store) joinLater() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.watchers.Add(1)
+	return true
+}
+
+// listen calls wake for every notification until an error ends it.
+func (s *Store) listen(ctx context.Context, wake func()) error {
 	conn, err := pgx.ConnectConfig(ctx, s.watching.Copy())
 	if err != nil {
-		return s.fail("watch", err, notSent)
+		return err
 	}
 	defer hangUp(conn)
 	if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{channel(s.catalog)}.Sanitize()); err != nil {
-		return s.fail("watch", err, notSent)
+		return err
 	}
 	wake()
 	for {
@@ -39,10 +64,8 @@ func (s *Store) Watch(ctx context.Context, wake func()) error {
 		switch {
 		case err == nil:
 			wake()
-		case ctx.Err() != nil:
-			return s.fail("watch", ctx.Err(), notSent)
 		case !errors.Is(err, errQuiet):
-			return s.fail("watch", err, notSent)
+			return err
 		}
 	}
 }

@@ -219,10 +219,10 @@ func owner(path string, match func(kind, first string) bool) string {
 	if err != nil {
 		return unknown
 	}
-	inode := fmt.Sprintf(":%d", stat.Ino)
+	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev), stat.Ino)
 	for line := range strings.Lines(string(table)) {
 		f := strings.Fields(line)
-		if len(f) >= 8 && f[3] == "WRITE" && strings.HasSuffix(f[5], inode) && match(f[1], f[6]) {
+		if len(f) >= 8 && f[3] == "WRITE" && f[5] == inode && match(f[1], f[6]) {
 			return describe(f[4])
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"modernc.org/sqlite"
@@ -27,6 +28,9 @@ func (s *Store) wrap(op string, err error, committing bool) error {
 	case errors.As(err, &caller):
 		return caller.err
 	}
+	if codeOf(err) == lib.SQLITE_CANTOPEN {
+		err = s.whyNotOpen(err)
+	}
 	if code := codeOf(err); code&0xff == lib.SQLITE_FULL {
 		err = fmt.Errorf("%w: %w", driver.ErrFull, err)
 	} else if code&0xff == lib.SQLITE_CORRUPT || code&0xff == lib.SQLITE_NOTADB {
@@ -35,13 +39,26 @@ func (s *Store) wrap(op string, err error, committing bool) error {
 	return &driver.Error{Class: classify(err, committing), Store: s.String(), Op: op, Err: err}
 }
 
+// whyNotOpen asks the system, since SQLite does not say why it can't open a
+// file. Being out of file descriptors passes; the rest does not.
+func (s *Store) whyNotOpen(err error) error {
+	f, why := os.Open(s.path)
+	if why == nil {
+		return errors.Join(err, f.Close())
+	}
+	if errors.Is(why, syscall.EMFILE) || errors.Is(why, syscall.ENFILE) {
+		return why
+	}
+	return err
+}
+
 // busy reports whether err is a lock of another connection, which passes.
 func busy(err error) bool {
 	switch codeOf(err) & 0xff {
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_PROTOCOL:
 		return true
 	}
-	return errors.Is(err, errWanted)
+	return errors.Is(err, errWanted) || errors.Is(err, errReaders)
 }
 
 // codeOf returns SQLite's extended result code, or -1 where err has none.
@@ -151,8 +168,12 @@ func classify(err error, committing bool) driver.Class {
 	switch {
 	case errors.Is(err, driver.ErrConflict), errors.Is(err, errClosed), errors.Is(err, errEnded), errors.Is(err, context.Canceled):
 		return driver.Class{}
+	case errors.Is(err, errMoved):
+		return byExtended[lib.SQLITE_READONLY_DBMOVED]
 	case errors.Is(err, errForeign):
 		return config("name another file: this one belongs to another program")
+	case errors.Is(err, errFolder):
+		return byExtended[lib.SQLITE_CANTOPEN_ISDIR]
 	case errors.Is(err, errSchema):
 		return config("start a build that knows this version")
 	}

@@ -7,6 +7,9 @@ import (
 	"fmt"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/epoch"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
 )
 
 // What marks a file as ours, in the fields that SQLite's header has for that.
@@ -81,11 +84,12 @@ func createSchema(ctx context.Context, w *writer) error {
 // selectHead reads the head. A log without a head is corruption.
 func selectHead(ctx context.Context, q querier) (driver.Head, error) {
 	var (
-		h     driver.Head
-		id    []byte
-		claim string
+		h        driver.Head
+		revision int64
+		id       []byte
+		claim    string
 	)
-	err := q.QueryRowContext(ctx, `SELECT revision, commit_id, claim FROM head`).Scan(&h.Revision, &id, &claim)
+	err := q.QueryRowContext(ctx, `SELECT revision, commit_id, claim FROM head`).Scan(&revision, &id, &claim)
 	if errors.Is(err, sql.ErrNoRows) {
 		return headless(ctx, q)
 	}
@@ -98,10 +102,10 @@ func selectHead(ctx context.Context, q querier) (driver.Head, error) {
 	if h.Commit, err = toID(id); err != nil {
 		return driver.Head{}, err
 	}
-	if h.Revision < h.Claim.Revision {
-		return driver.Head{}, fmt.Errorf("%w: the head is at revision %d, its claim at %d", driver.ErrCorrupt, h.Revision, h.Claim.Revision)
+	if h.Revision, err = toNumber(revision); err != nil {
+		return driver.Head{}, err
 	}
-	return h, nil
+	return h, h.Check()
 }
 
 // headless says whether it is right that there is no head. It looks at all of
@@ -130,24 +134,43 @@ func selectLog(ctx context.Context, q querier, after uint64, fn func(driver.Reco
 	}
 	defer func() { _ = rows.Close() }() // reading: its error came before
 	for rows.Next() {
-		var (
-			rec driver.Record
-			id  []byte
-		)
-		if err := rows.Scan(&rec.Revision, &id, &rec.Token.Generation, &rec.Token.Epoch, &rec.Payload); err != nil {
+		rec, err := scanRecord(rows)
+		if err != nil {
 			return err
 		}
 		if after++; rec.Revision != after {
 			return fmt.Errorf("%w: the log has revision %d where %d belongs", driver.ErrCorrupt, rec.Revision, after)
-		}
-		if rec.ID, err = toID(id); err != nil {
-			return err
 		}
 		if err := fn(rec); err != nil {
 			return &callerError{err}
 		}
 	}
 	return rows.Err()
+}
+
+func scanRecord(rows *sql.Rows) (rec driver.Record, err error) {
+	var (
+		revision, generated, epoched int64
+		id                           []byte
+	)
+	if err := rows.Scan(&revision, &id, &generated, &epoched, &rec.Payload); err != nil {
+		return rec, err
+	}
+	g, gerr := toNumber(generated)
+	e, eerr := toNumber(epoched)
+	rec.Token = fence.Token{Generation: generation.Generation(g), Epoch: epoch.Epoch(e)}
+	var rerr, ierr error
+	rec.Revision, rerr = toNumber(revision)
+	rec.ID, ierr = toID(id)
+	return rec, errors.Join(gerr, eerr, rerr, ierr)
+}
+
+// toNumber reads a number that is never negative.
+func toNumber(n int64) (uint64, error) {
+	if n < 0 {
+		return 0, fmt.Errorf("%w: the number %d", driver.ErrCorrupt, n)
+	}
+	return uint64(n), nil
 }
 
 // selectClaims reads the claims above after, in order.

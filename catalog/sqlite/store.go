@@ -54,7 +54,8 @@ type Store struct {
 	ready atomic.Bool // the file was seen to hold a catalog
 
 	mu     sync.Mutex
-	reads  *sql.DB // nil until the file was first seen
+	reads  *sql.DB     // nil until the file was first seen
+	file   os.FileInfo // which file that was
 	closed bool
 }
 
@@ -70,7 +71,7 @@ func Open(path string, cfg Config) (*Store, error) {
 	if path == "" {
 		return nil, errors.New("sqlite: no path given")
 	}
-	abs, err := filepath.Abs(path)
+	abs, err := resolve(path)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
@@ -81,6 +82,23 @@ func Open(path string, cfg Config) (*Store, error) {
 	}
 	s.write <- nil
 	return s, nil
+}
+
+// resolve returns the absolute path without symbolic links, so that all
+// processes agree on where the files beside it are. Neither the file nor its
+// folder need be there yet.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real, nil
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		return filepath.Join(dir, filepath.Base(abs)), nil
+	}
+	return abs, nil
 }
 
 // String returns sqlite: and the file's absolute path.
@@ -108,6 +126,22 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
+// checkAbsent says whether it is right that there is no file, or an empty one:
+// its folder must be there, and a WAL, which holds commits, must not.
+func checkAbsent(path string) error {
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
+		return fmt.Errorf("%w: there is a WAL of %d bytes, and no database file beside it", driver.ErrCorrupt, wal.Size())
+	}
+	return nil
+}
+
+var errFolder = errors.New("the path is a folder's")
+
+var errMoved = errors.New("the file is no longer the one that was opened")
+
 var errClosed = errors.New("the store is closed")
 
 // reader returns the connections for reading, or nil where there is no file.
@@ -120,11 +154,15 @@ func (s *Store) reader() (*sql.DB, error) {
 	info, err := os.Stat(s.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && s.reads == nil:
-		return nil, nil
+		return nil, checkAbsent(s.path)
+	case errors.Is(err, fs.ErrNotExist), err == nil && s.file != nil && !os.SameFile(s.file, info):
+		return nil, errMoved
 	case err != nil:
 		return nil, err
+	case info.IsDir():
+		return nil, errFolder
 	case info.Size() == 0:
-		return nil, nil // created, and nothing was committed yet
+		return nil, checkAbsent(s.path) // created, and nothing was committed yet
 	case s.reads != nil:
 		return s.reads, nil
 	}
@@ -134,7 +172,7 @@ func (s *Store) reader() (*sql.DB, error) {
 	}
 	db.SetMaxOpenConns(4)
 	db.SetMaxIdleConns(4)
-	s.reads = db
+	s.reads, s.file = db, info
 	return db, nil
 }
 

@@ -79,6 +79,8 @@ func TestACorruptHeadIsCorruption(t *testing.T) {
 		`UPDATE head SET claim = replace(claim, 'g1.e1', 'g1.e0')`,
 		`UPDATE head SET commit_id = x'00'`,
 		`UPDATE head SET revision = 0`,
+		`UPDATE head SET revision = -5`,
+		`UPDATE head SET commit_id = randomblob(16), revision = 1`,
 	} {
 		path, _ := claimed(t)
 		raw(t, path, damage)
@@ -95,6 +97,8 @@ func TestALogWithAGapIsCorruption(t *testing.T) {
 	s := open(t, path)
 	head = drivertest.Append(t, s, head, nil)
 	drivertest.Append(t, s, head, nil)
+	raw(t, path, "UPDATE log SET generation = -5 WHERE revision = 3")
+	require.ErrorIs(t, s.Log(t.Context(), 2, func(driver.Record) error { return nil }), driver.ErrCorrupt)
 	raw(t, path, "DELETE FROM log WHERE revision = 2")
 	_, err := catalog.Follow(t.Context(), open(t, path), catalog.Config{})
 	require.ErrorIs(t, err, driver.ErrCorrupt)
@@ -137,14 +141,70 @@ func TestASchemaOfAnotherVersionIsRefused(t *testing.T) {
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
 }
 
-func TestAMissingFolderIsAConfigurationErrorAndReadsSeeNothing(t *testing.T) {
+func TestAMissingFolderIsAConfigurationErrorAndNoEmptyCatalog(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "missing", "c.db"))
-	head, err := s.Head(t.Context())
-	require.NoError(t, err)
-	require.True(t, head.IsZero())
+	_, err := s.Head(t.Context())
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), "a mistyped path looks like an empty catalog")
 	_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
-	require.ErrorContains(t, err, "see that the folder exists")
+	require.ErrorContains(t, err, "create the folder")
+	_, err = open(t, t.TempDir()).Head(t.Context())
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	require.ErrorContains(t, err, "name a file, not a folder")
+	_, err = catalog.Open(t.Context(), open(t, t.TempDir()), catalog.Config{Generation: 1})
+	require.ErrorContains(t, err, "name a file, not a folder")
+}
+
+func TestAFileThatWasReplacedUnderItsHolderEndsItAsAPanic(t *testing.T) {
+	path, _ := claimed(t)
+	holder, err := catalog.Open(t.Context(), open(t, path), catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	copied, _ := claimed(t)
+	require.NoError(t, os.Rename(copied, path))
+	err = put(t.Context(), holder, "stale", nil)
+	require.ErrorContains(t, err, "find out which file is the right one")
+	require.Equal(t, exitcodes.PanicExit, exitcodes.CodeOf(err))
+	require.Error(t, holder.Close())
+}
+
+func TestAWALWithoutItsDatabaseIsCorruptionAndNotAFirstOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	require.NoError(t, os.WriteFile(path+"-wal", make([]byte, 4152), 0o644))
+	for _, s := range []driver.Store{open(t, path), open(t, path)} {
+		_, err := s.Head(t.Context())
+		require.ErrorIs(t, err, driver.ErrCorrupt)
+		_, err = s.Claim(t.Context())
+		require.ErrorIs(t, err, driver.ErrCorrupt)
+		require.Equal(t, exitcodes.Panic, exitcodes.Of(err))
+	}
+	wal, err := os.Stat(path + "-wal")
+	require.NoError(t, err)
+	require.EqualValues(t, 4152, wal.Size(), "the evidence was thrown away")
+}
+
+func TestASymbolicLinkLeadsToTheSameClaimFile(t *testing.T) {
+	path, _ := claimed(t)
+	link := filepath.Join(t.TempDir(), "link.db")
+	require.NoError(t, os.Symlink(path, link))
+	drivertest.Install(t, open(t, link), 2)
+	_, err := os.Stat(link + "-claim")
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.Equal(t, "sqlite:"+path, open(t, link).String())
+}
+
+func TestWhoMayNotWriteTheDatabaseMayNotLockItsClaimFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	for database, want := range map[os.FileMode]os.FileMode{0o644: 0o600, 0o660: 0o660} {
+		require.NoError(t, os.WriteFile(path, nil, database))
+		require.NoError(t, os.Chmod(path, database))
+		drivertest.Install(t, open(t, path), 1)
+		info, err := os.Stat(path + "-claim")
+		require.NoError(t, err)
+		require.Equal(t, want, info.Mode().Perm())
+		for _, name := range []string{path, path + "-claim", path + "-wal", path + "-shm"} {
+			require.NoError(t, os.RemoveAll(name))
+		}
+	}
 }
 
 func TestReadsWriteNothing(t *testing.T) {

@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/internal/step"
@@ -18,6 +20,7 @@ type writer struct {
 	db    *sql.DB
 	conn  *sql.Conn
 	claim *os.File
+	file  os.FileInfo // which file is open
 
 	moveHead, addLog *sql.Stmt
 }
@@ -69,10 +72,14 @@ func (s *Store) release(w *writer, broken bool) {
 }
 
 // openWriter opens the file for writing, and creates it where there is none.
-// Before anything is written, what an earlier process left in the WAL is moved
-// into the file: where its sync had failed, a read shows what a loss of power
-// would still take away.
 func openWriter(ctx context.Context, path string) (_ *writer, err error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, errFolder
+	} else if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		if err := checkAbsent(path); err != nil {
+			return nil, err
+		}
+	}
 	w := new(writer)
 	defer func() {
 		if err != nil {
@@ -90,13 +97,65 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 	if _, err = checkSchema(ctx, w.conn); err != nil {
 		return nil, err
 	}
-	for _, pragma := range []string{"journal_mode = WAL", "synchronous = FULL", "wal_checkpoint(PASSIVE)"} {
+	for _, pragma := range []string{"journal_mode = WAL", "synchronous = FULL"} {
 		if err = w.exec(ctx, "PRAGMA "+pragma); err != nil {
 			return nil, err
 		}
 	}
-	w.claim, err = os.OpenFile(path+"-claim", os.O_RDWR|os.O_CREATE, 0o644)
+	if w.file, err = os.Stat(path); err != nil {
+		return nil, err
+	}
+	if err = w.checkpoint(ctx); err != nil {
+		return nil, err
+	}
+	w.claim, err = openClaimFile(path, w.file)
 	return w, err
+}
+
+// checkpointPatience is how long readers of an old snapshot are waited for.
+const checkpointPatience = time.Second
+
+// checkpoint moves what an earlier process left in the WAL into the file, before
+// anything is written: where its sync had failed, a read shows what a loss of
+// power would still take away. A reader of an old snapshot can hold back a part
+// of that; it is waited for, but not for ever.
+func (w *writer) checkpoint(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, checkpointPatience)
+	defer cancel()
+	err := untilFree(ctx, func() error {
+		var blocked, frames, moved int
+		if err := w.conn.QueryRowContext(unbounded, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&blocked, &frames, &moved); err != nil {
+			return err
+		}
+		if blocked != 0 || moved < frames {
+			return errReaders
+		}
+		return nil
+	})
+	if busy(err) {
+		return nil
+	}
+	return err
+}
+
+// errReaders counts as busy.
+var errReaders = errors.New("readers of an old snapshot hold back the checkpoint")
+
+// openClaimFile opens the file of the claims' lock. Whoever may write the
+// database may lock it, and nobody else.
+func openClaimFile(path string, database os.FileInfo) (*os.File, error) {
+	mode := database.Mode().Perm() & 0o222
+	f, err := os.OpenFile(path+"-claim", os.O_RDWR|os.O_CREATE|os.O_EXCL, mode|mode<<1)
+	if errors.Is(err, fs.ErrExist) {
+		return os.OpenFile(path+"-claim", os.O_RDWR, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(mode | mode<<1); err != nil { // whatever the umask says
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func (w *writer) close() error {
@@ -124,6 +183,9 @@ func (w *writer) begin(ctx context.Context, path string, ready func() error) err
 	err := untilFree(ctx, func() error {
 		if err := ready(); err != nil {
 			return err
+		}
+		if info, err := os.Stat(path); err != nil || !os.SameFile(info, w.file) {
+			return errMoved
 		}
 		return w.exec(unbounded, "BEGIN IMMEDIATE")
 	})

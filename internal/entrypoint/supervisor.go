@@ -172,7 +172,9 @@ func (s *supervisor) look() {
 	running := s.child.pid != 0 && s.child.status == nil
 	s.reap()
 	if running && s.child.status != nil && s.groupIsThere() {
-		s.signalGroup(syscall.SIGTERM)
+		if s.stop == nil { // else the whole group has it already, and a second one cuts an ending short
+			s.signalGroup(syscall.SIGTERM)
+		}
 		s.hurry()
 	}
 	if s.child.status != nil && !s.groupIsThere() {
