@@ -1,0 +1,37 @@
+package sqlite_test
+
+import (
+	"database/sql"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The schema is frozen: what this test compares with may only change together
+// with the schema's version.
+func TestTheSchemaIsFrozen(t *testing.T) {
+	path, _ := claimed(t)
+	db, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	rows, err := db.QueryContext(t.Context(), "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rows.Close()) }()
+	var got strings.Builder
+	for rows.Next() {
+		var statement string
+		require.NoError(t, rows.Scan(&statement))
+		got.WriteString(statement + ";\n")
+	}
+	require.NoError(t, rows.Err())
+	var app, version int
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT * FROM pragma_application_id, pragma_user_version").Scan(&app, &version))
+	require.Equal(t, 0x464e4350, app)
+	require.Equal(t, 1, version)
+	want, err := os.ReadFile(filepath.Join("testdata", "schema.v1.sql"))
+	require.NoError(t, err)
+	require.Equal(t, string(want), got.String())
+}
