@@ -32,7 +32,7 @@ type protocolCase struct {
 }
 
 func protocolCases() []protocolCase {
-	return slices.Concat(openCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(), followCases(), rehearseCases(), boardCases())
+	return slices.Concat(openCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(), followCases(), rehearseCases(), feedCases(), boardCases())
 }
 
 // A scene is what one case works with: a catalog that was empty.

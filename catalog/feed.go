@@ -1,0 +1,245 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+// An Event is one step of a feed: a commit, or everything at once.
+type Event struct {
+	Revision uint64
+	Token    fence.Token // of the newest commit in it
+	Changes  []Change    // the values are shared and must not be changed
+	// Snapshot says that Changes are all entries as of Revision. They take the
+	// place of whatever the reader had.
+	Snapshot bool
+}
+
+// Feed calls fn with what changes in a catalog, commit by commit and in order,
+// until ctx ends, fn fails, or a higher generation than cfg's is seen; it
+// returns the reason. A commit without changes is no event.
+//
+// Where after is zero, the first event is a snapshot. Otherwise the feed goes on
+// behind the revision after, which a reader keeps from the last event that it
+// has dealt with: an event may so come twice, after a crash of the reader, and
+// none is left out. Where the store has none of that history any more, a
+// snapshot comes first again.
+//
+// A feed reads only as fast as fn returns, and keeps no more than a few MiB of
+// commits in memory, besides the entries while it makes a snapshot. It writes
+// nothing.
+func Feed(ctx context.Context, store driver.Store, cfg Config, after uint64, fn func(Event) error) error {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	f := &feed{replica: newReplica(store, cfg), fn: fn}
+	if err := f.begin(ctx, after); err != nil {
+		return err
+	}
+	moved := make(chan struct{}, 1)
+	watching, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		watch(watching, store, cfg, func(context.Context) error {
+			select {
+			case moved <- struct{}{}:
+			default: // one is waiting already
+			}
+			return nil
+		})
+	}()
+	defer func() { stop(); <-done }()
+	for {
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := f.forward(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// feed is one reader. Its replica holds no entries once the snapshot is made:
+// only how far it has come.
+type feed struct {
+	*replica
+	fn func(Event) error
+}
+
+// errBehind means that a reader asks for what was never written.
+var errBehind = errors.New("catalog: the feed's revision is above the newest one")
+
+// begin makes the snapshot, or finds the place where the reader was.
+func (f *feed) begin(ctx context.Context, after uint64) error {
+	return f.retry(ctx, func(ctx context.Context) error {
+		head, err := f.admitted(ctx)
+		if err != nil || head.IsZero() {
+			return err
+		}
+		if after > head.Revision {
+			return fmt.Errorf("%w: %d, and that is %d: it was read from another catalog, or the store has lost commits", errBehind, after, head.Revision)
+		}
+		if after > 0 {
+			return f.resume(ctx, after)
+		}
+		if err := f.advance(ctx, f.store, head); err != nil {
+			return err
+		}
+		return f.snapshot()
+	})
+}
+
+// resume takes the place behind the record at a revision.
+func (f *feed) resume(ctx context.Context, after uint64) error {
+	reading, alive, stop := whileItMoves(ctx, f.cfg.StoreTimeout)
+	defer stop()
+	err := f.store.Log(reading, after-1, func(rec driver.Record) error {
+		alive()
+		f.head = driver.Head{Revision: rec.Revision, Commit: rec.ID}
+		return errEnough
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return f.classify(err)
+}
+
+// snapshot hands out every entry, and forgets them.
+func (f *feed) snapshot() error {
+	e := Event{Revision: f.head.Revision, Token: f.head.Claim.Token, Snapshot: true}
+	f.state.collections.Scan(func(name string, c *collection) bool {
+		c.Scan(func(key string, value []byte) bool {
+			e.Changes = append(e.Changes, Change{Collection: name, Key: key, Value: value})
+			return true
+		})
+		return true
+	})
+	f.state = newState()
+	return f.hand(e)
+}
+
+// A page bounds what is read ahead of the reader. The store is not kept waiting
+// for it: an open read holds up compaction and checkpoints.
+const (
+	pageRecords = 256
+	pageBytes   = 4 << 20
+)
+
+// forward hands out the commits since the last look.
+func (f *feed) forward(ctx context.Context) error {
+	for {
+		var page []driver.Record
+		err := f.retry(ctx, func(ctx context.Context) (err error) {
+			page, err = f.page(ctx)
+			return err
+		})
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, rec := range page {
+			if err := f.commit(rec); err != nil {
+				return f.reason(err)
+			}
+		}
+	}
+}
+
+// page reads the next records, none where there are none.
+func (f *feed) page(ctx context.Context) (page []driver.Record, err error) {
+	head, err := f.admitted(ctx)
+	if err != nil || head.Commit == f.head.Commit {
+		return nil, err
+	}
+	reading, alive, stop := whileItMoves(ctx, f.cfg.StoreTimeout)
+	defer stop()
+	size := 0
+	err = f.store.Log(reading, max(f.head.Revision, 1)-1, func(rec driver.Record) error {
+		alive()
+		if rec.Revision == f.head.Revision {
+			return sameRecord(rec, f.head)
+		}
+		page, size = append(page, rec), size+len(rec.Payload)
+		if rec.Revision >= head.Revision || len(page) >= pageRecords || size >= pageBytes {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, f.classify(err)
+	}
+	return page, nil
+}
+
+// commit hands out one commit.
+func (f *feed) commit(rec driver.Record) error {
+	e := Event{Revision: rec.Revision, Token: rec.Token}
+	if err := decodePayload(rec.Payload, func(c Change) { e.Changes = append(e.Changes, c) }); err != nil {
+		return err
+	}
+	if len(e.Changes) > 0 {
+		if err := f.hand(e); err != nil {
+			return err
+		}
+	}
+	f.head = f.head.After(rec)
+	return nil
+}
+
+// readersError is an error of the reader's function, which no further try
+// mends.
+type readersError struct{ err error }
+
+func (e *readersError) Error() string { return e.err.Error() }
+
+func (f *feed) hand(e Event) error {
+	if err := f.fn(e); err != nil {
+		return &readersError{err}
+	}
+	return nil
+}
+
+// admitted reads the newest head, unless a higher generation leads.
+func (f *feed) admitted(ctx context.Context) (driver.Head, error) {
+	head, err := f.readHead(ctx)
+	if err != nil {
+		return head, err
+	}
+	if mine := f.cfg.Generation; mine != generation.None && head.Claim.Token.Generation > mine {
+		return head, fence.Check(fence.Token{Generation: mine}, head.Claim.Token, head.Claim.Holder)
+	}
+	return head, nil
+}
+
+// retry calls fn while the store fails in passing, within RetryBudget.
+func (f *feed) retry(ctx context.Context, fn func(context.Context) error) error {
+	pace := newPace(f.cfg.RetryBudget)
+	for {
+		err := fn(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !transient(err) || !pace.wait(ctx):
+			return f.reason(err)
+		}
+	}
+}
+
+// reason gives a reader its own error back as it is.
+func (f *feed) reason(err error) error {
+	var readers *readersError
+	if errors.As(err, &readers) {
+		return readers.err
+	}
+	return err
+}
