@@ -60,22 +60,19 @@ func classify(err error, p phase) (driver.Class, error) {
 	return class, err
 }
 
-// typed returns err with a gRPC status in it turned into etcd's own error, or
-// into the context's, both of which the client does for some calls only.
+// typed returns err with a gRPC status in it turned into etcd's own error, and
+// one about the deadline into the context's, which the client does for some
+// calls only.
 func typed(err error) error {
 	s, ok := err.(interface{ GRPCStatus() *status.Status })
 	if !ok {
 		return err
 	}
 	if own := rpctypes.Error(s.GRPCStatus().Err()); errors.As(own, new(rpctypes.EtcdError)) {
-		return own
+		err = own
 	}
-	for code, of := range map[codes.Code]error{
-		codes.DeadlineExceeded: context.DeadlineExceeded, codes.Canceled: context.Canceled,
-	} {
-		if s.GRPCStatus().Code() == code && !errors.Is(err, of) {
-			return fmt.Errorf("%w: %w", of, err)
-		}
+	if s.GRPCStatus().Code() == codes.DeadlineExceeded && !errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	}
 	return err
 }

@@ -103,3 +103,18 @@ func TestTheFormOfARecordIsFrozen(t *testing.T) {
 		require.ErrorIs(t, err, errRecord)
 	}
 }
+
+func TestADeadlineIsTheContextsWhoeverNoticedIt(t *testing.T) {
+	for _, err := range []error{
+		status.Error(codes.DeadlineExceeded, "context deadline exceeded"),
+		rpctypes.ErrGRPCDeadlineExceeded,
+		context.DeadlineExceeded,
+	} {
+		class, shown := classify(err, sent)
+		require.ErrorIs(t, shown, context.DeadlineExceeded)
+		require.Equal(t, exitcodes.Retry, class.Disposition)
+		require.Equal(t, driver.Unknown, class.Outcome)
+	}
+	_, shown := classify(status.Error(codes.Unavailable, "x"), sent)
+	require.NotErrorIs(t, shown, context.DeadlineExceeded)
+}

@@ -15,3 +15,10 @@ func TestStoreKeepsTheContract(t *testing.T) {
 		return func(t *testing.T) driver.Store { return open(t, url, etcd.Config{}) }
 	})
 }
+
+func TestTheProtocolHolds(t *testing.T) {
+	drivertest.RunProtocol(t, func(t *testing.T) func(*testing.T) driver.Store {
+		url := testetcd.URL(t)
+		return func(t *testing.T) driver.Store { return open(t, url, etcd.Config{}) }
+	})
+}

@@ -250,6 +250,8 @@ type proxy struct {
 	mu    sync.Mutex
 	loses losses
 	conns []net.Conn
+
+	answered atomic.Int64 // bytes that went back to the store
 }
 
 // startProxy starts a proxy before the server of url and returns the URL of
@@ -318,6 +320,9 @@ func (p *proxy) pass(to io.WriteCloser, from io.ReadCloser, direction losses) {
 		n, err := from.Read(b)
 		if err != nil {
 			return
+		}
+		if direction == answers {
+			p.answered.Add(int64(n))
 		}
 		if p.losing(direction) {
 			continue

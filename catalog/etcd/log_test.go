@@ -138,3 +138,24 @@ func TestACommitOnAForeignHeadOrBeforeAStrayRecordIsCorruption(t *testing.T) {
 	require.ErrorIs(t, err, driver.ErrCorrupt)
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
 }
+
+// Whoever follows a log over a slow link must get one record after the other:
+// a call that brings nothing for long is given up.
+func TestTheFirstOfManyLargeRecordsComesBeforeTheOthersAreSent(t *testing.T) {
+	const count, size = 48, 1 << 20
+	url := testetcd.URL(t)
+	direct := open(t, url, etcd.Config{})
+	commit(t, direct, claim(t, direct), count, strings.Repeat("l", size))
+	p, through := startProxy(t, url)
+	s := open(t, through, etcd.Config{})
+	var before int64 // bytes that came before the first record
+	got := 0
+	require.NoError(t, s.Log(within(t, time.Minute), 1, func(driver.Record) error {
+		if got++; got == 1 {
+			before = p.answered.Load()
+		}
+		return nil
+	}))
+	require.Equal(t, count, got)
+	require.Less(t, before, int64(count*size/2))
+}

@@ -14,3 +14,10 @@ func TestStoreKeepsTheContract(t *testing.T) {
 		return func(*testing.T) driver.Store { return catalog.Open() }
 	})
 }
+
+func TestTheProtocolHolds(t *testing.T) {
+	drivertest.RunProtocol(t, func(*testing.T) func(*testing.T) driver.Store {
+		catalog := memory.New()
+		return func(*testing.T) driver.Store { return catalog.Open() }
+	})
+}

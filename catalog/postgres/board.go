@@ -112,7 +112,7 @@ func (s *Store) write(ctx context.Context, conn *pgxpool.Conn, sql string, args 
 	if err == nil {
 		err = checkCommit(conn.Conn().PgConn())
 	}
-	return statementSent, err
+	return statementSent, overtaken(err)
 }
 
 // postFirst creates the schema and writes the note, in one transaction.

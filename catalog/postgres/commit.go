@@ -47,7 +47,7 @@ func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record
 	case undefined(err):
 		return s.fail("append", fmt.Errorf("%w: there is no catalog: %w", driver.ErrConflict, err), notSent)
 	case err != nil:
-		return s.fail("append", err, statementSent)
+		return s.fail("append", overtaken(err), statementSent)
 	case tag.RowsAffected() == 0:
 		return s.fail("append", fmt.Errorf("%w: the head is not at revision %d, commit %v", driver.ErrConflict, prior.Revision, prior.Commit), notSent)
 	}
@@ -56,6 +56,16 @@ func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record
 	}
 	step.Reach(ctx, step.CommitLanded)
 	return nil
+}
+
+// overtaken returns err as a conflict where the server rolled a write back since
+// another transaction was faster: a database may be set to an isolation that
+// answers so instead of looking again.
+func overtaken(err error) error {
+	if sqlState(err) == "40001" {
+		return fmt.Errorf("%w: %w", driver.ErrConflict, err)
+	}
+	return err
 }
 
 // recordArgs returns the columns of a record, from revision to payload.

@@ -82,7 +82,7 @@ func parseDSN(dsn string) (catalog string, pool *pgxpool.Config, err error) {
 		return "", nil, errors.New("the DSN is no URL: " + dsnForm)
 	}
 	catalog, rest, catalogErr := cutCatalog(dsn)
-	if u, err := url.Parse(rest); err == nil && (u.Fragment != "" || strings.Contains(u.EscapedPath(), "@")) {
+	if hidesPassword(rest) {
 		return "", nil, errors.New("the DSN has # or an @ behind its host: write /, # and ? in a password as %2F, %23 and %3F")
 	}
 	pool, parseErr := pgxpool.ParseConfig(rest)
@@ -90,6 +90,16 @@ func parseDSN(dsn string) (catalog string, pool *pgxpool.Config, err error) {
 		parseErr = redacted(parseErr, rest)
 	}
 	return catalog, pool, errors.Join(catalogErr, parseErr)
+}
+
+// hidesPassword reports whether a password may stand where none is looked for,
+// since a character in it ends the host early.
+func hidesPassword(dsn string) bool {
+	u, err := url.Parse(dsn)
+	if err != nil {
+		return false // pgx refuses it too, and its text is redacted
+	}
+	return u.Fragment != "" || strings.Contains(u.EscapedPath(), "@") || u.User == nil && strings.Contains(u.RawQuery, "@")
 }
 
 // cutCatalog takes the parameter catalog out of a DSN.

@@ -64,6 +64,10 @@ func TestNoErrorOfOpenHoldsAnyPartOfThePassword(t *testing.T) {
 		"postgres://u:" + secret + "@h/db?pool_max_conns=none",
 		"postgres://u:" + url.QueryEscape(secret+" &?/") + "@h/db?sslmode=nonsense",
 		"postgres://u:" + secret + "@h:1,:x:2/db?sslmode=a",
+		"postgres://u:2024/" + secret + "@h:5432/db",
+		"postgres://u:2024#" + secret + "@h:5432/db",
+		"postgres://u:2024/x?" + secret + "@h:5432/db",
+		"postgres://u:2024/x#" + secret + "@h:5432/db?catalog=jobs",
 	} {
 		t.Run(dsn, func(t *testing.T) {
 			_, err := postgres.Open(t.Context(), dsn, postgres.Config{})

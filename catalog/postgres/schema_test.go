@@ -183,3 +183,21 @@ func TestACommitIsDurableWhereTheDatabaseSaysOtherwise(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"on", "on", "on", "on"}, seen)
 }
+
+func TestAHeadThatIsNotItsClaimsOwnAtTheClaimsRevisionIsCorrupt(t *testing.T) {
+	for name, damage := range map[string]string{
+		"another commit at its revision":    `update fencepost.head set commit_id = gen_random_uuid()`,
+		"the claim's own commit beyond it":  `update fencepost.head set revision = revision + 1`,
+		"a revision before that of a claim": `alter table fencepost.head drop constraint head_revision_check; update fencepost.head set revision = -1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := testpg.URL(t)
+			s := open(t, dsn)
+			claim(t, s)
+			testpg.Exec(t, dsn, damage)
+			_, err := s.Head(within(t, soon))
+			fails(t, err, exitcodes.Panic, driver.NotApplied)
+			require.ErrorIs(t, err, driver.ErrCorrupt)
+		})
+	}
+}

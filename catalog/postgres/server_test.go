@@ -200,3 +200,38 @@ func TestAPreparedStatementThatMeetsAPoolerIsTheLastOne(t *testing.T) {
 	forget()
 	require.NoError(t, s.Append(within(t, soon), head, next(head)))
 }
+
+func TestCloseEndsAWatcherAndWaitsForIt(t *testing.T) {
+	dsn := withParam(t, testpg.URL(t), "application_name", "watched")
+	s, err := postgres.Open(t.Context(), dsn, postgres.Config{})
+	require.NoError(t, err)
+	begun := make(chan struct{}, 1)
+	done := make(chan error, 1)
+	go func() { done <- s.Watch(t.Context(), func() { begun <- struct{}{} }) }()
+	<-begun
+	require.Len(t, testpg.Backends(t, dsn, "watched"), 1)
+	require.NoError(t, s.Close())
+	err = <-done
+	fails(t, err, exitcodes.None, driver.NotApplied)
+	require.ErrorContains(t, err, "the store is closed")
+	require.Eventually(t, func() bool { return len(testpg.Backends(t, dsn, "watched")) == 0 }, soon, often)
+	fails(t, s.Watch(t.Context(), func() {}), exitcodes.None, driver.NotApplied)
+}
+
+func TestAPlanThatAnAlteredTableMadeUselessIsTriedAgain(t *testing.T) {
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	version, err := s.Post(within(t, soon), driver.Note{Key: "k", Value: []byte("v")})
+	require.NoError(t, err)
+	want := []driver.Note{{Key: "k", Value: []byte("v"), Version: version}}
+	notes, err := s.Notes(within(t, soon), "")
+	require.NoError(t, err)
+	require.Equal(t, want, notes)
+	testpg.Exec(t, dsn, `alter table fencepost.board alter column key type varchar(100) collate "C"`)
+	_, err = s.Notes(within(t, soon), "")
+	fails(t, err, exitcodes.Retry, driver.NotApplied)
+	require.ErrorContains(t, err, "cached plan")
+	notes, err = s.Notes(within(t, soon), "")
+	require.NoError(t, err)
+	require.Equal(t, want, notes)
+}

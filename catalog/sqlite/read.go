@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"strings"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 )
@@ -35,28 +34,4 @@ func (s *Store) Claims(ctx context.Context, after uint64, fn func(driver.Claim) 
 			return fn(c)
 		})
 	})
-}
-
-// Notes implements [driver.Store].
-func (s *Store) Notes(ctx context.Context, prefix string) (notes []driver.Note, err error) {
-	err = s.query(ctx, "notes", func(db *sql.DB) error {
-		notes = nil
-		rows, err := db.QueryContext(ctx, `SELECT key, value, version FROM board WHERE key >= ? ORDER BY key`, prefix)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = rows.Close() }() // reading: its error came before
-		for rows.Next() {
-			var n driver.Note
-			if err := rows.Scan(&n.Key, &n.Value, &n.Version); err != nil {
-				return err
-			}
-			if !strings.HasPrefix(n.Key, prefix) {
-				break
-			}
-			notes = append(notes, n)
-		}
-		return rows.Err()
-	})
-	return notes, err
 }

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
-	"github.com/fencepost/fencepost/internal/step"
 )
 
 // writer is the one writing connection of a Store, and its file for the lock
@@ -228,118 +226,6 @@ func (s *Store) commit(w *writer, op string) (broken bool, err error) {
 	}
 	err = s.wrap(op, err, true)
 	return !w.rollback() || driver.OutcomeOf(err) == driver.Unknown, err
-}
-
-// Append implements [driver.Store].
-func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
-	if err := s.checkSize("append", len(rec.Payload), MaxPayload); err != nil {
-		return err
-	}
-	err := s.transact(ctx, "append", func(w *writer) error {
-		step.Reach(ctx, step.CommitBegun)
-		if prior.IsZero() {
-			return driver.ErrConflict
-		}
-		return w.append(ctx, prior, rec)
-	})
-	if err == nil {
-		step.Reach(ctx, step.CommitLanded)
-	}
-	return err
-}
-
-// append moves the head and adds the record.
-func (w *writer) append(ctx context.Context, prior driver.Head, rec driver.Record) (err error) {
-	if w.moveHead == nil {
-		if exists, err := checkSchema(unbounded, w.conn); err != nil || !exists {
-			return cmpErr(err, driver.ErrConflict)
-		}
-		if w.moveHead, err = w.conn.PrepareContext(unbounded, `UPDATE head SET revision = ?, commit_id = ? WHERE commit_id = ? AND revision = ?`); err != nil {
-			return err
-		}
-	}
-	if w.addLog == nil {
-		if w.addLog, err = w.conn.PrepareContext(unbounded, insertLog); err != nil {
-			return err
-		}
-	}
-	res, err := w.moveHead.ExecContext(unbounded, int64(rec.Revision), rec.ID[:], prior.Commit[:], int64(prior.Revision))
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return cmpErr(err, driver.ErrConflict)
-	}
-	step.Reach(ctx, step.CommitHeadWritten)
-	if _, err = w.addLog.ExecContext(unbounded, logValues(rec)...); err != nil {
-		return err
-	}
-	step.Reach(ctx, step.CommitLogWritten)
-	return nil
-}
-
-const insertLog = `INSERT INTO log (revision, commit_id, generation, epoch, payload) VALUES (?, ?, ?, ?, ?)`
-
-func logValues(rec driver.Record) []any {
-	payload := rec.Payload
-	if payload == nil {
-		payload = []byte{}
-	}
-	return []any{int64(rec.Revision), rec.ID[:], int64(rec.Token.Generation), int64(rec.Token.Epoch), payload}
-}
-
-func cmpErr(err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	return otherwise
-}
-
-// Post implements [driver.Store].
-func (s *Store) Post(ctx context.Context, n driver.Note) (version int64, err error) {
-	if err := s.checkSize("post", len(n.Value), MaxNote); err != nil {
-		return 0, err
-	}
-	err = s.transact(ctx, "post", func(w *writer) error {
-		if err := w.ensureSchema(); err != nil {
-			return err
-		}
-		if err := w.noteAt(n); err != nil {
-			return err
-		}
-		if n.Value == nil {
-			return w.exec(unbounded, `DELETE FROM board WHERE key = ?`, n.Key)
-		}
-		version = 1 + rand.Int64N(1<<62)
-		return w.exec(unbounded, `INSERT INTO board (key, value, version) VALUES (?, ?, ?)
-			ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version`, n.Key, n.Value, version)
-	})
-	if err != nil {
-		return 0, err
-	}
-	return version, nil
-}
-
-// noteAt returns ErrConflict where a note is not at the version of n.
-func (w *writer) noteAt(n driver.Note) error {
-	var version int64
-	err := w.conn.QueryRowContext(unbounded, `SELECT version FROM board WHERE key = ?`, n.Key).Scan(&version)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	if version != n.Version {
-		return fmt.Errorf("%w: the note %q has changed", driver.ErrConflict, n.Key)
-	}
-	return nil
-}
-
-// ensureSchema creates the catalog where the file is empty.
-func (w *writer) ensureSchema() error {
-	exists, err := checkSchema(unbounded, w.conn)
-	if err != nil || exists {
-		return err
-	}
-	return createSchema(unbounded, w)
 }
 
 func (s *Store) checkSize(op string, size, limit int) error {

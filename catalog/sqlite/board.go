@@ -1,0 +1,83 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// Notes implements [driver.Store].
+func (s *Store) Notes(ctx context.Context, prefix string) (notes []driver.Note, err error) {
+	err = s.query(ctx, "notes", func(db *sql.DB) error {
+		notes = nil
+		rows, err := db.QueryContext(ctx, `SELECT key, value, version FROM board WHERE key >= ? ORDER BY key`, prefix)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }() // reading: its error came before
+		for rows.Next() {
+			var n driver.Note
+			if err := rows.Scan(&n.Key, &n.Value, &n.Version); err != nil {
+				return err
+			}
+			if !strings.HasPrefix(n.Key, prefix) {
+				break
+			}
+			notes = append(notes, n)
+		}
+		return rows.Err()
+	})
+	return notes, err
+}
+
+// Post implements [driver.Store].
+func (s *Store) Post(ctx context.Context, n driver.Note) (version int64, err error) {
+	if err := s.checkSize("post", len(n.Value), MaxNote); err != nil {
+		return 0, err
+	}
+	err = s.transact(ctx, "post", func(w *writer) error {
+		if err := w.ensureSchema(); err != nil {
+			return err
+		}
+		if err := w.noteAt(n); err != nil {
+			return err
+		}
+		if n.Value == nil {
+			return w.exec(unbounded, `DELETE FROM board WHERE key = ?`, n.Key)
+		}
+		version = 1 + rand.Int64N(1<<62)
+		return w.exec(unbounded, `INSERT INTO board (key, value, version) VALUES (?, ?, ?)
+			ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version`, n.Key, n.Value, version)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return version, nil
+}
+
+// noteAt returns ErrConflict where a note is not at the version of n.
+func (w *writer) noteAt(n driver.Note) error {
+	var version int64
+	err := w.conn.QueryRowContext(unbounded, `SELECT version FROM board WHERE key = ?`, n.Key).Scan(&version)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if version != n.Version {
+		return fmt.Errorf("%w: the note %q has changed", driver.ErrConflict, n.Key)
+	}
+	return nil
+}
+
+// ensureSchema creates the catalog where the file is empty.
+func (w *writer) ensureSchema() error {
+	exists, err := checkSchema(unbounded, w.conn)
+	if err != nil || exists {
+		return err
+	}
+	return createSchema(unbounded, w)
+}

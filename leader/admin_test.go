@@ -1,0 +1,108 @@
+package leader_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/leader"
+)
+
+// request asks the admin API of p.
+func request(t *testing.T, p *process, method, path, host, body string) (int, map[string]any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.Status().Admin+path, strings.NewReader(body))
+	require.NoError(t, err)
+	if host != "" {
+		req.Host = host
+	}
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, res.Body.Close()) }()
+	var got map[string]any
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
+		require.NoError(t, json.NewDecoder(res.Body).Decode(&got))
+	}
+	return res.StatusCode, got
+}
+
+func TestTheAdminAPIShowsHealthApartAndPromotes(t *testing.T) {
+	store := memory.New()
+	admin := func(g generation.Generation) leader.Config {
+		cfg := config(g)
+		cfg.Admin = "127.0.0.1:0"
+		return cfg
+	}
+	reach := func(p *process, phase leader.Phase) {
+		require.Eventually(t, func() bool { return p.Status().Phase == phase }, 10*time.Second, time.Millisecond)
+	}
+	health := func(p *process) (codes [3]int) {
+		for i, path := range []string{"/livez", "/readyz/standby", "/readyz/leader"} {
+			codes[i], _ = request(t, p, http.MethodGet, path, "", "")
+		}
+		return codes
+	}
+	blue := start(t, store, admin(1))
+	reach(blue, leader.Leading)
+	require.Equal(t, [3]int{200, 200, 200}, health(blue))
+	green := start(t, store, admin(2))
+	reach(green, leader.ReadyToPromote)
+	require.Equal(t, [3]int{200, 200, 503}, health(green))
+
+	_, s := request(t, green, http.MethodGet, "/api/leader/status", "", "")
+	require.Equal(t, "ReadyToPromote", s["phase"])
+	require.Nil(t, s["token"])
+	require.Equal(t, "g1.e1", s["leader"].(map[string]any)["token"])
+
+	code, e := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":3}`)
+	require.Equal(t, http.StatusConflict, code)
+	require.Contains(t, e["error"], "this process is of generation 2, and generation 3 is to be promoted")
+	for _, body := range []string{"", "{}", `{"generation":0}`, `{"generation":-1}`, strings.Repeat("x", 5000)} {
+		code, _ = request(t, green, http.MethodPost, "/api/leader/promote", "", body)
+		require.Equal(t, http.StatusBadRequest, code, "body %.20q", body)
+	}
+	code, _ = request(t, green, http.MethodGet, "/api/leader/promote", "", "")
+	require.Equal(t, http.StatusMethodNotAllowed, code)
+	code, _ = request(t, green, http.MethodPost, "/api/leader/promote", "attacker.example", `{"generation":2}`)
+	require.Equal(t, http.StatusForbidden, code)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+green.Status().Admin+"/api/leader/promote?generation=2", nil)
+	require.NoError(t, err)
+	req.Header.Set("Origin", "https://attacker.example") // as a page in this host's browser would
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, http.StatusForbidden, res.StatusCode)
+	require.Equal(t, leader.ReadyToPromote, green.Status().Phase)
+
+	code, _ = request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
+	require.Equal(t, http.StatusAccepted, code)
+	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+	reach(green, leader.Leading)
+	code, _ = request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
+	require.Equal(t, http.StatusAccepted, code, "promoting who leads")
+	require.Equal(t, [3]int{200, 200, 200}, health(green))
+	require.NoError(t, green.end(t))
+}
+
+func TestAnAdminAddressInUseIsAConfigurationError(t *testing.T) {
+	cfg := config(1)
+	cfg.Admin = "127.0.0.1:0"
+	first := start(t, memory.New(), cfg)
+	require.Eventually(t, func() bool { return first.Status().Admin != "" }, 10*time.Second, time.Millisecond)
+	cfg.Admin = first.Status().Admin
+	l, err := leader.New(memory.New(), cfg)
+	require.NoError(t, err)
+	err = l.Run(t.Context(), func(context.Context, *catalog.Catalog) error { return nil })
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	require.NoError(t, first.end(t))
+}
