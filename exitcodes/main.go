@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -47,21 +48,49 @@ func (o Options) withDefaults() Options {
 // started can't be caught; the Go runtime ends the process, also with 2.
 //
 // One line on standard error says why the process ends and with which code,
-// and the ending record says the same to programs: see [Record].
+// and the ending record says the same to programs: see [Record]. Main takes
+// FENCEPOST_TERMINATION_LOG out of the environment first: the record is this
+// process's, and none of the processes that it starts may write it.
 func Main(run func(ctx context.Context) error, opts Options) {
 	opts = opts.withDefaults()
+	keepRecordPath()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	p := newProgram(opts)
-	os.Exit(int(p.await(run, signals).conclude(opts.Name, os.Stderr, RecordPath(os.Getenv))))
+	os.Exit(int(p.await(run, signals).conclude(opts.Name, os.Stderr, ownRecordPath())))
 }
 
 // Exit ends the process at once because of err, as the end of [Main] does: an
 // ending record, a line on standard error, the stacks for a panic, and the
-// code. Nothing is cleaned up; [End] gives the work its grace.
+// code. Nothing is cleaned up; [End] gives the work its grace. Within the work
+// of Main the record goes where Main's would.
 func Exit(err error) {
 	e := endingOf(err, decide(voices(err)))
-	os.Exit(int(e.conclude(Options{}.withDefaults().Name, os.Stderr, RecordPath(os.Getenv))))
+	os.Exit(int(e.conclude(Options{}.withDefaults().Name, os.Stderr, ownRecordPath())))
+}
+
+// keptEnv names the environment variable with the number of a process in which
+// Main runs, and the place of its ending record: Exit, which is given nothing of
+// Main's, must find it. Whoever inherits the variable has another number.
+const keptEnv = "FENCEPOST_TERMINATION_LOG_OF"
+
+// keepRecordPath takes the place of the ending record out of the environment,
+// so that what a process that this one starts says of itself is not taken for
+// this one's word.
+func keepRecordPath() {
+	// Neither can fail for names and values like these.
+	_ = os.Setenv(keptEnv, strconv.Itoa(os.Getpid())+":"+ownRecordPath())
+	_ = os.Unsetenv(TerminationLogEnv)
+}
+
+// ownRecordPath returns where this process leaves its ending record: where
+// whoever started it says, or else where Main has kept it.
+func ownRecordPath() string {
+	pid, path, _ := strings.Cut(os.Getenv(keptEnv), ":")
+	if os.Getenv(TerminationLogEnv) == "" && pid == strconv.Itoa(os.Getpid()) {
+		return path
+	}
+	return RecordPath(os.Getenv)
 }
 
 // An ending is all that is left to say of a process.

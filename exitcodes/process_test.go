@@ -57,6 +57,15 @@ func work(ctx context.Context, role string) error {
 	case "hang":
 		fmt.Println("ready")
 		select {}
+	case "helped": // a process that it starts shares nothing of its ending
+		helper := exec.Command(os.Args[0])
+		helper.Env = append(os.Environ(), roleEnv+"=superseded")
+		if err := helper.Run(); err != nil {
+			return err
+		}
+		os.Exit(0)
+	case "exit":
+		exitcodes.Exit(endings()["fenced"])
 	case "end":
 		exitcodes.End(ctx, endings()["fenced"])
 		select {}
@@ -104,7 +113,9 @@ func playing(t *testing.T, role string) (*exec.Cmd, func() played) {
 			require.ErrorAs(t, err, &exit)
 		}
 		record, err := exitcodes.ReadRecord(path)
-		require.NoError(t, err, stderr.String())
+		if role != "helped" {
+			require.NoError(t, err, stderr.String())
+		}
 		return played{cmd.ProcessState.ExitCode(), stderr.String(), record}
 	}
 }
@@ -113,11 +124,11 @@ func TestAProcessEndsWithTheStatusOfItsError(t *testing.T) {
 	want := map[string]int{
 		"nothing": 0, "superseded": 0, "explained": 0, "fenced": 166, "retry spent": 75,
 		"config": 78, "usage": 64, "broken": 2, "plain": 1, "not stopping": 1,
-		"go panic": 2, "end": 166,
+		"go panic": 2, "end": 166, "exit": 166,
 	}
 	for name, code := range want {
 		for _, prefix := range []string{"", "exit "} {
-			if prefix != "" && (name == "go panic" || name == "end") {
+			if prefix != "" && (name == "go panic" || name == "end" || name == "exit") {
 				continue // they are the work's own
 			}
 			t.Run(prefix+name, func(t *testing.T) {
@@ -129,7 +140,7 @@ func TestAProcessEndsWithTheStatusOfItsError(t *testing.T) {
 				require.Equal(t, code == 0 && name != "nothing", p.record.Superseded)
 				require.Contains(t, p.stderr, fmt.Sprintf("exit %d)\n", code))
 				require.Equal(t, code == 2, strings.Contains(p.stderr, "goroutine "), "stacks for a panic, and for nothing else")
-				require.Equal(t, prefix == "", p.record.Fields[exitcodes.AdminField] == "127.0.0.1:6878")
+				require.Equal(t, prefix == "" && name != "exit", p.record.Fields[exitcodes.AdminField] == "127.0.0.1:6878")
 			})
 		}
 	}
@@ -180,4 +191,12 @@ func TestAClosedStandardErrorDoesNotTurnAnEndingIntoADeath(t *testing.T) {
 	p := wait()
 	require.Equal(t, 0, p.code, "a process killed by SIGPIPE has -1")
 	require.True(t, p.record.Superseded)
+}
+
+func TestAProcessThatTheWorkStartsLeavesNoRecordInItsPlace(t *testing.T) {
+	cmd, wait := playing(t, "helped")
+	require.NoError(t, cmd.Start())
+	p := wait()
+	require.Equal(t, 0, p.code, p.stderr)
+	require.Zero(t, p.record)
 }

@@ -53,7 +53,7 @@ func (p *promoting) await(ctx context.Context, store driver.Store) (driver.Claim
 func (p *promoting) judge(c driver.Claim) (leads bool, err error) {
 	if c.Token.Generation > p.generation {
 		return false, fmt.Errorf("generation %v will not lead: %w", p.generation,
-			fence.Check(fence.Token{Generation: p.generation}, c.Token, c.Holder))
+			advised(fence.Check(fence.Token{Generation: p.generation}, c.Token, c.Holder)))
 	}
 	return c.Token.Generation == p.generation, nil
 }

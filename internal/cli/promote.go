@@ -84,7 +84,7 @@ func (p *promoting) run(ctx context.Context, store driver.Store) error {
 	began := time.Now()
 	intent, err := p.promote(ctx, store)
 	if err != nil {
-		return fmt.Errorf("generation %v is not promoted: %w", p.generation, err)
+		return fmt.Errorf("generation %v is not promoted: %w", p.generation, advised(err))
 	}
 	answer := promoted{Store: store.String(), Promotion: promotionOf(intent)}
 	if intent.Generation == p.generation {
@@ -116,6 +116,23 @@ func (p *promoting) promote(ctx context.Context, store driver.Store) (intent lea
 	}
 	return intent, err
 }
+
+// advised returns err with what a person can do where the generation is too
+// low. What a fence itself advises is for servers.
+func advised(err error) error {
+	var fenced *fence.Error
+	var overtaken *leader.OvertakenError
+	switch {
+	case errors.As(err, &fenced) && fenced.Superseded():
+		return fmt.Errorf("superseded: token %v leads, of %s: %s", fenced.Current, holder(fenced.By), goHigher)
+	case errors.As(err, &overtaken):
+		return fmt.Errorf("%w: %s", err, goHigher)
+	default:
+		return err
+	}
+}
+
+const goHigher = "promote a higher generation; `fencepost generation next` hands one out"
 
 // say tells people how far it is. When that fails, the promotion still goes on.
 func (p *promoting) say(format string, args ...any) {

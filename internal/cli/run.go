@@ -23,7 +23,10 @@ func (a *app) runCommand() *cobra.Command {
 CMD ends with 0 and says in its ending record that a newer generation leads, run
 parks until it is told to stop, and answers /livez with 200 and /readyz/* with
 503 at the server's admin address. Any other 0 ends run with 0. Signals are
-forwarded and orphans reaped. One line says why for each decision.`,
+forwarded and orphans reaped. One line says why for each decision.
+
+CMD gets a process group of its own, which is not the terminal's: a CMD that
+reads the terminal is stopped by it. Give it another input, such as </dev/null.`,
 		Example: `  fencepost run -- ./server -generation 7
   fencepost run --on-superseded exit --stop-grace 10s -- ./server -listen :6379`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -38,6 +41,9 @@ forwarded and orphans reaped. One line says why for each decision.`,
 	flags.StringVar(&superseded, "on-superseded", string(entrypoint.Park), "park, or `exit` with 0, once a newer generation leads")
 	flags.DurationVar(&grace, "stop-grace", 30*time.Second, "how long the server may take to stop")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if grace <= 0 {
+			return fmt.Errorf("--stop-grace is %v, want more than 0, such as 1ms for at once", grace)
+		}
 		return a.action(func(context.Context) error {
 			return a.run(entrypoint.Config{
 				Command: args, Admin: admin, OnSuperseded: entrypoint.OnSuperseded(superseded), StopGrace: grace,

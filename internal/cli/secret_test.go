@@ -102,3 +102,29 @@ func TestTheURLCanComeFromAFile(t *testing.T) {
 	require.Equal(t, exitcodes.Config, got.code)
 	require.Contains(t, got.stderr, path)
 }
+
+func TestAPasswordWithARawSlashOrHashIsNeverShown(t *testing.T) {
+	for url, parts := range map[string][]string{
+		"etcd://app:pa/" + secret + "@h:2379/app":             {secret, "pa/", ":pa"},
+		"etcd://app:2379/" + secret + "@127.0.0.1:2379/app":   {secret, "2379/"},
+		"postgres://app:2024/" + secret + "@db:5432/app":      {secret, "2024"},
+		"postgres://app:2024#" + secret + "@db:5432/app":      {secret, "2024"},
+		"postgres://app:2024/x?" + secret + "@127.0.0.1:1/db": {secret, "2024"},
+	} {
+		for _, command := range []string{"status", "history", "generation next", "promote --generation 2"} {
+			for _, more := range []string{"", " --json"} {
+				args := strings.Fields(command + " --timeout 100ms" + more)
+				got := run(t, map[string]string{storeurl.EnvVar: url}, args...)
+				require.Equal(t, exitcodes.Config, got.code, "%s: %s", url, got.stderr)
+				for _, part := range parts {
+					require.NotContains(t, got.stdout+got.stderr, part, url)
+				}
+				got = run(t, nil, append(args, "--store", url)...)
+				require.Equal(t, exitcodes.Usage, got.code, "%s: %s", url, got.stderr)
+				for _, part := range parts {
+					require.NotContains(t, got.stdout+got.stderr, part, url)
+				}
+			}
+		}
+	}
+}

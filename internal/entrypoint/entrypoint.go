@@ -21,7 +21,14 @@
 // SIGTERM and SIGINT request a stop. They, and SIGHUP, SIGQUIT, SIGUSR1 and
 // SIGUSR2, go to the whole process group of the child. What is still there of
 // the group once the child has ended gets SIGTERM, and SIGKILL after the stop
-// grace; only then is anything started again. Orphans are reaped.
+// grace; only then is anything started again. What even SIGKILL does not end,
+// such as a process that waits for a dead disk, is left behind after a while,
+// and said. Orphans are reaped.
+//
+// The child's process group is never the foreground one of a terminal: a child
+// that reads the terminal is stopped by it (SIGTTIN) until it is killed. It
+// needs another standard input. To hand the terminal over would take Ctrl-C
+// away from run, which would then answer it with a restart.
 //
 // The package does not decide who is superseded or fenced: the child's codes
 // and record say so, in the words of package exitcodes.
@@ -59,6 +66,7 @@ type Config struct {
 	OnSuperseded OnSuperseded // the default is Park
 
 	StopGrace    time.Duration // from the stop to SIGKILL for the group; default 30 s
+	KillGrace    time.Duration // from SIGKILL until what is still there is left behind; default 5 s
 	HealthyAfter time.Duration // up for that long, a child's earlier endings are forgotten; default 60 s
 	FirstDelay   time.Duration // of the back-off; default 1 s
 	MaxDelay     time.Duration // of the back-off; default 30 s
@@ -76,6 +84,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.OnSuperseded = cmp.Or(c.OnSuperseded, Park)
 	c.StopGrace = cmp.Or(c.StopGrace, 30*time.Second)
+	c.KillGrace = cmp.Or(c.KillGrace, 5*time.Second)
 	c.HealthyAfter = cmp.Or(c.HealthyAfter, time.Minute)
 	c.FirstDelay = cmp.Or(c.FirstDelay, time.Second)
 	c.MaxDelay = cmp.Or(c.MaxDelay, 30*time.Second)
@@ -99,7 +108,7 @@ func (c Config) validate() error {
 		errs = append(errs, fmt.Errorf("on superseded is %q, want %q or %q", c.OnSuperseded, Park, End))
 	}
 	for name, d := range map[string]time.Duration{
-		"stop grace": c.StopGrace, "healthy after": c.HealthyAfter, "first delay": c.FirstDelay,
+		"stop grace": c.StopGrace, "kill grace": c.KillGrace, "healthy after": c.HealthyAfter, "first delay": c.FirstDelay,
 		"longest delay": c.MaxDelay, "bind time-out": c.BindTimeout,
 	} {
 		if d < 0 {

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	case "child":
 		p := player{name: "child", events: os.Args[2]}
 		p.play(p.next(os.Args[3:]))
-	case "member", "middle", "orphan":
+	case "member", "middle", "orphan", "keeper":
 		p := player{name: os.Args[1], events: os.Args[2]}
 		p.play(os.Args[3])
 	default:
@@ -97,6 +97,14 @@ func (p player) play(step string) {
 		p.spawn("member", arg)
 		waitFor(p.events, "member ready")
 		os.Exit(1)
+	case "zombie": // dies with somebody in its group whom nobody reaps
+		p.keep()
+	case "keep":
+		group, err := strconv.Atoi(arg)
+		must(err)
+		must(member(p.events, "exit=0", group).Start()) // and never waits
+		p.report("ready")
+		waitFor(p.events, "test release")
 	case "bury": // has a grandchild that outlives its parent and then ends
 		p.spawn("middle", "")
 		p.listen(0)
@@ -126,6 +134,16 @@ func (p player) end(verb, admin string) {
 			<-ctx.Done()
 			p.report("stopping")
 			forever()
+		case "drain":
+			p.report("ready")
+			<-ctx.Done()
+			p.report("stopping")
+			waitFor(p.events, "test release")
+			p.report("drained")
+			return nil
+		case "helped": // ends without a record, after a helper that was superseded
+			must(member(p.events, "superseded=", 0).Run())
+			os.Exit(0)
 		}
 		panic("no such step: " + verb)
 	}, exitcodes.Options{Name: "db", Grace: time.Minute})
@@ -155,6 +173,24 @@ func (p player) spawn(name, step string) {
 	forget = append(forget, w)
 }
 
+// member is a player that is a child of this process, in the process group of
+// that number, or for 0 in its own.
+func member(events, step string, group int) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], "member", events, step)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: group != 0, Pgid: group}
+	return cmd
+}
+
+// keep starts a process outside of the group that keeps one inside of it from
+// being reaped, and ends.
+func (p player) keep() {
+	cmd := exec.Command(os.Args[0], "keeper", p.events, "keep="+strconv.Itoa(os.Getpid()))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	must(cmd.Start())
+	waitFor(p.events, "keeper ready")
+	os.Exit(1)
+}
+
 // forget keeps pipes from the garbage collector.
 var forget []*os.File
 
@@ -167,6 +203,16 @@ func (p player) orphan() {
 	}
 	_, _ = os.Stdin.Read(make([]byte, 1)) // until the one in the middle is dead
 	p.report("adopted-by-" + strconv.Itoa(os.Getppid()))
+}
+
+// release lets go whoever waits for the test. Its line names no process: clean
+// kills those that are named.
+func (r *running) release() {
+	f, err := os.OpenFile(r.events, os.O_WRONLY|os.O_APPEND, 0)
+	must(err)
+	_, err = fmt.Fprintln(f, "test release")
+	must(err)
+	must(f.Close())
 }
 
 func waitFor(path, event string) {

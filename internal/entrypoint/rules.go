@@ -26,12 +26,23 @@ type ending struct {
 	record *exitcodes.Record // nil where the child left none that fits
 }
 
+// notStarted is the ending of a start for which only resources were missing.
+func notStarted(err error) ending {
+	return ending{code: exitcodes.TempFail, record: &exitcodes.Record{
+		Disposition: exitcodes.Retry.String(), Code: exitcodes.TempFail, Reason: "no child was started: " + err.Error(),
+		Name: "fencepost run", PID: os.Getpid(), At: time.Now().UTC(),
+	}}
+}
+
 func (e ending) superseded() bool {
 	return e.code == exitcodes.Success && e.record != nil && e.record.Superseded
 }
 
 // String says how the child ended, and why.
 func (e ending) String() string {
+	if e.pid == 0 && e.record != nil {
+		return exitcodes.OneLine(e.record.Reason)
+	}
 	how := fmt.Sprintf("exited %d", e.code)
 	if e.signal != 0 {
 		how = fmt.Sprintf("was killed by signal %d (%v)", int(e.signal), e.signal)

@@ -186,3 +186,9 @@ func TestACommandThatIsNotThereEndsWith127AndOneThatCannotRunWith126(t *testing.
 	r := begin(t, Config{Command: []string{}})
 	r.ends(64)
 }
+
+func TestASupersededHelperDoesNotParkTheServerThatStartedIt(t *testing.T) {
+	r := begin(t, Config{}, "helped")
+	r.ends(0)
+	require.Contains(t, r.read(r.stderr), "exited 0: done (exit 0)")
+}

@@ -4,9 +4,15 @@ package entrypoint
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestEverySignalReachesTheWholeGroup(t *testing.T) {
@@ -82,4 +88,30 @@ func TestAStopBetweenTwoStartsEndsWithZero(t *testing.T) {
 	r.signal(syscall.SIGTERM)
 	r.ends(0)
 	r.says("while no child ran: done (exit 0)")
+}
+
+func TestAStopIsNotRepeatedWhereItEndsTheChildBeforeTheRestOfItsGroup(t *testing.T) {
+	events := filepath.Join(t.TempDir(), "events")
+	r := begin(t, Config{StopGrace: time.Minute, Command: []string{
+		"sh", "-c", `echo "shell started $$" >> "$1"
+		trap 'until grep -q stopping "$1"; do :; done; exit 0' TERM; "$0" member "$1" drain & wait`, os.Args[0], events}})
+	r.events = events
+	r.happens("member ready", 1)
+	r.signal(syscall.SIGTERM)
+	r.happens("member stopping", 1)
+	shell, err := strconv.Atoi(strings.Fields(r.read(events))[2])
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return syscall.Kill(shell, 0) == syscall.ESRCH }, 20*time.Second, 5*time.Millisecond)
+	r.release()
+	r.ends(0)
+	require.Equal(t, 1, r.count("member drained"), "a second stop would have cut it short")
+}
+
+func TestWhatSIGKILLDoesNotEndIsLeftBehindAfterAWhile(t *testing.T) {
+	r := begin(t, Config{StopGrace: 50 * time.Millisecond, KillGrace: 50 * time.Millisecond}, "zombie", "exit=0")
+	defer r.release()
+	r.ends(0)
+	require.Equal(t, 2, r.count("child started"))
+	r.says("is still there after 50ms: SIGKILL")
+	r.says("is still there 50ms after SIGKILL: it is left behind\n")
 }

@@ -76,7 +76,7 @@ type supervisor struct {
 
 	child child // the running one, or the last
 	stop  os.Signal
-	kill  <-chan time.Time // fires when the group's grace is over; nil while there is no hurry
+	kill  <-chan time.Time // fires when the group's grace, or that after SIGKILL, is over; nil while there is no hurry
 }
 
 // A child is a process that was started, and its group, which has its id.
@@ -85,7 +85,8 @@ type child struct {
 	started time.Time
 	status  *syscall.WaitStatus // nil while it runs
 	ended   time.Time
-	gone    bool // its whole group has ended
+	killed  bool // its group was sent SIGKILL
+	gone    bool // its whole group has ended, or was left behind
 }
 
 func (s *supervisor) run() (exitcodes.Code, error) {
@@ -124,7 +125,7 @@ func (s *supervisor) attempt() (ending, error) {
 		if !passing(err) {
 			return ending{}, err
 		}
-		return ending{code: exitcodes.TempFail, record: &exitcodes.Record{Reason: err.Error()}}, nil
+		return notStarted(err), nil
 	}
 	for !s.child.gone {
 		select {
@@ -135,14 +136,29 @@ func (s *supervisor) attempt() (ending, error) {
 		case <-s.child.poll():
 			s.look()
 		case <-s.kill:
-			s.kill = nil
-			s.tell("the group of child %d is still there after %v: SIGKILL", s.child.pid, s.cfg.StopGrace)
-			s.signalGroup(syscall.SIGKILL)
+			s.force()
 		}
 	}
 	e := s.child.ending()
 	e.record = s.log.read(e.code)
 	return e, nil
+}
+
+// force ends the group by SIGKILL, and the second time leaves behind what is
+// still there: what waits in the kernel, or was never reaped by its own parent.
+func (s *supervisor) force() {
+	if !s.child.killed {
+		s.tell("the group of child %d is still there after %v: SIGKILL", s.child.pid, s.cfg.StopGrace)
+		s.signalGroup(syscall.SIGKILL)
+		s.child.killed, s.kill = true, time.After(s.cfg.KillGrace)
+		return
+	}
+	s.tell("the group of child %d is still there %v after SIGKILL: it is left behind", s.child.pid, s.cfg.KillGrace)
+	if s.child.status == nil {
+		killed := syscall.WaitStatus(syscall.SIGKILL) // as it will end, if it ever does
+		s.child.status, s.child.ended = &killed, time.Now()
+	}
+	s.child.gone, s.kill = true, nil
 }
 
 // poll fires soon where only the rest of the group is waited for.

@@ -20,7 +20,9 @@ import (
 const longest = 499
 
 // enders are the rooms whose code may end the process or receive its signals.
-func enders() []string { return []string{"exitcodes", "cmd", "examples", "integration", "internal/entrypoint"} }
+func enders() []string {
+	return []string{"exitcodes", "cmd", "examples", "integration", "internal/entrypoint"}
+}
 
 // A source is one Go file.
 type source struct {
