@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test shell lint fmt demo
+.PHONY: help test shell lint fmt demo bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,3 +20,6 @@ fmt: ## format every Go file
 
 demo: ## blue is replaced by green, under load, on SQLite
 	@go run ./examples/bluegreen
+
+bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
+	@./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)
