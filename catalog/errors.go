@@ -31,6 +31,10 @@ var (
 	// whose silence was judged is no longer the newest, or a note has
 	// changed. Nothing was written.
 	ErrRefused = errors.New("catalog: the claim's condition does not hold")
+
+	// ErrNeverClaimed means that there is no token to raise: nobody has ever
+	// claimed the catalog. Nothing was written.
+	ErrNeverClaimed = errors.New("catalog: nobody has ever claimed this catalog")
 )
 
 var errGoexit = errors.New("catalog: a function given to Update, of this caller or of one that shared its commit, called runtime.Goexit (as t.FailNow does): nothing was written")

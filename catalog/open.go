@@ -55,7 +55,7 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions) (*Catalog, error)
 	bounded, cancel := context.WithTimeout(ctx, r.cfg.ClaimTimeout)
 	defer cancel()
 	c := claimer{replica: r, opts: opts, base: r.head.Claim, tried: make(map[driver.ID]attempt)}
-	settled, err := c.run(bounded)
+	settled, err := c.persist(bounded, c.try)
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +87,12 @@ type attempt struct {
 	state *state
 }
 
-// run claims, and reports whether the claim was settled by reading the head
-// rather than by an answer.
-func (c *claimer) run(ctx context.Context) (settled bool, err error) {
+// persist calls try until the claim has landed, and reports whether it was
+// settled by reading the head rather than by an answer.
+func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, error)) (settled bool, err error) {
 	pace := newPace(c.cfg.ClaimTimeout)
 	for {
-		settled, err = c.try(ctx)
+		settled, err = try(ctx)
 		if err == nil {
 			return settled, nil
 		}
@@ -210,17 +210,27 @@ func (c *claimer) install(ctx context.Context, claiming driver.Claiming, head dr
 	if err != nil {
 		return err
 	}
-	claim := driver.Claim{
-		Token: token, ID: driver.NewID(), Revision: head.Revision + 1,
-		DataVersion: version, ReadableBy: readableBy, Holder: c.cfg.Holder,
-		PriorClaim: head.Claim.ID, PriorCommit: head.Commit, Reason: c.opts.Reason,
-	}
-	claim.Holder.Since = time.Now().UTC().Truncate(time.Microsecond)
+	claim := claimOver(head, token, c.cfg.Holder, c.opts.Reason)
+	claim.DataVersion, claim.ReadableBy = version, readableBy
 	step.Reach(ctx, step.ClaimMigrated)
+	return c.send(ctx, claiming, attempt{claim: claim, state: tx.draft.state}, tx.changes)
+}
 
-	this := attempt{claim: claim, state: tx.draft.state}
-	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: token, Payload: appendChanges(newPayload(), tx.changes)}
-	err = writeStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) error {
+// claimOver is the claim that follows head and changes nothing but the token.
+func claimOver(head driver.Head, token fence.Token, holder fence.Holder, reason string) driver.Claim {
+	holder.Since = time.Now().UTC().Truncate(time.Microsecond)
+	return driver.Claim{
+		Token: token, ID: driver.NewID(), Revision: head.Revision + 1,
+		DataVersion: head.Claim.DataVersion, ReadableBy: head.Claim.ReadableBy, Holder: holder,
+		PriorClaim: head.Claim.ID, PriorCommit: head.Commit, Reason: reason,
+	}
+}
+
+// send writes a claim, and keeps it in mind where its answer is lost.
+func (c *claimer) send(ctx context.Context, claiming driver.Claiming, this attempt, changes []Change) error {
+	claim := this.claim
+	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: claim.Token, Payload: appendChanges(newPayload(), changes)}
+	err := writeStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) error {
 		return claiming.Install(ctx, claim, rec, c.opts.When...)
 	})
 	switch {

@@ -32,7 +32,8 @@ type protocolCase struct {
 }
 
 func protocolCases() []protocolCase {
-	return slices.Concat(openCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(), followCases(), rehearseCases(), feedCases(), boardCases())
+	return slices.Concat(openCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(),
+		followCases(), rehearseCases(), feedCases(), boardCases(), raiseCases())
 }
 
 // A scene is what one case works with: a catalog that was empty.

@@ -1,0 +1,176 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// MaxReason is the length of the longest reason that [Raise] takes, in bytes.
+const MaxReason = 500
+
+// RaiseOptions say why a token is raised on purpose, and above what.
+type RaiseOptions struct {
+	// Reason is kept in the history, for people: 1 to [MaxReason] bytes of
+	// UTF-8. There is no default.
+	Reason string
+
+	// Above is a token that the new one must be above, besides the head's:
+	// the highest that was ever issued, where the catalog came back from a
+	// backup that is older. Zero: the head's alone.
+	Above fence.Token
+}
+
+func (o RaiseOptions) validate() error {
+	var errs []error
+	if len(o.Reason) == 0 || len(o.Reason) > MaxReason || !utf8.ValidString(o.Reason) {
+		errs = append(errs, fmt.Errorf("a reason of %d bytes, want 1 to %d of UTF-8: say why, for whoever reads the history", len(o.Reason), MaxReason))
+	}
+	if _, err := o.Above.Next(o.Above.Generation); err != nil {
+		errs = append(errs, fmt.Errorf("no token is above %v: %w", o.Above, err))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return exitcodes.WithCode(fmt.Errorf("catalog: raise: %w", err), exitcodes.Config)
+	}
+	return nil
+}
+
+// Raise claims the catalog on purpose, for a tool and not for a holder: it
+// installs a token above the head's and lets go of it. The holder is fenced and
+// nothing else changes: no entry, no migration, no version. The generation stays
+// the head's, so that the holder hears fenced by epoch, and restarts; a process
+// of it claims over the new token as over any other.
+//
+// With opts.Above the token is above that one too: its generation and epoch are
+// those of the higher one, and the epoch one more. So every process of before a
+// restore is fenced or finds that its commits were lost, whatever token it had.
+//
+// Of cfg, Raise uses Holder, the time-outs and Logger. The build in the claim
+// stays the head's as long as the generation does, because it is the
+// generation's and not the tool's.
+//
+// Raise reads no log. It tries again within cfg.ClaimTimeout. A lost answer is
+// settled, and the token is raised once. Its errors: [ErrNeverClaimed];
+// [ErrRefused], where somebody else claimed meanwhile and opts.Above is zero,
+// since the holder that was to be fenced is fenced already; an error that
+// matches [ErrUnknownOutcome]; *driver.Error; one that wraps
+// epoch.ErrOverflow.
+func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOptions) (driver.Claim, error) {
+	cfg = cfg.withDefaults()
+	if err := errors.Join(cfg.validate(), opts.validate()); err != nil {
+		return driver.Claim{}, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, cfg.ClaimTimeout)
+	defer cancel()
+	r := raiser{claimer: claimer{replica: newReplica(store, cfg), tried: make(map[driver.ID]attempt)}, opts: opts}
+	settled, err := r.persist(bounded, r.try)
+	if err == nil && settled {
+		holder := newCatalog(ctx, r.replica)
+		defer holder.stop()
+		err = holder.settle(remaining(bounded))
+	}
+	switch {
+	case err == nil:
+		return r.claim, nil
+	case len(r.tried) > 0 && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrUnknownOutcome):
+		return driver.Claim{}, &outcomeError{err}
+	}
+	return driver.Claim{}, err
+}
+
+// raiser is a claimer that wants no data and belongs to no generation.
+type raiser struct {
+	claimer
+	opts  RaiseOptions
+	begun bool // base is set
+}
+
+// try raises the token once, as [claimer.try] claims it.
+func (r *raiser) try(ctx context.Context) (settled bool, err error) {
+	head, err := r.readHead(ctx)
+	if err != nil {
+		return false, err
+	}
+	if done, err := r.admit(ctx, head); done || err != nil {
+		return done, err
+	}
+	claiming, err := r.store.Claim(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer claiming.Abandon()
+	head = claiming.Head()
+	if done, err := r.admit(ctx, head); done || err != nil {
+		return done, err
+	}
+	claim, err := r.over(head)
+	if err != nil {
+		return false, err
+	}
+	return false, r.send(ctx, claiming, attempt{claim: claim, state: newState()}, nil)
+}
+
+// admit says whether the token may be raised over head. Done means that it was
+// raised by an earlier try, whose answer was lost.
+func (r *raiser) admit(ctx context.Context, head driver.Head) (done bool, err error) {
+	if head.IsZero() {
+		return false, fmt.Errorf("%w: there is no token in %s, and nobody to fence", ErrNeverClaimed, r.store)
+	}
+	if !r.begun {
+		r.begun, r.base = true, head.Claim
+	}
+	if head.Claim.ID == r.base.ID {
+		return false, nil
+	}
+	if done, err = r.landed(ctx); done || err != nil {
+		return done, err
+	}
+	if r.opts.Above.IsZero() {
+		return false, fmt.Errorf("%w: %v by %v has claimed over %v meanwhile, whose holder is so fenced already: look at the status, and ask again if need be",
+			ErrRefused, head.Claim.Token, head.Claim.Holder, r.base.Token)
+	}
+	return false, nil
+}
+
+// landed looks for a claim of an earlier try among those since the first look:
+// another one may have followed it already.
+func (r *raiser) landed(ctx context.Context) (found bool, err error) {
+	if len(r.tried) == 0 {
+		return false, nil
+	}
+	reading, alive, stop := whileItMoves(ctx, r.cfg.StoreTimeout)
+	defer stop()
+	err = r.store.Claims(reading, r.base.Revision, func(c driver.Claim) error {
+		alive()
+		if this, ok := r.tried[c.ID]; ok {
+			r.become(this, c.Head())
+			found = true
+			return errEnough
+		}
+		return nil
+	})
+	if found {
+		return true, nil
+	}
+	return false, err
+}
+
+// over returns the claim that raises the token of head.
+func (r *raiser) over(head driver.Head) (driver.Claim, error) {
+	current, floor := head.Claim.Token, r.opts.Above
+	highest := fence.Token{Generation: max(current.Generation, floor.Generation), Epoch: max(current.Epoch, floor.Epoch)}
+	token, err := highest.Next(highest.Generation)
+	if err != nil {
+		return driver.Claim{}, exitcodes.With(fmt.Errorf("catalog: no token is above %v and %v: %w", current, floor, err), exitcodes.Panic)
+	}
+	holder := r.cfg.Holder
+	if holder.Build = ""; token.Generation == current.Generation {
+		holder.Build = head.Claim.Holder.Build
+	}
+	return claimOver(head, token, holder, r.opts.Reason), nil
+}
