@@ -1,0 +1,66 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+)
+
+// A Prober is a Store that can say whether it is set up to keep what it
+// acknowledges.
+type Prober interface {
+	// Probe looks at what commits and claims will rest on: settings that
+	// could lose an acknowledged commit, rights, room, how long a sync
+	// takes. It writes nothing to database or log. The findings are in the
+	// order in which a person reads them; what is well is among them. An
+	// error means that the store could not be asked.
+	Probe(ctx context.Context) ([]Finding, error)
+}
+
+// A Finding is the answer to one question that was asked before a deploy.
+type Finding struct {
+	Name   string `json:"name"` // what was asked, in one or two words, the same in every version
+	Grade  Grade  `json:"grade"`
+	Detail string `json:"detail"`           // what was found
+	Remedy string `json:"remedy,omitempty"` // what to do; empty where it is well
+}
+
+// A Grade says what a finding means for a deploy. Its text form is ok, warn or
+// fail.
+type Grade uint8
+
+const (
+	Fine    Grade = iota // nothing to do
+	Warning              // somebody should know; it stops nothing
+	Failure              // the deploy would fail, or could lose data
+)
+
+func (g Grade) String() string {
+	switch g {
+	case Fine:
+		return "ok"
+	case Warning:
+		return "warn"
+	case Failure:
+		return "fail"
+	}
+	return fmt.Sprintf("grade %d", uint8(g))
+}
+
+// MarshalText returns the text form.
+func (g Grade) MarshalText() ([]byte, error) {
+	if g > Failure {
+		return nil, fmt.Errorf("driver: no such grade: %d", uint8(g))
+	}
+	return []byte(g.String()), nil
+}
+
+// UnmarshalText reads the text form.
+func (g *Grade) UnmarshalText(text []byte) error {
+	for _, known := range []Grade{Fine, Warning, Failure} {
+		if known.String() == string(text) {
+			*g = known
+			return nil
+		}
+	}
+	return fmt.Errorf("driver: not a grade: %q, want ok, warn or fail", text)
+}

@@ -1,0 +1,134 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+var _ driver.Prober = (*Store)(nil)
+
+// Probe implements [driver.Prober]. It asks for the members, the alarms and
+// the size of the database, which needs no right to write. What a user may not
+// ask is said, and is no error.
+func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	client, err := s.dial(ctx)
+	if err != nil {
+		return nil, s.fail("probe", err, read)
+	}
+	var findings []driver.Finding
+	for _, ask := range []func(context.Context, *clientv3.Client) (driver.Finding, error){probeMembers, probeAlarms, probeSize} {
+		f, err := ask(ctx, client)
+		if errors.Is(typed(err), rpctypes.ErrPermissionDenied) {
+			f.Grade, f.Detail, f.Remedy = driver.Warning, "this user may not ask", "ask as a user with the role root"
+			err = nil
+		}
+		if err != nil {
+			return nil, s.fail("probe", err, read)
+		}
+		findings = append(findings, f)
+	}
+	return findings, nil
+}
+
+func probeMembers(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+	resp, err := client.MemberList(ctx)
+	if err != nil {
+		return driver.Finding{Name: "quorum"}, err
+	}
+	voting := 0
+	for _, m := range resp.Members {
+		if !m.IsLearner {
+			voting++
+		}
+	}
+	return judgeMembers(voting), nil
+}
+
+func judgeMembers(voting int) driver.Finding {
+	const least = 3
+	f := driver.Finding{Name: "quorum", Detail: fmt.Sprintf("%d voting members: %d may fail", voting, (voting-1)/2)}
+	if voting < least {
+		f.Grade = driver.Warning
+		f.Detail = fmt.Sprintf("%d voting: the loss of one member stops the cluster, or loses its data where it is the only one", voting)
+		f.Remedy = "run 3 members or 5"
+	}
+	return f
+}
+
+func probeAlarms(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+	resp, err := client.AlarmList(ctx)
+	if err != nil {
+		return driver.Finding{Name: "alarms"}, err
+	}
+	var alarms []etcdserverpb.AlarmType
+	for _, a := range resp.Alarms {
+		alarms = append(alarms, a.Alarm)
+	}
+	return judgeAlarms(alarms), nil
+}
+
+func judgeAlarms(alarms []etcdserverpb.AlarmType) driver.Finding {
+	f := driver.Finding{Name: "alarms", Detail: "none"}
+	for _, a := range alarms {
+		f.Grade = driver.Failure
+		switch a {
+		case etcdserverpb.AlarmType_CORRUPT:
+			f.Detail, f.Remedy = "CORRUPT: members disagree about their data", "restore the etcd cluster"
+			return f
+		case etcdserverpb.AlarmType_NOSPACE:
+			f.Detail = "NOSPACE: no write is taken"
+			f.Remedy = "compact and defragment etcd, raise its quota if need be, then disarm the alarm NOSPACE"
+		default:
+			f.Detail, f.Remedy = a.String(), "see etcd's documentation of this alarm"
+		}
+	}
+	return f
+}
+
+// probeSize asks every endpoint, and tells of the fullest.
+func probeSize(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+	var size, quota int64
+	var version string
+	var last error
+	for _, endpoint := range client.Endpoints() {
+		resp, err := client.Status(ctx, endpoint)
+		if err != nil {
+			last = err
+			continue
+		}
+		version = resp.Version
+		if resp.DbSize >= size {
+			size, quota = resp.DbSize, resp.DbSizeQuota
+		}
+	}
+	if version == "" {
+		return driver.Finding{Name: "size"}, last
+	}
+	f := judgeSize(size, quota)
+	f.Detail = "etcd " + version + ", " + f.Detail
+	return f, nil
+}
+
+func judgeSize(size, quota int64) driver.Finding {
+	const nearly = 0.8
+	f := driver.Finding{Name: "size"}
+	if quota <= 0 {
+		f.Detail = fmt.Sprintf("the database has %d MiB; the server does not tell its quota", size>>20)
+		return f
+	}
+	used := float64(size) / float64(quota)
+	f.Detail = fmt.Sprintf("the database has %d MiB, %.0f%% of its quota of %d MiB", size>>20, 100*used, quota>>20)
+	if used > nearly {
+		f.Grade, f.Remedy = driver.Warning, "compact and defragment etcd, or raise --quota-backend-bytes: above the quota no write is taken"
+	}
+	return f
+}
