@@ -158,7 +158,7 @@ func (c *claimer) admit(head driver.Head) (done bool, err error) {
 		return false, err
 	}
 	if current.Token.Generation == c.cfg.Generation {
-		if err := c.sameBuild(current); err != nil {
+		if err := sameBuild(current, c.cfg); err != nil {
 			return false, err
 		}
 	}
@@ -190,8 +190,8 @@ func (c *claimer) overtaken(current driver.Claim) error {
 }
 
 // sameBuild refuses a second build under one generation.
-func (c *claimer) sameBuild(current driver.Claim) error {
-	theirs, ours := current.Holder.Build, c.cfg.Holder.Build
+func sameBuild(current driver.Claim, cfg Config) error {
+	theirs, ours := current.Holder.Build, cfg.Holder.Build
 	if theirs == ours || theirs == "" || ours == "" {
 		return nil
 	}

@@ -29,6 +29,19 @@ type Reader struct {
 	state *state
 }
 
+// Collections returns the names of all collections that have entries, in
+// order.
+func (r *Reader) Collections() []string {
+	var names []string
+	r.state.collections.Scan(func(name string, c *collection) bool {
+		if c.Len() > 0 {
+			names = append(names, name)
+		}
+		return true
+	})
+	return names
+}
+
 func (r *Reader) get(collection, key string) ([]byte, bool) { return r.state.get(collection, key) }
 
 func (r *Reader) ascend(collection, from string, fn func(string, []byte) bool) {

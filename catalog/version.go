@@ -79,7 +79,6 @@ func checkVersion(c driver.Claim, ms []Migration) error {
 // migrate runs what the data of c still need and returns the versions that
 // they have then.
 func migrate(tx *Tx, c driver.Claim, ms []Migration) (version, readableBy uint64, err error) {
-	version, readableBy = c.DataVersion, c.ReadableBy
 	for _, m := range ms {
 		if m.Version <= c.DataVersion {
 			continue
@@ -90,9 +89,18 @@ func migrate(tx *Tx, c driver.Claim, ms []Migration) (version, readableBy uint64
 		if tx.err != nil {
 			return 0, 0, fmt.Errorf("catalog: migration %d (%q): %w", m.Version, m.Name, tx.err)
 		}
-		version, readableBy = m.Version, m.readableBy()
 	}
+	version, readableBy = versionsAfter(c, ms)
 	return version, readableBy, nil
+}
+
+// versionsAfter returns the versions that the data of c have once ms have run.
+func versionsAfter(c driver.Claim, ms []Migration) (version, readableBy uint64) {
+	if dataVersion(ms) <= c.DataVersion {
+		return c.DataVersion, c.ReadableBy
+	}
+	last := ms[len(ms)-1]
+	return last.Version, last.readableBy()
 }
 
 func incompatible(format string, args ...any) error {
