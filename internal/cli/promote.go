@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -48,7 +47,7 @@ a higher generation leads or was promoted. Where the time is over it ends with
 	flags.BoolVar(&p.noWait, "no-wait", false, "only write the intent")
 	flags.StringVar(&p.by, "by", "", "who promotes, for people; default is user and host")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if p.generation, err = parseGeneration(number); err != nil {
+		if p.generation, err = parseGeneration("promote", number); err != nil {
 			return err
 		}
 		if p.timeout <= 0 {
@@ -59,9 +58,10 @@ a higher generation leads or was promoted. Where the time is over it ends with
 	return cmd
 }
 
-func parseGeneration(text string) (generation.Generation, error) {
+// parseGeneration reads the flag --generation of a command that needs it.
+func parseGeneration(command, text string) (generation.Generation, error) {
 	if text == "" {
-		return generation.None, errors.New("promote needs --generation N: which generation shall lead")
+		return generation.None, fmt.Errorf("%s needs --generation N: which generation is meant", command)
 	}
 	g, err := generation.Parse(text)
 	if err != nil {
@@ -151,8 +151,12 @@ func (p *promoting) who() string {
 	if p.by != "" {
 		return p.by
 	}
-	getenv := p.app.env.Getenv
-	name := cmp.Or(getenv("USER"), getenv("LOGNAME"), "unknown")
+	return p.app.who()
+}
+
+// who names user and host of whoever runs the command.
+func (a *app) who() string {
+	name := cmp.Or(a.env.Getenv("USER"), a.env.Getenv("LOGNAME"), "unknown")
 	if host, err := os.Hostname(); err == nil {
 		name += "@" + host
 	}
