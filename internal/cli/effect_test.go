@@ -49,11 +49,13 @@ func bytesOf(t *testing.T, path string) [2]string {
 	return [2]string{string(db), string(wal)}
 }
 
-func TestStatusAndHistoryChangeNoByte(t *testing.T) {
+func TestACommandThatShowsSomethingChangesNoByte(t *testing.T) {
 	path := claimed(t)
 	look := func() {
 		before := bytesOf(t, path)
-		for _, args := range []string{"status", "history", "status --json", "history --json"} {
+		for _, args := range []string{
+			"status", "history", "status --json", "history --json", "dump", "dump --log", "preflight --generation 2", "preflight --generation 2 --json",
+		} {
 			got := run(t, on(path), strings.Fields(args)...)
 			require.Equal(t, exitcodes.Success, got.code, got.stderr)
 			require.Equal(t, before, bytesOf(t, path), args)
@@ -68,10 +70,10 @@ func TestStatusAndHistoryChangeNoByte(t *testing.T) {
 	}))
 }
 
-func TestStatusAndHistoryCreateNoFile(t *testing.T) {
+func TestACommandThatShowsSomethingCreatesNoFile(t *testing.T) {
 	dir := t.TempDir()
-	for _, command := range []string{"status", "history"} {
-		require.Equal(t, exitcodes.Success, run(t, on(filepath.Join(dir, "c.db")), command).code)
+	for _, command := range []string{"status", "history", "dump", "dump --log", "preflight --generation 2"} {
+		require.Equal(t, exitcodes.Success, run(t, on(filepath.Join(dir, "c.db")), strings.Fields(command)...).code)
 	}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -150,8 +152,8 @@ func TestANumberAboveTheLargestIsNotHandedOut(t *testing.T) {
 func TestTextOfTheStoreCantMoveATerminal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.db")
 	require.NoError(t, hold(t.Context(), "sqlite:"+path, 1, "evil\x1b[2J\nname", "a\treason\r", func(*catalog.Catalog) error { return nil }))
-	for _, command := range []string{"status", "history"} {
-		got := run(t, on(path), command)
+	for _, command := range []string{"status", "history", "preflight --generation 2", "fence --reason drill"} {
+		got := run(t, on(path), strings.Fields(command)...)
 		require.Equal(t, exitcodes.Success, got.code)
 		require.NotContains(t, got.stdout, "\x1b")
 		require.NotContains(t, got.stdout, "\r")

@@ -39,6 +39,9 @@ func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
 		"generation next":                  {"generation", "store"},
 		"promote --generation 1":           {"holder", "leading", "promotion", "store", "token", "waited_ms"},
 		"promote --generation 1 --no-wait": {"holder", "leading", "promotion", "store", "token", "waited_ms"},
+		"preflight --generation 2":         {"checks", "generation", "grade", "round_trip_p50_us", "round_trip_p99_us", "store"},
+		"fence --reason r":                 {"claim", "fenced", "previous_token", "reason", "store", "token"},
+		"restored --above g1.e9":           {"claim", "fenced", "previous_token", "reason", "store", "token"},
 		"version":                          {"go", "modified", "platform", "revision", "time", "version"},
 	}
 	for command, want := range shapes {
@@ -92,6 +95,11 @@ func TestEveryErrorIsOneJSONObjectOnStandardError(t *testing.T) {
 		{"status --store mysql://h/d", 78, "halt", ""},
 		{"status --store postgres://u@127.0.0.1:1/d?catalog=c --timeout 2s", 75, "retry", "postgres://127.0.0.1:1/d?catalog=c"},
 		{"status --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
+		{"fence", 64, "halt", ""},
+		{"restored", 64, "halt", ""},
+		{"preflight", 64, "halt", ""},
+		{"preflight --generation 2 --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
+		{"fence --reason r --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
 		{"promote --generation 2 --timeout 1ms", 75, "retry", "sqlite:" + path},
 	}
 	for _, c := range cases {

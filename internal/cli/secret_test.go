@@ -39,6 +39,10 @@ func TestAPasswordOnTheCommandLineIsRefusedAndNotShown(t *testing.T) {
 			{"history", "--stroe=" + url},
 			{"status", "--timeout", url},
 			{"promote", "--generation", url},
+			{"fence", "--reason", url},
+			{"restored", "--above", url},
+			{"dump", "--collection", url},
+			{"preflight", "--generation", url},
 			{"run", "--store", url, "--", "true"},
 		} {
 			for _, more := range [][]string{nil, {"--json"}} {
@@ -73,7 +77,8 @@ func TestAPasswordFromTheEnvironmentIsNeverShown(t *testing.T) {
 	}
 	for _, url := range urls {
 		env := map[string]string{storeurl.EnvVar: url, "FENCEPOST_ETCD_USERNAME": "u", "FENCEPOST_ETCD_PASSWORD": secret}
-		for _, command := range []string{"status", "history", "generation next", "promote --generation 2"} {
+		for _, command := range []string{"status", "history", "generation next", "promote --generation 2",
+			"fence --reason r", "restored --above g1.e1", "dump", "dump --log", "preflight --generation 2"} {
 			for _, more := range []string{" --timeout 100ms", " --timeout 100ms --json"} {
 				args := strings.Fields(command + more)
 				got := run(t, env, args...)
