@@ -18,6 +18,8 @@
 //	what the newest head means    verdict.go
 //	who may read which data       version.go
 //	a commit, and its fate        commit.go
+//	a token raised by a tool      raise.go
+//	what to ask before a deploy   preflight.go
 //
 // # What is promised
 //
