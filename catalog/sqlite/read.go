@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 )
@@ -10,10 +11,77 @@ import (
 // Head implements [driver.Store].
 func (s *Store) Head(ctx context.Context) (head driver.Head, err error) {
 	err = s.query(ctx, "head", func(db *sql.DB) error {
-		head, err = selectHead(ctx, db)
+		head, err = s.readHead(ctx, db)
 		return err
 	})
 	return head, err
+}
+
+// headReader is a connection with a statement that reads the head, and the
+// claim that it read last: most heads bear the same one.
+type headReader struct {
+	conn  *sql.Conn
+	stmt  *sql.Stmt
+	text  string
+	claim driver.Claim
+}
+
+// readHead reads the head by the connection that is kept for that. Its
+// statement is one look at a local file, which waits for no lock, so only the
+// waiting for the connection is bounded by ctx. After an error the connection
+// is opened anew.
+func (s *Store) readHead(ctx context.Context, db *sql.DB) (head driver.Head, err error) {
+	var r *headReader
+	select {
+	case r = <-s.heads:
+	case <-ctx.Done():
+		return driver.Head{}, ctx.Err()
+	}
+	defer func() {
+		if err != nil && r != nil {
+			_ = r.close() // the first error says more
+			r = nil
+		}
+		s.heads <- r
+	}()
+	if r == nil {
+		if r, err = openHeadReader(ctx, db); err != nil {
+			return driver.Head{}, err
+		}
+	}
+	head, err = r.read()
+	if errors.Is(err, sql.ErrNoRows) {
+		return headless(ctx, r.conn)
+	}
+	return head, err
+}
+
+func openHeadReader(ctx context.Context, db *sql.DB) (*headReader, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stmt, err := conn.PrepareContext(ctx, headSQL)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &headReader{conn: conn, stmt: stmt}, nil
+}
+
+func (r *headReader) close() error { return errors.Join(r.stmt.Close(), r.conn.Close()) }
+
+// read returns the head, or sql.ErrNoRows where there is none.
+func (r *headReader) read() (driver.Head, error) {
+	return scanHead(r.stmt.QueryRowContext(unbounded), func(text string) (driver.Claim, error) {
+		if text == r.text {
+			return r.claim, nil
+		}
+		c, err := unmarshalClaim(text)
+		if err == nil {
+			r.text, r.claim = text, c
+		}
+		return c, err
+	})
 }
 
 // Log implements [driver.Store].

@@ -81,22 +81,32 @@ func createSchema(ctx context.Context, w *writer) error {
 	return w.exec(ctx, fmt.Sprintf("%s\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", schema, applicationID, schemaVersion))
 }
 
+const headSQL = `SELECT revision, commit_id, claim FROM head`
+
 // selectHead reads the head. A log without a head is corruption.
 func selectHead(ctx context.Context, q querier) (driver.Head, error) {
+	head, err := scanHead(q.QueryRowContext(ctx, headSQL), unmarshalClaim)
+	if errors.Is(err, sql.ErrNoRows) {
+		return headless(ctx, q)
+	}
+	return head, err
+}
+
+func unmarshalClaim(text string) (driver.Claim, error) { return driver.UnmarshalClaim([]byte(text)) }
+
+// scanHead reads the row of the head, and its claim by unmarshal.
+func scanHead(row *sql.Row, unmarshal func(string) (driver.Claim, error)) (driver.Head, error) {
 	var (
 		h        driver.Head
 		revision int64
 		id       []byte
 		claim    string
 	)
-	err := q.QueryRowContext(ctx, `SELECT revision, commit_id, claim FROM head`).Scan(&revision, &id, &claim)
-	if errors.Is(err, sql.ErrNoRows) {
-		return headless(ctx, q)
-	}
+	err := row.Scan(&revision, &id, &claim)
 	if err != nil {
 		return driver.Head{}, err
 	}
-	if h.Claim, err = driver.UnmarshalClaim([]byte(claim)); err != nil {
+	if h.Claim, err = unmarshal(claim); err != nil {
 		return driver.Head{}, fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
 	}
 	if h.Commit, err = toID(id); err != nil {

@@ -51,6 +51,8 @@ type Store struct {
 	log   *slog.Logger
 	write chan *writer // holds the one writing connection, nil before it is opened
 
+	heads chan *headReader // holds the connection that reads the head, nil before it is opened
+
 	ready atomic.Bool // the file was seen to hold a catalog
 
 	mu     sync.Mutex
@@ -79,8 +81,10 @@ func Open(path string, cfg Config) (*Store, error) {
 		path:  abs,
 		log:   cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		write: make(chan *writer, 1),
+		heads: make(chan *headReader, 1),
 	}
 	s.write <- nil
+	s.heads <- nil
 	return s, nil
 }
 
@@ -108,16 +112,21 @@ func (s *Store) String() string { return "sqlite:" + s.path }
 func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: MaxPayload, Note: MaxNote} }
 
 // Close closes what was opened. Further calls fail, or do nothing. It waits for
-// a write under way.
+// a write or a reading of the head under way.
 func (s *Store) Close() error {
 	w := <-s.write
 	defer func() { s.write <- nil }()
+	h := <-s.heads
+	defer func() { s.heads <- nil }()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 	var errs []error
 	if w != nil {
 		errs = append(errs, w.close())
+	}
+	if h != nil {
+		errs = append(errs, h.close())
 	}
 	if s.reads != nil {
 		errs = append(errs, s.reads.Close())
@@ -170,7 +179,7 @@ func (s *Store) reader() (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(4)
+	db.SetMaxOpenConns(5) // one of them reads the head, and nothing else
 	db.SetMaxIdleConns(4)
 	s.reads, s.file = db, info
 	return db, nil
