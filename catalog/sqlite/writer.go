@@ -20,7 +20,8 @@ type writer struct {
 	claim *os.File
 	file  os.FileInfo // which file is open
 
-	moveHead, addLog *sql.Stmt
+	beginTx, commitTx *sql.Stmt
+	moveHead, addLog  *sql.Stmt
 }
 
 // unbounded is the context of statements inside a transaction: they wait for
@@ -106,6 +107,12 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 	if err = w.checkpoint(ctx); err != nil {
 		return nil, err
 	}
+	if w.beginTx, err = w.conn.PrepareContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return nil, err
+	}
+	if w.commitTx, err = w.conn.PrepareContext(ctx, "COMMIT"); err != nil {
+		return nil, err
+	}
 	w.claim, err = openClaimFile(path, w.file)
 	return w, err
 }
@@ -158,6 +165,12 @@ func openClaimFile(path string, database os.FileInfo) (*os.File, error) {
 
 func (w *writer) close() error {
 	var errs []error
+	// Before the connection: one with statements left keeps the file open.
+	for _, stmt := range []*sql.Stmt{w.beginTx, w.commitTx, w.moveHead, w.addLog} {
+		if stmt != nil {
+			errs = append(errs, stmt.Close())
+		}
+	}
 	if w.conn != nil {
 		errs = append(errs, w.conn.Close())
 	}
@@ -185,7 +198,8 @@ func (w *writer) begin(ctx context.Context, path string, ready func() error) err
 		if info, err := os.Stat(path); err != nil || !os.SameFile(info, w.file) {
 			return errMoved
 		}
-		return w.exec(unbounded, "BEGIN IMMEDIATE")
+		_, err := w.beginTx.ExecContext(unbounded)
+		return err
 	})
 	if busy(err) {
 		return fmt.Errorf("%w by %s: %w", errLocked, lockedBy(path), err)
@@ -221,7 +235,7 @@ func (s *Store) transact(ctx context.Context, op string, fn func(w *writer) erro
 // commit ends the transaction, and says whether the connection is unfit for
 // another one.
 func (s *Store) commit(w *writer, op string) (broken bool, err error) {
-	if err = w.exec(unbounded, "COMMIT"); err == nil {
+	if _, err = w.commitTx.ExecContext(unbounded); err == nil {
 		return false, nil
 	}
 	err = s.wrap(op, err, true)
