@@ -30,16 +30,19 @@ func (c *Catalog) Confirm(ctx context.Context) error {
 func (c *Catalog) confirmOnce() error {
 	ctx, cancel := context.WithTimeout(c.base, c.cfg.StoreTimeout)
 	defer cancel()
-	pace := newPace(c.cfg.StoreTimeout)
+	var pace *pace // made by the first failure
 	for {
 		known := c.memory()
-		head, err := callStore(ctx, c.cfg.StoreTimeout, c.store.Head)
+		head, err := c.store.Head(ctx)
 		if err == nil {
 			return c.confirmed(known, head)
 		}
 		if !transient(err) {
 			c.end.with(err)
 			return err
+		}
+		if pace == nil {
+			pace = newPace(c.cfg.StoreTimeout)
 		}
 		if !pace.wait(ctx) {
 			return err
@@ -72,12 +75,13 @@ func (c *Catalog) refusal(ctx context.Context) error {
 }
 
 // coalescer lets concurrent callers share one question, provided that it has
-// not been asked yet when they come.
+// not been asked yet when they come. The goroutine that asks begins with the
+// first question and stays, so that its stack grows only once.
 type coalescer struct {
 	ask    func() error
 	mu     sync.Mutex
-	next   *answer // not asked yet; nil where nobody waits
-	asking bool
+	next   *answer       // not asked yet; nil where nobody waits
+	wake   chan struct{} // one for each next; nil before the first
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -89,20 +93,10 @@ type answer struct {
 
 // do returns the answer to a question that is asked after do was called.
 func (q *coalescer) do(ctx context.Context) error {
-	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
-		return ErrClosed
+	mine, err := q.join()
+	if err != nil {
+		return err
 	}
-	if q.next == nil {
-		q.next = &answer{done: make(chan struct{})}
-	}
-	mine := q.next
-	if !q.asking {
-		q.asking = true
-		q.wg.Go(q.run)
-	}
-	q.mu.Unlock()
 	select {
 	case <-mine.done:
 		return mine.err
@@ -111,17 +105,30 @@ func (q *coalescer) do(ctx context.Context) error {
 	}
 }
 
-// run asks until nobody waits.
+// join returns the answer to the question that is asked next.
+func (q *coalescer) join() (*answer, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return nil, ErrClosed
+	}
+	if q.wake == nil {
+		q.wake = make(chan struct{}, 1)
+		q.wg.Go(q.run)
+	}
+	if q.next == nil {
+		q.next = &answer{done: make(chan struct{})}
+		q.wake <- struct{}{} // never blocks: the one before was taken with its answer
+	}
+	return q.next, nil
+}
+
+// run asks until the coalescer is closed and nobody waits.
 func (q *coalescer) run() {
-	for {
+	for range q.wake {
 		q.mu.Lock()
 		this := q.next
 		q.next = nil
-		if this == nil {
-			q.asking = false
-			q.mu.Unlock()
-			return
-		}
 		q.mu.Unlock()
 		this.err = q.ask()
 		close(this.done)
@@ -132,6 +139,9 @@ func (q *coalescer) run() {
 func (q *coalescer) close() {
 	q.mu.Lock()
 	q.closed = true
+	if q.wake != nil {
+		close(q.wake)
+	}
 	q.mu.Unlock()
 	q.wg.Wait()
 }
