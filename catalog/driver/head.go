@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/fencepost/fencepost/fence"
@@ -137,6 +138,29 @@ func (c Claim) check() error {
 		return fmt.Errorf("a claim in the year %d", year)
 	}
 	return nil
+}
+
+// A ClaimMemo reads claims and remembers the last one: the heads of a catalog
+// bear the same claim for long. Its methods may be called concurrently.
+type ClaimMemo struct {
+	last atomic.Pointer[readClaim]
+}
+
+type readClaim struct {
+	text  string
+	claim Claim
+}
+
+// Unmarshal returns what [UnmarshalClaim] does.
+func (m *ClaimMemo) Unmarshal(text string) (Claim, error) {
+	if last := m.last.Load(); last != nil && last.text == text {
+		return last.claim, nil
+	}
+	c, err := UnmarshalClaim([]byte(text))
+	if err == nil {
+		m.last.Store(&readClaim{text, c})
+	}
+	return c, err
 }
 
 // MarshalHead returns the frozen text form of a head, for stores that keep it

@@ -43,6 +43,7 @@ type Store struct {
 
 	unprepared atomic.Bool   // a pooler stands between: no prepared statements
 	timeline   atomic.Uint32 // the highest one seen
+	claimMemo  driver.ClaimMemo
 
 	root context.Context // of the watchers; ends in Close
 	end  context.CancelFunc

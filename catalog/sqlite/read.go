@@ -17,13 +17,11 @@ func (s *Store) Head(ctx context.Context) (head driver.Head, err error) {
 	return head, err
 }
 
-// headReader is a connection with a statement that reads the head, and the
-// claim that it read last: most heads bear the same one.
+// headReader is a connection with a statement that reads the head.
 type headReader struct {
-	conn  *sql.Conn
-	stmt  *sql.Stmt
-	text  string
-	claim driver.Claim
+	conn   *sql.Conn
+	stmt   *sql.Stmt
+	claims driver.ClaimMemo
 }
 
 // readHead reads the head by the connection that is kept for that. Its
@@ -72,16 +70,7 @@ func (r *headReader) close() error { return errors.Join(r.stmt.Close(), r.conn.C
 
 // read returns the head, or sql.ErrNoRows where there is none.
 func (r *headReader) read() (driver.Head, error) {
-	return scanHead(r.stmt.QueryRowContext(unbounded), func(text string) (driver.Claim, error) {
-		if text == r.text {
-			return r.claim, nil
-		}
-		c, err := unmarshalClaim(text)
-		if err == nil {
-			r.text, r.claim = text, c
-		}
-		return c, err
-	})
+	return scanHead(r.stmt.QueryRowContext(unbounded), r.claims.Unmarshal)
 }
 
 // Log implements [driver.Store].
