@@ -82,6 +82,7 @@ type coalescer struct {
 	mu     sync.Mutex
 	next   *answer       // not asked yet; nil where nobody waits
 	wake   chan struct{} // one for each next; nil before the first
+	asking int           // questions under way
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -93,6 +94,10 @@ type answer struct {
 
 // do returns the answer to a question that is asked after do was called.
 func (q *coalescer) do(ctx context.Context) error {
+	if ctx.Done() == nil && q.lead() {
+		defer q.led()
+		return q.ask()
+	}
 	mine, err := q.join()
 	if err != nil {
 		return err
@@ -103,6 +108,26 @@ func (q *coalescer) do(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// lead reports whether the caller may ask by itself: it can wait for as long as
+// that takes, and nobody else asks or waits.
+func (q *coalescer) lead() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.next != nil || q.asking > 0 {
+		return false
+	}
+	q.asking++
+	q.wg.Add(1)
+	return true
+}
+
+func (q *coalescer) led() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.asking--
+	q.wg.Done()
 }
 
 // join returns the answer to the question that is asked next.
@@ -129,8 +154,12 @@ func (q *coalescer) run() {
 		q.mu.Lock()
 		this := q.next
 		q.next = nil
+		q.asking++
 		q.mu.Unlock()
 		this.err = q.ask()
+		q.mu.Lock()
+		q.asking--
+		q.mu.Unlock()
 		close(this.done)
 	}
 }
