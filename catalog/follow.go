@@ -66,7 +66,7 @@ func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, err
 			return nil, err
 		}
 	}
-	f.wg.Go(func() { watch(base, store, cfg, f.look) })
+	f.wg.Go(func() { watch(base, store, cfg, writesOf(store), f.look) })
 	return f, nil
 }
 

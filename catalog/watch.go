@@ -12,15 +12,36 @@ import (
 // too, and looking must not cost as much as committing.
 const gap = 2 * time.Millisecond
 
+// A listener calls wake after writes, until ctx ends; nil where the store has
+// none.
+type listener func(ctx context.Context, wake func()) error
+
+// writesOf listens to what a follower must read.
+func writesOf(store driver.Store) listener {
+	if w, ok := store.(driver.Watcher); ok {
+		return w.Watch
+	}
+	return nil
+}
+
+// claimsOf listens to what a holder must notice: to claims alone, where the
+// store can tell them from the holder's own commits.
+func claimsOf(store driver.Store) listener {
+	if w, ok := store.(driver.ClaimWatcher); ok {
+		return w.WatchClaims
+	}
+	return writesOf(store)
+}
+
 // watch calls look at once, after every wake-up of the store and at least
 // every PollInterval, until ctx ends. An error of look is reported once for
 // each run of errors; the next poll tries again. It joins what it starts.
-func watch(ctx context.Context, store driver.Store, cfg Config, look func(context.Context) error) {
+func watch(ctx context.Context, store driver.Store, cfg Config, listen listener, look func(context.Context) error) {
 	wake := make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if w, ok := store.(driver.Watcher); ok {
-		wg.Go(func() { keepWatching(ctx, w, cfg, wake) })
+	if listen != nil {
+		wg.Go(func() { keepWatching(ctx, listen, cfg, wake) })
 	}
 	poll := time.NewTimer(cfg.PollInterval)
 	defer poll.Stop()
@@ -57,7 +78,7 @@ func rest(ctx context.Context, d time.Duration) {
 }
 
 // keepWatching listens to the store's wake-ups, and again when that breaks.
-func keepWatching(ctx context.Context, w driver.Watcher, cfg Config, wake chan<- struct{}) {
+func keepWatching(ctx context.Context, listen listener, cfg Config, wake chan<- struct{}) {
 	nudge := func() {
 		select {
 		case wake <- struct{}{}:
@@ -66,7 +87,7 @@ func keepWatching(ctx context.Context, w driver.Watcher, cfg Config, wake chan<-
 	}
 	for {
 		pace := newPace(cfg.RetryBudget)
-		err := w.Watch(ctx, nudge)
+		err := listen(ctx, nudge)
 		if ctx.Err() != nil {
 			return
 		}

@@ -140,6 +140,14 @@ type Watcher interface {
 	Watch(ctx context.Context, wake func()) error
 }
 
+// A ClaimWatcher is a Store that can tell claims from other writes. A holder
+// makes the others itself, and need not look at the head after each.
+type ClaimWatcher interface {
+	// WatchClaims does what [Watcher] says of Watch, but need not wake after
+	// anything but a claim.
+	WatchClaims(ctx context.Context, wake func()) error
+}
+
 // Limits are the sizes that a store takes, in bytes.
 type Limits struct {
 	Payload int // largest payload of a record

@@ -46,6 +46,7 @@ func (s *Store) append(ctx context.Context, prior driver.Head, rec driver.Record
 			return sent, err
 		}
 		if resp.Succeeded {
+			s.newest.Store(&encoded{prior.After(rec), c.next})
 			step.Reach(ctx, step.CommitLanded)
 			return sent, nil
 		}
@@ -76,14 +77,26 @@ type commit struct {
 	record   []byte
 }
 
+// encoded is the head after this store's last commit, as it was stored.
+type encoded struct {
+	head driver.Head
+	raw  []byte
+}
+
 func (s *Store) newCommit(prior driver.Head, rec driver.Record) (commit, error) {
 	if rec.Revision != prior.Revision+1 {
 		return commit{}, fmt.Errorf("%w: revision %d after %d", errMisuse, rec.Revision, prior.Revision)
 	}
 	c := commit{keys: s.keys, revision: rec.Revision}
 	var errs [3]error
-	c.prior, errs[0] = encodeHead(prior)
-	c.next, errs[1] = nextHead(prior.After(rec))
+	if last := s.newest.Load(); last != nil && last.head == prior && !rec.ID.IsZero() {
+		// What can make a head unreadable is its claim, and that is the same.
+		c.prior = last.raw
+		c.next, errs[1] = encodeHead(prior.After(rec))
+	} else {
+		c.prior, errs[0] = encodeHead(prior)
+		c.next, errs[1] = nextHead(prior.After(rec))
+	}
 	c.record, errs[2] = marshalRecord(rec)
 	if err := errors.Join(errs[:]...); err != nil {
 		return commit{}, fmt.Errorf("%w: %w", errMisuse, err)

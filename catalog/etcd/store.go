@@ -32,6 +32,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -55,6 +56,8 @@ const defaultTimeout = 10 * time.Second
 var (
 	_ driver.Store   = (*Store)(nil)
 	_ driver.Watcher = (*Store)(nil)
+
+	_ driver.ClaimWatcher = (*Store)(nil)
 )
 
 // A Store is one catalog in etcd. It implements [driver.Store] and
@@ -72,6 +75,8 @@ type Store struct {
 	end   context.CancelFunc
 	alive context.Context // ends first: no claim is kept alive any more
 	stop  context.CancelFunc
+
+	newest atomic.Pointer[encoded] // after the last commit; nil before the first
 
 	dialling chan struct{} // held while the client is made
 
