@@ -54,6 +54,7 @@ func decodePayload(payload []byte, fn func(Change)) error {
 		return fmt.Errorf("%w: a payload of an unknown format", driver.ErrCorrupt)
 	}
 	rest := payload[1:]
+	last := "" // most changes of a commit are in the same collection
 	field := func() (f []byte, ok bool) {
 		n, size := binary.Uvarint(rest)
 		if size <= 0 || n > uint64(len(rest)-size) {
@@ -67,7 +68,10 @@ func decodePayload(payload []byte, fn func(Change)) error {
 		rest = rest[1:]
 		name, ok1 := field()
 		key, ok2 := field()
-		c := Change{Collection: string(name), Key: string(key), Delete: op == opDelete}
+		if string(name) != last {
+			last = string(name)
+		}
+		c := Change{Collection: last, Key: string(key), Delete: op == opDelete}
 		ok3 := op == opDelete
 		if op == opSet {
 			c.Value, ok3 = field()

@@ -63,5 +63,5 @@ func (d *draft) apply(c Change) {
 		col.Delete(c.Key)
 		return
 	}
-	col.Set(c.Key, c.Value)
+	col.Load(c.Key, c.Value) // as Set does, but quicker where the key is the last one
 }
