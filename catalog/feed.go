@@ -47,7 +47,7 @@ func Feed(ctx context.Context, store driver.Store, cfg Config, after uint64, fn 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		watch(watching, store, cfg, func(context.Context) error {
+		watch(watching, store, cfg, writesOf(store), func(context.Context) error {
 			select {
 			case moved <- struct{}{}:
 			default: // one is waiting already
