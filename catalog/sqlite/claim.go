@@ -219,7 +219,7 @@ func owner(path string, match func(kind, first string) bool) string {
 	if err != nil {
 		return unknown
 	}
-	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(stat.Dev), unix.Minor(stat.Dev), stat.Ino)
+	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(stat.Dev)), unix.Minor(uint64(stat.Dev)), stat.Ino)
 	for line := range strings.Lines(string(table)) {
 		f := strings.Fields(line)
 		if len(f) >= 8 && f[3] == "WRITE" && f[5] == inode && match(f[1], f[6]) {

@@ -172,6 +172,8 @@ func classify(err error, committing bool) driver.Class {
 		return byExtended[lib.SQLITE_READONLY_DBMOVED]
 	case errors.Is(err, errForeign):
 		return config("name another file: this one belongs to another program")
+	case errors.Is(err, errNetwork):
+		return config("put the file on a local disk, or the catalog into PostgreSQL or etcd")
 	case errors.Is(err, errFolder):
 		return byExtended[lib.SQLITE_CANTOPEN_ISDIR]
 	case errors.Is(err, errSchema):

@@ -28,12 +28,31 @@ func (s *Store) probeDisk() driver.Finding {
 	return judgeDisk(f, uint32(st.Type), st.Bavail*uint64(st.Bsize))
 }
 
-func judgeDisk(f driver.Finding, kind uint32, free uint64) driver.Finding {
-	const little = 64 << 20
+// checkDisk refuses a folder on a network file system: two hosts that each
+// believe to have locked a file there are two writers.
+func checkDisk(folder string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(folder, &st); err != nil {
+		return err
+	}
+	return checkKind(uint32(st.Type))
+}
+
+func checkKind(kind uint32) error {
 	switch kind {
 	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, cifsMagic, smb2Magic, unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_SUPER_MAGIC:
-		f.Grade, f.Detail = driver.Failure, fmt.Sprintf("the file is on a network file system (%#x), whose locks can't be trusted", kind)
-		f.Remedy = "put the file on a local disk, or the catalog into PostgreSQL or etcd"
+		return fmt.Errorf("%w (%#x)", errNetwork, kind)
+	}
+	return nil
+}
+
+func judgeDisk(f driver.Finding, kind uint32, free uint64) driver.Finding {
+	const little = 64 << 20
+	if err := checkKind(kind); err != nil {
+		f.Grade, f.Detail, f.Remedy = driver.Failure, err.Error(), classify(err, false).Remedy
+		return f
+	}
+	switch kind {
 	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
 		f.Grade, f.Detail, f.Remedy = driver.Warning, "the file is in memory: it does not survive a restart of the machine", "put the file on a disk"
 	default:

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
 )
 
 func TestAProbeKnowsFileSystemsThatKeepNothingAndThoseWhoseLocksLie(t *testing.T) {
@@ -27,4 +28,15 @@ func TestAProbeKnowsFileSystemsThatKeepNothingAndThoseWhoseLocksLie(t *testing.T
 		require.NotEmpty(t, f.Detail)
 		require.Equal(t, row.grade != driver.Fine, f.Remedy != "")
 	}
+}
+
+func TestAFileOnANetworkFileSystemIsRefused(t *testing.T) {
+	for _, kind := range []uint32{unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, cifsMagic, smb2Magic, unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC, unix.AFS_SUPER_MAGIC} {
+		err := checkKind(kind)
+		require.ErrorIs(t, err, errNetwork)
+		require.Equal(t, exitcodes.Config, classify(err, false).Code)
+	}
+	require.NoError(t, checkKind(unix.EXT4_SUPER_MAGIC))
+	require.NoError(t, checkKind(unix.TMPFS_MAGIC))
+	require.NoError(t, checkDisk(t.TempDir()))
 }

@@ -11,3 +11,6 @@ func (s *Store) probeDisk() driver.Finding {
 		Remedy: "see that it is a local disk",
 	}
 }
+
+// checkDisk can't tell here what kind of file system a folder is on.
+func checkDisk(string) error { return nil }

@@ -147,6 +147,8 @@ func checkAbsent(path string) error {
 	return nil
 }
 
+var errNetwork = errors.New("the file is on a network file system, whose locks can't be trusted")
+
 var errFolder = errors.New("the path is a folder's")
 
 var errMoved = errors.New("the file is no longer the one that was opened")
@@ -174,6 +176,9 @@ func (s *Store) reader() (*sql.DB, error) {
 		return nil, checkAbsent(s.path) // created, and nothing was committed yet
 	case s.reads != nil:
 		return s.reads, nil
+	}
+	if err := checkDisk(filepath.Dir(s.path)); err != nil {
+		return nil, err
 	}
 	db, err := sql.Open("sqlite", dsn(s.path, "mode=ro", "_pragma=query_only(1)"))
 	if err != nil {

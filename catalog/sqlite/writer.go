@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -78,6 +79,9 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 		if err := checkAbsent(path); err != nil {
 			return nil, err
 		}
+	}
+	if err := checkDisk(filepath.Dir(path)); err != nil {
+		return nil, err
 	}
 	w := new(writer)
 	defer func() {
