@@ -1,0 +1,32 @@
+package postgres
+
+import (
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Schema returns the statements that the first use of a database would run, for
+// whoever keeps that right to himself: they are to be run once, in one
+// transaction, by a role that may create a schema. Where role is not empty,
+// they also give that role the least rights that a catalog needs, to all
+// catalogs of the database; it must exist, and can't create or drop anything.
+func Schema(role string) string {
+	var b strings.Builder
+	b.WriteString("begin;\n")
+	b.WriteString(strings.TrimLeft(schemaSQL, "\n"))
+	if role != "" {
+		b.WriteString("\n" + strings.ReplaceAll(grantSQL, "ROLE", pgx.Identifier{role}.Sanitize()))
+	}
+	b.WriteString("commit;\n")
+	return b.String()
+}
+
+// grantSQL is what a holder, a follower and the command need. The log and the
+// history of claims are only ever added to.
+const grantSQL = `grant usage on schema fencepost to ROLE;
+grant select on fencepost.schema_version to ROLE;
+grant select, insert, update on fencepost.head, fencepost.token to ROLE;
+grant select, insert on fencepost.log, fencepost.claim to ROLE;
+grant select, insert, update, delete on fencepost.board to ROLE;
+`

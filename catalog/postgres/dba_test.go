@@ -1,0 +1,49 @@
+package postgres_test
+
+import (
+	"fmt"
+	"net/url"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/catalog/postgres"
+	"github.com/fencepost/fencepost/internal/testpg"
+)
+
+// leastPrivileged makes a database whose schema a DBA has made, and returns its
+// URL for a role that may do nothing else.
+func leastPrivileged(t *testing.T) string {
+	t.Helper()
+	dsn := testpg.URL(t)
+	role := `least "` + driver.NewID().String()
+	quoted := fmt.Sprintf(`"%s"`, `least ""`+role[len(`least "`):])
+	testpg.Exec(t, dsn, "create role "+quoted+" login password 'pw'")
+	t.Cleanup(func() { testpg.Exec(t, dsn, "drop owned by "+quoted+"; drop role "+quoted) })
+	testpg.Exec(t, dsn, postgres.Schema(role))
+	return testpg.With(t, dsn, func(u *url.URL) { u.User = url.UserPassword(role, "pw") })
+}
+
+func TestARoleWithTheLeastRightsKeepsTheContract(t *testing.T) {
+	dsn := leastPrivileged(t)
+	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
+		id := driver.NewID()
+		mine := testpg.With(t, dsn, func(u *url.URL) {
+			q := u.Query()
+			q.Set("catalog", "c"+id.String())
+			u.RawQuery = q.Encode()
+		})
+		return func(t *testing.T) driver.Store { return open(t, mine) }
+	})
+}
+
+func TestTheDBAsSchemaIsTheOneThatTheFirstUseMakes(t *testing.T) {
+	require.Contains(t, postgres.Schema(""), "create table fencepost.log")
+	require.NotContains(t, postgres.Schema(""), "grant")
+	dsn := testpg.URL(t)
+	testpg.Exec(t, dsn, postgres.Schema(""))
+	head := drivertest.Install(t, open(t, dsn), 1)
+	drivertest.SameHead(t, head, drivertest.ReadHead(t, open(t, dsn)))
+}
