@@ -43,7 +43,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "kvserver")
-	build := exec.Command("go", "build", "-o", binary, "./examples/kvserver")
+	build := exec.Command("go", "build", "-o", dir+"/", "./examples/kvserver", "./cmd/fencepost")
 	build.Dir = filepath.Join("..", "..")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("%w: %s", err, out)
