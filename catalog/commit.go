@@ -195,7 +195,7 @@ func (c *Catalog) settle(budget time.Duration) error {
 // builtUpon returns nil where the claim that fenced this handle was built on
 // its last commit, which so is durable.
 func (c *Catalog) builtUpon(fenced error) error {
-	_, err := c.successor(c.memory())
+	_, err := c.successor(c.memoryWithDoubt())
 	if errors.Is(err, ErrLostCommit) {
 		c.alarm(err)
 		return c.end.reason()
@@ -328,11 +328,17 @@ func (c *Catalog) inquest() {
 	if reason := c.end.reason(); !errors.Is(reason, fence.ErrFenced) || errors.Is(reason, ErrLostCommit) {
 		return
 	}
-	m := c.memory()
-	m.doubt = c.doubt
-	if _, err := c.successor(m); errors.Is(err, ErrLostCommit) {
+	if _, err := c.successor(c.memoryWithDoubt()); errors.Is(err, ErrLostCommit) {
 		c.alarm(err)
 	}
+}
+
+// memoryWithDoubt is what this handle knows, with the commit that stayed in
+// doubt, on which a claim may have been built. It is the committer's.
+func (c *Catalog) memoryWithDoubt() memory {
+	m := c.memory()
+	m.doubt = c.doubt
+	return m
 }
 
 // alarm records that acknowledged commits were lost at the fence.

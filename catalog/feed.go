@@ -27,8 +27,7 @@ type Event struct {
 // Where after is zero, the first event is a snapshot. Otherwise the feed goes on
 // behind the revision after, which a reader keeps from the last event that it
 // has dealt with: an event may so come twice, after a crash of the reader, and
-// none is left out. Where the store has none of that history any more, a
-// snapshot comes first again.
+// none is left out.
 //
 // A feed reads only as fast as fn returns, and keeps no more than a few MiB of
 // commits in memory, besides the entries while it makes a snapshot. It writes
@@ -82,11 +81,14 @@ var errBehind = errors.New("catalog: the feed's revision is above the newest one
 func (f *feed) begin(ctx context.Context, after uint64) error {
 	return f.retry(ctx, func(ctx context.Context) error {
 		head, err := f.admitted(ctx)
-		if err != nil || head.IsZero() {
+		if err != nil {
 			return err
 		}
 		if after > head.Revision {
 			return fmt.Errorf("%w: %d, and that is %d: it was read from another catalog, or the store has lost commits", errBehind, after, head.Revision)
+		}
+		if head.IsZero() {
+			return nil
 		}
 		if after > 0 {
 			return f.resume(ctx, after)
@@ -107,6 +109,9 @@ func (f *feed) resume(ctx context.Context, after uint64) error {
 		f.head = driver.Head{Revision: rec.Revision, Commit: rec.ID}
 		return errEnough
 	})
+	if err == nil || f.head.Revision != after && errors.Is(err, errEnough) {
+		err = fmt.Errorf("%w: the log has nothing at revision %d", driver.ErrCorrupt, after)
+	}
 	if errors.Is(err, errEnough) {
 		return nil
 	}

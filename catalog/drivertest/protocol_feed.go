@@ -106,6 +106,8 @@ func feedResumes(s *scene) {
 }
 
 func feedOfNothing(s *scene) {
+	behind := catalog.Feed(Context(s), s.store(), config(0), 7, func(catalog.Event) error { return errRead })
+	require.ErrorContains(s, behind, "above the newest one", "a reader that knows more than an empty catalog")
 	r := s.reader(func(r *reader) bool { return r.entries["k"] != "" })
 	done := async(func() error { return catalog.Feed(Context(s), s.open(), config(0), 0, r.take) })
 	s.put(s.claims(1), "k", "v")

@@ -28,6 +28,7 @@ func lostAnswerCases() []protocolCase {
 		{"a commit that was found in the head is acknowledged only behind a further one", landedIsNotDurable},
 		{"where commits land and no answer ever arrives, the budget ends it", answersNeverArrive},
 		{"a fenced commit in doubt that could not be settled raises no false alarm", noFalseAlarm},
+		{"a further commit that a fence left in doubt raises no false alarm either", noFalseAlarmWhileSettling},
 		{"a fence that is known is told at once, though the store has gone", fenceToldAtOnce},
 		{"what stays in doubt until the budget is spent ends the handle with the outcome unknown", neverSettled},
 	}
@@ -289,6 +290,47 @@ func noFalseAlarm(s *scene) {
 	err := first.Close()
 	s.supersededBy("g2.e2", err)
 	require.NotErrorIs(s, err, catalog.ErrLostCommit, "nothing was lost")
+}
+
+// noFalseAlarmWhileSettling loses the answers to a commit and to the further
+// one that is to make it durable. The claim that follows is built on the latter,
+// and the history of claims can't be read at the first try.
+func noFalseAlarmWhileSettling(s *scene) {
+	st := s.store()
+	h := &hooked{Store: &oncePuzzled{Store: st}}
+	appends := 0
+	h.onAppend = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		if appends++; appends == 2 {
+			return st.Append(ctx, prior, rec) // asks again: refused, and found in the head
+		}
+		s.check(st.Append(ctx, prior, rec))
+		if appends == 3 {
+			next, err := catalog.Open(ctx, s.open(), config(2))
+			s.check(err)
+			s.check(next.Close())
+			h.onAppend = nil
+		}
+		return lost(st, "append")
+	}
+	first := s.claimsOver(h, slowly(config(1)))
+	require.NoError(s, put(Context(s), first, "k", "v"), "the next claim was built on it")
+	err := first.Close()
+	s.supersededBy("g2.e2", err)
+	require.NotErrorIs(s, err, catalog.ErrLostCommit, "nothing was lost")
+	require.Equal(s, 1, s.commits()["k"])
+}
+
+// oncePuzzled is a store that fails the first reading of its claims for good.
+type oncePuzzled struct {
+	driver.Store
+	done atomic.Bool
+}
+
+func (o *oncePuzzled) Claims(ctx context.Context, after uint64, fn func(driver.Claim) error) error {
+	if o.done.CompareAndSwap(false, true) {
+		return &driver.Error{Store: o.String(), Op: "claims", Err: errAnswerLost}
+	}
+	return o.Store.Claims(ctx, after, fn)
 }
 
 func fenceToldAtOnce(s *scene) {

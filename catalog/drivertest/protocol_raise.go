@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/stretchr/testify/require"
@@ -176,9 +177,20 @@ func raiseOvertaken(s *scene) {
 
 // A moved store is one whose clients are sent to another, as those of a
 // catalog that is restored from a backup.
+// In between it can be cut off, so that no handle learns of the claims that come
+// before the move.
 type moved struct {
 	driver.Store
-	to atomic.Pointer[driver.Store]
+	to      atomic.Pointer[driver.Store]
+	looking sync.RWMutex
+	away    bool
+}
+
+// cutOff lets no further look through, once those under way have returned.
+func (m *moved) cutOff() {
+	m.looking.Lock()
+	defer m.looking.Unlock()
+	m.away = true
 }
 
 func (m *moved) now() driver.Store {
@@ -188,7 +200,16 @@ func (m *moved) now() driver.Store {
 	return m.Store
 }
 
-func (m *moved) Head(ctx context.Context) (driver.Head, error) { return m.now().Head(ctx) }
+func (m *moved) Head(ctx context.Context) (driver.Head, error) {
+	m.looking.RLock()
+	defer m.looking.RUnlock()
+	if m.away && m.to.Load() == nil {
+		return driver.Head{}, &driver.Error{
+			Class: driver.Class{Disposition: exitcodes.Retry}, Store: m.String(), Op: "head", Err: errAnswerLost,
+		}
+	}
+	return m.now().Head(ctx)
+}
 
 func (m *moved) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
 	return m.now().Append(ctx, prior, rec)
@@ -236,6 +257,7 @@ func raiseAfterRestore(s *scene) {
 		stores = append(stores, m)
 		c := s.claimsOver(m, slowly(config(g)))
 		s.put(c, key, "v")
+		m.cutOff()
 		return c
 	}
 	first := holds(5, "saved")
