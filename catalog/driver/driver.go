@@ -8,7 +8,8 @@
 //
 //   - the log: records, numbered by revision from 1 without a gap, never
 //     changed; each is a commit, and the commits that install a token are
-//     claims;
+//     claims. Its beginning can be replaced by a snapshot; the history of
+//     claims can't;
 //   - the head: the newest claim and the position of the newest commit. It is
 //     written in the same atomic commit as the log record, is never deleted
 //     and never leased;
@@ -84,12 +85,44 @@ type Store interface {
 	// Log calls fn with the records whose revision is above after, in order,
 	// up to at least the newest one at the time of the call. It stops at fn's
 	// first error and returns that error as it is. The record's payload is
-	// fn's to keep.
+	// fn's to keep. An error that wraps ErrCompacted means that the next record
+	// is below the snapshot's revision and was deleted.
 	Log(ctx context.Context, after uint64, fn func(Record) error) error
 
 	// Claims calls fn with every claim whose revision is above after, oldest
 	// first, as Log does.
 	Claims(ctx context.Context, after uint64, fn func(Claim) error) error
+
+	// Snapshot calls fn with the newest published snapshot and each of its
+	// parts, in order, as Log does; of a snapshot without parts once, with a
+	// nil part. Without a snapshot it does not call fn. The part is fn's to
+	// keep. All that fn sees is of one snapshot.
+	Snapshot(ctx context.Context, fn func(s Snapshot, part []byte) error) error
+
+	// Stage stores the n-th part, from 0 on, of the snapshot that will be
+	// published as id, on condition that by is the head's claim. No reader
+	// sees it until then. The same part may be sent again.
+	//
+	// Here and in Publish and Trim, an error that wraps ErrConflict means that
+	// the condition did not hold, and nothing was written. They don't move the
+	// head, disturb no Append, and may wait while a claim is under way. Only
+	// the process that made the claim calls them, one at a time; one whose
+	// answer was lost may take effect later, and then does no harm.
+	Stage(ctx context.Context, by Claim, id ID, n int, part []byte) error
+
+	// Publish makes s, whose parts were staged, the snapshot in place of an
+	// older one, in one atomic commit, on condition that by is the head's claim
+	// and that no newer snapshot was published. The same one may be published
+	// again. Where one of its parts is missing, or s.Commit does not stand at
+	// s.Revision in the log, the error wraps ErrCorrupt and nothing was written.
+	Publish(ctx context.Context, by Claim, s Snapshot) error
+
+	// Trim deletes some of what nobody needs any more, on condition that by is
+	// the head's claim: records below the snapshot's revision, parts that
+	// belong to no published snapshot, and whatever else writers left that died
+	// in the middle of one. More says that there is more to delete. It must not
+	// be called between Stage and Publish.
+	Trim(ctx context.Context, by Claim) (more bool, err error)
 
 	// Notes returns the notes whose key begins with prefix, ordered by key.
 	Notes(ctx context.Context, prefix string) ([]Note, error)

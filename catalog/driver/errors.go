@@ -15,6 +15,10 @@ var (
 	// library wrote, or lacks something that it wrote.
 	ErrCorrupt = errors.New("the catalog is corrupt")
 
+	// ErrCompacted means that a record was deleted, since a snapshot stands
+	// for it.
+	ErrCompacted = errors.New("the log was compacted")
+
 	// ErrTooLarge means that a record or note is above the store's limits.
 	// Nothing was written.
 	ErrTooLarge = errors.New("above the store's limit")

@@ -31,7 +31,7 @@ type rule struct {
 }
 
 func storeRules() []rule {
-	return slices.Concat(headRules(), appendRules(), claimRules(), blockRules(), logRules(),
+	return slices.Concat(headRules(), appendRules(), claimRules(), blockRules(), logRules(), snapshotRules(),
 		noteRules(), boardRules(), errorRules(), concurrencyRules(), watchRules(), closeRules())
 }
 

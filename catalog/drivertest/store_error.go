@@ -46,6 +46,14 @@ func (b *bench) calls(s driver.Store, head driver.Head) map[string]func(context.
 			_, err := s.Post(ctx, driver.Note{Key: "k", Value: []byte("v")})
 			return err
 		},
+		"snapshot": func(ctx context.Context) error {
+			return s.Snapshot(ctx, func(driver.Snapshot, []byte) error { return nil })
+		},
+		"stage": func(ctx context.Context) error { return s.Stage(ctx, head.Claim, driver.NewID(), 0, []byte("x")) },
+		"publish": func(ctx context.Context) error {
+			return s.Publish(ctx, head.Claim, driver.Snapshot{ID: driver.NewID(), Revision: head.Revision, Commit: head.Commit, Token: head.Claim.Token})
+		},
+		"trim": func(ctx context.Context) error { _, err := s.Trim(ctx, head.Claim); return err },
 	}
 }
 
@@ -74,7 +82,7 @@ func cancelledCalls(b *bench) {
 
 func cancelledWrites(b *bench) {
 	head := Install(b, b.s, 1)
-	for _, op := range []string{"append", "post", "claim"} {
+	for _, op := range []string{"append", "post", "claim", "stage", "publish", "trim"} {
 		err := b.calls(b.s, head)[op](ended(b.ctx))
 		require.Error(b, err, op)
 		require.Equal(b, driver.NotApplied, driver.OutcomeOf(err), "outcome of "+op)

@@ -26,6 +26,8 @@ func classes() []struct {
 		class driver.Class
 	}{
 		{driver.ErrConflict, driver.Class{}},
+		{driver.ErrCompacted, driver.Class{}},
+		{driver.ErrCorrupt, driver.Class{Disposition: exitcodes.Panic}},
 		{driver.ErrTooLarge, driver.Class{}},
 		{driver.ErrFull, driver.Class{Disposition: exitcodes.Retry, Remedy: "call Fill(false)"}},
 		{driver.ErrBlocked, driver.Class{Disposition: exitcodes.Retry}},

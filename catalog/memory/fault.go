@@ -41,7 +41,8 @@ const (
 //
 // Plan is called from whichever goroutine makes the call, by many at once, and
 // may call the store. Every fault makes a read, a Claim or a Watch fail as one
-// that may be retried; the outcomes are those of Append, Install and Post.
+// that may be retried; the outcomes are those of Append, Install, Post, Stage,
+// Publish and Trim.
 func (s *Store) Inject(plan func(Call) Fault) {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
@@ -80,7 +81,9 @@ func (s *Store) Fill(full bool) {
 
 // Rollback takes back every commit above toRevision, acknowledged or not, with
 // the claims among them, as a fail-over to an asynchronous replica does; zero
-// empties the log. It ends the claim under way. Notes stay as they are.
+// empties the log. It ends the claim under way. A snapshot of what is taken
+// back goes as well, and what was compacted by it comes back. Notes stay as
+// they are.
 func (s *Store) Rollback(toRevision uint64) {
 	d := s.shared
 	d.mu.Lock()
@@ -93,6 +96,10 @@ func (s *Store) Rollback(toRevision uint64) {
 		d.claims = d.claims[:n-1]
 	}
 	d.log = d.log[:toRevision:toRevision]
+	if d.snapshot.Revision > toRevision {
+		d.snapshot, d.trimmed = driver.Snapshot{}, 0
+		clear(d.parts)
+	}
 	d.head = driver.Head{}
 	if n := len(d.claims); n > 0 {
 		d.head = d.claims[n-1].Head().After(d.log[toRevision-1])

@@ -132,6 +132,9 @@ type shared struct {
 	mu       sync.Mutex
 	head     driver.Head
 	log      []driver.Record // log[i] has revision i+1
+	trimmed  uint64          // up to which revision the log is as good as deleted: Rollback can bring it back
+	snapshot driver.Snapshot
+	parts    map[driver.ID][][]byte // of the snapshot, and staged
 	claims   []driver.Claim
 	notes    map[string]driver.Note
 	version  int64 // the newest of any note
@@ -141,7 +144,9 @@ type shared struct {
 }
 
 func newShared(c Config) *shared {
-	return &shared{config: c, notes: make(map[string]driver.Note), changed: make(chan struct{})}
+	return &shared{
+		config: c, notes: make(map[string]driver.Note), parts: make(map[driver.ID][][]byte), changed: make(chan struct{}),
+	}
 }
 
 func (d *shared) open() *Store {

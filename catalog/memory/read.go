@@ -3,6 +3,7 @@ package memory
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -31,7 +32,11 @@ func (s *Store) readLog(ctx context.Context, after, upTo uint64, fn func(driver.
 	if err := s.read(ctx, "Log", "log"); err != nil {
 		return err
 	}
-	for _, rec := range s.shared.records(after, upTo) {
+	records, err := s.shared.records(after, upTo)
+	if err != nil {
+		return s.fail("log", err)
+	}
+	for _, rec := range records {
 		if err := s.begin(ctx, "log"); err != nil {
 			return err
 		}
@@ -44,14 +49,17 @@ func (s *Store) readLog(ctx context.Context, after, upTo uint64, fn func(driver.
 }
 
 // records returns the records above after, up to upTo.
-func (d *shared) records(after, upTo uint64) []driver.Record {
+func (d *shared) records(after, upTo uint64) ([]driver.Record, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	upTo = min(upTo, uint64(len(d.log)))
 	if after >= upTo {
-		return nil
+		return nil, nil
 	}
-	return slices.Clone(d.log[after:upTo])
+	if after < d.trimmed {
+		return nil, fmt.Errorf("%w: up to revision %d, and %d is asked for", driver.ErrCompacted, d.trimmed, after+1)
+	}
+	return slices.Clone(d.log[after:upTo]), nil
 }
 
 // Claims calls fn with every claim whose revision is above after. Fn may call

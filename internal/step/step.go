@@ -10,7 +10,7 @@ import "context"
 // A Point is an instant between two steps.
 type Point string
 
-// The points, in the order in which one claim and one commit pass them.
+// The points, in the order in which one claim, one commit and one compaction pass them.
 const (
 	OpenHeadRead      Point = "open: head read, nothing claimed"
 	ClaimBegun        Point = "claim: begun, head locked"
@@ -23,6 +23,10 @@ const (
 	CommitLogWritten  Point = "commit: log written, not committed"
 	CommitLanded      Point = "commit: committed, not acknowledged"
 	CommitAcked       Point = "commit: acknowledged to the caller"
+	BatchStaged       Point = "commit: a large batch staged, not published"
+	SnapshotStaged    Point = "compaction: a part staged"
+	SnapshotPublished Point = "compaction: snapshot published, nothing deleted"
+	SnapshotTrimmed   Point = "compaction: some records deleted"
 )
 
 // All lists every point, in order.
@@ -30,6 +34,7 @@ func All() []Point {
 	return []Point{
 		OpenHeadRead, ClaimBegun, ClaimMigrated, ClaimHeadWritten, ClaimLogWritten, ClaimCommitted,
 		CommitBegun, CommitHeadWritten, CommitLogWritten, CommitLanded, CommitAcked,
+		BatchStaged, SnapshotStaged, SnapshotPublished, SnapshotTrimmed,
 	}
 }
 
