@@ -28,6 +28,7 @@ type Catalog struct {
 	batch    []*request // being computed; the committer's
 	doubt    driver.ID  // the last commit whose outcome its callers were told is unknown; the committer's
 	queue    chan *request
+	compacts compactor
 	confirms coalescer
 	end      ending
 	closing  chan struct{} // closed by Close: no more Updates
@@ -49,6 +50,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 	c.state.Store(r.state)
 	c.acked.Store(&r.acked)
 	c.confirms.ask = c.confirmOnce
+	c.compacts.init(r.logSize)
 	return c
 }
 
@@ -56,6 +58,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 func (c *Catalog) start() {
 	c.wg.Go(func() { watch(c.base, c.store, c.cfg, claimsOf(c.store), c.look) })
 	c.wg.Go(c.commitLoop)
+	c.wg.Go(c.compactLoop)
 }
 
 // Token returns the token that this handle was given. It may have been fenced

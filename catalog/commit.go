@@ -167,6 +167,7 @@ func (c *Catalog) appendNext(payload []byte, next *state) (readBack bool, err er
 	head = head.After(rec)
 	c.state.Store(next)
 	c.acked.Store(&head)
+	c.grown(int64(len(payload)), moment{head: head, state: next})
 	return readBack, nil
 }
 

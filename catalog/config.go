@@ -48,6 +48,11 @@ type Config struct {
 	// wait to be queued. Default 1024.
 	MaxQueued int
 
+	// CompactAfter is how much log is kept at least, in bytes, before a
+	// snapshot takes its place; a holder makes one beside its commits once the
+	// log is larger than this and than the entries. Default 1 MiB.
+	CompactAfter int64
+
 	// Logger receives what no caller is told. Default: discard.
 	Logger *slog.Logger
 }
@@ -58,6 +63,7 @@ func (c Config) withDefaults() Config {
 	c.RetryBudget = cmp.Or(c.RetryBudget, 30*time.Second)
 	c.PollInterval = cmp.Or(c.PollInterval, 250*time.Millisecond)
 	c.MaxQueued = cmp.Or(c.MaxQueued, 1024)
+	c.CompactAfter = cmp.Or(c.CompactAfter, 1<<20)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -78,6 +84,9 @@ func (c Config) validate() error {
 	positive("PollInterval", c.PollInterval)
 	if c.MaxQueued <= 0 {
 		errs = append(errs, fmt.Errorf("MaxQueued is %d, want more than 0", c.MaxQueued))
+	}
+	if c.CompactAfter <= 0 {
+		errs = append(errs, fmt.Errorf("CompactAfter is %d, want more than 0", c.CompactAfter))
 	}
 	if c.Generation > generation.Max {
 		errs = append(errs, fmt.Errorf("%w: %d", generation.ErrOverflow, uint64(c.Generation)))

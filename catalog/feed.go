@@ -27,7 +27,8 @@ type Event struct {
 // Where after is zero, the first event is a snapshot. Otherwise the feed goes on
 // behind the revision after, which a reader keeps from the last event that it
 // has dealt with: an event may so come twice, after a crash of the reader, and
-// none is left out.
+// none is left out. A reader that is so far behind that the log was compacted
+// meanwhile gets a snapshot again, in the middle of the feed too.
 //
 // A feed reads only as fast as fn returns, and keeps no more than a few MiB of
 // commits in memory, besides the entries while it makes a snapshot. It writes
@@ -115,19 +116,34 @@ func (f *feed) resume(ctx context.Context, after uint64) error {
 	if errors.Is(err, errEnough) {
 		return nil
 	}
+	if errors.Is(err, driver.ErrCompacted) {
+		return f.jump(ctx)
+	}
 	return f.classify(err)
+}
+
+// jump takes a reader who is too far behind to the newest revision, by a
+// snapshot.
+func (f *feed) jump(ctx context.Context) error {
+	head, err := f.admitted(ctx)
+	if err != nil {
+		return err
+	}
+	f.cfg.Logger.InfoContext(ctx, "a feed is too far behind the log: it begins again with a snapshot",
+		"store", f.store.String(), "revision", f.head.Revision, "newest", head.Revision)
+	fresh := newReplica(f.store, f.cfg)
+	fresh.seen = f.seen
+	if err := fresh.advance(ctx, f.store, head); err != nil {
+		return err
+	}
+	f.replica = fresh
+	return f.snapshot()
 }
 
 // snapshot hands out every entry, and forgets them.
 func (f *feed) snapshot() error {
 	e := Event{Revision: f.head.Revision, Token: f.head.Claim.Token, Snapshot: true}
-	f.state.collections.Scan(func(name string, c *collection) bool {
-		c.Scan(func(key string, value []byte) bool {
-			e.Changes = append(e.Changes, Change{Collection: name, Key: key, Value: value})
-			return true
-		})
-		return true
-	})
+	_ = f.state.ascendAll(func(c Change) error { e.Changes = append(e.Changes, c); return nil })
 	f.state = newState()
 	return f.hand(e)
 }
@@ -144,7 +160,9 @@ func (f *feed) forward(ctx context.Context) error {
 	for {
 		var page []driver.Record
 		err := f.retry(ctx, func(ctx context.Context) (err error) {
-			page, err = f.page(ctx)
+			if page, err = f.page(ctx); errors.Is(err, driver.ErrCompacted) {
+				page, err = nil, f.jump(ctx)
+			}
 			return err
 		})
 		if err != nil || len(page) == 0 {

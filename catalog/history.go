@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -18,7 +19,9 @@ type Commit struct {
 
 // ReadLog calls fn with every commit whose revision is above after, in order,
 // for tools that check or export a catalog. It writes nothing and needs no
-// token. It ends with fn's first error.
+// token. It ends with fn's first error. An error that wraps
+// [driver.ErrCompacted] means that the log no longer has those: [Compacted] says
+// up to where.
 func ReadLog(ctx context.Context, store driver.Store, after uint64, fn func(Commit) error) error {
 	return store.Log(ctx, after, func(rec driver.Record) error {
 		c := Commit{Revision: rec.Revision, ID: rec.ID, Token: rec.Token}
@@ -29,8 +32,23 @@ func ReadLog(ctx context.Context, store driver.Store, after uint64, fn func(Comm
 	})
 }
 
-// History returns every claim that was ever made, oldest first. It writes
-// nothing and needs no token.
+// Compacted returns the snapshot that stands for the beginning of the log: its
+// own revision is the first that the log surely has. It is zero where the log is
+// whole. It writes nothing and needs no token.
+func Compacted(ctx context.Context, store driver.Store) (driver.Snapshot, error) {
+	var found driver.Snapshot
+	err := store.Snapshot(ctx, func(s driver.Snapshot, _ []byte) error {
+		found = s
+		return errEnough
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return found, err
+}
+
+// History returns every claim that was ever made, oldest first: claims are never
+// compacted. It writes nothing and needs no token.
 func History(ctx context.Context, store driver.Store) ([]driver.Claim, error) {
 	var claims []driver.Claim
 	err := store.Claims(ctx, 0, func(c driver.Claim) error {

@@ -85,6 +85,7 @@ type claimer struct {
 type attempt struct {
 	claim driver.Claim
 	state *state
+	size  int64 // of its payload
 }
 
 // persist calls try until the claim has landed, and reports whether it was
@@ -230,6 +231,7 @@ func claimOver(head driver.Head, token fence.Token, holder fence.Holder, reason 
 func (c *claimer) send(ctx context.Context, claiming driver.Claiming, this attempt, changes []Change) error {
 	claim := this.claim
 	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: claim.Token, Payload: appendChanges(newPayload(), changes)}
+	this.size = int64(len(rec.Payload))
 	err := writeStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) error {
 		return claiming.Install(ctx, claim, rec, c.opts.When...)
 	})
@@ -270,6 +272,7 @@ func (c *claimer) whichCondition(ctx context.Context, conflict error) error {
 func (c *claimer) become(a attempt, head driver.Head) {
 	c.claim, c.seen = a.claim, a.claim.Token
 	c.acked, c.head, c.state = head, head, a.state
+	c.logSize += recordOverhead + a.size
 }
 
 // remaining is how long ctx has until its deadline.

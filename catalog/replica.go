@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,12 +19,18 @@ type replica struct {
 	store driver.Store
 	cfg   Config
 	memory
-	head  driver.Head // up to which the log was applied
-	state *state
+	version
+}
+
+// A version is the entries as of one head.
+type version struct {
+	head    driver.Head // up to which the log was applied
+	state   *state
+	logSize int64 // of the records applied since the snapshot, in bytes
 }
 
 func newReplica(store driver.Store, cfg Config) *replica {
-	return &replica{store: store, cfg: cfg, state: newState()}
+	return &replica{store: store, cfg: cfg, version: version{state: newState()}}
 }
 
 // logReader is where records come from: a store, or a claim under way.
@@ -35,7 +42,8 @@ type logReader interface {
 var errEnough = errors.New("enough")
 
 // advance applies the records up to head. It begins with the record that it
-// applied last, so that a store whose past has changed is found out.
+// applied last, so that a store whose past has changed is found out. Where that
+// was compacted, it begins anew with the snapshot.
 func (r *replica) advance(ctx context.Context, from logReader, head driver.Head) error {
 	if head.Commit == r.head.Commit {
 		r.head = head
@@ -45,32 +53,102 @@ func (r *replica) advance(ctx context.Context, from logReader, head driver.Head)
 		return lostCommit("its log ends with %v at revision %d, and %v at %d was read before",
 			head.Commit, head.Revision, r.head.Commit, r.head.Revision)
 	}
-	draft, at := r.state.draft(), r.head
+	next := r.version
+	err := r.replay(ctx, from, &next, head)
+	if errors.Is(err, driver.ErrCompacted) {
+		if next, err = r.load(ctx, head); err == nil {
+			err = r.replay(ctx, from, &next, head)
+		}
+	}
+	if errors.Is(err, driver.ErrCompacted) {
+		return exitcodes.With(fmt.Errorf("%s: while it was read: %w", r.store, err), exitcodes.Retry)
+	}
+	if err != nil {
+		return r.classify(err)
+	}
+	if next.head.Revision != head.Revision || next.head.Commit != head.Commit {
+		return r.classify(fmt.Errorf("%w: the log ends with %v at revision %d, and the head says %v at %d",
+			driver.ErrCorrupt, next.head.Commit, next.head.Revision, head.Commit, head.Revision))
+	}
+	r.version, r.head = next, head
+	return nil
+}
+
+// replay applies the records behind v up to head. V is left as it is where that
+// fails before the first of them.
+func (r *replica) replay(ctx context.Context, from logReader, v *version, head driver.Head) error {
+	draft, last := v.state.draft(), v.head
+	apply := draft.apply
+	if last.Revision > 0 { // else few of the log's bytes will soon be garbage
+		apply = func(c Change) {
+			c.Value = bytes.Clone(c.Value) // so that one entry doesn't keep its whole commit in memory
+			draft.apply(c)
+		}
+	}
 	reading, alive, stop := whileItMoves(ctx, r.cfg.StoreTimeout)
 	defer stop()
-	err := from.Log(reading, max(at.Revision, 1)-1, func(rec driver.Record) error {
+	err := from.Log(reading, max(last.Revision, 1)-1, func(rec driver.Record) error {
 		alive()
-		if rec.Revision == r.head.Revision {
-			return sameRecord(rec, r.head)
+		if rec.Revision == last.Revision {
+			return sameRecord(rec, last)
 		}
 		if rec.Revision > head.Revision {
 			return errEnough
 		}
-		at = at.After(rec)
-		return decodePayload(rec.Payload, draft.apply)
+		v.head, v.logSize = v.head.After(rec), v.logSize+recordOverhead+int64(len(rec.Payload))
+		return decodePayload(rec.Payload, apply)
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		if errors.Is(context.Cause(reading), errStalled) {
-			err = exitcodes.With(fmt.Errorf("%s: %w for %v: %w", r.store, errStalled, r.cfg.StoreTimeout, err), exitcodes.Retry)
-		}
-		return r.classify(err)
+		return r.stalled(reading, err)
 	}
-	if at.Revision != head.Revision || at.Commit != head.Commit {
-		return r.classify(fmt.Errorf("%w: the log ends with %v at revision %d, and the head says %v at %d",
-			driver.ErrCorrupt, at.Commit, at.Revision, head.Commit, head.Revision))
-	}
-	r.head, r.state = head, draft.state
+	v.state = draft.state
 	return nil
+}
+
+// load reads the snapshot that stands for the beginning of the log up to head.
+func (r *replica) load(ctx context.Context, head driver.Head) (version, error) {
+	var (
+		found driver.Snapshot
+		parts int
+		dec   decoder
+		draft = newState().draft()
+	)
+	reading, alive, stop := whileItMoves(ctx, r.cfg.StoreTimeout)
+	defer stop()
+	err := r.store.Snapshot(reading, func(s driver.Snapshot, part []byte) error {
+		alive()
+		found, parts = s, parts+1
+		return dec.decode(part, draft.apply)
+	})
+	switch {
+	case err != nil:
+		return version{}, r.stalled(reading, err)
+	case found.Revision > head.Revision:
+		return version{}, fmt.Errorf("%w: up to revision %d, while %d was the newest", driver.ErrCompacted, found.Revision, head.Revision)
+	case found.IsZero():
+		return version{}, fmt.Errorf("%w: the beginning of the log is gone, and there is no snapshot", driver.ErrCorrupt)
+	case parts != found.Parts:
+		return version{}, fmt.Errorf("%w: %d of the %d parts of snapshot %v", driver.ErrCorrupt, parts, found.Parts, found.ID)
+	case found.Revision <= r.head.Revision || found.Token.Compare(r.head.Claim.Token) < 0:
+		return version{}, lostCommit("its log was compacted up to revision %d of %v, and %d of %v was read before",
+			found.Revision, found.Token, r.head.Revision, r.head.Claim.Token)
+	}
+	if err := dec.end(); err != nil {
+		return version{}, fmt.Errorf("snapshot %v: %w", found.ID, err)
+	}
+	if r.head.Revision > 0 {
+		r.cfg.Logger.InfoContext(ctx, "too far behind the log: a snapshot was read",
+			"store", r.store.String(), "revision", r.head.Revision, "snapshot", found.Revision)
+	}
+	return version{head: driver.Head{Revision: found.Revision, Commit: found.Commit}, state: draft.state}, nil
+}
+
+// stalled says so where a reading failed since it came to no further record.
+func (r *replica) stalled(reading context.Context, err error) error {
+	if !errors.Is(context.Cause(reading), errStalled) {
+		return err
+	}
+	return exitcodes.With(fmt.Errorf("%s: %w for %v: %w", r.store, errStalled, r.cfg.StoreTimeout, err), exitcodes.Retry)
 }
 
 // errStalled means that the reading of a log came to no further record.
@@ -153,13 +231,17 @@ func (p *pace) wait(ctx context.Context) bool {
 	if time.Now().Add(d).After(p.until) {
 		return false
 	}
+	elapse(ctx, d)
+	return ctx.Err() == nil
+}
+
+// elapse waits for d, or until ctx ends.
+func elapse(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }
 

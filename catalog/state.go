@@ -6,6 +6,7 @@ import "github.com/tidwall/btree"
 // never changed: a commit works on a copy that shares what it doesn't touch.
 type state struct {
 	collections btree.Map[string, *collection]
+	size        int64  // of all entries, in bytes of a payload
 	reader      Reader // over this state, so that a View allocates nothing
 }
 
@@ -43,7 +44,7 @@ type draft struct {
 
 func (s *state) draft() *draft {
 	d := &draft{state: newState(), own: make(map[string]*collection)}
-	d.collections = *s.collections.Copy()
+	d.collections, d.size = *s.collections.Copy(), s.size
 	return d
 }
 
@@ -59,9 +60,28 @@ func (d *draft) apply(c Change) {
 		d.own[c.Collection] = col
 		d.collections.Set(c.Collection, col)
 	}
+	var old []byte
+	var had bool
 	if c.Delete {
-		col.Delete(c.Key)
-		return
+		old, had = col.Delete(c.Key)
+	} else {
+		old, had = col.Load(c.Key, c.Value) // as Set does, but quicker where the key is the last one
+		d.size += entrySize(c.Collection, c.Key, c.Value)
 	}
-	col.Load(c.Key, c.Value) // as Set does, but quicker where the key is the last one
+	if had {
+		d.size -= entrySize(c.Collection, c.Key, old)
+	}
+}
+
+// ascendAll calls fn for every entry, ordered by collection and key, until fn
+// fails, and returns its error.
+func (s *state) ascendAll(fn func(Change) error) (err error) {
+	s.collections.Scan(func(name string, c *collection) bool {
+		c.Scan(func(key string, value []byte) bool {
+			err = fn(Change{Collection: name, Key: key, Value: value})
+			return err == nil
+		})
+		return err == nil
+	})
+	return err
 }

@@ -33,7 +33,7 @@ type protocolCase struct {
 
 func protocolCases() []protocolCase {
 	return slices.Concat(openCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(),
-		followCases(), rehearseCases(), feedCases(), boardCases(), raiseCases())
+		followCases(), rehearseCases(), feedCases(), compactCases(), boardCases(), raiseCases())
 }
 
 // A scene is what one case works with: a catalog that was empty.
@@ -194,6 +194,39 @@ type hooked struct {
 	onAppend  func(ctx context.Context, prior driver.Head, rec driver.Record) error
 	onInstall func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error
 	onPost    func(ctx context.Context, n driver.Note) (int64, error)
+
+	onSnapshot func(ctx context.Context, fn func(driver.Snapshot, []byte) error) error
+	onStage    func(ctx context.Context, by driver.Claim, id driver.ID, n int, part []byte) error
+	onPublish  func(ctx context.Context, by driver.Claim, s driver.Snapshot) error
+	onTrim     func(ctx context.Context, by driver.Claim) (bool, error)
+}
+
+func (h *hooked) Snapshot(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {
+	if h.onSnapshot != nil {
+		return h.onSnapshot(ctx, fn)
+	}
+	return h.Store.Snapshot(ctx, fn)
+}
+
+func (h *hooked) Stage(ctx context.Context, by driver.Claim, id driver.ID, n int, part []byte) error {
+	if h.onStage != nil {
+		return h.onStage(ctx, by, id, n, part)
+	}
+	return h.Store.Stage(ctx, by, id, n, part)
+}
+
+func (h *hooked) Publish(ctx context.Context, by driver.Claim, s driver.Snapshot) error {
+	if h.onPublish != nil {
+		return h.onPublish(ctx, by, s)
+	}
+	return h.Store.Publish(ctx, by, s)
+}
+
+func (h *hooked) Trim(ctx context.Context, by driver.Claim) (bool, error) {
+	if h.onTrim != nil {
+		return h.onTrim(ctx, by)
+	}
+	return h.Store.Trim(ctx, by)
 }
 
 func (h *hooked) Head(ctx context.Context) (driver.Head, error) {

@@ -37,8 +37,9 @@ func (a *app) dumpCommand() *cobra.Command {
 by collection and key; with --log every commit instead, oldest first, without
 keeping more than one of them in memory. It writes nothing and needs no token.
 
-The first line says what is dumped and of which revision and token; the last one
-is {"end":true,"lines":N}, so that a dump that was cut short can be told. Names,
+The first line says what is dumped and of which revision and token, and with
+--log behind which revision it begins: up to there the log was compacted, and
+what that came to is among the entries only. The last line is {"end":true,"lines":N}, so that a dump that was cut short can be told. Names,
 keys and values are text where they are UTF-8; where not, they are in base64
 under the same name with _base64 behind it: {"key_base64":"/w==","value":"v"}.
 --timeout is how long the store may take for one more line.`,
@@ -57,8 +58,9 @@ under the same name with _base64 behind it: {"key_base64":"/w==","value":"v"}.
 type dumped struct {
 	Dump     string       `json:"dump"` // entries or log
 	Store    string       `json:"store"`
-	Revision uint64       `json:"revision"` // of the newest commit that is surely in it
-	Token    *fence.Token `json:"token"`    // null: nobody has claimed yet
+	After    *uint64      `json:"after,omitempty"` // of a log: its commits are above this revision
+	Revision uint64       `json:"revision"`        // of the newest commit that is surely in it
+	Token    *fence.Token `json:"token"`           // null: nobody has claimed yet
 }
 
 // An ended is the last line.
@@ -115,8 +117,8 @@ func (d *dumping) run(ctx context.Context, store driver.Store) error {
 	return d.out.Flush()
 }
 
-func (d *dumping) begin(kind string, store driver.Store, head driver.Head) error {
-	first := dumped{Dump: kind, Store: store.String(), Revision: head.Revision}
+func (d *dumping) begin(kind string, store driver.Store, head driver.Head, after *uint64) error {
+	first := dumped{Dump: kind, Store: store.String(), After: after, Revision: head.Revision}
 	if !head.IsZero() {
 		first.Token = &head.Claim.Token
 	}
@@ -131,7 +133,7 @@ func (d *dumping) line(v any) error {
 // entries prints those of one revision, which are all in memory.
 func (d *dumping) entries(ctx context.Context, store driver.Store) error {
 	return catalog.Snapshot(ctx, store, config(d.app.timeout), func(head driver.Head, r *catalog.Reader) error {
-		if err := d.begin("entries", store, head); err != nil {
+		if err := d.begin("entries", store, head, nil); err != nil {
 			return err
 		}
 		names := r.Collections()
@@ -160,12 +162,17 @@ func (d *dumping) scan(r *catalog.Reader, name string) error {
 // takes for one more commit, not how long somebody takes to read them.
 func (d *dumping) commits(ctx context.Context, store driver.Store) error {
 	var head driver.Head
+	var after uint64
 	err := bounded(ctx, d.app.timeout, func(ctx context.Context) (err error) {
-		head, err = store.Head(ctx)
+		if head, err = store.Head(ctx); err != nil {
+			return err
+		}
+		s, err := catalog.Compacted(ctx, store)
+		after = max(s.Revision, 1) - 1
 		return err
 	})
 	if err == nil {
-		err = d.begin("log", store, head)
+		err = d.begin("log", store, head, &after)
 	}
 	if err != nil {
 		return err
@@ -174,11 +181,14 @@ func (d *dumping) commits(ctx context.Context, store driver.Store) error {
 	defer cancel()
 	stalled := time.AfterFunc(d.app.timeout, cancel)
 	defer stalled.Stop()
-	err = catalog.ReadLog(reading, store, 0, func(c catalog.Commit) error {
+	err = catalog.ReadLog(reading, store, after, func(c catalog.Commit) error {
 		stalled.Stop()
 		defer stalled.Reset(d.app.timeout)
 		return d.commit(c)
 	})
+	if errors.Is(err, driver.ErrCompacted) {
+		return exitcodes.With(fmt.Errorf("%w while it was printed: run the command again", err), exitcodes.Retry)
+	}
 	if err != nil && reading.Err() != nil && ctx.Err() == nil {
 		return exitcodes.With(fmt.Errorf("no further commit from the store within %v: %w", d.app.timeout, err), exitcodes.Retry)
 	}

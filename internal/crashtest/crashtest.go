@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -58,18 +59,24 @@ func die(where string, point step.Point, open Open) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
+	var published atomic.Bool
 	ctx = step.With(ctx, func(p step.Point) {
-		if p == point {
+		published.CompareAndSwap(false, p == step.SnapshotPublished)
+		if p == point && (p != step.SnapshotTrimmed || published.Load()) { // a claim trims what it finds
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nothing returns from that
 			select {}
 		}
 	})
-	c, err := catalog.Open(ctx, store, config())
+	cfg := config()
+	if behindCommits[point] {
+		cfg.CompactAfter = 1
+	}
+	c, err := catalog.Open(ctx, store, cfg)
 	if err != nil {
 		return err
 	}
 	fmt.Println("claimed", c.Token())
-	if err := increment(ctx, c); err != nil {
+	if err := increment(ctx, c, point == step.BatchStaged); err != nil {
 		return err
 	}
 	fmt.Println("acknowledged")
@@ -85,9 +92,21 @@ func config() catalog.Config {
 	return catalog.Config{Generation: 1, Holder: fence.Holder{Name: "crashtest"}, ClaimTimeout: bound}
 }
 
-// increment raises both halves of the pair in one commit.
-func increment(ctx context.Context, c *catalog.Catalog) error {
+// behindCommits are the points of a compaction, which a child asks for by its
+// commit.
+var behindCommits = map[step.Point]bool{step.SnapshotStaged: true, step.SnapshotPublished: true, step.SnapshotTrimmed: true}
+
+// ballast makes a commit a large one.
+const ballast = 3 << 20
+
+// increment raises both halves of the pair in one commit, on demand a large one.
+func increment(ctx context.Context, c *catalog.Catalog, large bool) error {
 	return c.Update(ctx, func(tx *catalog.Tx) error {
+		if large {
+			if err := catalog.Bytes("ballast").Set(tx, "b", make([]byte, ballast)); err != nil {
+				return err
+			}
+		}
 		for _, key := range []string{"left", "right"} {
 			n, _, err := pair.Get(tx, key)
 			if err != nil {
@@ -110,6 +129,10 @@ var durable = map[step.Point]struct{ claims, commits int }{
 	step.CommitLogWritten:  {claims: 1},
 	step.CommitLanded:      {claims: 1, commits: 1},
 	step.CommitAcked:       {claims: 1, commits: 1},
+	step.BatchStaged:       {claims: 1},
+	step.SnapshotStaged:    {claims: 1, commits: 1},
+	step.SnapshotPublished: {claims: 1, commits: 1},
+	step.SnapshotTrimmed:   {claims: 1, commits: 1},
 }
 
 // Run kills a child at each of points, on the catalog that where names, and
@@ -121,7 +144,7 @@ func Run(t *testing.T, where string, open Open, points []step.Point) {
 	defer func() { require.NoError(t, store.Close()) }()
 	c, err := catalog.Open(t.Context(), store, config())
 	require.NoError(t, err)
-	require.NoError(t, increment(t.Context(), c))
+	require.NoError(t, increment(t.Context(), c, false))
 	require.NoError(t, c.Close())
 	claims, commits := 1, 1
 	for i, point := range points {
@@ -137,7 +160,7 @@ func Run(t *testing.T, where string, open Open, points []step.Point) {
 		claims++
 		require.EqualValues(t, claims, c.Token().Epoch, "%s: claims so far", point)
 		inspect(t, c, commits)
-		require.NoError(t, increment(t.Context(), c), "the next holder can't write")
+		require.NoError(t, increment(t.Context(), c, false), "the next holder can't write")
 		commits++
 		require.NoError(t, c.Close())
 		chain(t, store, claims, commits)
@@ -181,7 +204,8 @@ func inspect(t *testing.T, c *catalog.Catalog, want int) {
 	}))
 }
 
-// chain checks that the history of claims has no gap, and the log every commit.
+// chain checks that the history of claims has no gap, and the log every commit
+// that was not compacted.
 func chain(t *testing.T, store driver.Store, claims, commits int) {
 	t.Helper()
 	history, err := catalog.History(t.Context(), store)
@@ -191,12 +215,18 @@ func chain(t *testing.T, store driver.Store, claims, commits int) {
 		require.Equal(t, history[i-1].ID, history[i].PriorClaim)
 		require.EqualValues(t, i+1, history[i].Token.Epoch)
 	}
-	n := 0
-	require.NoError(t, catalog.ReadLog(t.Context(), store, 0, func(c catalog.Commit) error {
-		if len(c.Changes) > 0 {
+	snapshot, err := catalog.Compacted(t.Context(), store)
+	require.NoError(t, err)
+	n, last := 0, max(snapshot.Revision, 1)-1
+	require.NoError(t, catalog.ReadLog(t.Context(), store, last, func(c catalog.Commit) error {
+		require.Equal(t, last+1, c.Revision)
+		if last++; len(c.Changes) > 0 {
 			n++
 		}
 		return nil
 	}))
-	require.Equal(t, commits, n, "commits in the log")
+	if snapshot.IsZero() {
+		require.Equal(t, commits, n, "commits in the log")
+	}
+	require.Less(t, history[claims-1].Revision, last, "the last commit is in the log")
 }

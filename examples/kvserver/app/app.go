@@ -85,9 +85,10 @@ func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
 func leaderConfig(f flags, log *slog.Logger) leader.Config {
 	return leader.Config{
 		Catalog: catalog.Config{
-			Generation: f.generation,
-			Holder:     fence.Holder{Name: f.name, Build: build()},
-			Logger:     log,
+			Generation:   f.generation,
+			Holder:       fence.Holder{Name: f.name, Build: build()},
+			CompactAfter: f.compactAfter,
+			Logger:       log,
 		},
 		Admin:       f.admin,
 		AutoPromote: f.autoPromote,

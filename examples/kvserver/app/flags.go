@@ -42,6 +42,7 @@ type flags struct {
 	autoPromote  bool
 	name         string
 	confirmReads bool
+	compactAfter int64
 }
 
 // errAnswered means that the command line asked a question, which was answered.
@@ -62,6 +63,7 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	set.BoolVar(&f.autoPromote, "auto-promote", false, "lead as soon as it is ready, without being asked")
 	set.StringVar(&f.name, "name", "", "the `name` of this process, for people; default the host's and the client address")
 	set.BoolVar(&f.confirmReads, "confirm-reads", false, "ask the store after every read whether this process still holds the token")
+	set.Int64Var(&f.compactAfter, "compact-after", 0, "how many `bytes` of log are kept at least; default 1048576")
 	set.BoolVar(&version, "version", false, "print the version and end")
 	err := set.Parse(args)
 	switch {
@@ -76,6 +78,9 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	}
 	if err := storeurl.CheckArgument(f.store); err != nil {
 		return f, err
+	}
+	if f.compactAfter < 0 {
+		return f, misused(fmt.Errorf("-compact-after is %d, want more than 0", f.compactAfter))
 	}
 	f.name = cmp.Or(f.name, processName(f.listen))
 	f.generation, err = whichGeneration(number, getenv)

@@ -1,0 +1,170 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// A compactor keeps the log from growing for ever. Once the log is larger than
+// what it comes to, a snapshot of that takes the place of its beginning. That
+// happens beside the commits, on a state that they no longer touch.
+//
+// Each of its writes is conditional on the claim, so that a fenced holder
+// changes nothing; and until the last of them, which only deletes, whoever reads
+// finds the log as it was. The history of claims is not the log's, and stays.
+type compactor struct {
+	logSize atomic.Int64 // of the records since the newest moment that was taken
+	due     chan moment  // holds one, while another is being compacted
+}
+
+// A moment is a catalog as of one commit.
+type moment struct {
+	head    driver.Head
+	state   *state
+	logSize int64 // of the records that the snapshot will stand for
+}
+
+func (c *compactor) init(logSize int64) {
+	c.logSize.Store(logSize)
+	c.due = make(chan moment, 1)
+}
+
+// grown counts a commit, and asks for a compaction where one is due. It waits
+// for nothing.
+func (c *Catalog) grown(payload int64, now moment) {
+	now.logSize = c.compacts.logSize.Add(recordOverhead + payload)
+	if now.logSize < max(c.cfg.CompactAfter, now.state.size) {
+		return
+	}
+	select {
+	case c.compacts.due <- now:
+		c.compacts.logSize.Add(-now.logSize)
+	default: // one is under way, and the next one waits already
+	}
+}
+
+// longestPause is how long a compaction that failed waits at most until the
+// next one.
+const longestPause = time.Minute
+
+// compactLoop compacts when that is due, until the handle ends. First it deletes
+// what an earlier holder had no time to.
+func (c *Catalog) compactLoop() {
+	ctx, stop := context.WithCancel(c.base)
+	defer stop()
+	c.wg.Go(func() {
+		defer stop()
+		select {
+		case <-c.end.done:
+		case <-c.closing:
+		case <-ctx.Done():
+		}
+	})
+	c.report(ctx, c.trim(ctx))
+	pause := backoff.NewExponentialBackOff()
+	pause.MaxInterval = longestPause
+	for {
+		select {
+		case now := <-c.compacts.due:
+			err := c.compact(ctx, now)
+			c.report(ctx, err)
+			if err == nil {
+				pause.Reset()
+				continue
+			}
+			c.compacts.logSize.Add(now.logSize)
+			elapse(ctx, pause.NextBackOff())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// report tells of a compaction that failed. That is nobody's error: the log is
+// whole, and only larger than it need be.
+func (c *Catalog) report(ctx context.Context, err error) {
+	switch {
+	case err == nil, ctx.Err() != nil: // the handle has ended
+	case errors.Is(err, driver.ErrConflict):
+		c.cfg.Logger.InfoContext(ctx, "no compaction: the claim is no longer the newest", "store", c.store.String(), "err", err)
+	default:
+		c.cfg.Logger.WarnContext(ctx, "the log was not compacted, and grows until it is", "store", c.store.String(), "err", err)
+	}
+}
+
+// compact puts a snapshot of now in the place of the log before it.
+func (c *Catalog) compact(ctx context.Context, now moment) error {
+	s := driver.Snapshot{ID: driver.NewID(), Revision: now.head.Revision, Commit: now.head.Commit, Token: now.head.Claim.Token}
+	err := now.state.parts(func(part []byte) error {
+		n := s.Parts
+		s.Parts++
+		return c.write(ctx, func(ctx context.Context) error { return c.store.Stage(ctx, c.claim, s.ID, n, part) })
+	})
+	if err != nil {
+		return fmt.Errorf("part %d of a snapshot: %w", s.Parts-1, err)
+	}
+	if err := c.write(ctx, func(ctx context.Context) error { return c.store.Publish(ctx, c.claim, s) }); err != nil {
+		return err
+	}
+	c.cfg.Logger.DebugContext(ctx, "the log was compacted", "store", c.store.String(), "revision", s.Revision, "parts", s.Parts)
+	return c.trim(ctx)
+}
+
+// trim deletes what the published snapshot stands for.
+func (c *Catalog) trim(ctx context.Context) error {
+	for more := true; more; {
+		err := c.write(ctx, func(ctx context.Context) (err error) {
+			more, err = c.store.Trim(ctx, c.claim)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write makes one write of a compaction, again while the store fails in passing.
+func (c *Catalog) write(ctx context.Context, write func(context.Context) error) error {
+	pace := newPace(c.cfg.RetryBudget)
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		err := writeStore(ctx, c.cfg.StoreTimeout, write)
+		if err == nil || !transient(err) || !pace.wait(ctx) {
+			return err
+		}
+	}
+}
+
+// parts calls fn with one payload of all entries, cut into parts. The part is
+// valid until fn returns.
+func (s *state) parts(fn func(part []byte) error) error {
+	b := append(make([]byte, 0, 2*driver.MaxPart), newPayload()...)
+	err := s.ascendAll(func(c Change) error {
+		b = appendChanges(b, []Change{c})
+		rest := b
+		for len(rest) >= driver.MaxPart {
+			if err := fn(rest[:driver.MaxPart]); err != nil {
+				return err
+			}
+			rest = rest[driver.MaxPart:]
+		}
+		if len(rest) < len(b) {
+			b = append(b[:0], rest...)
+		}
+		return nil
+	})
+	if err != nil || len(b) == 0 {
+		return err
+	}
+	return fn(b)
+}
