@@ -2,6 +2,7 @@ package memory_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,6 +228,22 @@ func TestRollbackTakesBackAcknowledgedCommits(t *testing.T) {
 	drivertest.Install(t, s, 1)
 }
 
+func TestRollbackTakesBackASnapshotAndBringsBackWhatItStoodFor(t *testing.T) {
+	s, ctx := memory.New(), drivertest.Context(t)
+	first := drivertest.Append(t, s, drivertest.Install(t, s, 1), []byte("kept"))
+	last := drivertest.Append(t, s, drivertest.Append(t, s, first, nil), nil)
+	snapshot := driver.Snapshot{ID: driver.NewID(), Revision: last.Revision, Commit: last.Commit, Token: last.Claim.Token, Parts: 1}
+	require.NoError(t, s.Stage(ctx, last.Claim, snapshot.ID, 0, []byte("entries")))
+	require.NoError(t, s.Publish(ctx, last.Claim, snapshot))
+	_, err := s.Trim(ctx, last.Claim)
+	require.NoError(t, err)
+	require.ErrorIs(t, s.Log(ctx, 0, func(driver.Record) error { return nil }), driver.ErrCompacted)
+	s.Rollback(first.Revision)
+	drivertest.SameHead(t, first, drivertest.ReadHead(t, s))
+	require.Len(t, drivertest.ReadLog(t, s, 0), 2)
+	require.NoError(t, s.Snapshot(ctx, func(driver.Snapshot, []byte) error { return errors.New("there is still a snapshot") }))
+}
+
 func TestEveryStepOfTheStoreIsReached(t *testing.T) {
 	s := memory.New()
 	var reached []step.Point
@@ -236,7 +253,14 @@ func TestEveryStepOfTheStoreIsReached(t *testing.T) {
 	claim := drivertest.NextClaim(t, claiming.Head(), 1)
 	require.NoError(t, claiming.Install(ctx, claim, drivertest.ClaimRecord(claim)))
 	require.NoError(t, s.Append(ctx, claim.Head(), drivertest.NextRecord(claim.Head(), nil)))
-	require.Equal(t, []step.Point{step.ClaimBegun, step.ClaimCommitted, step.CommitBegun, step.CommitLanded}, reached)
+	require.NoError(t, s.Stage(ctx, claim, driver.NewID(), 0, nil))
+	require.NoError(t, s.Publish(ctx, claim, driver.Snapshot{ID: driver.NewID(), Revision: 1, Commit: claim.ID, Token: claim.Token}))
+	_, err = s.Trim(ctx, claim)
+	require.NoError(t, err)
+	require.Equal(t, []step.Point{
+		step.ClaimBegun, step.ClaimCommitted, step.CommitBegun, step.CommitLanded,
+		step.SnapshotStaged, step.SnapshotPublished, step.SnapshotTrimmed,
+	}, reached)
 }
 
 func TestACallThatBreaksTheContractPanicsAndWritesNothing(t *testing.T) {

@@ -38,11 +38,13 @@ type plan struct {
 	entries  int // of the large catalog
 	bulks    int // rounds of opening it
 	takeover int // takeovers
+
+	overwrites int // updates of a thousand entries
 }
 
 var (
-	full  = plan{rounds: 7, serial: 1000, each: 250, entries: 1_000_000, bulks: 3, takeover: 200}
-	quick = plan{rounds: 3, serial: 300, each: 80, entries: 100_000, bulks: 3, takeover: 50}
+	full  = plan{rounds: 7, serial: 1000, each: 250, entries: 1_000_000, bulks: 3, takeover: 200, overwrites: 1_000_000}
+	quick = plan{rounds: 3, serial: 300, each: 80, entries: 100_000, bulks: 3, takeover: 50, overwrites: 50_000}
 )
 
 // options are the command line.
@@ -88,6 +90,7 @@ func sections() []section {
 		{"view", views},
 		{"takeover", takeovers},
 		{"open", opens},
+		{"compact", compacts},
 	}
 }
 

@@ -37,6 +37,10 @@ type process struct {
 	child int // the server's process, as far as it is known
 }
 
+// keepLog is how many bytes of log the servers keep, more than any run writes:
+// the audit reads the log from its beginning.
+const keepLog = "1099511627776"
+
 // launch starts a server of a generation under an entrypoint. The store goes by
 // the environment, since it may hold a password.
 func (d *demo) launch(name, store string, generation int, dir string) (*process, error) {
