@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -29,6 +30,7 @@ func compactCases() []protocolCase {
 		{"a compaction whose answers are lost lands once", compactionAnswersLost},
 		{"a compaction that fails fails no commit, is said, and is made up for", compactionFails},
 		{"what a holder that died left of a compaction, the next one clears up", compactionLeftBehind},
+		{"Close does not wait until a compaction has come to its end", closeDuringCompaction},
 		{"a snapshot that lacks a part is corruption", snapshotLacksAPart},
 		{"a claim that meets a log compacted meanwhile reads the snapshot", claimMeetsCompaction},
 	}
@@ -38,12 +40,13 @@ func compactCases() []protocolCase {
 type ran struct {
 	times atomic.Int64
 	upTo  atomic.Uint64 // the revision of the newest one's snapshot
+	tidy  chan struct{} // gets one when all is deleted that can be
 }
 
 // compacting returns a store that tells of its compactions, and a configuration
 // under which there is one as often as possible.
 func (s *scene) compacting() (*hooked, *ran, catalog.Config) {
-	st, r := s.store(), new(ran)
+	st, r := s.store(), &ran{tidy: make(chan struct{}, 1)}
 	h := &hooked{Store: st}
 	var newest uint64 // one goroutine compacts
 	h.onPublish = func(ctx context.Context, by driver.Claim, snapshot driver.Snapshot) error {
@@ -58,6 +61,12 @@ func (s *scene) compacting() (*hooked, *ran, catalog.Config) {
 		if err == nil && !more && newest > r.upTo.Load() {
 			r.times.Add(1)
 			r.upTo.Store(newest)
+		}
+		if err == nil && !more {
+			select {
+			case r.tidy <- struct{}{}:
+			default:
+			}
 		}
 		return more, err
 	}
@@ -95,6 +104,8 @@ func compactionBoundsTheStore(s *scene) {
 	wg.Wait()
 	require.NoError(s, c.Close())
 	require.NotZero(s, r.times.Load(), "compactions")
+	const written = commits * (232 + 80) // in the log, more or less
+	require.Less(s, r.times.Load(), 2*written/cfg.CompactAfter, "compactions")
 	live, stored, records := 0, 0, 0
 	fresh := s.follows(0)
 	for key, value := range s.contents(fresh) {
@@ -387,10 +398,17 @@ func compactionFails(s *scene) {
 		}
 		return h.Store.Stage(ctx, by, id, n, part)
 	}
+	cfg.CompactAfter = 32 << 10
 	c := s.claimsOver(h, cfg)
-	s.put(c, "k", "v")
+	s.awaitDone(r.tidy)
+	s.put(c, "k", string(pattern(40<<10)))
 	s.awaitDone(failed)
-	s.compactsNow(c, r)
+	require.NoError(s, c.Update(Context(s), func(tx *catalog.Tx) error { // a small one: the log before it still counts
+		_, err := entries().Delete(tx, "k")
+		return err
+	}))
+	s.awaitDone(r.tidy)
+	require.EqualValues(s, 1, r.times.Load(), "compactions")
 	require.NoError(s, c.Err())
 	require.Contains(s, told.String(), failing.Error())
 	require.Equal(s, 1, strings.Count(told.String(), "was not compacted"))
@@ -404,17 +422,71 @@ func compactionLeftBehind(s *scene) {
 	}
 	want, st := s.contents(c), s.store()
 	log := ReadLog(s, st, 0)
-	dead := driver.Snapshot{ID: driver.NewID(), Revision: log[5].Revision, Commit: log[5].ID, Token: log[5].Token, Parts: 1}
+	snapshotOf := func(rec driver.Record) driver.Snapshot {
+		return driver.Snapshot{ID: driver.NewID(), Revision: rec.Revision, Commit: rec.ID, Token: rec.Token, Parts: 1}
+	}
+	dead := snapshotOf(log[5])
 	require.NoError(s, st.Stage(Context(s), c.Claim(), dead.ID, 0, []byte("never published")))
 	require.NoError(s, c.Close())
 
 	h, r, cfg := s.compacting()
 	next := s.claimsOver(h, cfg)
-	s.compactsNow(next, r)
-	want["compact"] = s.contents(next)["compact"]
+	s.awaitDone(r.tidy)
+	require.ErrorIs(s, st.Publish(Context(s), next.Claim(), dead), driver.ErrCorrupt, "the parts are still there")
 	require.Equal(s, want, s.contents(next))
-	err := st.Publish(Context(s), next.Claim(), dead)
-	require.Error(s, err, "the parts that a dead holder had staged are still there")
+
+	// The next one dies behind its Publish, and before its Trim.
+	h, _, cfg = s.compacting()
+	trim, died := h.onTrim, make(chan struct{})
+	h.onTrim = func(ctx context.Context, by driver.Claim) (bool, error) {
+		if found, err := catalog.Compacted(ctx, st); err != nil || found.IsZero() {
+			return trim(ctx, by)
+		}
+		close(died)
+		<-ctx.Done()
+		return false, lost(st, "trim")
+	}
+	cfg.StoreTimeout, cfg.RetryBudget = time.Second, time.Millisecond
+	next = s.claimsOver(h, cfg)
+	s.put(next, "compact", string(pattern(1000)))
+	s.awaitDone(died)
+	require.NoError(s, next.Close())
+	want = s.contents(s.follows(0))
+	require.Len(s, want, 21)
+	kept, err := catalog.Compacted(Context(s), st)
+	require.NoError(s, err)
+	require.NotEmpty(s, ReadLog(s, st, kept.Revision-2), "nothing was left behind")
+
+	h, r, cfg = s.compacting()
+	third := s.claimsOver(h, cfg)
+	s.awaitDone(r.tidy)
+	require.ErrorIs(s, st.Log(Context(s), kept.Revision-2, func(driver.Record) error { return nil }), driver.ErrCompacted)
+	require.Equal(s, want, s.contents(third))
+}
+
+func closeDuringCompaction(s *scene) {
+	h, _, cfg := s.compacting()
+	cfg.CompactAfter = 4 * driver.MaxPart
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	stages := 0
+	h.onStage = func(ctx context.Context, by driver.Claim, id driver.ID, n int, part []byte) error {
+		if stages++; stages == 1 {
+			close(reached)
+			<-goOn
+		}
+		return h.Store.Stage(ctx, by, id, n, part)
+	}
+	c := s.claimsOver(h, cfg)
+	for i := range 9 {
+		s.put(c, fmt.Sprint(i), string(pattern(driver.MaxPart/2)))
+	}
+	want := s.contents(c)
+	s.awaitDone(reached)
+	closed := async(c.Close)
+	s.awaitDone(c.Done())
+	close(goOn)
+	require.NoError(s, <-closed)
+	require.Equal(s, 1, stages, "parts of five that were staged")
 	require.Equal(s, want, s.contents(s.follows(0)))
 }
 
