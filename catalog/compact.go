@@ -63,7 +63,6 @@ func (c *Catalog) compactLoop() {
 		defer stop()
 		select {
 		case <-c.end.done:
-		case <-c.closing:
 		case <-ctx.Done():
 		}
 	})

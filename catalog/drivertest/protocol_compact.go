@@ -32,6 +32,7 @@ func compactCases() []protocolCase {
 		{"what a holder that died left of a compaction, the next one clears up", compactionLeftBehind},
 		{"Close does not wait until a compaction has come to its end", closeDuringCompaction},
 		{"a snapshot that lacks a part is corruption", snapshotLacksAPart},
+		{"a snapshot of another past than the one that was read is a lost commit", snapshotOfAnotherPast},
 		{"a claim that meets a log compacted meanwhile reads the snapshot", claimMeetsCompaction},
 	}
 }
@@ -497,10 +498,12 @@ func snapshotLacksAPart(s *scene) {
 		s.put(c, fmt.Sprint(i), string(pattern(driver.MaxPart/2)))
 	}
 	require.Greater(s, s.compactsNow(c, r).Parts, 1)
+	require.Equal(s, s.contents(c), s.contents(s.follows(0)))
 	st := s.store()
 	for what, spoil := range map[string]func(n int, part []byte) ([]byte, bool){
 		"the first is missing": func(n int, part []byte) ([]byte, bool) { return part, n > 0 },
 		"the last is missing":  func(n int, part []byte) ([]byte, bool) { return part, n == 0 },
+		"all are missing":      func(n int, part []byte) ([]byte, bool) { return part, false },
 		"one is cut":           func(n int, part []byte) ([]byte, bool) { return part[:len(part)-min(n, 1)], true },
 		"one is longer":        func(n int, part []byte) ([]byte, bool) { return append(part, 1), true },
 	} {
@@ -538,4 +541,50 @@ func claimMeetsCompaction(s *scene) {
 	next := s.claimsOver(stale, config(1))
 	require.Equal(s, "v", s.contents(next)["before"])
 	require.Equal(s, s.contents(c), s.contents(next))
+}
+
+// snapshotOfAnotherPast switches a follower to a catalog whose newest token is
+// higher, and whose snapshot is of a lower one than the follower has read.
+func snapshotOfAnotherPast(s *scene) {
+	here, there := s.anew(), s.anew()
+	s.put(here.claims(2), "k", "v")
+	h, r, cfg := there.compacting()
+	c := there.claimsOver(h, cfg)
+	s.put(c, "other", "v")
+	there.compactsNow(c, r)
+	require.NoError(s, c.Close())
+
+	var switched atomic.Bool
+	st := &switching{Store: here.store(), other: there.store(), to: &switched}
+	f, err := catalog.Follow(Context(s), st, config(0))
+	require.NoError(s, err)
+	s.Cleanup(func() { _ = f.Close() }) // its reason is asserted below
+	there.claims(3)
+	switched.Store(true)
+	s.awaitDone(f.Done())
+	require.ErrorIs(s, f.Err(), catalog.ErrLostCommit)
+}
+
+// A switching store reads from another one from some moment on.
+type switching struct {
+	driver.Store
+	other driver.Store
+	to    *atomic.Bool
+}
+
+func (s *switching) now() driver.Store {
+	if s.to.Load() {
+		return s.other
+	}
+	return s.Store
+}
+
+func (s *switching) Head(ctx context.Context) (driver.Head, error) { return s.now().Head(ctx) }
+
+func (s *switching) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+	return s.now().Log(ctx, after, fn)
+}
+
+func (s *switching) Snapshot(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {
+	return s.now().Snapshot(ctx, fn)
 }
