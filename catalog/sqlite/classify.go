@@ -166,8 +166,10 @@ var definite = map[int]bool{lib.SQLITE_BUSY: true, lib.SQLITE_LOCKED: true, lib.
 // means.
 func classify(err error, committing bool) driver.Class {
 	switch {
-	case errors.Is(err, driver.ErrConflict), errors.Is(err, errClosed), errors.Is(err, errEnded), errors.Is(err, context.Canceled):
+	case errors.Is(err, driver.ErrConflict), errors.Is(err, driver.ErrCompacted), errors.Is(err, errClosed), errors.Is(err, errEnded), errors.Is(err, context.Canceled):
 		return driver.Class{}
+	case errors.Is(err, errMisuse):
+		return bug
 	case errors.Is(err, errMoved):
 		return byExtended[lib.SQLITE_READONLY_DBMOVED]
 	case errors.Is(err, errForeign):
@@ -187,7 +189,7 @@ func classify(err error, committing bool) driver.Class {
 		return corrupt()
 	case errors.Is(err, errWanted):
 		return driver.Class{Disposition: exitcodes.Retry, Remedy: "another process is claiming; if this lasts, find it and end it"}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errWatchEnded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errWatchEnded), errors.Is(err, errTorn):
 		return retry
 	}
 	return withOutcome(bySystem(err), -1, committing)

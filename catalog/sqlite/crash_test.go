@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -27,5 +28,14 @@ func TestMain(m *testing.M) {
 }
 
 func TestTheProcessDiesBetweenAnyTwoStepsAndTheNextOpenSeesAllOfACommitOrNothing(t *testing.T) {
-	crashtest.Run(t, filepath.Join(t.TempDir(), "c.db"), openAt, step.All())
+	crashtest.Run(t, filepath.Join(t.TempDir(), "c.db"), openAt, points())
+}
+
+// points are the steps of this driver that package catalog comes to: it stages
+// nothing.
+func points() []step.Point {
+	return slices.DeleteFunc(step.All(), func(p step.Point) bool {
+		return p == step.BatchStaged ||
+			p == step.SnapshotStaged || p == step.SnapshotPublished || p == step.SnapshotTrimmed
+	})
 }

@@ -19,7 +19,9 @@ const (
 )
 
 // schema is frozen: a change of it is a new schemaVersion. Only claims write
-// the column claim of head, and the table claim.
+// the column claim of head, and the table claim. Trimmed is the revision of the
+// newest record that was deleted, so that a record that is missing for any
+// other reason is seen to be.
 const schema = `
 CREATE TABLE head (
 	one       INTEGER PRIMARY KEY CHECK (one = 1),
@@ -37,6 +39,19 @@ CREATE TABLE log (
 CREATE TABLE claim (
 	revision INTEGER PRIMARY KEY,
 	claim    TEXT    NOT NULL
+) STRICT;
+CREATE TABLE snapshot (
+	one      INTEGER PRIMARY KEY CHECK (one = 1),
+	revision INTEGER NOT NULL,
+	id       BLOB    NOT NULL,
+	snapshot TEXT    NOT NULL,
+	trimmed  INTEGER NOT NULL
+) STRICT;
+CREATE TABLE part (
+	id   BLOB    NOT NULL,
+	n    INTEGER NOT NULL CHECK (n >= 0),
+	part BLOB    NOT NULL,
+	PRIMARY KEY (id, n)
 ) STRICT;
 CREATE TABLE board (
 	key     TEXT PRIMARY KEY,
@@ -122,40 +137,53 @@ func scanHead(row *sql.Row, unmarshal func(string) (driver.Claim, error)) (drive
 // it in one statement, hence at one instant: the first claim may have landed
 // since the head was looked for, and is read then.
 func headless(ctx context.Context, q querier) (driver.Head, error) {
-	var heads, logs, claims int
-	err := q.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM head), (SELECT count(*) FROM log), (SELECT count(*) FROM claim)`).
-		Scan(&heads, &logs, &claims)
+	var heads, logs, claims, parts int
+	err := q.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM head), (SELECT count(*) FROM log), (SELECT count(*) FROM claim),
+		(SELECT count(*) FROM snapshot) + (SELECT count(*) FROM part)`).Scan(&heads, &logs, &claims, &parts)
 	switch {
 	case err != nil:
 		return driver.Head{}, err
 	case heads > 0:
 		return selectHead(ctx, q)
-	case logs+claims > 0:
-		return driver.Head{}, fmt.Errorf("%w: there is no head beside %d log records and %d claims", driver.ErrCorrupt, logs, claims)
+	case logs+claims+parts > 0:
+		return driver.Head{}, fmt.Errorf("%w: there is no head beside %d log records, %d claims and %d snapshots and parts of them",
+			driver.ErrCorrupt, logs, claims, parts)
 	}
 	return driver.Head{}, nil
 }
 
 // selectLog reads the records above after, in order.
 func selectLog(ctx context.Context, q querier, after uint64, fn func(driver.Record) error) error {
+	found, last, err := scanLog(ctx, q, after, fn)
+	if err != nil || found != 0 && found == last {
+		return err
+	}
+	return whyMissing(ctx, q, last+1, found)
+}
+
+// scanLog reads the records above after up to the first gap. It returns the
+// revision behind that gap, or zero where there was no record at all, and the
+// one before it; both are the last one's where there was no gap.
+func scanLog(ctx context.Context, q querier, after uint64, fn func(driver.Record) error) (found, last uint64, err error) {
 	rows, err := q.QueryContext(ctx, `SELECT revision, commit_id, generation, epoch, payload FROM log WHERE revision > ? ORDER BY revision`, int64(after))
 	if err != nil {
-		return err
+		return 0, after, err
 	}
 	defer func() { _ = rows.Close() }() // reading: its error came before
 	for rows.Next() {
 		rec, err := scanRecord(rows)
 		if err != nil {
-			return err
+			return 0, after, err
 		}
-		if after++; rec.Revision != after {
-			return fmt.Errorf("%w: the log has revision %d where %d belongs", driver.ErrCorrupt, rec.Revision, after)
+		if found = rec.Revision; found != after+1 {
+			return found, after, nil
 		}
 		if err := fn(rec); err != nil {
-			return &callerError{err}
+			return 0, after, &callerError{err}
 		}
+		after = found
 	}
-	return rows.Err()
+	return found, after, rows.Err()
 }
 
 func scanRecord(rows *sql.Rows) (rec driver.Record, err error) {

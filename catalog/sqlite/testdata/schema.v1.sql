@@ -20,3 +20,16 @@ CREATE TABLE log (
 	epoch      INTEGER NOT NULL,
 	payload    BLOB    NOT NULL
 ) STRICT;
+CREATE TABLE part (
+	id   BLOB    NOT NULL,
+	n    INTEGER NOT NULL CHECK (n >= 0),
+	part BLOB    NOT NULL,
+	PRIMARY KEY (id, n)
+) STRICT;
+CREATE TABLE snapshot (
+	one      INTEGER PRIMARY KEY CHECK (one = 1),
+	revision INTEGER NOT NULL,
+	id       BLOB    NOT NULL,
+	snapshot TEXT    NOT NULL,
+	trimmed  INTEGER NOT NULL
+) STRICT;
