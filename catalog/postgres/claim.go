@@ -90,17 +90,17 @@ func (c *claiming) tryBegin(ctx context.Context) error {
 		return err
 	}
 	wait := patienceOf(ctx)
-	pid, err := c.setBounds(ctx, wait)
+	pid, err := c.store.setBounds(ctx, tx, wait)
 	if err != nil {
 		return err
 	}
 	return c.lock(ctx, wait, pid)
 }
 
-func (c *claiming) setBounds(ctx context.Context, wait patience) (pid int, err error) {
+func (s *Store) setBounds(ctx context.Context, tx pgx.Tx, wait patience) (pid int, err error) {
 	var lock, idle, tcp string
 	var durable bool
-	err = c.tx.QueryRow(ctx, beginSQL, c.store.args(millis(wait.lock), millis(c.store.config.ClaimIdle))...).
+	err = tx.QueryRow(ctx, beginSQL, s.args(millis(wait.lock), millis(s.config.ClaimIdle))...).
 		Scan(&pid, &lock, &idle, &tcp, &durable)
 	return pid, err
 }

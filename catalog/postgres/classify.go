@@ -113,6 +113,7 @@ func own(err error) (driver.Class, bool) {
 		class driver.Class
 	}{
 		{driver.ErrConflict, callers()},
+		{driver.ErrCompacted, callers()},
 		{driver.ErrTooLarge, callers()},
 		{driver.ErrCorrupt, broken("stop every process of this service and restore the catalog, or find out who changed it")},
 		{driver.ErrBlocked, retry("end what blocks, such as by pg_terminate_backend, or wait for it")},

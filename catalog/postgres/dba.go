@@ -22,11 +22,13 @@ func Schema(role string) string {
 	return b.String()
 }
 
-// grantSQL is what a holder, a follower and the command need. The log and the
-// history of claims are only ever added to.
+// grantSQL is what a holder, a follower and the command need. The history of
+// claims is only ever added to; from the log and the parts a holder deletes what
+// a newer snapshot stands for, and changes no record.
 const grantSQL = `grant usage on schema fencepost to ROLE;
 grant select on fencepost.schema_version to ROLE;
-grant select, insert, update on fencepost.head, fencepost.token to ROLE;
-grant select, insert on fencepost.log, fencepost.claim to ROLE;
-grant select, insert, update, delete on fencepost.board to ROLE;
+grant select, insert, update on fencepost.head, fencepost.token, fencepost.snapshot to ROLE;
+grant select, insert on fencepost.claim to ROLE;
+grant select, insert, delete on fencepost.log to ROLE;
+grant select, insert, update, delete on fencepost.part, fencepost.board to ROLE;
 `

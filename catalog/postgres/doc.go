@@ -17,7 +17,9 @@
 //	schema_version  one row: the version of these tables
 //	head            a row for each catalog: revision, commit, claim (JSON)
 //	token           a row for each catalog that only claims write, for guards
-//	log             every commit, numbered from 1
+//	log             the commits, numbered from 1; a snapshot can stand for the first
+//	snapshot        a row for each catalog that has one (JSON)
+//	part            what is in the snapshots, in parts of 1 MiB at most
 //	claim           every claim, in the same JSON, never compacted
 //	board           notes
 //

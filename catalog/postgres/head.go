@@ -52,7 +52,8 @@ const headSQL = `select ` + serverSQL + `,
 const absentSQL = `select ` + serverSQL + `,
 	(select version from fencepost.schema_version),
 	h.revision, h.commit_id, h.claim,
-	h.catalog is null and exists (select from fencepost.log l where l.catalog = $1)
+	h.catalog is null and (exists (select from fencepost.log l where l.catalog = $1)
+		or exists (select from fencepost.snapshot s where s.catalog = $1) or exists (select from fencepost.part p where p.catalog = $1))
 	from (values ($1::text)) as wanted(catalog) left join fencepost.head h on h.catalog = wanted.catalog`
 
 // Head returns the newest head, by one round trip (two where there is none) on
@@ -133,7 +134,7 @@ func (s *Store) readHeadBy(ctx context.Context, q querier, sql string) (state, e
 		st.version = *version
 	}
 	if orphaned {
-		return state{}, fmt.Errorf("%w: fencepost.log has records of catalog %q, fencepost.head has no row", driver.ErrCorrupt, s.catalog)
+		return state{}, fmt.Errorf("%w: there is a log or a snapshot of catalog %q, and fencepost.head has no row", driver.ErrCorrupt, s.catalog)
 	}
 	if revision != nil && commit != nil && claim != nil {
 		var err error

@@ -12,8 +12,8 @@ import (
 	"github.com/fencepost/fencepost/generation"
 )
 
-// Log calls fn with the records above revision after, in order. A gap between
-// them is corruption.
+// Log calls fn with the records above revision after, in order. A gap that no
+// Trim has made is corruption.
 func (s *Store) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
 	return s.read(ctx, "log", func(conn querier, st state) error {
 		return s.readLog(ctx, "log", conn, st.head.Revision, after, fn)
@@ -62,27 +62,41 @@ func (s *Store) readLog(ctx context.Context, op string, q querier, newest, after
 		return s.fail(op, err, notSent)
 	}
 	defer rows.Close()
-	last := after
+	last, found := after, uint64(0)
 	for rows.Next() {
 		rec, err := scanRecord(rows)
-		if err == nil && rec.Revision != last+1 {
-			err = fmt.Errorf("%w: fencepost.log has revision %d after %d", driver.ErrCorrupt, rec.Revision, last)
-		}
 		if err != nil {
 			return s.fail(op, err, notSent)
+		}
+		if found = rec.Revision; found != last+1 {
+			break
 		}
 		if err := fn(rec); err != nil {
 			return err
 		}
 		last = rec.Revision
 	}
-	if err = rows.Err(); err == nil && last < newest {
-		err = fmt.Errorf("%w: fencepost.log ends at revision %d, the head is at %d", driver.ErrCorrupt, last, newest)
+	rows.Close()
+	if err = rows.Err(); err == nil && (last < newest || found != last) {
+		err = s.whyMissing(ctx, q, last+1, newest)
 	}
 	if err != nil {
 		return s.fail(op, err, notSent)
 	}
 	return nil
+}
+
+// whyMissing says why the log has no record at revision. Whoever did not see
+// that record, since it was deleted, sees now that it was.
+func (s *Store) whyMissing(ctx context.Context, q querier, revision, newest uint64) error {
+	_, trimmed, err := s.published(ctx, q)
+	if err != nil {
+		return err
+	}
+	if revision <= trimmed {
+		return fmt.Errorf("%w: up to revision %d, and %d is asked for", driver.ErrCompacted, trimmed, revision)
+	}
+	return fmt.Errorf("%w: fencepost.log lacks revision %d, the head is at %d", driver.ErrCorrupt, revision, newest)
 }
 
 func scanRecord(rows pgx.Rows) (driver.Record, error) {

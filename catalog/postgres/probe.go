@@ -41,9 +41,10 @@ const settingsSQL = `select current_setting('server_version_num')::int, current_
 
 // rightsSQL lists what this role lacks of what a holder needs.
 const rightsSQL = `select t.privilege || ' on fencepost.' || c.relname
-	from pg_class c, (values ('SELECT'), ('INSERT'), ('UPDATE')) as t(privilege)
+	from pg_class c, (values ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) as t(privilege)
 	where c.relnamespace = 'fencepost'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
 	and not (c.relname in ('log', 'claim') and t.privilege = 'UPDATE')
+	and not (c.relname not in ('log', 'part', 'board') and t.privilege = 'DELETE')
 	and not has_table_privilege(c.oid, t.privilege) order by 1`
 
 // Probe implements [driver.Prober]. It reads settings and rights.

@@ -21,6 +21,11 @@ var errVersion = errors.New("schema fencepost is of an unknown version")
 // schemaSQL creates all tables. Head has room for its next versions on the
 // same page, so that a commit touches no index. A payload is stored as it is:
 // package catalog compresses where that helps.
+//
+// Log and part are queues: written at one end and deleted at the other. What was
+// deleted takes up space until a vacuum has been there, so it comes earlier than
+// after a fifth of the table; and it gives no space back to the system, which is
+// needed again soon, and for which it would lock the table against commits.
 const schemaSQL = `
 create schema fencepost;
 comment on schema fencepost is 'Catalogs of github.com/fencepost/fencepost. Change nothing by hand.';
@@ -56,9 +61,30 @@ create table fencepost.log (
 	epoch      bigint not null,
 	payload    bytea  not null,
 	primary key (catalog, revision)
-);
+) with (vacuum_truncate = false, toast.vacuum_truncate = false,
+	autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.05);
 alter table fencepost.log alter column payload set storage external;
-comment on table fencepost.log is 'Every commit';
+comment on table fencepost.log is 'Every commit that the snapshot does not stand for, and its own';
+
+create table fencepost.snapshot (
+	catalog  text collate "C" primary key,
+	revision bigint not null check (revision > 0),
+	id       uuid   not null,
+	snapshot text   not null,
+	trimmed  bigint not null
+);
+comment on table fencepost.snapshot is 'What stands for the beginning of each log (snapshot, as JSON), and up to which revision that was deleted';
+
+create table fencepost.part (
+	catalog text collate "C",
+	id      uuid,
+	n       integer check (n >= 0),
+	part    bytea not null,
+	primary key (catalog, id, n)
+) with (vacuum_truncate = false, toast.vacuum_truncate = false,
+	autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.05);
+alter table fencepost.part alter column part set storage external;
+comment on table fencepost.part is 'The parts of the snapshots; those of an id that fencepost.snapshot does not name are not yet, or no longer, of use';
 
 create table fencepost.claim (
 	catalog  text collate "C",
