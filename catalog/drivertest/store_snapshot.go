@@ -26,6 +26,8 @@ func snapshotRules() []rule {
 		{"trim-deletes", "Trim deletes the log below the snapshot; Log then wraps ErrCompacted, and all else stays", trimDeletes},
 		{"trim-needs-a-snapshot", "Trim without a snapshot deletes no record", trimNeedsASnapshot},
 		{"trim-clears-up", "Trim deletes the parts of every other snapshot, and the published one stays whole", trimClearsUp},
+		{"trim-under-a-log", "a Log under way while Trim runs gives every record up to the end or up to ErrCompacted", trimUnderALog},
+		{"trim-under-a-snapshot", "a Snapshot under way while another takes its place gives parts of one only, and all of them unless it fails", trimUnderASnapshot},
 		{"compaction-lets-commits-pass", "commits and claims go on between the steps of a compaction", compactionLetsCommitsPass},
 	}
 }
@@ -67,6 +69,7 @@ type published struct {
 func (b *bench) published(s driver.Store) (p published) {
 	b.Helper()
 	require.NoError(b, s.Snapshot(b.ctx, func(snapshot driver.Snapshot, part []byte) error {
+		require.False(b, snapshot.IsZero(), "a snapshot that is none")
 		if !p.IsZero() {
 			require.Equal(b, p.Snapshot, snapshot, "one Snapshot tells of two")
 		}
@@ -206,11 +209,10 @@ func compactionIsFenced(b *bench) {
 	staged := b.stage(b.s, old.Claim, records[3], []byte("staged"))
 	ready := b.stage(b.s, old.Claim, records[2], []byte("ready"))
 	require.NoError(b, b.s.Publish(b.ctx, old.Claim, ready))
-	Install(b, b.another(), 1) // the same generation, so that only the claim differs
-	before := b.picture()
-	never := old.Claim
+	never := Install(b, b.another(), 1).Claim // the same generation, so that only the claim differs
 	never.ID = driver.NewID()
-	for what, by := range map[string]driver.Claim{"an earlier claim": old.Claim, "a claim that never was": never, "no claim": {}} {
+	before := b.picture()
+	for what, by := range map[string]driver.Claim{"an earlier claim": old.Claim, "the newest token, of a claim that never was": never, "no claim": {}} {
 		b.conflict(b.s.Stage(b.ctx, by, staged.ID, 1, []byte("zombie")), "Stage under "+what)
 		b.conflict(b.s.Publish(b.ctx, by, staged), "Publish under "+what)
 		_, err := b.s.Trim(b.ctx, by)
@@ -297,4 +299,44 @@ func compactionLetsCommitsPass(b *bench) {
 	b.shows(b.another(), next, []byte("two"))
 	b.trim(other, claim)
 	b.refused(compacted(b.ctx, other, 0), driver.ErrCompacted, "Log after the next holder's Trim")
+}
+
+func trimUnderALog(b *bench) {
+	head, records := b.fill(300)
+	var got []driver.Record
+	err := b.another().Log(b.ctx, 0, func(rec driver.Record) error {
+		if got = append(got, rec); len(got) == 1 {
+			b.snapshotAt(b.s, head.Claim, records[200], []byte("entries"))
+			b.trim(b.s, head.Claim)
+		}
+		return nil
+	})
+	if err != nil {
+		b.refused(err, driver.ErrCompacted, "Log under way")
+		records = records[:len(got)]
+	}
+	SameLog(b, records, got)
+}
+
+func trimUnderASnapshot(b *bench) {
+	head, records := b.fill(5)
+	var older, newer, got [][]byte
+	for n := range 5 {
+		older, newer = append(older, pattern(1000+n)), append(newer, pattern(2000+n))
+	}
+	first := b.snapshotAt(b.s, head.Claim, records[2], older...)
+	err := b.another().Snapshot(b.ctx, func(s driver.Snapshot, part []byte) error {
+		require.Equal(b, first, s, "after %d parts", len(got))
+		if got = append(got, part); len(got) == 1 {
+			b.snapshotAt(b.s, head.Claim, records[4], newer...)
+			b.trim(b.s, head.Claim)
+		}
+		return nil
+	})
+	if err != nil {
+		b.classified(err, "snapshot")
+		require.NotErrorIs(b, err, driver.ErrCorrupt)
+		older = older[:len(got)]
+	}
+	require.Equal(b, older, got)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -87,7 +88,9 @@ func TestASoundStoreBreaksNoRule(t *testing.T) {
 }
 
 func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
-	for name, broken := range brokenStores() {
+	all := brokenStores()
+	maps.Copy(all, brokenCompactions())
+	for name, broken := range all {
 		for _, rule := range broken.rules {
 			t.Run(name+"/"+rule, func(t *testing.T) {
 				t.Parallel() // it mostly waits
@@ -102,11 +105,30 @@ func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
 	}
 }
 
+func TestEveryRuleOfSnapshotsHasAStoreThatBreaksIt(t *testing.T) {
+	broken := make(map[string]bool)
+	for _, b := range brokenCompactions() {
+		for _, rule := range b.rules {
+			broken[rule] = true
+		}
+	}
+	for _, r := range snapshotRules() {
+		require.True(t, broken[r.name], r.name)
+	}
+}
+
 // defect is what the stores on one broken catalog share.
 type defect struct {
 	mu      sync.Mutex
 	version int64
 	heads   []driver.Head
+	staged  map[stagedPart][]byte
+	trimmed uint64
+}
+
+type stagedPart struct {
+	id driver.ID
+	n  int
 }
 
 type brokenStore struct {
@@ -126,6 +148,39 @@ type store struct {
 	post   func(context.Context, driver.Note) (int64, error)
 	watch  func(context.Context, func()) error
 	close  func() error
+
+	snapshot func(context.Context, func(driver.Snapshot, []byte) error) error
+	stage    func(context.Context, driver.Claim, driver.ID, int, []byte) error
+	publish  func(context.Context, driver.Claim, driver.Snapshot) error
+	trim     func(context.Context, driver.Claim) (bool, error)
+}
+
+func (s store) Snapshot(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {
+	if s.snapshot != nil {
+		return s.snapshot(ctx, fn)
+	}
+	return s.Store.Snapshot(ctx, fn)
+}
+
+func (s store) Stage(ctx context.Context, by driver.Claim, id driver.ID, n int, part []byte) error {
+	if s.stage != nil {
+		return s.stage(ctx, by, id, n, part)
+	}
+	return s.Store.Stage(ctx, by, id, n, part)
+}
+
+func (s store) Publish(ctx context.Context, by driver.Claim, snapshot driver.Snapshot) error {
+	if s.publish != nil {
+		return s.publish(ctx, by, snapshot)
+	}
+	return s.Store.Publish(ctx, by, snapshot)
+}
+
+func (s store) Trim(ctx context.Context, by driver.Claim) (bool, error) {
+	if s.trim != nil {
+		return s.trim(ctx, by)
+	}
+	return s.Store.Trim(ctx, by)
 }
 
 func (s store) Head(ctx context.Context) (driver.Head, error) {
@@ -191,9 +246,10 @@ func (s store) Close() error {
 	return s.Store.Close()
 }
 
-// claiming is a claim whose Install or Abandon is replaced.
+// claiming is a claim whose Install, Abandon or Log is replaced.
 type claiming struct {
 	driver.Claiming
+	log     func(context.Context, uint64, func(driver.Record) error) error
 	install func(context.Context, driver.Claim, driver.Record, ...driver.Note) error
 	abandon func()
 }
@@ -203,6 +259,13 @@ func (c claiming) Install(ctx context.Context, cl driver.Claim, rec driver.Recor
 		return c.install(ctx, cl, rec, when...)
 	}
 	return c.Claiming.Install(ctx, cl, rec, when...)
+}
+
+func (c claiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+	if c.log != nil {
+		return c.log(ctx, after, fn)
+	}
+	return c.Claiming.Log(ctx, after, fn)
 }
 
 func (c claiming) Abandon() {
