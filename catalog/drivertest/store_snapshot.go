@@ -19,7 +19,7 @@ func snapshotRules() []rule {
 		{"stage-is-invisible", "staged parts show in nothing that a reader can see", stageIsInvisible},
 		{"stage-again", "the same part and the same snapshot may be sent again", stageAgain},
 		{"stage-limit", "a part above MaxPart wraps ErrTooLarge and nothing is staged", stageLimit},
-		{"publish-replaces", "a newer snapshot takes the place of an older one, and an older one wraps ErrConflict", publishReplaces},
+		{"publish-replaces", "a newer snapshot takes the place of an older one; an older one, or another of its revision, wraps ErrConflict", publishReplaces},
 		{"publish-needs-its-parts", "a snapshot of which a part is missing wraps ErrCorrupt and is not published", publishNeedsItsParts},
 		{"publish-needs-its-commit", "a snapshot of what the log does not have wraps ErrCorrupt and is not published", publishNeedsItsCommit},
 		{"compaction-is-fenced", "Stage, Publish and Trim under an earlier claim wrap ErrConflict and write nothing", compactionIsFenced},
@@ -164,7 +164,9 @@ func publishReplaces(b *bench) {
 	older := b.stage(b.s, head.Claim, records[2], []byte("older"))
 	b.snapshotAt(b.s, head.Claim, records[1], []byte("first"))
 	newer := b.snapshotAt(b.s, head.Claim, records[4], []byte("newer"))
+	rival := b.stage(b.s, head.Claim, records[4], []byte("rival"))
 	before := b.picture()
+	b.conflict(b.s.Publish(b.ctx, head.Claim, rival), "Publish of another snapshot of the same revision")
 	b.conflict(b.s.Publish(b.ctx, head.Claim, older), "Publish of an older snapshot")
 	b.shows(b.another(), newer, []byte("newer"))
 	b.trim(b.s, head.Claim)

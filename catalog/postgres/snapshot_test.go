@@ -366,7 +366,9 @@ func TestACompactionBehindAPoolerNeedsNoPreparedStatement(t *testing.T) {
 	defer func() { require.NoError(t, s.Close()) }()
 	head := fill(t, s, claim(t, s), 3, nil)
 	calls := append(compactions(s, head),
-		func(ctx context.Context) error { return s.Snapshot(ctx, func(driver.Snapshot, []byte) error { return nil }) },
+		func(ctx context.Context) error {
+			return s.Snapshot(ctx, func(driver.Snapshot, []byte) error { return nil })
+		},
 		func(ctx context.Context) error {
 			if err := s.Log(ctx, 0, func(driver.Record) error { return nil }); !errors.Is(err, driver.ErrCompacted) {
 				return err
