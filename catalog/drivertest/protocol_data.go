@@ -1,10 +1,12 @@
 package drivertest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/stretchr/testify/require"
@@ -174,6 +176,89 @@ func otherBuild(s *scene) {
 	other.Generation = 4
 	c = s.claimsOver(s.store(), other)
 	require.Equal(s, "g4.e2", c.Token().String())
+}
+
+func batchCases() []protocolCase {
+	return []protocolCase{
+		{"10,000 entries of 1 KiB commit atomically", manyEntries},
+		{"10,000 entries of 1 KiB that a migration writes commit atomically, with the claim", manyMigrated},
+	}
+}
+
+const (
+	manyKeys = 10_000
+	keySize  = 1 << 10
+)
+
+// fillMany writes the entries, each of which tells its key.
+func fillMany(tx *catalog.Tx) error {
+	for n := range manyKeys {
+		key := fmt.Sprintf("%05d", n)
+		if err := entries().Set(tx, key, bytes.Repeat([]byte(key), keySize/len(key)+1)[:keySize]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// many returns how many of the entries are there, each of them whole.
+func (s *scene) many(v viewer) int {
+	s.Helper()
+	all := s.contents(v)
+	for key, value := range all {
+		require.Len(s, value, keySize, key)
+		require.Equal(s, key, value[:len(key)])
+		require.True(s, strings.HasPrefix(key, value[keySize-keySize%len(key):]), key)
+	}
+	return len(all)
+}
+
+// allOrNothing returns a channel that gets nil once f sees every entry, and an
+// error where it ever sees some of them. Each look is at one revision.
+func (s *scene) allOrNothing(f *catalog.Follower) <-chan error {
+	return async(func() error {
+		var seen int
+		err := f.Wait(Context(s), func(driver.Head) bool {
+			seen = 0
+			_ = f.View(func(r *catalog.Reader) error { // an ended follower sees nothing
+				return entries().Scan(r, "", func(string, []byte) bool { seen++; return true })
+			})
+			return seen > 0
+		})
+		if err == nil && seen != manyKeys {
+			err = fmt.Errorf("the follower saw %d entries of %d", seen, manyKeys)
+		}
+		return err
+	})
+}
+
+func manyEntries(s *scene) {
+	c := s.claims(1)
+	f := s.follows(1)
+	done := s.allOrNothing(f)
+	before := c.Head().Revision
+	require.NoError(s, c.Update(Context(s), fillMany))
+	require.Equal(s, before+1, c.Head().Revision, "all in one commit")
+	require.NoError(s, <-done)
+	require.Equal(s, manyKeys, s.many(f))
+	require.NoError(s, c.Close())
+	require.Equal(s, manyKeys, s.many(s.claims(2)))
+}
+
+func manyMigrated(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	cfg := config(2)
+	cfg.Migrations = []catalog.Migration{{Version: 1, Name: "fill", Up: fillMany}}
+	f, err := catalog.Follow(Context(s), s.store(), cfg)
+	require.NoError(s, err)
+	defer func() { _ = f.Close() }() // its reason is of no interest here
+	done := s.allOrNothing(f)
+	c := s.claimsOver(s.store(), cfg)
+	require.Equal(s, c.Claim().Head(), c.Head(), "all in the claim's own commit")
+	require.NoError(s, <-done)
+	require.Equal(s, manyKeys, s.many(f))
+	require.NoError(s, c.Close())
+	require.Equal(s, manyKeys, s.many(s.claimsOver(s.store(), cfg)))
 }
 
 func followCases() []protocolCase {
