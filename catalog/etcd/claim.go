@@ -151,27 +151,39 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 	}
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	sent, err := c.install(ctx, claim, rec, when)
+	batch := c.store.newBatch(claim, rec)
+	sent, err := c.install(ctx, claim, rec, batch, when)
 	c.end()
 	// Nobody waits for the lease any more where the claim landed, as the
 	// claim-wanted key went in the same Txn.
 	c.store.spawn(c.revoke)
+	if err != nil && batch != nil {
+		// No claim is sent again, so that nobody needs its batch; and one that
+		// is on its way still won't land without.
+		c.store.spawn(func() { c.store.discard(c.store.root, c.client, batch) })
+	}
 	return c.store.fail("install", err, sent)
 }
 
-func (c *claiming) install(ctx context.Context, claim driver.Claim, rec driver.Record, when []driver.Note) (phase, error) {
+func (c *claiming) install(ctx context.Context, claim driver.Claim, rec driver.Record, batch *batch, when []driver.Note) (phase, error) {
 	if err := tooLarge("a payload", len(rec.Payload), maxPayload); err != nil {
 		return read, err
 	}
-	puts, err := c.writes(claim, rec)
+	writes, err := c.writes(claim, rec)
 	if err != nil {
 		return read, err
 	}
 	if err := ctx.Err(); err != nil {
 		return read, err
 	}
-	resp, err := c.client.Txn(ctx).If(c.conditions(rec.Revision, when)...).Then(puts...).
-		Else(clientv3.OpGet(c.store.keys.head()), clientv3.OpGet(c.store.keys.wanted())).Commit()
+	conditions := c.conditions(rec.Revision, when)
+	if batch != nil {
+		if err := batch.stage(ctx, c.client, c.refusal, conditions...); err != nil {
+			return read, err
+		}
+		conditions, writes = append(conditions, batch.stands()), append(writes, batch.seal())
+	}
+	resp, err := c.client.Txn(ctx).If(conditions...).Then(writes...).Else(c.store.keys.look()...).Commit()
 	if err != nil {
 		return sent, err
 	}
@@ -206,7 +218,7 @@ func (c *claiming) writes(claim driver.Claim, rec driver.Record) ([]clientv3.Op,
 			errMisuse, claim.ID, claim.Revision, rec.ID, rec.Revision, next)
 	}
 	head, err1 := nextHead(claim.Head())
-	text, err2 := driver.MarshalClaim(claim)
+	text, err2 := encodeClaim(claim)
 	record, err3 := marshalRecord(rec)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, fmt.Errorf("%w: %w", errMisuse, err)
@@ -221,16 +233,20 @@ func (c *claiming) writes(claim driver.Claim, rec driver.Record) ([]clientv3.Op,
 	}, nil
 }
 
-// refusal says which condition did not hold.
+// refusal says which condition did not hold. A Txn that stages some of the
+// claim may have succeeded though the claim itself no longer can.
 func (c *claiming) refusal(resp *clientv3.TxnResponse) error {
 	if wanted := got(resp, 1); wanted == nil || wanted.ModRevision != c.wanted {
 		return fmt.Errorf("%w: the claim's lease ended before its commit", driver.ErrConflict)
 	}
 	head := got(resp, 0)
-	if (head == nil) == (c.found.raw == nil) && (head == nil || string(head.Value) == string(c.found.raw)) {
-		return fmt.Errorf("%w: a note that the claim rests on has changed", driver.ErrConflict)
+	if (head == nil) != (c.found.raw == nil) || head != nil && string(head.Value) != string(c.found.raw) {
+		return fmt.Errorf("%w: the head has moved from revision %d", driver.ErrConflict, c.found.head.Revision)
 	}
-	return fmt.Errorf("%w: the head has moved from revision %d", driver.ErrConflict, c.found.head.Revision)
+	if resp.Succeeded {
+		return nil
+	}
+	return fmt.Errorf("%w: a note that the claim rests on has changed", driver.ErrConflict)
 }
 
 // Abandon implements [driver.Claiming]. It waits for the server, for at most

@@ -158,11 +158,13 @@ func byError() []entry {
 	return []entry{
 		{driver.ErrConflict, rule{disposition: none, refused: true, why: "the newest head says what follows"}},
 		{driver.ErrCorrupt, rule{disposition: panics, refused: true, remedy: "restore the prefix from a backup of the whole cluster; do not edit it", why: "found before anything was written"}},
+		{driver.ErrCompacted, rule{disposition: none, refused: true, why: "the snapshot says what follows"}},
 		{driver.ErrTooLarge, rule{disposition: none, refused: true, why: "the caller's value"}},
 		{driver.ErrBlocked, rule{disposition: retry, refused: true, remedy: "look at the process that claims: end it, and its lease ends too", why: "claims under way end, or their leases do"}},
 		{errMisuse, rule{disposition: panics, refused: true, why: "a bug above the driver; nothing was sent"}},
 		{errWaiting, rule{disposition: retry, refused: true, why: "refused while a claim is under way, which is a definite answer"}},
 		{errClosed, rule{disposition: none, refused: true, why: "the caller closed it"}},
+		{errReplaced, rule{disposition: retry, why: "the newest one is there to be read"}},
 		{errWatchEnded, rule{disposition: retry, why: "the catalog watches again"}},
 		{clientv3.ErrNoAvailableEndpoints, rule{disposition: retry, refused: true, why: "there was nobody to send to"}},
 		{clientv3.ErrOldCluster, rule{disposition: halt, refused: true, code: exitcodes.Config, remedy: "upgrade the etcd cluster", why: "found before the first call"}},

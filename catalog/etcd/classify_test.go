@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -82,25 +83,62 @@ func TestEveryLineOfTheTablesGivesItsReasonOnce(t *testing.T) {
 	}
 }
 
-func TestTheFormOfARecordIsFrozen(t *testing.T) {
-	rec := driver.Record{
+func TestTheFormsOfARecordAreFrozen(t *testing.T) {
+	small := driver.Record{
 		Revision: 258, ID: driver.ID{0: 1, 15: 0xff},
 		Token: fence.Token{Generation: 7, Epoch: 41}, Payload: []byte("payload\x00\xff"),
 	}
-	golden, err := os.ReadFile(filepath.Join("testdata", "record.golden"))
-	require.NoError(t, err)
-	b, err := marshalRecord(rec)
-	require.NoError(t, err)
-	require.Equal(t, golden, fmt.Appendf(nil, "%x\n", b))
-	again, err := unmarshalRecord(258, b)
-	require.NoError(t, err)
-	require.Equal(t, rec, again)
+	large := small
+	large.Payload = make([]byte, 5<<20+7)
+	for name, rec := range map[string]driver.Record{"record.golden": small, "record-chunked.golden": large} {
+		golden, err := os.ReadFile(filepath.Join("testdata", name))
+		require.NoError(t, err)
+		b, err := marshalRecord(rec)
+		require.NoError(t, err)
+		require.Equal(t, string(golden), fmt.Sprintf("%x\n", b))
+		again, chunked, err := unmarshalRecord(258, b)
+		require.NoError(t, err)
+		if chunked > 0 {
+			require.EqualValues(t, len(rec.Payload), chunked)
+			rec.Payload = nil
+		}
+		require.Equal(t, rec, again)
+		bad := [][]byte{nil, b[:recordHeader-1], append([]byte{3}, b[1:]...)}
+		if chunked > 0 {
+			bad = append(bad, b[:recordHeader], b[:len(b)-1], append(bytes.Clone(b), 0), append(bytes.Clone(b[:recordHeader]), make([]byte, 8)...))
+		}
+		for _, bad := range bad {
+			_, _, err := unmarshalRecord(258, bad)
+			require.ErrorIs(t, err, errRecord)
+		}
+	}
+}
 
-	require.Equal(t, "p/log/0000000000000102", keys{"p"}.record(258))
-	require.Equal(t, "p/claim/0000000000000102", keys{"p"}.claim(258))
-	for _, bad := range [][]byte{nil, b[:recordHeader-1], append([]byte{2}, b[1:]...)} {
-		_, err := unmarshalRecord(258, bad)
-		require.ErrorIs(t, err, errRecord)
+func TestTheNamesOfKeysAreFrozen(t *testing.T) {
+	id, k := driver.ID{0: 1, 15: 0xff}, keys{"p"}
+	const hex = "010000000000000000000000000000ff"
+	for want, key := range map[string]string{
+		"p/log/0000000000000102":                          k.record(258),
+		"p/claim/0000000000000102":                        k.claim(258),
+		"p/snapshot":                                      k.snapshot(),
+		"p/part/" + hex + "/00000102":                     k.part(id, 258),
+		"p/staged/0000000000000102/" + hex:                k.manifest(258, id),
+		"p/payload/0000000000000102/" + hex + "/0000000b": k.chunk(258, id, 11),
+	} {
+		require.Equal(t, want, key)
+	}
+	got, err := k.snapshotOf([]byte(k.part(id, 3)))
+	require.NoError(t, err)
+	require.Equal(t, id, got)
+	revision, got, err := k.batchOf([]byte(k.manifest(258, id)))
+	require.NoError(t, err)
+	require.Equal(t, id, got)
+	require.EqualValues(t, 258, revision)
+	for _, foreign := range []string{"", "x", "258/" + hex, "0000000000000102/" + hex[1:], "0000000000000102/" + hex + "/x"} {
+		_, _, err := k.batchOf([]byte(k.staged() + foreign))
+		require.ErrorIs(t, err, driver.ErrCorrupt, foreign)
+		_, err = k.snapshotOf([]byte(k.parts() + foreign))
+		require.ErrorIs(t, err, driver.ErrCorrupt, foreign)
 	}
 }
 

@@ -40,15 +40,29 @@ func (s *Store) append(ctx context.Context, prior driver.Head, rec driver.Record
 		return read, err
 	}
 	step.Reach(ctx, step.CommitBegun)
+	p, err := s.commit(ctx, client, c)
+	if c.batch != nil && errors.Is(err, driver.ErrConflict) {
+		s.discard(ctx, client, c.batch)
+	} else if err == nil {
+		s.newest.Store(&encoded{prior.After(rec), c.next})
+		step.Reach(ctx, step.CommitLanded)
+	}
+	return p, err
+}
+
+// commit sends c once no claim is under way. What it stages before is seen by
+// nobody, so that an error of that leaves nothing unknown; the same commit sent
+// again goes on where this one stopped.
+func (s *Store) commit(ctx context.Context, client *clientv3.Client, c commit) (phase, error) {
+	if c.batch != nil {
+		if err := c.batch.stage(ctx, client, c.moved, c.onPrior()); err != nil {
+			return read, err
+		}
+	}
 	for {
 		resp, err := c.txn(client.Txn(ctx)).Commit()
-		if err != nil {
+		if err != nil || resp.Succeeded {
 			return sent, err
-		}
-		if resp.Succeeded {
-			s.newest.Store(&encoded{prior.After(rec), c.next})
-			step.Reach(ctx, step.CommitLanded)
-			return sent, nil
 		}
 		claimer, err := c.refusal(resp)
 		if err != nil {
@@ -75,6 +89,7 @@ type commit struct {
 	prior    []byte // the head that it rests on
 	next     []byte // the head that it makes
 	record   []byte
+	batch    *batch // nil where the record has all of its payload
 }
 
 // encoded is the head after this store's last commit, as it was stored.
@@ -87,7 +102,7 @@ func (s *Store) newCommit(prior driver.Head, rec driver.Record) (commit, error) 
 	if rec.Revision != prior.Revision+1 {
 		return commit{}, fmt.Errorf("%w: revision %d after %d", errMisuse, rec.Revision, prior.Revision)
 	}
-	c := commit{keys: s.keys, revision: rec.Revision}
+	c := commit{keys: s.keys, revision: rec.Revision, batch: s.newBatch(prior.Claim, rec)}
 	var errs [3]error
 	if last := s.newest.Load(); last != nil && last.head == prior && !rec.ID.IsZero() {
 		// What can make a head unreadable is its claim, and that is the same.
@@ -108,40 +123,57 @@ func (s *Store) newCommit(prior driver.Head, rec driver.Record) (commit, error) 
 // one lands, and a refusal of one is final for both, as no head comes back.
 func (c commit) txn(txn clientv3.Txn) clientv3.Txn {
 	record := c.keys.record(c.revision)
-	return txn.If(
-		clientv3.Compare(clientv3.Value(c.keys.head()), "=", string(c.prior)),
-		absent(c.keys.wanted()),
-		absent(record),
-	).Then(
-		clientv3.OpPut(c.keys.head(), string(c.next)),
-		clientv3.OpPut(record, string(c.record)),
-	).Else(
-		clientv3.OpGet(c.keys.head()),
-		clientv3.OpGet(c.keys.wanted()),
-	)
+	when := []clientv3.Cmp{c.onPrior(), absent(c.keys.wanted()), absent(record)}
+	then := []clientv3.Op{clientv3.OpPut(c.keys.head(), string(c.next)), clientv3.OpPut(record, string(c.record))}
+	if c.batch != nil {
+		when, then = append(when, c.batch.stands()), append(then, c.batch.seal())
+	}
+	return txn.If(when...).Then(then...).Else(c.keys.look()...)
+}
+
+// look reads what says why a Txn was refused.
+func (k keys) look() []clientv3.Op {
+	return []clientv3.Op{clientv3.OpGet(k.head()), clientv3.OpGet(k.wanted())}
+}
+
+func (c commit) onPrior() clientv3.Cmp {
+	return clientv3.Compare(clientv3.Value(c.keys.head()), "=", string(c.prior))
 }
 
 func absent(key string) clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
 }
 
+func present(key string) clientv3.Cmp {
+	return clientv3.Compare(clientv3.CreateRevision(key), ">", 0)
+}
+
 // refusal says why a commit was refused: by the claimer that it returns, or
 // for good.
 func (c commit) refusal(resp *clientv3.TxnResponse) (claimer string, err error) {
-	head := got(resp, 0)
-	if head == nil {
-		return "", fmt.Errorf("%w: the head is gone", driver.ErrConflict)
-	}
-	if string(head.Value) != string(c.prior) {
-		now, err := decodeHead(head)
-		if err != nil {
-			return "", err
-		}
-		return "", fmt.Errorf("%w: want revision %d, the head is at %d of %v, commit %v",
-			driver.ErrConflict, c.revision-1, now.Revision, now.Claim.Token, now.Commit)
+	if err := c.moved(resp); err != nil {
+		return "", err
 	}
 	if wanted := got(resp, 1); wanted != nil {
 		return printable(wanted.Value), nil
 	}
-	return "", corrupt("there is a record %d beyond the head", c.revision)
+	return "", corrupt("there is a record %d beyond the head, or the manifest of one was removed", c.revision)
+}
+
+// moved returns an error where the head that resp tells of is not the one that
+// the commit rests on.
+func (c commit) moved(resp *clientv3.TxnResponse) error {
+	head := got(resp, 0)
+	if head == nil {
+		return fmt.Errorf("%w: the head is gone", driver.ErrConflict)
+	}
+	if string(head.Value) == string(c.prior) {
+		return nil
+	}
+	now, err := decodeHead(head)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: want revision %d, the head is at %d of %v, commit %v",
+		driver.ErrConflict, c.revision-1, now.Revision, now.Claim.Token, now.Commit)
 }

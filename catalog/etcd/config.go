@@ -25,9 +25,11 @@ type Config struct {
 	//
 	//   - MaxUnaryRetries 1, or else a write can be sent twice; for the log
 	//     that is harmless, a note then reports a conflict with itself;
-	//   - MaxCallRecvMsgSize 8 MiB, or else a log of large records comes in
-	//     answers of up to 100 MiB, which a slow link does not bring before
-	//     the call's time is over. Below 2 MiB not every record can be read.
+	//   - MaxCallRecvMsgSize 8 MiB, or else a log of records of up to 1 MiB
+	//     comes in answers of up to 100 MiB, which a slow link does not bring
+	//     before the call's time is over. Below 2 MiB not everything can be
+	//     read;
+	//   - MaxCallSendMsgSize 2 MiB, as it is by default.
 	Client *clientv3.Client
 
 	// TLS is for the scheme etcds; nil means the system's roots and no client

@@ -86,6 +86,19 @@ func encodeHead(head driver.Head) ([]byte, error) {
 	return driver.MarshalHead(head)
 }
 
+// encodeClaim returns the one form in which the token is stored and compared,
+// as encodeHead does of a head.
+func encodeClaim(c driver.Claim) ([]byte, error) {
+	text, err := driver.MarshalClaim(c)
+	if err != nil || !bytes.Contains(text, []byte(`\ufffd`)) {
+		return text, err
+	}
+	if c, err = driver.UnmarshalClaim(text); err != nil {
+		return nil, err
+	}
+	return driver.MarshalClaim(c)
+}
+
 // nextHead returns what head is stored as. It refuses one that could not be
 // read again.
 func nextHead(head driver.Head) ([]byte, error) {

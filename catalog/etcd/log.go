@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -23,7 +24,7 @@ func (s *Store) Log(ctx context.Context, after uint64, fn func(driver.Record) er
 func (s *Store) Claims(ctx context.Context, after uint64, fn func(driver.Claim) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	each := func(revision uint64, kv *mvccpb.KeyValue) error {
+	each := func(_ int64, revision uint64, kv *mvccpb.KeyValue) error {
 		claim, err := driver.UnmarshalClaim(kv.Value)
 		if err != nil {
 			return corrupt("%q: %w", kv.Key, err)
@@ -40,19 +41,33 @@ func (s *Store) Claims(ctx context.Context, after uint64, fn func(driver.Claim) 
 func (s *Store) readLog(ctx context.Context, after, upTo uint64, fn func(driver.Record) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	want := after
-	each := func(revision uint64, kv *mvccpb.KeyValue) error {
-		if want++; revision != want {
-			return corrupt("record %d is missing, the next one is %d", want, revision)
+	sc := &scan{dir: s.keys.log(), after: after, upTo: upTo}
+	sc.last = func(head driver.Head) uint64 { return min(head.Revision, upTo) }
+	sc.each = func(at int64, revision uint64, kv *mvccpb.KeyValue) error {
+		if want := sc.after + 1; revision != want {
+			return sc.missing(want, revision)
 		}
-		rec, err := unmarshalRecord(revision, kv.Value)
+		rec, chunked, err := unmarshalRecord(revision, kv.Value)
 		if err != nil {
 			return corrupt("%q: %w", kv.Key, err)
 		}
+		if chunked > 0 {
+			if rec.Payload, err = s.readChunks(ctx, at, rec, chunked); err != nil {
+				return err
+			}
+		}
 		return caller(fn(rec))
 	}
-	last := func(head driver.Head) uint64 { return min(head.Revision, upTo) }
-	return s.tell("log", s.scan(ctx, &scan{dir: s.keys.log(), after: after, upTo: upTo, last: last, each: each}))
+	return s.tell("log", s.scan(ctx, sc))
+}
+
+// missing says why a record is not there: what a snapshot stands for may be
+// deleted.
+func (sc *scan) missing(want, next uint64) error {
+	if want < sc.snapshot.Revision {
+		return fmt.Errorf("%w: record %d, of which a snapshot of revision %d stands", driver.ErrCompacted, want, sc.snapshot.Revision)
+	}
+	return corrupt("record %d is missing, the next one is %d", want, next)
 }
 
 // A callerError is what the caller's function returned: it goes back as it is.
@@ -92,9 +107,11 @@ type scan struct {
 	dir   string
 	after uint64 // the last number delivered
 	upTo  uint64
-	last  func(driver.Head) uint64 // the number that must not be missing
-	each  func(number uint64, kv *mvccpb.KeyValue) error
+	last  func(driver.Head) uint64                                 // the number that must not be missing
+	each  func(at int64, number uint64, kv *mvccpb.KeyValue) error // at is the revision of the store
 	limit int64
+
+	snapshot driver.Snapshot // as of what is being read
 }
 
 // scan begins again after the last number delivered where etcd has compacted
@@ -106,7 +123,7 @@ func (s *Store) scan(ctx context.Context, sc *scan) error {
 	}
 	sc.limit = firstPage
 	for sc.after < sc.upTo {
-		err := sc.run(ctx, client, s.keys.head())
+		err := sc.run(ctx, client, s.keys)
 		switch {
 		case status.Code(err) == codes.ResourceExhausted && sc.limit > 1:
 			sc.limit = max(sc.limit/8, 1) // the answer was above maxAnswer
@@ -117,11 +134,11 @@ func (s *Store) scan(ctx context.Context, sc *scan) error {
 	return nil
 }
 
-// run reads the first page together with the head, and the others at the same
-// revision. Head and log move in one Txn, so whatever is behind the head is
+// run reads the first page together with head and snapshot, and the others at
+// the same revision. Head and log move in one Txn, so whatever is behind the head is
 // missing.
-func (sc *scan) run(ctx context.Context, client *clientv3.Client, headKey string) error {
-	resp, err := client.Txn(ctx).Then(clientv3.OpGet(headKey), sc.page()).Commit()
+func (sc *scan) run(ctx context.Context, client *clientv3.Client, k keys) error {
+	resp, err := client.Txn(ctx).Then(clientv3.OpGet(k.head()), clientv3.OpGet(k.snapshot()), sc.page()).Commit()
 	if err != nil {
 		return err
 	}
@@ -131,9 +148,12 @@ func (sc *scan) run(ctx context.Context, client *clientv3.Client, headKey string
 			return err
 		}
 	}
-	page := (*clientv3.GetResponse)(resp.Responses[1].GetResponseRange())
+	if sc.snapshot, err = decodeSnapshot(got(resp, 1)); err != nil {
+		return err
+	}
+	page := (*clientv3.GetResponse)(resp.Responses[2].GetResponseRange())
 	for {
-		if err := sc.deliver(page, head); err != nil {
+		if err := sc.deliver(resp.Header.Revision, page, head); err != nil {
 			return err
 		}
 		if !page.More {
@@ -166,7 +186,7 @@ func (sc *scan) page(opts ...clientv3.OpOption) clientv3.Op {
 	return clientv3.OpGet(numbered(sc.dir, sc.after+1), opts...)
 }
 
-func (sc *scan) deliver(page *clientv3.GetResponse, head driver.Head) error {
+func (sc *scan) deliver(at int64, page *clientv3.GetResponse, head driver.Head) error {
 	size := 0
 	for _, kv := range page.Kvs {
 		n, err := number(sc.dir, kv.Key)
@@ -176,7 +196,7 @@ func (sc *scan) deliver(page *clientv3.GetResponse, head driver.Head) error {
 		if head.IsZero() {
 			return corrupt("no head beside %q", kv.Key)
 		}
-		if err := sc.each(n, kv); err != nil {
+		if err := sc.each(at, n, kv); err != nil {
 			return err
 		}
 		sc.after = n

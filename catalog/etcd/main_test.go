@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 		claimForEver(url)
 		return
 	}
+	if url := os.Getenv(stagerEnv); url != "" {
+		dieStaged(url)
+		os.Exit(1) // it lives
+	}
 	if crashtest.Child(openAt) {
 		os.Exit(1)
 	}
@@ -96,9 +100,14 @@ func commit(t *testing.T, s *etcd.Store, head driver.Head, n int, payload string
 	return head
 }
 
-func ids(t *testing.T, s *etcd.Store) (ids []driver.ID) {
+func ids(t *testing.T, s *etcd.Store) []driver.ID {
 	t.Helper()
-	require.NoError(t, s.Log(within(t, 10*time.Second), 0, func(rec driver.Record) error {
+	return idsAbove(t, s, 0)
+}
+
+func idsAbove(t *testing.T, s *etcd.Store, after uint64) (ids []driver.ID) {
+	t.Helper()
+	require.NoError(t, s.Log(within(t, 10*time.Second), after, func(rec driver.Record) error {
 		ids = append(ids, rec.ID)
 		return nil
 	}))

@@ -17,6 +17,26 @@
 //	claim/%016x   the claims, by revision
 //	board/KEY     the notes; a note's version is its mod revision
 //	wanted        who claims just now; leased
+//	snapshot      the published snapshot, frozen text form
+//	part/ID/%08x  the parts of snapshots, by the snapshot's id
+//	staged/%016x/ID
+//	              the manifests of large commits under way, by revision and
+//	              commit: whose they are, and how many chunks they have
+//	payload/%016x/ID/%08x
+//	              the chunks of payloads above 1 MiB, by revision and commit,
+//	              published or staged
+//
+// A payload above 1 MiB is staged in chunks, which the commit's Txn makes part
+// of the log by the record that says how large it is; a chunk that belongs to
+// no record has a manifest. A commit that was cut short goes on where it
+// stopped when it is sent again. A claim is not sent again: all of a large one
+// must arrive within the time of one Install.
+//
+// Trim deletes about 1,000 records in a Txn. That gives no space back: etcd
+// keeps what was deleted in its history until it is compacted, and its file
+// shrinks only when it is defragmented. So run it with
+// --auto-compaction-retention, without which the quota is reached one day
+// however short the log is.
 //
 // The package does not decide which token wins, and it does not retry: one
 // call sends a write once, and says what is known of it. A write whose answer
@@ -43,9 +63,11 @@ import (
 )
 
 // The sizes that a store takes. etcd refuses a request above 1.5 MiB unless
-// its --max-request-bytes says otherwise; head and claim need the rest.
+// its --max-request-bytes says otherwise: a payload above chunkBytes goes in
+// several; head and claim need the rest.
 const (
-	maxPayload = 1 << 20
+	maxPayload = 64 << 20
+	chunkBytes = 1 << 20
 	maxNote    = 256 << 10
 )
 
@@ -115,7 +137,7 @@ func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
 // String names the store, without user and password.
 func (s *Store) String() string { return s.name }
 
-// Limits returns 1 MiB for payloads and 256 KiB for notes.
+// Limits returns 64 MiB for payloads and 256 KiB for notes.
 func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: maxPayload, Note: maxNote} }
 
 // Close ends the claims under way, waits until nothing of the store runs any

@@ -7,8 +7,8 @@ import (
 )
 
 // Watch implements [driver.Watcher]. It wakes after every write to head and
-// board, and after nothing else: the range from board/ to head leaves out the
-// records, so that no payload comes along.
+// board, and after nothing else: the range from board/ to head leaves out log/
+// and payload/, so that no payload comes along.
 //
 // While the connection is broken the client connects anew by itself and then
 // tells what it missed; a member without a leader ends the watch.
