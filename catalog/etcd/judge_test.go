@@ -9,7 +9,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-func TestAProbeJudgesMembersAlarmsAndSize(t *testing.T) {
+func TestAProbeJudgesMembersAlarmsSizeAndHistory(t *testing.T) {
 	const nospace, corrupt = etcdserverpb.AlarmType_NOSPACE, etcdserverpb.AlarmType_CORRUPT
 	for _, row := range []struct {
 		f     driver.Finding
@@ -25,6 +25,9 @@ func TestAProbeJudgesMembersAlarmsAndSize(t *testing.T) {
 		{judgeAlarms([]etcdserverpb.AlarmType{corrupt, nospace}), driver.Failure, "CORRUPT"},
 		{judgeSize(100<<20, 0), driver.Fine, "does not tell its quota"},
 		{judgeSize(100<<20, 2<<30), driver.Fine, "5% of its quota of 2048 MiB"},
+		{judgeHistory(1_000_000, true), driver.Fine, "has been compacted"},
+		{judgeHistory(1000, false), driver.Fine, "all its 1000 revisions"},
+		{judgeHistory(1_000_000, false), driver.Warning, "still takes space"},
 		{judgeSize(9<<20, 10<<20), driver.Warning, "90%"},
 	} {
 		require.Equal(t, row.grade, row.f.Grade, row.f.Detail)

@@ -14,8 +14,9 @@ import (
 
 var _ driver.Prober = (*Store)(nil)
 
-// Probe implements [driver.Prober]. It asks for the members, the alarms and
-// the size of the database, which needs no right to write. What a user may not
+// Probe implements [driver.Prober]. It asks for the members, the alarms, the
+// size of the database and whether etcd forgets what was deleted, which needs
+// no right to write. What a user may not
 // ask is said, and is no error.
 func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 	ctx, cancel := bound(ctx)
@@ -25,7 +26,7 @@ func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 		return nil, s.fail("probe", err, read)
 	}
 	var findings []driver.Finding
-	for _, ask := range []func(context.Context, *clientv3.Client) (driver.Finding, error){probeMembers, probeAlarms, probeSize} {
+	for _, ask := range []func(context.Context, *clientv3.Client) (driver.Finding, error){probeMembers, probeAlarms, probeSize, s.probeHistory} {
 		f, err := ask(ctx, client)
 		if errors.Is(typed(err), rpctypes.ErrPermissionDenied) {
 			f.Grade, f.Detail, f.Remedy = driver.Warning, "this user may not ask", "ask as a user with the role root"
@@ -129,6 +130,35 @@ func judgeSize(size, quota int64) driver.Finding {
 	f.Detail = fmt.Sprintf("the database has %d MiB, %.0f%% of its quota of %d MiB", size>>20, 100*used, quota>>20)
 	if used > nearly {
 		f.Grade, f.Remedy = driver.Warning, "compact and defragment etcd, or raise --quota-backend-bytes: above the quota no write is taken"
+	}
+	return f
+}
+
+// probeHistory asks for the beginning of etcd's history, which an etcd that is
+// compacted has forgotten. The server does not tell its settings.
+func (s *Store) probeHistory(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+	now, err := client.Get(ctx, s.keys.head(), clientv3.WithCountOnly())
+	if err != nil {
+		return driver.Finding{Name: "history"}, err
+	}
+	_, err = client.Get(ctx, s.keys.head(), clientv3.WithRev(1), clientv3.WithCountOnly())
+	if forgotten := errors.Is(err, rpctypes.ErrCompacted); forgotten || err == nil {
+		return judgeHistory(now.Header.Revision, forgotten), nil
+	}
+	return driver.Finding{Name: "history"}, err
+}
+
+func judgeHistory(revision int64, forgotten bool) driver.Finding {
+	const much = 20_000 // revisions: below, nobody misses their space
+	f := driver.Finding{Name: "history", Detail: "etcd's history has been compacted"}
+	if forgotten {
+		return f
+	}
+	f.Detail = fmt.Sprintf("etcd keeps the history of all its %d revisions", revision)
+	if revision > much {
+		f.Grade = driver.Warning
+		f.Detail += ": what a catalog deletes still takes space"
+		f.Remedy = "switch on --auto-compaction-retention, and defragment from time to time"
 	}
 	return f
 }

@@ -43,3 +43,12 @@ func TestAProbeOfAServerThatIsNotThereIsClassified(t *testing.T) {
 	_, err := open(t, "etcd://127.0.0.1:1/p", etcd.Config{}).Probe(within(t, 300*time.Millisecond))
 	require.Equal(t, "probe", classed(t, err).Op)
 }
+
+func TestAProbeSaysWhetherEtcdForgetsWhatWasDeleted(t *testing.T) {
+	server := testetcd.NewServer(t, testetcd.Options{})
+	s, client := open(t, server.URL(), etcd.Config{}), testetcd.Client(t, server.URL())
+	commit(t, s, claim(t, s), 3, "x")
+	require.Contains(t, probed(t, s)["history"].Detail, "keeps the history")
+	compactHistory(t, client)
+	require.Contains(t, probed(t, s)["history"].Detail, "has been compacted")
+}
