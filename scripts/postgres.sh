@@ -3,11 +3,15 @@
 #
 #   postgres.sh start DIR   start the server kept in DIR, made if it is missing; prints its URL
 #   postgres.sh stop DIR    shut it down and wait until it has gone
+#   postgres.sh crash DIR   end it as a crash would, and wait until it has gone
 #   postgres.sh install     install PostgreSQL's programs where there are none (Debian, Ubuntu)
 #
 # The server really syncs (fsync, synchronous_commit). User postgres needs no
 # password; every other user needs one (scram). Settings in DIR/extra.conf come
 # last. A second start of the same DIR uses the same port.
+#
+# FENCEPOST_TEST_POSTGRES_BIN names the folder of initdb, pg_ctl and postgres.
+# Without it they are the newest that are installed.
 set -euo pipefail
 
 die() {
@@ -15,9 +19,13 @@ die() {
 	exit 1
 }
 
-# bin_dir prints the folder of the newest PostgreSQL programs, and fails where there are none.
+# bin_dir prints the folder of PostgreSQL's programs, and fails where there are none.
 bin_dir() {
 	local newest
+	if [ -n "${FENCEPOST_TEST_POSTGRES_BIN:-}" ]; then
+		[ -x "$FENCEPOST_TEST_POSTGRES_BIN/initdb" ] && echo "$FENCEPOST_TEST_POSTGRES_BIN"
+		return
+	fi
 	newest=$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -V | tail -n 1)
 	[ -n "$newest" ] || newest=$(command -v initdb) || return 1
 	dirname "$(readlink -f "$newest")"
@@ -94,11 +102,12 @@ start() {
 	die "the server did not start: $(tail -n 20 "$dir/server.log" 2>/dev/null || cat "$dir/pg_ctl.log")"
 }
 
-stop() {
+# end DIR SIGNAL: INT shuts down, QUIT is a crash.
+end() {
 	local pid waited=0
 	[ -s "$1/data/postmaster.pid" ] || return 0
 	pid=$(head -n 1 "$1/data/postmaster.pid")
-	kill -INT "$pid" 2>/dev/null || return 0
+	kill "-$2" "$pid" 2>/dev/null || return 0
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.05
 		waited=$((waited + 1))
@@ -124,7 +133,8 @@ install_server() {
 
 case "${1:-} $#" in
 "start 2") start "$2" ;;
-"stop 2") stop "$2" ;;
+"stop 2") end "$2" INT ;;
+"crash 2") end "$2" QUIT ;;
 "install 1") install_server ;;
-*) die "usage: $0 start DIR | stop DIR | install" ;;
+*) die "usage: $0 start DIR | stop DIR | crash DIR | install" ;;
 esac

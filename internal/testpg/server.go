@@ -97,59 +97,11 @@ func (s *Server) Address() string {
 	return u.Host
 }
 
-// Standby returns a streaming, asynchronous standby of s that takes reads.
-func (s *Server) Standby(t testing.TB) *Server {
-	t.Helper()
-	standby := &Server{t: t, dir: folder(t)}
-	data := filepath.Join(standby.dir, "data")
-	bin := binDir(t)
-	own(t, standby.dir)
-	run(t, filepath.Join(bin, "pg_basebackup"), "-d", s.URL, "-D", data, "-R", "-X", "stream", "-c", "fast")
-	standby.configure([]string{"hot_standby = on", "synchronous_standby_names = ''"})
-	standby.Start()
-	return standby
-}
-
-// Promote makes a standby the primary of a new timeline, and returns once it
-// takes writes.
-func (s *Server) Promote() {
+// Crash ends the server at once, as a crash does: nothing is written any more,
+// and no standby is waited for.
+func (s *Server) Crash() {
 	s.t.Helper()
-	conn := Connect(s.t, s.URL)
-	var done bool
-	require.NoError(s.t, conn.QueryRow(s.t.Context(), `select pg_promote(true, 60)`).Scan(&done))
-	require.True(s.t, done, "the standby was not promoted within 60 s")
-}
-
-func binDir(t testing.TB) string {
-	t.Helper()
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/pg_basebackup")
-	require.NoError(t, err)
-	if len(found) > 0 {
-		return filepath.Dir(found[len(found)-1])
-	}
-	path, err := exec.LookPath("pg_basebackup")
-	require.NoError(t, err, "no pg_basebackup: run scripts/postgres.sh install")
-	return filepath.Dir(path)
-}
-
-// run runs a program as user postgres where we are root.
-func run(t testing.TB, args ...string) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		args = append([]string{"runuser", "-u", "postgres", "--"}, args...)
-	}
-	cmd := exec.Command(args[0], args[1:]...) //nolint:gosec // a test's own arguments
-	cmd.Dir = "/"
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
-}
-
-func own(t testing.TB, dir string) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		out, err := exec.Command("chown", "postgres", dir).CombinedOutput() //nolint:gosec // a test's own folder
-		require.NoError(t, err, string(out))
-	}
+	s.script("crash")
 }
 
 // Pause stops a backend as SIGSTOP does, until the function that it returns is
