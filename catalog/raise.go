@@ -49,6 +49,8 @@ func (o RaiseOptions) validate() error {
 // With opts.Above the token is above that one too: its generation and epoch are
 // those of the higher one, and the epoch one more. So every process of before a
 // restore is fenced or finds that its commits were lost, whatever token it had.
+// Only so does a store take over a token that was installed elsewhere: see
+// [driver.Adopting].
 //
 // Of cfg, Raise uses Holder, the time-outs and Logger. The build in the claim
 // stays the head's as long as the generation does, because it is the
@@ -64,6 +66,9 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 	cfg = cfg.withDefaults()
 	if err := errors.Join(cfg.validate(), opts.validate()); err != nil {
 		return driver.Claim{}, err
+	}
+	if !opts.Above.IsZero() {
+		ctx = driver.Adopting(ctx)
 	}
 	bounded, cancel := context.WithTimeout(ctx, cfg.ClaimTimeout)
 	defer cancel()
