@@ -62,10 +62,12 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
 		err = checkVersion(st.version)
 	}
 	if err != nil {
+		s.leave(conn, err)
 		return 0, s.fail("post", err, notSent)
 	}
 	version, sent, err := s.post(ctx, conn, n, st.exists)
 	if err != nil {
+		s.leave(conn, err)
 		return 0, s.fail("post", err, sent)
 	}
 	return version, nil

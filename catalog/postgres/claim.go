@@ -29,6 +29,7 @@ type claiming struct {
 	mu    sync.Mutex // of all below: Close ends a claim from outside
 	conn  *pgxpool.Conn
 	tx    pgx.Tx // nil after the end
+	begun state  // the server as the claim found it
 	state state
 }
 
@@ -45,6 +46,7 @@ func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
 		return nil, s.fail("claim", err, notSent)
 	}
 	if err := c.begin(ctx); err != nil {
+		s.leave(conn, err)
 		c.Abandon()
 		return nil, s.fail("claim", err, notSent)
 	}
@@ -86,7 +88,7 @@ func (c *claiming) tryBegin(ctx context.Context) error {
 		return err
 	}
 	c.tx = tx
-	if _, err := c.store.readServer(ctx, tx); err != nil {
+	if c.begun, err = c.store.readServer(ctx, tx); err != nil {
 		return err
 	}
 	wait := patienceOf(ctx)
@@ -131,7 +133,7 @@ func (c *claiming) lockAll(ctx context.Context) error {
 	if c.state, err = s.readHead(ctx, c.tx); err != nil {
 		return err
 	}
-	return s.admit(c.state)
+	return s.admit(ctx, c.tx, c.state)
 }
 
 func (c *claiming) exec(ctx context.Context, sql string, args ...any) error {
@@ -183,6 +185,7 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 	if err != nil {
 		return c.store.fail("install", err, commitSent)
 	}
+	c.store.place.Store(&place{c.begun.started, c.begun.timeline, claim.ID})
 	step.Reach(ctx, step.ClaimCommitted)
 	return nil
 }
@@ -251,8 +254,10 @@ func (c *claiming) writeHead(ctx context.Context, claim driver.Claim, rec driver
 	if err != nil {
 		return err
 	}
-	return c.exec(ctx, `insert into fencepost.token (catalog, generation, epoch, claim_id) values ($1, $2, $3, $4::uuid)
-		on conflict (catalog) do update set generation = excluded.generation, epoch = excluded.epoch, claim_id = excluded.claim_id`,
+	return c.exec(ctx, `insert into fencepost.token (catalog, generation, epoch, claim_id, system_id, timeline)
+		values ($1, $2, $3, $4::uuid, `+systemSQL+`, `+timelineSQL+`)
+		on conflict (catalog) do update set generation = excluded.generation, epoch = excluded.epoch, claim_id = excluded.claim_id,
+			system_id = excluded.system_id, timeline = excluded.timeline`,
 		s.catalog, int64(claim.Token.Generation), int64(claim.Token.Epoch), claim.ID.String())
 }
 

@@ -123,6 +123,8 @@ func own(err error) (driver.Class, bool) {
 		{errCut, retry("")},
 		{errStandby, retry("let the DSN lead to the primary, such as by target_session_attrs=read-write")},
 		{errTimeline, retry("shut the old primary down, or let the DSN lead to the new one")},
+		{errElsewhere, misconfigured("correct the DSN if this is the wrong database; if it was restored, copied or upgraded on purpose, stop every process of the service and run `fencepost restored --above` with the highest token that was ever issued")},
+		{errMoved, retry("")},
 		{errForeign, misconfigured("use another database, or rename that schema")},
 		{errVersion, misconfigured("deploy a build that knows it")},
 		{errUnprepared, misconfigured("call postgres.Prepare with its configuration before pgxpool.NewWithConfig")},

@@ -3,6 +3,9 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/internal/step"
@@ -14,12 +17,15 @@ import (
 const durable = `coalesce(case when current_setting('synchronous_commit') = 'off'
 	then set_config('synchronous_commit', 'on', true) end, 'on') <> ''`
 
-// appendSQL is the whole commit. A second sending of it queues on the head's
-// row behind a first one that hangs, and is then judged by what that one left
-// behind: so its answer is final for both.
+// appendSQL is the whole commit. It lands on no server process but the one that
+// was looked at last, so that a connection which leads elsewhere by now, such as
+// to a primary that was replaced, commits nothing. A second sending of it queues
+// on the head's row behind a first one that hangs, and is then judged by what
+// that one left behind: so its answer is final for both.
 const appendSQL = `with moved as (
 		update fencepost.head set revision = $3, commit_id = $4::uuid
 		where catalog = $1 and commit_id = $2::uuid and revision = $3::bigint - 1
+			and pg_postmaster_start_time() = $8::timestamptz
 		returning catalog)
 	insert into fencepost.log (catalog, revision, commit_id, generation, epoch, payload)
 	select catalog, $3, $4::uuid, $5, $6, $7 from moved where ` + durable
@@ -42,20 +48,48 @@ func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record
 		return s.fail("append", err, notSent)
 	}
 	expectCommit(conn.Conn().PgConn())
-	tag, err := conn.Exec(ctx, appendSQL, s.args(append([]any{s.catalog, prior.Commit.String()}, recordArgs(rec)...)...)...)
-	switch {
-	case undefined(err):
-		return s.fail("append", fmt.Errorf("%w: there is no catalog: %w", driver.ErrConflict, err), notSent)
-	case err != nil:
-		return s.fail("append", overtaken(err), statementSent)
-	case tag.RowsAffected() == 0:
-		return s.fail("append", fmt.Errorf("%w: the head is not at revision %d, commit %v", driver.ErrConflict, prior.Revision, prior.Commit), notSent)
+	if sent, err := s.append(ctx, conn, prior, rec); err != nil {
+		s.leave(conn, err)
+		return s.fail("append", err, sent)
 	}
 	if err := checkCommit(conn.Conn().PgConn()); err != nil {
 		return s.fail("append", err, statementSent)
 	}
 	step.Reach(ctx, step.CommitLanded)
 	return nil
+}
+
+// append sends the commit. Where it changed nothing, either the head is another
+// one or the server is: one that was not looked at yet is looked at, and sent
+// the commit again.
+func (s *Store) append(ctx context.Context, conn *pgxpool.Conn, prior driver.Head, rec driver.Record) (sent, error) {
+	args := append([]any{s.catalog, prior.Commit.String()}, recordArgs(rec)...)
+	conflict := fmt.Errorf("%w: the head is not at revision %d, commit %v", driver.ErrConflict, prior.Revision, prior.Commit)
+	var at time.Time // zero is the start of no server
+	if known := s.place.Load(); known != nil {
+		at = known.started
+	}
+	for {
+		if !at.IsZero() {
+			tag, err := conn.Exec(ctx, appendSQL, s.args(append(args, at)...)...)
+			switch {
+			case undefined(err):
+				return notSent, fmt.Errorf("%w: there is no catalog: %w", driver.ErrConflict, err)
+			case err != nil:
+				return statementSent, overtaken(err)
+			case tag.RowsAffected() > 0:
+				return statementSent, nil
+			}
+		}
+		st, err := s.readState(ctx, conn)
+		if err != nil {
+			return notSent, err
+		}
+		if st.head.IsZero() || at.Equal(st.started) {
+			return notSent, conflict
+		}
+		at = st.started
+	}
 }
 
 // overtaken returns err as a conflict where the server rolled a write back since

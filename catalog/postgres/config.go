@@ -20,7 +20,8 @@ import (
 type Config struct {
 	// Pool is used instead of a pool of the store's own. Its configuration
 	// must have been passed to [Prepare]. Close leaves it open. What the DSN
-	// says of the server is then not used, only its catalog.
+	// says of the server is then not used, only its catalog. The pool is
+	// reset when its server turns out to take no writes.
 	//
 	// Reading the head and watching use connections of their own, made by the
 	// pool's configuration, so that a starved pool does not cost the
@@ -28,7 +29,8 @@ type Config struct {
 	Pool *pgxpool.Pool
 
 	// Logger hears what is worth knowing but is no error, such as a pooler
-	// found between here and the server. The default discards.
+	// found between here and the server, or that the server was promoted since
+	// the newest claim. The default discards.
 	Logger *slog.Logger
 
 	// MaxConns bounds the store's own pool. The default is 4. Three more

@@ -22,9 +22,10 @@ func Schema(role string) string {
 	return b.String()
 }
 
-// grantSQL is what a holder, a follower and the command need. The history of
-// claims is only ever added to; from the log and the parts a holder deletes what
-// a newer snapshot stands for, and changes no record.
+// grantSQL is what a holder, a follower and the command need, besides the
+// function pg_control_system, which every role may call unless that was revoked.
+// The history of claims is only ever added to; from the log and the parts a
+// holder deletes what a newer snapshot stands for, and changes no record.
 const grantSQL = `grant usage on schema fencepost to ROLE;
 grant select on fencepost.schema_version to ROLE;
 grant select, insert, update on fencepost.head, fencepost.token, fencepost.snapshot to ROLE;

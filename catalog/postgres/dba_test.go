@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -46,4 +47,12 @@ func TestTheDBAsSchemaIsTheOneThatTheFirstUseMakes(t *testing.T) {
 	testpg.Exec(t, dsn, postgres.Schema(""))
 	head := drivertest.Install(t, open(t, dsn), 1)
 	drivertest.SameHead(t, head, drivertest.ReadHead(t, open(t, dsn)))
+}
+
+// adminOf returns the URL of a database for the user who made it.
+func adminOf(t *testing.T, dsn string) string {
+	t.Helper()
+	server, err := url.Parse(os.Getenv(testpg.Variable))
+	require.NoError(t, err)
+	return testpg.With(t, dsn, func(u *url.URL) { u.User = server.User })
 }

@@ -16,7 +16,8 @@
 //
 //	schema_version  one row: the version of these tables
 //	head            a row for each catalog: revision, commit, claim (JSON)
-//	token           a row for each catalog that only claims write, for guards
+//	token           a row for each catalog that only claims write, for guards,
+//	                with the server's system identifier and timeline
 //	log             the commits, numbered from 1; a snapshot can stand for the first
 //	snapshot        a row for each catalog that has one (JSON)
 //	part            what is in the snapshots, in parts of 1 MiB at most
@@ -32,6 +33,36 @@
 // all others in the same, still empty database for as long as it is under way,
 // which ClaimIdle bounds where the claimer has stopped. From then on catalogs do
 // not wait for each other.
+//
+// # Which server it believes
+//
+// A claim stamps its token with the system identifier of the database cluster
+// and the timeline on which it was made. A process start of the server is looked
+// at once, before anything is read from it or committed there, and so is every
+// claim of somebody else:
+//
+//	in recovery             retry: a standby may be behind
+//	a timeline below one    retry: this server was left behind by a fail-over,
+//	seen, or the stamp's    and another one took over
+//	a timeline above the    goes on, and warns: the server was promoted, or
+//	stamp's                 restored to a point in time, and what it had not
+//	                        received is lost; the next claim stamps anew
+//	another system          halt: a dump restored elsewhere, a logical copy, a
+//	                        cluster that pg_upgrade made, or the wrong host
+//
+// A copy on another system may be older than the tokens that were issued, and
+// its original may go on: that only a person can know. So nothing but a claim
+// under [driver.Adopting] goes on there, which is what "fencepost restored"
+// makes. A commit lands on no server process but the one looked at last, on
+// whichever connection it goes out.
+//
+// A connection whose server is none of these things, or takes no writes any more
+// (25006), is closed with all its siblings, so that the next call dials anew. A
+// DSN that names several hosts should have target_session_attrs=read-write.
+//
+// A process that remembers nothing can't tell what an asynchronous fail-over
+// lost: it meets an older token, and hears the warning. Whoever remembers more,
+// holder or follower, ends with catalog.ErrLostCommit.
 //
 // # What it needs
 //

@@ -5,19 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 )
-
-// errStandby means that this server takes no writes, so that what it shows
-// may be old.
-var errStandby = errors.New("this server is a standby, in recovery")
-
-// errTimeline means that this server was left behind by a fail-over.
-var errTimeline = errors.New("this server has an older timeline than one already seen")
 
 // A querier is a connection or a transaction.
 type querier interface {
@@ -29,17 +23,19 @@ type querier interface {
 // A state is what one look at the server tells.
 type state struct {
 	standby  bool
-	timeline uint32 // zero on a standby
-	exists   bool   // the schema does
-	version  int    // of the schema
+	timeline uint32    // zero on a standby
+	started  time.Time // the server's process was
+	exists   bool      // the schema does
+	version  int       // of the schema
 	head     driver.Head
 }
 
-// serverSQL tells standby and timeline. The timeline is the one of the next
-// write; pg_control_checkpoint would tell an old one for a while after a
-// promotion.
+// serverSQL tells standby, timeline and the start of the server's process. The
+// timeline is the one of the next write; pg_control_checkpoint would tell an
+// old one for a while after a promotion.
 const serverSQL = `pg_is_in_recovery(),
-	case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_insert_lsn()) end`
+	case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_insert_lsn()) end,
+	pg_postmaster_start_time()`
 
 // headSQL reads the one row, by its key: PostgreSQL takes four times as long
 // for absentSQL, which also answers where there is no such row, and is asked
@@ -80,6 +76,7 @@ func (s *Store) look(ctx context.Context) (st state, broken bool, err error) {
 	}
 	defer give(conn)
 	st, err = s.readState(ctx, conn)
+	s.leave(conn, err)
 	return st, conn.Conn().IsClosed(), err
 }
 
@@ -91,7 +88,7 @@ func (s *Store) readState(ctx context.Context, q querier) (state, error) {
 	for range tries - 1 {
 		st, err := s.readHead(ctx, q)
 		if err == nil {
-			return st, s.admit(st)
+			return st, s.admit(ctx, q, st)
 		}
 		if !undefined(err) {
 			return state{}, err
@@ -107,7 +104,7 @@ func (s *Store) readState(ctx context.Context, q querier) (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	return st, s.admit(st)
+	return st, s.admit(ctx, q, st)
 }
 
 func (s *Store) readHead(ctx context.Context, q querier) (state, error) {
@@ -127,7 +124,7 @@ func (s *Store) readHeadBy(ctx context.Context, q querier, sql string) (state, e
 	var claim *string
 	var orphaned bool
 	row := q.QueryRow(ctx, sql, s.args(s.catalog)...)
-	if err := row.Scan(&st.standby, &wal, &version, &revision, &commit, &claim, &orphaned); err != nil {
+	if err := row.Scan(&st.standby, &wal, &st.started, &version, &revision, &commit, &claim, &orphaned); err != nil {
 		return state{}, err
 	}
 	if version != nil {
@@ -152,31 +149,14 @@ func (s *Store) readHeadBy(ctx context.Context, q querier, sql string) (state, e
 func (s *Store) readServer(ctx context.Context, q querier) (state, error) {
 	var st state
 	var wal string
-	if err := q.QueryRow(ctx, `select `+serverSQL, s.args()...).Scan(&st.standby, &wal); err != nil {
+	if err := q.QueryRow(ctx, `select `+serverSQL, s.args()...).Scan(&st.standby, &wal, &st.started); err != nil {
 		return state{}, err
 	}
 	var err error
 	if st.timeline, err = parseTimeline(st.standby, wal); err != nil {
 		return state{}, err
 	}
-	return st, s.admit(st)
-}
-
-// admit refuses a standby, and a server with an older timeline than one that
-// this store has seen.
-func (s *Store) admit(st state) error {
-	if st.standby {
-		return errStandby
-	}
-	for {
-		seen := s.timeline.Load()
-		if st.timeline < seen {
-			return fmt.Errorf("%w: %d, seen was %d", errTimeline, st.timeline, seen)
-		}
-		if st.timeline == seen || s.timeline.CompareAndSwap(seen, st.timeline) {
-			return nil
-		}
-	}
+	return st, s.admitServer(st)
 }
 
 // parseTimeline takes the timeline out of the name of a WAL file, whose first

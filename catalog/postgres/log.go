@@ -40,6 +40,7 @@ func (s *Store) read(ctx context.Context, op string, fn func(querier, state) err
 		err = checkVersion(st.version)
 	}
 	if err != nil {
+		s.leave(conn, err)
 		return s.fail(op, err, notSent)
 	}
 	if !st.exists {

@@ -45,7 +45,9 @@ const rightsSQL = `select t.privilege || ' on fencepost.' || c.relname
 	where c.relnamespace = 'fencepost'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
 	and not (c.relname in ('log', 'claim') and t.privilege = 'UPDATE')
 	and not (c.relname not in ('log', 'part', 'board') and t.privilege = 'DELETE')
-	and not has_table_privilege(c.oid, t.privilege) order by 1`
+	and not has_table_privilege(c.oid, t.privilege)
+	union all select 'EXECUTE on pg_control_system' where not has_function_privilege('pg_catalog.pg_control_system()', 'execute')
+	order by 1`
 
 // Probe implements [driver.Prober]. It reads settings and rights.
 func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {

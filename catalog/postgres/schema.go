@@ -49,7 +49,9 @@ create table fencepost.token (
 	catalog    text collate "C" primary key,
 	generation bigint not null,
 	epoch      bigint not null,
-	claim_id   uuid   not null
+	claim_id   uuid   not null,
+	system_id  text   not null,
+	timeline   bigint not null
 );
 comment on table fencepost.token is 'The token of each catalog: moved by claims only, locked FOR SHARE by guards';
 

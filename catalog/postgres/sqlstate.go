@@ -32,7 +32,7 @@ func lookUp(code string) verdict {
 
 const (
 	otherSchema = "check that schema fencepost is this library's, complete, and of a version that this build knows"
-	grantRights = "grant this user its rights: create on the database before the first claim, then all on schema fencepost and its tables"
+	grantRights = "grant this user its rights: create on the database before the first claim, then all on schema fencepost and its tables; and execute on function pg_control_system() where that was revoked from public"
 )
 
 // byCode has the codes that mean something else than their class.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -40,9 +41,11 @@ type Store struct {
 	ownPool  bool            // Close closes it
 	liveness *pgxpool.Pool   // for the head, and to ask who blocks a claim
 	watching *pgx.ConnConfig // for the connection that listens
+	quiet    time.Duration   // after which that one is looked at
 
-	unprepared atomic.Bool   // a pooler stands between: no prepared statements
-	timeline   atomic.Uint32 // the highest one seen
+	unprepared atomic.Bool           // a pooler stands between: no prepared statements
+	timeline   atomic.Uint32         // the highest one seen
+	place      atomic.Pointer[place] // looked at last
 	claimMemo  driver.ClaimMemo
 
 	root context.Context // of the watchers; ends in Close
@@ -71,7 +74,7 @@ func Open(ctx context.Context, dsn string, cfg Config) (*Store, error) {
 		return nil, &driver.Error{Class: misconfigured(""), Store: "postgres", Op: "open", Err: err}
 	}
 	cfg = cfg.withDefaults()
-	s := &Store{catalog: catalog, config: cfg, log: cfg.Logger, pool: cfg.Pool, claims: map[*claiming]struct{}{}}
+	s := &Store{catalog: catalog, config: cfg, log: cfg.Logger, pool: cfg.Pool, quiet: quietPeriod, claims: map[*claiming]struct{}{}}
 	if s.pool != nil {
 		conns = s.pool.Config()
 	}

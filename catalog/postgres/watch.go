@@ -9,7 +9,8 @@ import (
 )
 
 // A watcher that has heard nothing for so long makes sure that its connection
-// lives: nothing else would tell it of a server that vanished.
+// lives, and leads to the server that this store went on with: nothing else
+// would tell it of one that vanished, or was replaced and still answers.
 const (
 	quietPeriod = 15 * time.Second
 	pingTimeout = 5 * time.Second
@@ -60,7 +61,7 @@ func (s *Store) listen(ctx context.Context, wake func()) error {
 	}
 	wake()
 	for {
-		err := waitOnce(ctx, conn)
+		err := s.waitOnce(ctx, conn)
 		switch {
 		case err == nil:
 			wake()
@@ -74,8 +75,8 @@ var errQuiet = errors.New("nothing was heard")
 
 // waitOnce waits for a notification. It returns errQuiet where none came and
 // the server still answers.
-func waitOnce(ctx context.Context, conn *pgx.Conn) error {
-	quiet, cancel := context.WithTimeout(ctx, quietPeriod)
+func (s *Store) waitOnce(ctx context.Context, conn *pgx.Conn) error {
+	quiet, cancel := context.WithTimeout(ctx, s.quiet)
 	defer cancel()
 	_, err := conn.WaitForNotification(quiet)
 	if err == nil || ctx.Err() != nil || quiet.Err() == nil {
@@ -83,8 +84,12 @@ func waitOnce(ctx context.Context, conn *pgx.Conn) error {
 	}
 	ping, stop := context.WithTimeout(ctx, pingTimeout)
 	defer stop()
-	if err := conn.Ping(ping); err != nil {
+	var started time.Time
+	if err := conn.QueryRow(ping, `select pg_postmaster_start_time()`, s.args()...).Scan(&started); err != nil {
 		return err
+	}
+	if known := s.place.Load(); known != nil && !known.started.Equal(started) {
+		return errMoved
 	}
 	return errQuiet
 }
