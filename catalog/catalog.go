@@ -59,6 +59,7 @@ func (c *Catalog) start() {
 	c.wg.Go(func() { watch(c.base, c.store, c.cfg, claimsOf(c.store), c.look) })
 	c.wg.Go(c.commitLoop)
 	c.wg.Go(c.compactLoop)
+	c.wg.Go(c.tellRisks)
 }
 
 // Token returns the token that this handle was given. It may have been fenced

@@ -53,7 +53,8 @@ type Config struct {
 	// log is larger than this and than the entries. Default 1 MiB.
 	CompactAfter int64
 
-	// Logger receives what no caller is told. Default: discard.
+	// Logger receives what no caller is told, such as, once for each Open,
+	// what could make the store lose a commit. Default: discard.
 	Logger *slog.Logger
 }
 

@@ -16,6 +16,15 @@ type Prober interface {
 	Probe(ctx context.Context) ([]Finding, error)
 }
 
+// A RiskTeller is a Store that can say at little cost what could lose a commit
+// after it was acknowledged. Every claim that makes a holder asks it, once.
+type RiskTeller interface {
+	// Risks returns what [Prober] would say of that, without what is well. It
+	// measures nothing and writes nothing. What it is not allowed to ask is
+	// left out.
+	Risks(ctx context.Context) ([]Finding, error)
+}
+
 // A Finding is the answer to one question that was asked before a deploy.
 type Finding struct {
 	Name   string `json:"name"` // what was asked, in one or two words, the same in every version

@@ -12,7 +12,10 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-var _ driver.Prober = (*Store)(nil)
+var (
+	_ driver.Prober     = (*Store)(nil)
+	_ driver.RiskTeller = (*Store)(nil)
+)
 
 // Probe implements [driver.Prober]. It asks for the members, the alarms, the
 // size of the database and whether etcd forgets what was deleted, which needs
@@ -40,18 +43,72 @@ func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 	return findings, nil
 }
 
+// Risks implements [driver.RiskTeller]: a single member, whose disk holds the
+// only copy, and members that disagree. Whether a member syncs
+// (--unsafe-no-fsync) etcd does not tell.
+func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	client, err := s.dial(ctx)
+	if err != nil {
+		return nil, s.fail("risks", err, read)
+	}
+	var findings []driver.Finding
+	for _, ask := range []func(context.Context, *clientv3.Client) (driver.Finding, error){riskOfMembers, riskOfAlarms} {
+		f, err := ask(ctx, client)
+		switch {
+		case errors.Is(typed(err), rpctypes.ErrPermissionDenied):
+		case err != nil:
+			return nil, s.fail("risks", err, read)
+		case f.Grade != driver.Fine:
+			findings = append(findings, f)
+		}
+	}
+	return findings, nil
+}
+
+// riskOfMembers: two members stop where one is lost, and lose nothing.
+func riskOfMembers(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+	voting, err := votingMembers(ctx, client)
+	if err != nil || voting > 1 {
+		return driver.Finding{Name: "quorum"}, err
+	}
+	return judgeMembers(voting), nil
+}
+
+// riskOfAlarms: a full database takes no writes, and loses nothing.
+func riskOfAlarms(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+	resp, err := client.AlarmList(ctx)
+	if err != nil {
+		return driver.Finding{Name: "alarms"}, err
+	}
+	for _, a := range resp.Alarms {
+		if a.Alarm == etcdserverpb.AlarmType_CORRUPT {
+			return judgeAlarms([]etcdserverpb.AlarmType{a.Alarm}), nil
+		}
+	}
+	return driver.Finding{Name: "alarms"}, nil
+}
+
 func probeMembers(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
-	resp, err := client.MemberList(ctx)
+	voting, err := votingMembers(ctx, client)
 	if err != nil {
 		return driver.Finding{Name: "quorum"}, err
 	}
-	voting := 0
+	return judgeMembers(voting), nil
+}
+
+func votingMembers(ctx context.Context, client *clientv3.Client) (voting int, err error) {
+	resp, err := client.MemberList(ctx)
+	if err != nil {
+		return 0, err
+	}
 	for _, m := range resp.Members {
 		if !m.IsLearner {
 			voting++
 		}
 	}
-	return judgeMembers(voting), nil
+	return voting, nil
 }
 
 func judgeMembers(voting int) driver.Finding {

@@ -52,3 +52,11 @@ func TestAProbeSaysWhetherEtcdForgetsWhatWasDeleted(t *testing.T) {
 	compactHistory(t, client)
 	require.Contains(t, probed(t, s)["history"].Detail, "has been compacted")
 }
+
+func TestASingleMemberIsARisk(t *testing.T) {
+	found, err := open(t, testetcd.URL(t), etcd.Config{}).Risks(within(t, 10*time.Second))
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	require.Equal(t, "quorum", found[0].Name)
+	require.Contains(t, found[0].Detail, "1 voting")
+}

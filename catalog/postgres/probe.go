@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,7 +12,10 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-var _ driver.Prober = (*Store)(nil)
+var (
+	_ driver.Prober     = (*Store)(nil)
+	_ driver.RiskTeller = (*Store)(nil)
+)
 
 // oldest is the oldest major version of the server that the driver is tested
 // on.
@@ -51,16 +55,35 @@ const rightsSQL = `select t.privilege || ' on fencepost.' || c.relname
 
 // Probe implements [driver.Prober]. It reads settings and rights.
 func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
+	set, err := s.askSettings(ctx, "probe")
+	if err != nil {
+		return nil, err
+	}
+	return set.findings(), nil
+}
+
+// Risks implements [driver.RiskTeller]. One server without a standby is none: a
+// commit is on its disk, which holds the only copy.
+func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
+	set, err := s.askSettings(ctx, "risks")
+	if err != nil {
+		return nil, err
+	}
+	all := []driver.Finding{set.durability(), set.pages(), set.replication()}
+	return slices.DeleteFunc(all, func(f driver.Finding) bool { return f.Grade == driver.Fine }), nil
+}
+
+func (s *Store) askSettings(ctx context.Context, op string) (settings, error) {
 	conn, err := s.acquire(ctx, s.liveness)
 	if err != nil {
-		return nil, s.fail("probe", err, notSent)
+		return settings{}, s.fail(op, err, notSent)
 	}
 	defer give(conn)
 	set, err := s.readSettings(ctx, conn)
 	if err != nil {
-		return nil, s.fail("probe", err, notSent)
+		return settings{}, s.fail(op, err, notSent)
 	}
-	return set.findings(), nil
+	return set, nil
 }
 
 func (s *Store) readSettings(ctx context.Context, q querier) (settings, error) {

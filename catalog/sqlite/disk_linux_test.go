@@ -1,6 +1,9 @@
 package sqlite
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -39,4 +42,17 @@ func TestAFileOnANetworkFileSystemIsRefused(t *testing.T) {
 	require.NoError(t, checkKind(unix.EXT4_SUPER_MAGIC))
 	require.NoError(t, checkKind(unix.TMPFS_MAGIC))
 	require.NoError(t, checkDisk(t.TempDir()))
+}
+
+func TestAFileInMemoryIsARiskAndOneOnADiskIsNot(t *testing.T) {
+	for folder, want := range map[string]int{"/dev/shm": 1, "/var/tmp": 0} {
+		dir, err := os.MkdirTemp(folder, "fencepost-")
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+		s, err := Open(filepath.Join(dir, "c.db"), Config{})
+		require.NoError(t, err)
+		risks, err := s.Risks(t.Context())
+		require.NoError(t, errors.Join(err, s.Close()))
+		require.Len(t, risks, want, folder)
+	}
 }

@@ -17,7 +17,10 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-var _ driver.Prober = (*Store)(nil)
+var (
+	_ driver.Prober     = (*Store)(nil)
+	_ driver.RiskTeller = (*Store)(nil)
+)
 
 const (
 	probeSyncs = 20   // how often the probe syncs
@@ -42,6 +45,21 @@ func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 	default:
 		return nil, err
 	}
+}
+
+// Risks implements [driver.RiskTeller]: a file in memory, and a journal that
+// another program has changed. Every commit is synced, whatever the file says.
+func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
+	var mode string
+	err := s.query(ctx, "risks", func(db *sql.DB) error {
+		return db.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc([]driver.Finding{s.probeDisk(), probeJournal(mode)}, func(f driver.Finding) bool {
+		return f.Grade == driver.Fine || f.Remedy == remedyFull // a full disk loses nothing
+	}), nil
 }
 
 // probeJournal says what the file's journal mode means. Synchronous is a

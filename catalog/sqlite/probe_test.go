@@ -63,4 +63,7 @@ func TestAProbeFindsThatAnotherProgramHasChangedTheJournalMode(t *testing.T) {
 	f := probed(t, open(t, path), "durability")
 	require.Equal(t, driver.Warning, f.Grade)
 	require.Contains(t, f.Detail, "journal_mode is delete")
+	risks, err := open(t, path).Risks(drivertest.Context(t))
+	require.NoError(t, err)
+	require.Contains(t, risks, f)
 }
