@@ -48,7 +48,6 @@ func TestAStandbyForWhichNoCommitWaitsIsSaidAloudAtOpen(t *testing.T) {
 	testpg.Exec(t, cl.primary.URL, `alter system set synchronous_standby_names = '*'`, `select pg_reload_conf()`)
 	require.Eventually(t, func() bool { return len(risks(t, cl.dsn)) == 0 }, soon, often)
 	require.True(t, slices.Contains(risks(t, withParam(t, cl.dsn, "synchronous_commit", "local")), "fail-over"))
-	testpg.Exec(t, cl.primary.URL, `alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
 }
 
 func TestTheRisksOfAServerThatIsNotThereAreNotTold(t *testing.T) {

@@ -81,8 +81,8 @@ func (s *Server) Detach() {
 // CaughtUp returns once a standby has replayed all that s has written by now.
 func (s *Server) CaughtUp(standby *Server) {
 	s.t.Helper()
-	var written string
-	require.NoError(s.t, Connect(s.t, s.URL).QueryRow(s.t.Context(), `select pg_current_wal_insert_lsn()::text`).Scan(&written))
+	var written string // to disk: the position of the next write can lie behind a header that is not there yet
+	require.NoError(s.t, Connect(s.t, s.URL).QueryRow(s.t.Context(), `select pg_current_wal_flush_lsn()::text`).Scan(&written))
 	conn := Connect(s.t, standby.URL)
 	require.Eventually(s.t, func() bool {
 		var replayed bool
