@@ -1,11 +1,14 @@
 .DEFAULT_GOAL := help
-.PHONY: help test shell lint fmt demo bench
+.PHONY: help test test-matrix shell lint fmt demo bench
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: lint ## everything, on a real SQLite, PostgreSQL and etcd, with the race detector
 	@./scripts/test.sh
+
+test-matrix: ## PostgreSQL's driver on every major version, 14 to 18, from npm; MATRIX="16 18" is shorter
+	@./scripts/test-matrix.sh $(MATRIX)
 
 shell: ## a shell with PostgreSQL and etcd running, for single tests
 	@./scripts/test.sh $${SHELL:-bash}

@@ -264,7 +264,7 @@ func (s *scene) fencedOutOfReach() (first *catalog.Catalog, fate error, reachabl
 		return lost(st, "append")
 	}
 	cfg := slowly(config(1))
-	cfg.RetryBudget = 100 * time.Millisecond
+	cfg.RetryBudget = time.Second
 	first = s.claimsOver(h, cfg)
 	return first, put(Context(s), first, "k", "v"), reachable
 }

@@ -49,7 +49,15 @@ func (b *postgresBackend) syncs(ctx context.Context, _ string, nudge func() erro
 		return 0, err
 	}
 	defer func() { _ = conn.Close(ctx) }() // nothing is lost with it
-	return n, conn.QueryRow(ctx, `select wal_sync from pg_stat_wal`).Scan(&n)
+	sql := `select wal_sync from pg_stat_wal`
+	var version int
+	if err := conn.QueryRow(ctx, `select current_setting('server_version_num')::int`).Scan(&version); err != nil {
+		return 0, err
+	}
+	if version >= 180000 { // which counts them elsewhere
+		sql = `select sum(fsyncs)::bigint from pg_stat_io where object = 'wal'`
+	}
+	return n, conn.QueryRow(ctx, sql).Scan(&n)
 }
 
 func (b *postgresBackend) close() {}

@@ -40,6 +40,16 @@ func TestAPrivateServerKeepsItsPortAndItsSettings(t *testing.T) {
 	}
 }
 
+func TestAPrivateServerIsOfTheSharedServersVersion(t *testing.T) {
+	var versions []string
+	for _, server := range []string{testpg.URL(t), testpg.NewServer(t).URL} {
+		var version string
+		require.NoError(t, testpg.Connect(t, server).QueryRow(t.Context(), `select version()`).Scan(&version))
+		versions = append(versions, version)
+	}
+	require.Equal(t, versions[0], versions[1])
+}
+
 func TestAStandbyFollowsAndCanBePromoted(t *testing.T) {
 	primary := testpg.NewServer(t)
 	standby := primary.Standby(t)
