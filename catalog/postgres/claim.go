@@ -26,11 +26,12 @@ type claiming struct {
 	store *Store
 	net   net.Conn // closed from another goroutine to cut the claim
 
-	mu    sync.Mutex // of all below: Close ends a claim from outside
-	conn  *pgxpool.Conn
-	tx    pgx.Tx // nil after the end
-	begun state  // the server as the claim found it
-	state state
+	mu     sync.Mutex // of all below: Close ends a claim from outside
+	conn   *pgxpool.Conn
+	tx     pgx.Tx // nil after the end
+	begun  state  // the server as the claim found it
+	system string // the system identifier that was stamped
+	state  state
 }
 
 // Claim begins a claim and locks the head. From then on the server ends it
@@ -185,7 +186,7 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 	if err != nil {
 		return c.store.fail("install", err, commitSent)
 	}
-	c.store.place.Store(&place{c.begun.started, c.begun.timeline, claim.ID})
+	c.store.place.Store(&place{c.begun.started, claim.ID, c.system})
 	step.Reach(ctx, step.ClaimCommitted)
 	return nil
 }
@@ -254,11 +255,12 @@ func (c *claiming) writeHead(ctx context.Context, claim driver.Claim, rec driver
 	if err != nil {
 		return err
 	}
-	return c.exec(ctx, `insert into fencepost.token (catalog, generation, epoch, claim_id, system_id, timeline)
+	return c.tx.QueryRow(ctx, `insert into fencepost.token (catalog, generation, epoch, claim_id, system_id, timeline)
 		values ($1, $2, $3, $4::uuid, `+systemSQL+`, `+timelineSQL+`)
 		on conflict (catalog) do update set generation = excluded.generation, epoch = excluded.epoch, claim_id = excluded.claim_id,
-			system_id = excluded.system_id, timeline = excluded.timeline`,
-		s.catalog, int64(claim.Token.Generation), int64(claim.Token.Epoch), claim.ID.String())
+			system_id = excluded.system_id, timeline = excluded.timeline
+		returning system_id`,
+		s.args(s.catalog, int64(claim.Token.Generation), int64(claim.Token.Epoch), claim.ID.String())...).Scan(&c.system)
 }
 
 func (c *claiming) writeLog(ctx context.Context, rec driver.Record, text string) error {

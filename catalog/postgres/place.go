@@ -26,18 +26,18 @@ var errElsewhere = errors.New("the newest claim was made on another system")
 var errMoved = errors.New("the server changed between two looks at it")
 
 // A place is a server on which this store may go on. Whoever finds the same
-// server process, timeline and claim need not look again: only a claim moves
-// the stamp beside the token, only a start of the server changes its system
-// identifier, and only a promotion its timeline.
+// server process and claim need not look again: only a claim moves the stamp
+// beside the token, and only a start of the server changes its system identifier
+// or, once it takes writes, its timeline.
 type place struct {
-	started  time.Time // the server's process, which so has a name
-	timeline uint32
-	claim    driver.ID // whose stamp was looked at
+	started time.Time // the server's process, which so has a name
+	claim   driver.ID // whose stamp was looked at
+	system  string
 }
 
 // stampSQL reads what the newest claim said of its server, and what this one
 // is.
-const stampSQL = `select ` + serverSQL + `, ` + systemSQL + `, t.system_id, t.timeline, t.claim_id,
+const stampSQL = `select pg_postmaster_start_time(), ` + systemSQL + `, t.system_id, t.timeline, t.claim_id,
 	t.generation, t.epoch from fencepost.token t where t.catalog = $1`
 
 const systemSQL = `(select system_identifier::text from pg_catalog.pg_control_system())`
@@ -61,12 +61,12 @@ func (s stamp) token() string { return fmt.Sprintf("g%d.e%d", s.generation, s.ep
 // one that is not where the newest claim was made.
 func (s *Store) admit(ctx context.Context, q querier, st state) error {
 	if err := s.admitServer(st); err != nil {
-		return err
+		return s.orElsewhere(ctx, q, err)
 	}
 	if st.head.IsZero() {
 		return nil // nobody has said yet where this catalog is
 	}
-	if known := s.place.Load(); known != nil && known.started.Equal(st.started) && known.timeline == st.timeline && known.claim == st.head.Claim.ID {
+	if known := s.place.Load(); known != nil && known.started.Equal(st.started) && known.claim == st.head.Claim.ID {
 		return nil
 	}
 	return s.recognize(ctx, q, st)
@@ -88,36 +88,47 @@ func (s *Store) admitServer(st state) error {
 	}
 }
 
+// orElsewhere returns err, unless it is about the timelines of two systems,
+// which have nothing to do with each other: waiting would not help.
+func (s *Store) orElsewhere(ctx context.Context, q querier, err error) error {
+	known := s.place.Load()
+	if known == nil || !errors.Is(err, errTimeline) {
+		return err
+	}
+	var system string
+	if failed := q.QueryRow(ctx, `select `+systemSQL, s.args()...).Scan(&system); failed != nil || system == known.system {
+		return err
+	}
+	return fmt.Errorf("%w: on %s, and this server is %s", errElsewhere, known.system, system)
+}
+
 // recognize holds the stamp beside the token against the server.
 func (s *Store) recognize(ctx context.Context, q querier, st state) error {
-	var here state
-	var wal, system string
+	var started time.Time
+	var system string
 	var was stamp
-	err := q.QueryRow(ctx, stampSQL, s.args(s.catalog)...).Scan(&here.standby, &wal, &here.started,
-		&system, &was.system, &was.timeline, (*[16]byte)(&was.claim), &was.generation, &was.epoch)
+	err := q.QueryRow(ctx, stampSQL, s.args(s.catalog)...).Scan(&started, &system, &was.system, &was.timeline,
+		(*[16]byte)(&was.claim), &was.generation, &was.epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("%w: fencepost.head has catalog %q, fencepost.token has no row", driver.ErrCorrupt, s.catalog)
 	}
 	if err != nil {
 		return err
 	}
-	if here.timeline, err = parseTimeline(here.standby, wal); err != nil {
-		return err
-	}
-	if !here.started.Equal(st.started) || here.timeline != st.timeline {
+	if !started.Equal(st.started) {
 		return errMoved
 	}
 	if driver.Adopts(ctx) {
 		return nil // and not remembered: it is the claim to come that makes this the place
 	}
-	if err := was.judge(system, here.timeline); err != nil {
+	if err := was.judge(system, st.timeline); err != nil {
 		return err
 	}
-	if int64(here.timeline) > was.timeline {
+	if int64(st.timeline) > was.timeline {
 		s.log.Warn("the server was promoted, or restored, since the newest claim: unless its standby was synchronous, later claims and commits may be lost",
-			"store", s.name, "token", was.token(), "timeline_of_claim", was.timeline, "timeline", here.timeline)
+			"store", s.name, "token", was.token(), "timeline_of_claim", was.timeline, "timeline", st.timeline)
 	}
-	s.place.Store(&place{here.started, here.timeline, was.claim})
+	s.place.Store(&place{started, was.claim, system})
 	return nil
 }
 

@@ -99,6 +99,30 @@ func TestAHolderWhoseNameComesToLeadToACopyCommitsNothingThere(t *testing.T) {
 	require.Equal(t, 1, records)
 }
 
+func TestTheTimelinesOfTwoSystemsAreNotCompared(t *testing.T) {
+	cl := newCluster(t)
+	cl.standby.Detach()
+	cl.standby.Promote()
+	p, through := newProxy(t, cl.standby.URL)
+	s := open(t, through)
+	claim(t, s) // on timeline 2
+	_, err := s.Head(within(t, soon))
+	require.NoError(t, err)
+	fresh := testpg.NewServer(t)
+	dumped(t, cl.standby.URL, fresh.URL)
+	_, err = catalog.Raise(t.Context(), open(t, fresh.URL), catalog.Config{},
+		catalog.RaiseOptions{Reason: "moved", Above: fence.Token{Generation: 1, Epoch: 1}})
+	require.NoError(t, err)
+	p.server.Store(fresh.Address())
+	cl.standby.Stop()
+	_, err = s.Head(within(t, soon))
+	fails(t, err, exitcodes.Halt, driver.NotApplied)
+	require.ErrorContains(t, err, "the newest claim was made on another system")
+	got, err := open(t, through).Head(within(t, soon))
+	require.NoError(t, err, "who comes anew goes on there")
+	require.EqualValues(t, 2, got.Claim.Token.Epoch)
+}
+
 func TestATimelineBelowTheClaimsIsRefusedByWhoNeverSawItToo(t *testing.T) {
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
