@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -227,8 +228,18 @@ func conditionalClaim(s *scene) {
 
 func overlappingOpens(s *scene) {
 	require.NoError(s, s.claims(1).Close())
-	late, err := catalog.Follow(Context(s), deaf(s.store()), slowly(config(1)))
+	st := s.store()
+	var looks atomic.Int64
+	looked := make(chan struct{})
+	late, err := catalog.Follow(Context(s), &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
+		head, err := st.Head(ctx)
+		if looks.Add(1) == 2 { // Follow's own, and the one at the beginning of its watch
+			close(looked)
+		}
+		return head, err
+	}}, slowly(config(1)))
 	require.NoError(s, err)
+	s.awaitDone(looked)
 	first := s.claims(1)
 	_, err = late.Open(Context(s), catalog.ClaimOptions{})
 	s.fencedBy("g1.e2", err)
