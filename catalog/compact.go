@@ -73,12 +73,12 @@ func (c *Catalog) compactLoop() {
 		select {
 		case now := <-c.compacts.due:
 			err := c.compact(ctx, now)
-			c.report(ctx, err)
 			if err == nil {
 				pause.Reset()
 				continue
 			}
 			c.compacts.logSize.Add(now.logSize)
+			c.report(ctx, err)
 			elapse(ctx, pause.NextBackOff())
 		case <-ctx.Done():
 			return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -152,14 +153,29 @@ func compactionBesideCommits(s *scene) {
 
 // logs collects what a Logger is told.
 type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+	mu    sync.Mutex
+	text  bytes.Buffer
+	wrote chan struct{} // gets one after a line
 }
+
+func newLogs() *logs { return &logs{wrote: make(chan struct{}, 1)} }
 
 func (l *logs) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	select {
+	case l.wrote <- struct{}{}:
+	default:
+	}
 	return l.text.Write(b)
+}
+
+// tells waits until l has been told text.
+func (s *scene) tells(l *logs, text string) {
+	s.Helper()
+	for !strings.Contains(l.String(), text) {
+		s.awaitDone(l.wrote)
+	}
 }
 
 func (l *logs) String() string {
@@ -181,7 +197,7 @@ func followerFarBehind(s *scene) {
 		defer held.Unlock()
 		return st.Head(ctx)
 	}}
-	told := new(logs)
+	told := newLogs()
 	observer := config(0)
 	observer.Logger = told.logger()
 	f, err := catalog.Follow(Context(s), slow, observer)
@@ -216,7 +232,7 @@ func feedFarBehind(s *scene) {
 		}
 		return r.entries["last"] != ""
 	})
-	told := new(logs)
+	told := newLogs()
 	observer := config(0)
 	observer.Logger = told.logger()
 	done := async(func() error {
