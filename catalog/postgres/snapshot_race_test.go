@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,12 +25,16 @@ import (
 type gate struct {
 	text    atomic.Value // of []byte
 	reached chan struct{}
-	pass    chan struct{}
+	opened  chan struct{}
+	open    func()
 }
 
-// before lets everything through but the next message with text in it.
-func (g *gate) before(text string) {
-	g.reached, g.pass = make(chan struct{}), make(chan struct{})
+// before lets everything through but the next message with text in it, until
+// the gate is opened, or the test ends.
+func (g *gate) before(t *testing.T, text string) {
+	g.reached, g.opened = make(chan struct{}), make(chan struct{})
+	g.open = sync.OnceFunc(func() { close(g.opened) })
+	t.Cleanup(g.open)
 	g.text.Store([]byte(text))
 }
 
@@ -50,7 +55,7 @@ func (c gatedConn) Write(b []byte) (int, error) {
 	if text, _ := c.gate.text.Load().([]byte); len(text) > 0 && bytes.Contains(b, text) {
 		c.gate.text.Store([]byte{})
 		close(c.gate.reached)
-		<-c.gate.pass
+		<-c.gate.opened
 	}
 	return c.Conn.Write(b)
 }
@@ -97,12 +102,12 @@ func TestATrimWaitsForAPublishThatHasCountedItsParts(t *testing.T) {
 		s, head := compacted(t, dsn)
 		publisher, gate := gated(t, dsn, postgres.Config{})
 		snapshot := stage(t, s, head, []byte("a"), []byte("b"))
-		gate.before(where)
+		gate.before(t, where)
 		published := async(func() error { return publisher.Publish(within(t, soon), head.Claim, snapshot) })
 		<-gate.reached
 		late := async(func() error { _, err := s.Trim(within(t, soon), head.Claim); return err })
 		waiting(t, dsn)
-		close(gate.pass)
+		gate.open()
 		require.NoError(t, <-published, where)
 		require.NoError(t, <-late, where)
 		mustBeWhole(t, s, snapshot, "a", "b")
@@ -117,13 +122,13 @@ func TestAPublishWaitsForALateTrim(t *testing.T) {
 		head = head.After(driver.Record{Revision: older.Revision, ID: older.Commit})
 		head = fill(t, s, head, 1, nil)
 		trimmer, gate := gated(t, dsn, postgres.Config{})
-		gate.before(where)
+		gate.before(t, where)
 		late := async(func() error { _, err := trimmer.Trim(within(t, soon), head.Claim); return err })
 		<-gate.reached
 		newer := stage(t, s, head, []byte("newer")) // what is staged now, the first of the two is to delete
 		published := async(func() error { return s.Publish(within(t, soon), head.Claim, newer) })
 		waiting(t, dsn)
-		close(gate.pass)
+		gate.open()
 		require.NoError(t, <-late, where)
 		if err := <-published; where == commits {
 			require.NoError(t, err)
@@ -140,7 +145,7 @@ func TestAClaimThatAStoppedCompactionBlocksNamesIt(t *testing.T) {
 	s, head := compacted(t, dsn)
 	zombie, gate := gated(t, dsn, postgres.Config{})
 	snapshot := stage(t, s, head, []byte("a"))
-	gate.before(writesPointer)
+	gate.before(t, writesPointer)
 	published := async(func() error { return zombie.Publish(within(t, soon), head.Claim, snapshot) })
 	<-gate.reached
 	for name, claimer := range map[string]*postgres.Store{"its own process": zombie, "another": open(t, dsn)} {
@@ -154,7 +159,7 @@ func TestAClaimThatAStoppedCompactionBlocksNamesIt(t *testing.T) {
 		pids := strings.Fields(strings.Trim(fmt.Sprint(testpg.Backends(t, dsn, "gated")), "[]"))
 		require.Regexp(t, "process ("+strings.Join(pids, "|")+") ", err.Error())
 	}
-	close(gate.pass)
+	gate.open()
 	require.NoError(t, <-published)
 	mustBeWhole(t, s, snapshot, "a")
 }
@@ -167,11 +172,11 @@ func TestAStoppedCompactionReleasesClaimsAndWritesNothingWhenItGoesOn(t *testing
 		require.NoError(t, err)
 		zombie, gate := gated(t, dsn, postgres.Config{ClaimIdle: 300 * time.Millisecond})
 		snapshot := stage(t, s, head, []byte("a"))
-		gate.before(where)
+		gate.before(t, where)
 		published := async(func() error { return zombie.Publish(within(t, soon), head.Claim, snapshot) })
 		<-gate.reached
 		claim(t, open(t, dsn))
-		close(gate.pass)
+		gate.open()
 		fails(t, <-published, exitcodes.Retry, outcome)
 		mustBeWhole(t, s, before, "zero", "one")
 		require.ErrorIs(t, zombie.Publish(within(t, soon), head.Claim, snapshot), driver.ErrConflict, "sent again")
@@ -184,11 +189,11 @@ func TestAPublishWithoutAnAnswerIsUnknownAndMayBeSentAgain(t *testing.T) {
 	p, through := newProxy(t, dsn)
 	publisher, gate := gated(t, through, postgres.Config{})
 	snapshot := stage(t, s, head, []byte("a"))
-	gate.before(commits)
+	gate.before(t, commits)
 	published := async(func() error { return publisher.Publish(within(t, soon), head.Claim, snapshot) })
 	<-gate.reached
 	p.mute.Store(true)
-	close(gate.pass)
+	gate.open()
 	fails(t, <-published, exitcodes.Retry, driver.Unknown)
 	p.mute.Store(false)
 	require.NoError(t, publisher.Publish(within(t, soon), head.Claim, snapshot))
