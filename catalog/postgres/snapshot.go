@@ -131,6 +131,7 @@ func (s *Store) stage(ctx context.Context, by driver.Claim, id driver.ID, n int,
 	}
 	expectCommit(conn.Conn().PgConn())
 	tag, err := conn.Exec(ctx, stageSQL, s.args(s.catalog, by.ID.String(), id.String(), int32(n), part)...)
+	s.leave(conn, err)
 	switch {
 	case undefined(err):
 		return notSent, noCatalog(err)
@@ -200,6 +201,7 @@ func (s *Store) compactIn(ctx context.Context, by driver.Claim, fn func(pgx.Tx) 
 	}
 	defer rollback(tx)
 	if err := s.lockCompaction(ctx, tx, by); err != nil {
+		s.leave(conn, err)
 		return notSent, err
 	}
 	if err := fn(tx); err != nil {

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -393,5 +394,25 @@ func TestACompactionBehindAPoolerNeedsNoPreparedStatement(t *testing.T) {
 		}
 		head = fill(t, s, head, 1, nil)
 		copy(calls, compactions(s, head))
+	}
+}
+
+func TestACompactionOnAStandbyLeavesIt(t *testing.T) {
+	primary := testpg.NewServer(t)
+	_, head := compacted(t, primary.URL)
+	standby := primary.Standby(t)
+	p, through := newProxy(t, primary.URL)
+	s := open(t, through)
+	for _, call := range compactions(s, head) {
+		p.server.Store(standby.Address())
+		testpg.Exec(t, primary.URL, `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'fencepost'`)
+		require.Eventually(t, func() bool { return call(within(t, soon)) != nil }, soon, often)
+		require.Eventually(t, func() bool {
+			err := call(within(t, soon))
+			fails(t, err, exitcodes.Retry, driver.NotApplied)
+			return strings.Contains(err.Error(), "25006")
+		}, soon, often)
+		p.server.Store(primary.Address())
+		require.NoError(t, call(within(t, soon)))
 	}
 }
