@@ -78,9 +78,10 @@ func (b *bench) claim(s driver.Store) driver.Claiming {
 	return c
 }
 
-// short returns a context that ends soon, for calls that must wait longer.
+// short returns a context that ends soon, for calls that must wait longer. It
+// leaves a busy machine the time to come to the point where they wait.
 func (b *bench) short() context.Context {
-	ctx, cancel := context.WithTimeout(b.ctx, quiet)
+	ctx, cancel := context.WithTimeout(b.ctx, 5*quiet)
 	b.Cleanup(cancel)
 	return ctx
 }
