@@ -47,7 +47,13 @@ func TestEveryKindOfErrorHasItsDisposition(t *testing.T) {
 		{answer("FATAL", "57P04"), exitcodes.Halt, exitcodes.Config, nil},
 		{answer("ERROR", "XX000"), exitcodes.Halt, 0, nil},
 		{answer("ERROR", "XX001"), exitcodes.Panic, 0, driver.ErrCorrupt},
-		{answer("ERROR", "23505"), exitcodes.Panic, 0, driver.ErrCorrupt},
+		{answer("ERROR", "23505"), exitcodes.None, 0, nil},
+		{&pgconn.PgError{Severity: "ERROR", Code: "23505", SchemaName: "fencepost"}, exitcodes.Panic, 0, driver.ErrCorrupt},
+		{answer("ERROR", "0A000"), exitcodes.Halt, exitcodes.Config, nil},
+		{&pgconn.PgError{Severity: "ERROR", Code: "0A000", Routine: "RevalidateCachedQuery"}, exitcodes.Retry, 0, nil},
+		{answer("ERROR", "53999"), exitcodes.Retry, 0, nil}, // unlisted, of class 53
+		{&pgconn.ConnectError{}, exitcodes.Halt, exitcodes.Config, nil},
+		{fmt.Errorf("%w: %w", pgconn.ErrReadOnlyConnection, &pgconn.ConnectError{}), exitcodes.Retry, 0, nil},
 		{answer("ERROR", "22021"), exitcodes.None, 0, nil},
 		{answer("ERROR", "ZZ123"), exitcodes.Panic, 0, nil},
 		{answer("ERROR", ""), exitcodes.Panic, 0, nil},
@@ -100,6 +106,9 @@ func TestOnlyAnAnswerOfTheServerSettlesAWriteThatWasSent(t *testing.T) {
 		{answer("ERROR", "XX000"), driver.Unknown},
 		{answer("ERROR", "58030"), driver.Unknown},
 		{answer("ERROR", "ZZ123"), driver.Unknown},
+		{answer("ERROR", "40999"), driver.Unknown}, // unlisted: its class says what to do, and not what it left
+		{answer("", "40001"), driver.Unknown},
+		{fmt.Errorf("%w: %w", driver.ErrConflict, answer("ERROR", "40001")), driver.NotApplied},
 		{pgconn.ErrConnClosed, driver.Unknown}, // pgx calls it safe to retry
 		{context.DeadlineExceeded, driver.Unknown},
 		{context.Canceled, driver.Unknown},
@@ -116,7 +125,8 @@ func TestOnlyAnAnswerOfTheServerSettlesAWriteThatWasSent(t *testing.T) {
 
 func TestAnAnswerInAnotherLanguageIsJudgedByItsOwnSeverity(t *testing.T) {
 	err := &pgconn.PgError{Severity: "FEHLER", SeverityUnlocalized: "ERROR", Code: "57014"}
-	require.Equal(t, driver.NotApplied, outcome(err, statementSent))
+	class, _ := classify(err, statementSent)
+	require.Equal(t, driver.NotApplied, class.Outcome)
 }
 
 func TestAWarningOfSomebodysTriggerIsNoCutWait(t *testing.T) {
@@ -124,15 +134,4 @@ func TestAWarningOfSomebodysTriggerIsNoCutWait(t *testing.T) {
 	require.True(t, cutsWait(&pgconn.Notice{Code: "57P01", Routine: "SyncRepWaitForLSN"}))
 	require.False(t, cutsWait(&pgconn.Notice{Code: "01000", Routine: "exec_stmt_raise"}))
 	require.False(t, cutsWait(&pgconn.Notice{Code: "00000"}))
-}
-
-func TestEveryStateOfTheServersOwnListHasAClass(t *testing.T) {
-	for _, class := range []string{
-		"00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23", "24",
-		"25", "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44", "53", "54",
-		"55", "57", "58", "72", "F0", "HV", "P0", "XX",
-	} {
-		_, ok := byClass(class)
-		require.True(t, ok, class)
-	}
 }

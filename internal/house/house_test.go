@@ -27,6 +27,7 @@ type room struct{ inside, outside []string }
 func rooms() map[string]room {
 	numbers := []string{"exitcodes", "epoch", "generation", "fence"}
 	belowDriver := append([]string{"catalog/driver", "internal/step"}, numbers...)
+	network := append([]string{"internal/neterr"}, belowDriver...)
 	belowCatalog := append([]string{"catalog"}, belowDriver...)
 	belowLeader := append([]string{"leader"}, belowCatalog...)
 	program := append([]string{"internal/storeurl"}, belowLeader...)
@@ -38,15 +39,17 @@ func rooms() map[string]room {
 
 		"catalog/driver":     {inside: numbers},
 		"catalog/memory":     {inside: belowDriver},
-		"catalog/sqlite":     {inside: belowDriver, outside: []string{"modernc.org/sqlite", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}},
-		"catalog/postgres":   {inside: belowDriver, outside: []string{"github.com/jackc/pgx/v5"}},
-		"catalog/etcd":       {inside: belowDriver, outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc"}},
+		"catalog/sqlite":     {inside: append([]string{"internal/errno"}, belowDriver...), outside: []string{"modernc.org/sqlite", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}},
+		"catalog/postgres":   {inside: network, outside: []string{"github.com/jackc/pgx/v5"}},
+		"catalog/etcd":       {inside: network, outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc"}},
 		"catalog":            {inside: belowDriver, outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
 
 		"leader": {inside: belowCatalog, outside: []string{"github.com/cenkalti/backoff/v5"}},
 
 		"internal/step":       {},
+		"internal/errno":      {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"golang.org/x/sys"}},
+		"internal/neterr":     {inside: append([]string{"catalog/driver", "internal/errno"}, numbers...)},
 		"internal/house":      {},
 		"internal/storeurl":   {inside: append([]string{"catalog/sqlite", "catalog/postgres", "catalog/etcd"}, belowDriver...)},
 		"internal/entrypoint": {inside: []string{"exitcodes"}, outside: []string{"github.com/cenkalti/backoff/v5", "golang.org/x/sys"}},
