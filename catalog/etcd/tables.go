@@ -1,130 +1,169 @@
 package etcd
 
 import (
+	"errors"
+	"slices"
+	"strings"
+
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
 )
 
-// byEtcd lists the errors that etcd's server names, with what each means for a
-// catalog. Refused are those that a server gives before it proposes a write,
+// A named is one error that etcd's server names. A client knows it by its
+// text, and by a variable that has the name.
+type named struct {
+	name string
+	err  error
+	why  string
+}
+
+// group returns the entries of errors that mean the same.
+func group(class driver.Class, after driver.Outcome, rows ...named) (entries []driver.Entry) {
+	for _, r := range rows {
+		text := rpctypes.ErrorDesc(r.err)
+		e := driver.Line(r.name, text, class, after, r.why)
+		e.Match = func(err error) bool { return textOf(err) == text }
+		if short, ok := strings.CutPrefix(r.name, "Err"); ok && !strings.HasPrefix(short, "GRPC") {
+			e.Also = []string{"ErrGRPC" + short}
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// textOf returns the text that a server sent, or "".
+func textOf(err error) string {
+	var own rpctypes.EtcdError
+	if errors.As(err, &own) {
+		return own.Error()
+	}
+	var s interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &s) {
+		return s.GRPCStatus().Message()
+	}
+	return ""
+}
+
+// is says which error of package driver the entries are besides.
+func is(err error, entries []driver.Entry) []driver.Entry {
+	for i := range entries {
+		entries[i].Is = err
+	}
+	return entries
+}
+
+// also gives an entry another name.
+func also(name string, entries []driver.Entry) []driver.Entry {
+	for i := range entries {
+		entries[i].Also = append(entries[i].Also, name)
+	}
+	return entries
+}
+
+// byEtcd lists the errors that etcd's server names. Not applied, after the
+// commit was sent, are those that a server gives before it proposes a write,
 // or instead of applying it.
-func byEtcd() []entry {
-	const none, retry, panics = exitcodes.None, exitcodes.Retry, exitcodes.Panic
-	access := func(why string) rule {
-		return rule{disposition: exitcodes.Halt, refused: true, code: exitcodes.Config, remedy: "check user, password and role of the catalog's prefix", why: why}
-	}
-	wrong := func(remedy, why string) rule {
-		return rule{disposition: exitcodes.Halt, refused: true, code: exitcodes.Config, remedy: remedy, why: why}
-	}
-	refused := func(why string) rule { return rule{disposition: retry, refused: true, why: why} }
-	unsure := func(why string) rule { return rule{disposition: retry, why: why} }
-	bug := func(why string) rule { return rule{disposition: panics, refused: true, why: why} }
+func byEtcd() driver.Family {
+	const unknown, refused = driver.Unknown, driver.NotApplied
 	const admin = "an answer to an administrator's call that the driver never makes"
 	const ours = "the server took our request for malformed"
-	return []entry{
-		{rpctypes.ErrNoSpace, rule{disposition: retry, means: driver.ErrFull,
-			remedy: "compact and defragment etcd, raise its quota if need be, then disarm the alarm NOSPACE",
-			why:    "no refusal: the write that crosses the quota is applied and answered so (quotaApplierV3.Txn in etcd's apply/quota.go)"}},
-		{rpctypes.ErrRequestTooLarge, rule{disposition: none, refused: true, means: driver.ErrTooLarge,
-			remedy: "etcd's --max-request-bytes is below its default of 1.5 MiB", why: "refused before the proposal"}},
-		{rpctypes.ErrCorrupt, rule{disposition: panics, means: driver.ErrCorrupt, remedy: "restore the etcd cluster", why: "members disagree about their data; who has applied what is open"}},
-
-		{rpctypes.ErrTooManyRequests, refused("the server is behind and proposes nothing")},
-		{rpctypes.ErrNoLeader, refused("no quorum to propose to")},
-		{rpctypes.ErrNotLeader, refused("only a leader answers this")},
-		{rpctypes.ErrUnhealthy, refused("checked before the proposal")},
-		{rpctypes.ErrNotCapable, refused("the cluster is being upgraded")},
-		{rpctypes.ErrClusterVersionUnavailable, refused("the cluster is starting")},
-		{rpctypes.ErrInvalidAuthToken, refused("tokens expire; the client has fetched a new one")},
-		{rpctypes.ErrAuthOldRevision, refused("rights have changed since the token; the client has fetched a new one")},
-		{rpctypes.ErrLeaseNotFound, refused("the claim's lease ended, and its write with it")},
-		{rpctypes.ErrLeaseExist, refused("another lease has the number; the next grant draws a new one")},
-
-		{rpctypes.ErrTimeout, unsure("proposed, and not answered in time")},
-		{rpctypes.ErrTimeoutDueToLeaderFail, unsure("proposed to a leader that was lost")},
-		{rpctypes.ErrTimeoutDueToConnectionLost, unsure("proposed while the quorum was lost")},
-		{rpctypes.ErrTimeoutWaitAppliedIndex, unsure("the member is behind")},
-		{rpctypes.ErrLeaderChanged, unsure("the old leader may have proposed it")},
-		{rpctypes.ErrStopped, unsure("the server stopped with the proposal under way")},
-		{rpctypes.ErrCompacted, unsure("the store's history up to there is gone; read anew")},
-
-		{rpctypes.ErrUserEmpty, access("auth is on, and the request had no user")},
-		{rpctypes.ErrAuthFailed, access("wrong user or password")},
-		{rpctypes.ErrPermissionDenied, access("the role does not reach the prefix")},
-		{rpctypes.ErrUserNotFound, access("the user was removed")},
-		{rpctypes.ErrRoleNotFound, access("the role was removed")},
-		{rpctypes.ErrRoleEmpty, access(admin)},
-		{rpctypes.ErrRoleNotGranted, access(admin)},
-		{rpctypes.ErrPermissionNotGranted, access(admin)},
-		{rpctypes.ErrUserAlreadyExist, access(admin)},
-		{rpctypes.ErrRoleAlreadyExist, access(admin)},
-		{rpctypes.ErrRootUserNotExist, access(admin)},
-		{rpctypes.ErrRootRoleNotExist, access(admin)},
-		{rpctypes.ErrAuthNotEnabled, access("a token of a cluster that knows no users")},
-		{rpctypes.ErrInvalidAuthMgmt, access(admin)},
-
-		{rpctypes.ErrClusterIDMismatch, wrong("the endpoints belong to different clusters: correct the URL", "another cluster has another history of tokens")},
-		{rpctypes.ErrLeaseTTLTooLarge, wrong("lower ClaimTTL", "refused by the server")},
-		{rpctypes.ErrMemberExist, wrong("", admin)},
-		{rpctypes.ErrPeerURLExist, wrong("", admin)},
-		{rpctypes.ErrMemberNotEnoughStarted, wrong("", admin)},
-		{rpctypes.ErrMemberBadURLs, wrong("", admin)},
-		{rpctypes.ErrMemberNotFound, wrong("", admin)},
-		{rpctypes.ErrMemberNotLearner, wrong("", admin)},
-		{rpctypes.ErrMemberLearnerNotReady, wrong("", admin)},
-		{rpctypes.ErrTooManyLearners, wrong("", admin)},
-		{rpctypes.ErrBadLeaderTransferee, wrong("", admin)},
-		{rpctypes.ErrWrongDowngradeVersionFormat, wrong("", admin)},
-		{rpctypes.ErrInvalidDowngradeTargetVersion, wrong("", admin)},
-		{rpctypes.ErrDowngradeInProcess, wrong("", admin)},
-		{rpctypes.ErrNoInflightDowngrade, wrong("", admin)},
-
-		{rpctypes.ErrFutureRev, bug("the store's revision fell: it was restored from an older backup")},
-		{rpctypes.ErrEmptyKey, bug(ours)},
-		{rpctypes.ErrKeyNotFound, bug(ours)},
-		{rpctypes.ErrValueProvided, bug(ours)},
-		{rpctypes.ErrLeaseProvided, bug(ours)},
-		{rpctypes.ErrTooManyOps, bug(ours)},
-		{rpctypes.ErrDuplicateKey, bug(ours)},
-		{rpctypes.ErrInvalidSortOption, bug(ours)},
+	retry := driver.Class{Disposition: exitcodes.Retry}
+	config := func(remedy string) driver.Class {
+		return driver.Class{Disposition: exitcodes.Halt, Code: exitcodes.Config, Remedy: remedy}
 	}
-}
+	access := config("check user, password and role of the catalog's prefix")
+	full := driver.Class{Disposition: exitcodes.Retry,
+		Remedy: "compact and defragment etcd, raise its quota if need be, then disarm the alarm NOSPACE"}
+	large := driver.Class{Remedy: "etcd's --max-request-bytes is below its default of 1.5 MiB"}
+	damaged := driver.Class{Disposition: exitcodes.Panic, Remedy: "restore the etcd cluster"}
+	bug := driver.Class{Disposition: exitcodes.Panic, Remedy: report}
+	return driver.Family{
+		Name: "etcd", Source: "rpctypes of etcd's API v3",
+		Note: "An error of etcd's server that is newer than this table goes by its gRPC code, and counts as no refusal.",
+		Entries: slices.Concat(
+			is(driver.ErrFull, group(full, unknown,
+				named{"ErrNoSpace", rpctypes.ErrGRPCNoSpace, "no refusal: the write that crosses the quota is applied and answered so (quotaApplierV3.Txn in etcd's apply/quota.go)"})),
+			is(driver.ErrTooLarge, group(large, refused,
+				named{"ErrRequestTooLarge", rpctypes.ErrGRPCRequestTooLarge, "refused before the proposal; only this call's value is too large"})),
+			is(driver.ErrCorrupt, group(damaged, unknown,
+				named{"ErrCorrupt", rpctypes.ErrGRPCCorrupt, "members disagree about their data; who has applied what is open"})),
 
-// byCode returns the rule for a gRPC code, where etcd gave no name of its own.
-// No code alone proves that a write was refused.
-func byCode(code codes.Code) rule {
-	if int(code) < len(grpcCodes()) {
-		return grpcCodes()[code]
-	}
-	return rule{disposition: exitcodes.Panic, why: "gRPC has no such code"}
-}
+			also("ErrGRPCRequestTooManyRequests", group(retry, refused,
+				named{"ErrTooManyRequests", rpctypes.ErrGRPCRequestTooManyRequests, "the server is behind and proposes nothing"})),
+			group(retry, refused,
+				named{"ErrNoLeader", rpctypes.ErrGRPCNoLeader, "no quorum to propose to"},
+				named{"ErrNotLeader", rpctypes.ErrGRPCNotLeader, "only a leader answers this"},
+				named{"ErrUnhealthy", rpctypes.ErrGRPCUnhealthy, "checked before the proposal"},
+				named{"ErrNotCapable", rpctypes.ErrGRPCNotCapable, "the cluster is being upgraded"},
+				named{"ErrClusterVersionUnavailable", rpctypes.ErrGRPCClusterVersionUnavailable, "the cluster is starting"},
+				named{"ErrGRPCNotSupportedForLearner", rpctypes.ErrGRPCNotSupportedForLearner, "a learner takes no writes; another endpoint does"},
+				named{"ErrInvalidAuthToken", rpctypes.ErrGRPCInvalidAuthToken, "tokens expire; the client has fetched a new one"},
+				named{"ErrAuthOldRevision", rpctypes.ErrGRPCAuthOldRevision, "rights have changed since the token; the client has fetched a new one"},
+				named{"ErrLeaseNotFound", rpctypes.ErrGRPCLeaseNotFound, "the claim's lease ended, and its write with it"},
+				named{"ErrLeaseExist", rpctypes.ErrGRPCLeaseExist, "another lease has the number; the next grant draws a new one"}),
+			group(retry, unknown,
+				named{"ErrTimeout", rpctypes.ErrGRPCTimeout, "proposed, and not answered in time"},
+				named{"ErrTimeoutDueToLeaderFail", rpctypes.ErrGRPCTimeoutDueToLeaderFail, "proposed to a leader that was lost"},
+				named{"ErrTimeoutDueToConnectionLost", rpctypes.ErrGRPCTimeoutDueToConnectionLost, "proposed while the quorum was lost"},
+				named{"ErrTimeoutWaitAppliedIndex", rpctypes.ErrGRPCTimeoutWaitAppliedIndex, "the member is behind"},
+				named{"ErrLeaderChanged", rpctypes.ErrGRPCLeaderChanged, "the old leader may have proposed it"},
+				named{"ErrStopped", rpctypes.ErrGRPCStopped, "the server stopped with the proposal under way"},
+				named{"ErrGRPCCanceled", rpctypes.ErrGRPCCanceled, "the server gave the call up, and does not take a proposal back"},
+				named{"ErrGRPCDeadlineExceeded", rpctypes.ErrGRPCDeadlineExceeded, "the server's time for the call was over with the proposal perhaps under way"},
+				named{"ErrGRPCWatchCanceled", rpctypes.ErrGRPCWatchCanceled, "the server ended a watch; the catalog watches again"},
+				named{"ErrCompacted", rpctypes.ErrGRPCCompacted, "the store's history up to there is gone; read anew"}),
 
-// grpcCodes has one line for each code, in the order of their numbers.
-func grpcCodes() [17]rule {
-	const retry, panics = exitcodes.Retry, exitcodes.Panic
-	access := func(remedy, why string) rule {
-		return rule{disposition: exitcodes.Halt, code: exitcodes.Config, remedy: remedy, why: why}
-	}
-	return [17]rule{
-		codes.OK:                 {disposition: panics, why: "an error that says there is none"},
-		codes.Canceled:           {disposition: retry, why: "cancelled by the server or with the connection; our own context is asked before"},
-		codes.Unknown:            {disposition: retry, why: "etcd's code for errors of raft, such as a proposal dropped in an election"},
-		codes.InvalidArgument:    {disposition: panics, why: "the server took our request for malformed"},
-		codes.DeadlineExceeded:   {disposition: retry, why: "no answer in time"},
-		codes.NotFound:           {disposition: panics, why: "an answer to a call that the driver never makes"},
-		codes.AlreadyExists:      {disposition: panics, why: "an answer to a call that the driver never makes"},
-		codes.PermissionDenied:   access("check the rights of the catalog's user", "a proxy or the server refuses this user"),
-		codes.ResourceExhausted:  {disposition: retry, why: "too many streams, or an answer too large to receive, after the write"},
-		codes.FailedPrecondition: {disposition: retry, why: "a state of the server that passes"},
-		codes.Aborted:            {disposition: retry, why: "asks for another try"},
-		codes.OutOfRange:         {disposition: panics, why: "a revision that the store never had"},
-		codes.Unimplemented:      access("the endpoint is no etcd v3 server, or too old a one", "fails the same way at each attempt"),
-		codes.Internal:           {disposition: retry, why: "a broken stream between client and server"},
-		codes.Unavailable:        {disposition: retry, why: "connection lost, perhaps after the write"},
-		codes.DataLoss:           {disposition: panics, means: driver.ErrCorrupt, remedy: "restore the etcd cluster", why: "says itself that data is lost"},
-		codes.Unauthenticated:    access("check user and password", "a proxy or the server knows nobody of this name"),
+			group(access, refused,
+				named{"ErrUserEmpty", rpctypes.ErrGRPCUserEmpty, "auth is on, and the request had no user"},
+				named{"ErrAuthFailed", rpctypes.ErrGRPCAuthFailed, "wrong user or password"},
+				named{"ErrPermissionDenied", rpctypes.ErrGRPCPermissionDenied, "the role does not reach the prefix"},
+				named{"ErrUserNotFound", rpctypes.ErrGRPCUserNotFound, "the user was removed"},
+				named{"ErrRoleNotFound", rpctypes.ErrGRPCRoleNotFound, "the role was removed"},
+				named{"ErrAuthNotEnabled", rpctypes.ErrGRPCAuthNotEnabled, "a token of a cluster that knows no users"},
+				named{"ErrRoleEmpty", rpctypes.ErrGRPCRoleEmpty, admin},
+				named{"ErrGRPCPermissionNotGiven", rpctypes.ErrGRPCPermissionNotGiven, admin},
+				named{"ErrRoleNotGranted", rpctypes.ErrGRPCRoleNotGranted, admin},
+				named{"ErrPermissionNotGranted", rpctypes.ErrGRPCPermissionNotGranted, admin},
+				named{"ErrUserAlreadyExist", rpctypes.ErrGRPCUserAlreadyExist, admin},
+				named{"ErrRoleAlreadyExist", rpctypes.ErrGRPCRoleAlreadyExist, admin},
+				named{"ErrRootUserNotExist", rpctypes.ErrGRPCRootUserNotExist, admin},
+				named{"ErrRootRoleNotExist", rpctypes.ErrGRPCRootRoleNotExist, admin},
+				named{"ErrInvalidAuthMgmt", rpctypes.ErrGRPCInvalidAuthMgmt, admin}),
+
+			also("ErrGRPCClusterIdMismatch", also("ErrClusterIdMismatch",
+				group(config("the endpoints belong to different clusters: correct the URL"), refused,
+					named{"ErrClusterIDMismatch", rpctypes.ErrGRPCClusterIDMismatch, "another cluster has another history of tokens"}))),
+			group(config("lower ClaimTTL"), refused,
+				named{"ErrLeaseTTLTooLarge", rpctypes.ErrGRPCLeaseTTLTooLarge, "the server grants no lease as long as that"}),
+			also("ErrGRPCLearnerNotReady", group(config(lookAtClient), refused,
+				named{"ErrMemberLearnerNotReady", rpctypes.ErrGRPCLearnerNotReady, admin})),
+			group(config(lookAtClient), refused,
+				named{"ErrGRPCInvalidClientAPIVersion", rpctypes.ErrGRPCInvalidClientAPIVersion, "the server does not take this client's version"},
+				named{"ErrMemberExist", rpctypes.ErrGRPCMemberExist, admin},
+				named{"ErrPeerURLExist", rpctypes.ErrGRPCPeerURLExist, admin},
+				named{"ErrMemberNotEnoughStarted", rpctypes.ErrGRPCMemberNotEnoughStarted, admin},
+				named{"ErrMemberBadURLs", rpctypes.ErrGRPCMemberBadURLs, admin},
+				named{"ErrMemberNotFound", rpctypes.ErrGRPCMemberNotFound, admin},
+				named{"ErrMemberNotLearner", rpctypes.ErrGRPCMemberNotLearner, admin},
+				named{"ErrTooManyLearners", rpctypes.ErrGRPCTooManyLearners, admin},
+				named{"ErrBadLeaderTransferee", rpctypes.ErrGRPCBadLeaderTransferee, admin},
+				named{"ErrWrongDowngradeVersionFormat", rpctypes.ErrGRPCWrongDowngradeVersionFormat, admin},
+				named{"ErrInvalidDowngradeTargetVersion", rpctypes.ErrGRPCInvalidDowngradeTargetVersion, admin},
+				named{"ErrDowngradeInProcess", rpctypes.ErrGRPCDowngradeInProcess, admin},
+				named{"ErrNoInflightDowngrade", rpctypes.ErrGRPCNoInflightDowngrade, admin}),
+
+			group(driver.Class{Disposition: exitcodes.Panic, Remedy: "find out who restored etcd, and raise the token above the lost ones: fencepost restored"}, refused,
+				named{"ErrFutureRev", rpctypes.ErrGRPCFutureRev, "the store's revision fell: it was restored from an older backup"}),
+			group(bug, refused,
+				named{"ErrEmptyKey", rpctypes.ErrGRPCEmptyKey, ours},
+				named{"ErrKeyNotFound", rpctypes.ErrGRPCKeyNotFound, ours},
+				named{"ErrValueProvided", rpctypes.ErrGRPCValueProvided, ours},
+				named{"ErrLeaseProvided", rpctypes.ErrGRPCLeaseProvided, ours},
+				named{"ErrTooManyOps", rpctypes.ErrGRPCTooManyOps, ours},
+				named{"ErrDuplicateKey", rpctypes.ErrGRPCDuplicateKey, ours},
+				named{"ErrInvalidSortOption", rpctypes.ErrGRPCInvalidSortOption, ours})),
 	}
 }
