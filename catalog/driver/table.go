@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -56,6 +57,13 @@ type Entry struct {
 func Line(code, name string, class Class, after Outcome, why string) Entry {
 	e := Entry{Code: code, Name: name, Before: class, After: class, Why: why}
 	e.Before.Outcome, e.After.Outcome = NotApplied, after
+	return e
+}
+
+// For returns e for an error that is a value, with its text for a name.
+func (e Entry) For(target error) Entry {
+	e.Name = target.Error()
+	e.Match = func(err error) bool { return errors.Is(err, target) }
 	return e
 }
 

@@ -37,9 +37,7 @@ func bug() driver.Class {
 
 // Is returns an entry for an error that is a value.
 func Is(target error, code string, class driver.Class, after driver.Outcome, why string) driver.Entry {
-	e := driver.Line(code, target.Error(), class, after, why)
-	e.Match = func(err error) bool { return errors.Is(err, target) }
-	return e
+	return driver.Line(code, "", class, after, why).For(target)
 }
 
 // As returns an entry for an error that is a type, with what further is asked

@@ -1,0 +1,169 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	sqldriver "database/sql/driver"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/fsnotify/fsnotify"
+	"modernc.org/sqlite"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// errorTable is the one place that says what an error means: what is ours, then
+// what SQLite says, then what the system does.
+var errorTable = driver.Table{
+	Store: "sqlite",
+	Families: []driver.Family{
+		ours(), resultCodes(), ofContext(), ofClient(), ofSystem(), ofFiles(),
+	},
+}
+
+// Errors returns what this driver knows about errors. Classification goes by
+// the same table.
+func Errors() driver.Table { return errorTable.Clone() }
+
+// The remedies that more than one entry names.
+const (
+	remedyRights  = "give this process the right to read and write the file and its folder"
+	remedyDisk    = "look at the disk and the system's log; the next open says what became of the write"
+	remedyCorrupt = "stop every writer, keep a copy of the files, and restore from a backup"
+	remedyFull    = "make room on the disk"
+	remedyMoved   = "the file was moved or replaced under this process: stop every writer and find out which file is the right one"
+	remedyFolder  = "name a file, not a folder"
+	remedyMemory  = "give this process more memory"
+	remedyOpen    = "see that the folder exists, mount the file system for writing (readers need that too), and " + remedyRights
+	remedyMount   = "mount the file system for writing, and " + remedyRights
+)
+
+func callers() driver.Class { return driver.Class{} }
+
+func retry(remedy string) driver.Class {
+	return driver.Class{Disposition: exitcodes.Retry, Remedy: remedy}
+}
+
+func halt(remedy string) driver.Class {
+	return driver.Class{Disposition: exitcodes.Halt, Remedy: remedy}
+}
+
+func config(remedy string) driver.Class {
+	return driver.Class{Disposition: exitcodes.Halt, Code: exitcodes.Config, Remedy: remedy}
+}
+
+func broken(remedy string) driver.Class {
+	return driver.Class{Disposition: exitcodes.Panic, Remedy: remedy}
+}
+
+func bug() driver.Class { return broken("this is a defect of the driver: report it") }
+
+// value returns an entry for an error that is a value.
+func value(target error, code string, class driver.Class, after driver.Outcome, why string) driver.Entry {
+	return driver.Line(code, "", class, after, why).For(target)
+}
+
+// wrapper returns an entry for a type of error that wraps another: that one
+// was asked before.
+func wrapper[T error](code, name, why string) driver.Entry {
+	e := driver.Line(code, name, bug(), driver.Unknown, why)
+	e.Match = func(err error) bool {
+		var target T
+		return errors.As(err, &target)
+	}
+	return e
+}
+
+// ours are the errors of this package, and of package driver as it uses them.
+// None of them is the answer to a COMMIT.
+func ours() driver.Family {
+	const refused = driver.NotApplied
+	return driver.Family{
+		Name: "driver", Source: "this driver",
+		Entries: []driver.Entry{
+			value(driver.ErrConflict, "driver.ErrConflict", callers(), refused, "the condition did not hold; the newest head says what follows"),
+			value(driver.ErrTooLarge, "driver.ErrTooLarge", callers(), refused, "the caller's value is above the limit, which is looked at before anything is written"),
+			value(errClosed, "closed", callers(), refused, "the caller closed it"),
+			value(errEnded, "ended", callers(), refused, "the caller ended the claim"),
+			value(context.Canceled, "context.Canceled", callers(), driver.Unknown, "somebody no longer wants the answer; no COMMIT is ever cut short by that"),
+			value(errMoved, "file moved", broken(remedyMoved), refused, "another file has the name: two histories of tokens may be under way"),
+			value(errForeign, "foreign file", config("name another file: this one belongs to another program"), refused, "somebody else's database, and nothing of it is touched"),
+			value(errNetwork, "network file system", config("put the file on a local disk, or the catalog into PostgreSQL or etcd"), refused, "two hosts that each believe to have locked a file are two writers"),
+			value(errFolder, "folder", config(remedyFolder), refused, "the path is a folder's"),
+			value(errSchema, "schema version", config("start a build that knows this version"), refused, "a build must not guess what another version's tables mean"),
+			value(errWanted, "claim under way", retry("another process is claiming; if this lasts, find it and end it"), refused, "the holder gives way to claims, which are bounded"),
+			value(errReaders, "readers", retry("another process reads an old snapshot; if this lasts, find it and end it"), refused, "a reader holds the checkpoint back for now"),
+			value(errWatchEnded, "watch ended", retry(""), refused, "the catalog watches again"),
+		},
+	}
+}
+
+// ofContext also has driver.ErrCorrupt, which an answer of SQLite's precedes.
+func ofContext() driver.Family {
+	return driver.Family{
+		Name: "context", Source: "the errors of Go's context, and what was read",
+		Entries: []driver.Entry{
+			value(driver.ErrCorrupt, "driver.ErrCorrupt", broken(remedyCorrupt), driver.NotApplied, "what was read is nothing that this library wrote"),
+			value(context.DeadlineExceeded, "context.DeadlineExceeded", retry(""), driver.Unknown, "the file was locked, or the disk slow, for all of the catalog's deadline"),
+		},
+	}
+}
+
+// ofClient are the errors of modernc.org/sqlite, database/sql and fsnotify that
+// are values.
+func ofClient() driver.Family {
+	const unknown = driver.Unknown
+	const setting = "of a setting that the driver does not use"
+	return driver.Family{
+		Name: "client", Source: "modernc.org/sqlite, database/sql and fsnotify",
+		Entries: []driver.Entry{
+			value(sqlite.ErrOFDLockingUnavailable, "sqlite.ErrOFDLockingUnavailable", bug(), unknown, setting),
+			value(sqlite.ErrOFDLockingTooLate, "sqlite.ErrOFDLockingTooLate", bug(), unknown, setting),
+			value(sqlite.ErrPageCacheTooLate, "sqlite.ErrPageCacheTooLate", bug(), unknown, setting),
+			value(sqlite.ErrPageCacheConflict, "sqlite.ErrPageCacheConflict", bug(), unknown, setting),
+			value(sqlite.ErrMultiStatementPragma, "sqlite.ErrMultiStatementPragma", bug(), unknown, setting),
+			value(sql.ErrNoRows, "sql.ErrNoRows", bug(), unknown, "our statements that read a row always have one to give, or say so"),
+			value(sql.ErrConnDone, "sql.ErrConnDone", bug(), unknown, "a connection was used after its end"),
+			value(sql.ErrTxDone, "sql.ErrTxDone", bug(), unknown, "a transaction was used after its end"),
+			value(sqldriver.ErrBadConn, "driver.ErrBadConn", bug(), unknown, "a connection to a file does not break"),
+			value(sqldriver.ErrSkip, "driver.ErrSkip", bug(), unknown, "a word between database/sql and its driver that nobody else hears"),
+			value(sqldriver.ErrRemoveArgument, "driver.ErrRemoveArgument", bug(), unknown, "a word between database/sql and its driver that nobody else hears"),
+			value(fsnotify.ErrEventOverflow, "fsnotify.ErrEventOverflow", retry(""), unknown, "the kernel had more events than room: a wake-up may be lost, and the catalog polls besides"),
+			value(fsnotify.ErrClosed, "fsnotify.ErrClosed", retry(""), unknown, "the watch was closed; the catalog watches again"),
+			value(fsnotify.ErrNonExistentWatch, "fsnotify.ErrNonExistentWatch", retry(""), unknown, "the watched file has gone; the catalog watches again"),
+		},
+	}
+}
+
+// ofFiles are the errors of Go's file functions without a number of the
+// system's.
+func ofFiles() driver.Family {
+	const unknown = driver.Unknown
+	return driver.Family{
+		Name: "file", Source: "the errors of Go's io, io/fs and os",
+		Entries: []driver.Entry{
+			value(fs.ErrPermission, "fs.ErrPermission", config(remedyRights), unknown, "this process may not do that to the file"),
+			value(fs.ErrNotExist, "fs.ErrNotExist", config("create the folder, or name another file"), unknown, "there is no such file or folder"),
+			value(fs.ErrExist, "fs.ErrExist", bug(), unknown, "there is such a file already, and only a defect asks for a new one"),
+			value(fs.ErrClosed, "fs.ErrClosed", bug(), unknown, "a file was used after its end"),
+			value(fs.ErrInvalid, "fs.ErrInvalid", bug(), unknown, "the system was asked for something that makes no sense"),
+			value(os.ErrDeadlineExceeded, "os.ErrDeadlineExceeded", bug(), unknown, "no file of ours has a deadline"),
+			value(os.ErrNoDeadline, "os.ErrNoDeadline", bug(), unknown, "no file of ours has a deadline"),
+			value(os.ErrProcessDone, "os.ErrProcessDone", bug(), unknown, "of processes; the driver starts none"),
+			value(os.ErrNoHandle, "os.ErrNoHandle", bug(), unknown, "of processes; the driver starts none"),
+			value(io.EOF, "io.EOF", bug(), unknown, "a file ended where it may not"),
+			value(io.ErrUnexpectedEOF, "io.ErrUnexpectedEOF", bug(), unknown, "a file ended where it may not"),
+			value(io.ErrClosedPipe, "io.ErrClosedPipe", bug(), unknown, "the driver has no pipes"),
+			value(io.ErrNoProgress, "io.ErrNoProgress", bug(), unknown, "a reader broke its contract"),
+			value(io.ErrShortBuffer, "io.ErrShortBuffer", bug(), unknown, "a reader was given too little room"),
+			value(io.ErrShortWrite, "io.ErrShortWrite", bug(), unknown, "a writer broke its contract"),
+			wrapper[*fs.PathError]("fs.PathError", "an operation on a path failed", "what it wraps is known no better"),
+			wrapper[*os.LinkError]("os.LinkError", "an operation on a link failed", "the driver makes no links"),
+			wrapper[*os.SyscallError]("os.SyscallError", "a system call failed", "what it wraps is known no better"),
+		},
+	}
+}
