@@ -215,7 +215,7 @@ func words(e Entry) []string {
 // prefix that every error of etcd's server has.
 func plain(text string) string {
 	text = strings.TrimPrefix(strings.ToLower(strings.TrimSpace(text)), "etcdserver:")
-	return strings.NewReplacer(" ", "", "_", "").Replace(text)
+	return strings.ReplaceAll(strings.ReplaceAll(text, " ", ""), "_", "")
 }
 
 // Clone returns a copy that the caller may change.

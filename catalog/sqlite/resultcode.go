@@ -46,8 +46,8 @@ type coded struct {
 func codes(class driver.Class, after driver.Outcome, rows ...coded) (entries []driver.Entry) {
 	for _, r := range rows {
 		e := driver.Line(strconv.Itoa(r.code), r.name, class, after, r.why)
-		if r.code == lib.SQLITE_IOERR_NOMEM {
-			e.Also = []string{"SQLITE_IOERR_NOMEM_BKPT"} // the same number
+		if r.code == lib.SQLITE_NOMEM || r.code == lib.SQLITE_IOERR_NOMEM {
+			e.Also = []string{r.name + "_BKPT"} // the same number
 		}
 		entries = append(entries, e)
 	}

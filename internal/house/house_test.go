@@ -59,7 +59,8 @@ func rooms() map[string]room {
 			inside:  []string{"catalog/driver"},
 			outside: []string{"github.com/jackc/pgx/v5", "github.com/stretchr/testify"},
 		},
-		"internal/testetcd": {outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
+		"internal/testlists": {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"github.com/stretchr/testify"}},
+		"internal/testetcd":  {outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
 
 		"cmd/fencepost":           {inside: []string{"internal/cli"}},
 		"examples/kvserver":       {inside: append([]string{"examples/kvserver/app"}, program...)},

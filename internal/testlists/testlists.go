@@ -1,0 +1,213 @@
+// Package testlists reads, out of the sources of other modules and of Go, which
+// errors they have, and compares that with a driver's table. So an upgrade that
+// brings one more error fails a test, until the table says what it means.
+package testlists
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// A Package is the source of one package, without its tests.
+type Package struct{ files []*ast.File }
+
+// Source reads the package at an import path, as this system builds it.
+func Source(t testing.TB, path string) Package {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}`, path).Output()
+	require.NoError(t, err, path)
+	var p Package
+	for _, name := range strings.Fields(string(out)) {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		p.files = append(p.files, f)
+	}
+	require.NotEmpty(t, p.files, path)
+	return p
+}
+
+// Vars returns the package-level variables whose names begin with prefix.
+func (p Package) Vars(prefix string) []string {
+	return p.values(token.VAR, prefix, func(ast.Expr) bool { return true })
+}
+
+// Numbers returns the constants that are written as a number, or as a number
+// turned into the type, by name.
+func (p Package) Numbers(prefix, typ string) map[string]int {
+	found := map[string]int{}
+	p.each(token.CONST, prefix, func(name string, v ast.Expr) {
+		if call, ok := v.(*ast.CallExpr); ok && len(call.Args) == 1 {
+			if f, ok := call.Fun.(*ast.Ident); !ok || f.Name != typ {
+				return
+			}
+			v = call.Args[0]
+		}
+		if lit, ok := v.(*ast.BasicLit); ok && lit.Kind == token.INT {
+			if n, err := strconv.ParseInt(lit.Value, 0, 64); err == nil {
+				found[name] = int(n)
+			}
+		}
+	})
+	return found
+}
+
+// Texts returns the constants, or calls of one text, by name.
+func (p Package) Texts(kind token.Token) map[string]string {
+	found := map[string]string{}
+	p.each(kind, "", func(name string, v ast.Expr) {
+		if call, ok := v.(*ast.CallExpr); ok && len(call.Args) == 1 {
+			v = call.Args[0]
+		}
+		if lit, ok := v.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			if text, err := strconv.Unquote(lit.Value); err == nil {
+				found[name] = text
+			}
+		}
+	})
+	return found
+}
+
+// Iota returns the names of the constants of a block that counts in a type.
+func (p Package) Iota(typ string) (names []string) {
+	for _, f := range p.files {
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.CONST || len(g.Specs) == 0 {
+				continue
+			}
+			first, ok := g.Specs[0].(*ast.ValueSpec).Type.(*ast.Ident)
+			if !ok || first.Name != typ {
+				continue
+			}
+			for _, s := range g.Specs {
+				names = append(names, s.(*ast.ValueSpec).Names[0].Name)
+			}
+		}
+	}
+	return names
+}
+
+// Types returns the types that have a method Error.
+func (p Package) Types() (names []string) {
+	for _, f := range p.files {
+		for _, d := range f.Decls {
+			m, ok := d.(*ast.FuncDecl)
+			if !ok || m.Recv == nil || m.Name.Name != "Error" || m.Type.Results == nil || m.Type.Params.NumFields() != 0 {
+				continue
+			}
+			typ := m.Recv.List[0].Type
+			if star, ok := typ.(*ast.StarExpr); ok {
+				typ = star.X
+			}
+			if id, ok := typ.(*ast.Ident); ok && !slices.Contains(names, id.Name) {
+				names = append(names, id.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (p Package) values(kind token.Token, prefix string, fits func(ast.Expr) bool) (names []string) {
+	p.each(kind, prefix, func(name string, v ast.Expr) {
+		if fits(v) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	})
+	slices.Sort(names)
+	return names
+}
+
+func (p Package) each(kind token.Token, prefix string, fn func(name string, v ast.Expr)) {
+	for _, f := range p.files {
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != kind {
+				continue
+			}
+			for _, s := range g.Specs {
+				v := s.(*ast.ValueSpec)
+				for i, name := range v.Names {
+					if strings.HasPrefix(name.Name, prefix) && i < len(v.Values) {
+						fn(name.Name, v.Values[i])
+					}
+				}
+			}
+		}
+	}
+}
+
+// Missing returns which of the names no entry of the table is called by: its
+// code, its name, or another spelling.
+func Missing(table driver.Table, names []string) (missing []string) {
+	known := map[string]bool{}
+	for _, f := range table.Families {
+		for _, e := range f.Entries {
+			known[e.Code], known[e.Name] = true, true
+			for _, other := range e.Also {
+				known[other] = true
+			}
+		}
+	}
+	for _, name := range names {
+		if !known[name] {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
+// Qualify puts a package's name before each name.
+func Qualify(pkg string, names []string) []string {
+	all := make([]string, 0, len(names))
+	for _, name := range names {
+		all = append(all, pkg+"."+name)
+	}
+	return all
+}
+
+// Exported returns the names that a package exports.
+func Exported(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !ast.IsExported(name) })
+}
+
+// Check checks what holds for every table: each entry has its reason, says what
+// to do where a person must do something, stands once, and no write that is not
+// known to be refused counts as such.
+func Check(t *testing.T, table driver.Table) {
+	t.Helper()
+	require.NotEmpty(t, table.Store)
+	seen := map[string]bool{}
+	for _, f := range table.Families {
+		require.NotEmpty(t, f.Name)
+		require.NotEmpty(t, f.Source, f.Name)
+		require.NotEmpty(t, f.Entries, f.Name)
+		for _, e := range f.Entries {
+			require.NotEmpty(t, e.Code)
+			require.NotEmpty(t, e.Name, e.Code)
+			require.False(t, seen[e.Code], "%s stands twice", e.Code)
+			seen[e.Code] = true
+			require.NotEmpty(t, e.Why, e.Code)
+			require.NotContains(t, e.Why, "\n", e.Code)
+			require.Equal(t, driver.NotApplied, e.Before.Outcome, "%s: nothing was sent, so nothing can have landed", e.Code)
+			for _, c := range []driver.Class{e.Before, e.After} {
+				if c.Disposition >= exitcodes.Halt {
+					require.NotEmpty(t, c.Remedy, "%s: somebody must be told what to do", e.Code)
+				}
+				require.LessOrEqual(t, c.Disposition, exitcodes.Panic, "%s: no error of a store is a graceful exit", e.Code)
+			}
+			require.True(t, e.Match != nil || f.Key != nil, "%s: nothing leads to it", e.Code)
+		}
+	}
+}
