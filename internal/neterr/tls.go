@@ -16,7 +16,7 @@ import (
 func Certificates(r Remedies) driver.Family {
 	wrong := config(r.TLS)
 	reason := func(reason x509.InvalidReason, code, why string) driver.Entry {
-		return As(code, "x509.CertificateInvalidError", func(e x509.CertificateInvalidError) bool { return e.Reason == reason },
+		return As(code, "certificate is not valid", func(e x509.CertificateInvalidError) bool { return e.Reason == reason },
 			wrong, driver.Unknown, why)
 	}
 	return driver.Family{

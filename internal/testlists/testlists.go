@@ -39,39 +39,26 @@ func Source(t testing.TB, path string) Package {
 
 // Vars returns the package-level variables whose names begin with prefix.
 func (p Package) Vars(prefix string) []string {
-	return p.values(token.VAR, prefix, func(ast.Expr) bool { return true })
+	var names []string
+	p.each(token.VAR, prefix, func(name string, _, _ ast.Expr) { names = append(names, name) })
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
-// Numbers returns the constants that are written as a number, or as a number
-// turned into the type, by name.
+// Numbers returns the constants that are written as a number, by name; where
+// typ is given, only those of that type.
 func (p Package) Numbers(prefix, typ string) map[string]int {
 	found := map[string]int{}
-	p.each(token.CONST, prefix, func(name string, v ast.Expr) {
+	p.each(token.CONST, prefix, func(name string, declared, v ast.Expr) {
 		if call, ok := v.(*ast.CallExpr); ok && len(call.Args) == 1 {
-			if f, ok := call.Fun.(*ast.Ident); !ok || f.Name != typ {
-				return
-			}
-			v = call.Args[0]
+			declared, v = call.Fun, call.Args[0]
+		}
+		if id, ok := declared.(*ast.Ident); typ != "" && (!ok || id.Name != typ) {
+			return
 		}
 		if lit, ok := v.(*ast.BasicLit); ok && lit.Kind == token.INT {
 			if n, err := strconv.ParseInt(lit.Value, 0, 64); err == nil {
 				found[name] = int(n)
-			}
-		}
-	})
-	return found
-}
-
-// Texts returns the constants, or calls of one text, by name.
-func (p Package) Texts(kind token.Token) map[string]string {
-	found := map[string]string{}
-	p.each(kind, "", func(name string, v ast.Expr) {
-		if call, ok := v.(*ast.CallExpr); ok && len(call.Args) == 1 {
-			v = call.Args[0]
-		}
-		if lit, ok := v.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-			if text, err := strconv.Unquote(lit.Value); err == nil {
-				found[name] = text
 			}
 		}
 	})
@@ -119,17 +106,7 @@ func (p Package) Types() (names []string) {
 	return names
 }
 
-func (p Package) values(kind token.Token, prefix string, fits func(ast.Expr) bool) (names []string) {
-	p.each(kind, prefix, func(name string, v ast.Expr) {
-		if fits(v) && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	})
-	slices.Sort(names)
-	return names
-}
-
-func (p Package) each(kind token.Token, prefix string, fn func(name string, v ast.Expr)) {
+func (p Package) each(kind token.Token, prefix string, fn func(name string, typ, value ast.Expr)) {
 	for _, f := range p.files {
 		for _, d := range f.Decls {
 			g, ok := d.(*ast.GenDecl)
@@ -140,7 +117,7 @@ func (p Package) each(kind token.Token, prefix string, fn func(name string, v as
 				v := s.(*ast.ValueSpec)
 				for i, name := range v.Names {
 					if strings.HasPrefix(name.Name, prefix) && i < len(v.Values) {
-						fn(name.Name, v.Values[i])
+						fn(name.Name, v.Type, v.Values[i])
 					}
 				}
 			}
