@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-matrix shell lint fmt demo bench
+.PHONY: help test test-matrix shell lint fmt docs demo bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ lint: ## formatting and vet, both modules
 
 fmt: ## format every Go file
 	@gofmt -w .
+
+docs: ## docs/errors.md, from the drivers' tables
+	@go run ./internal/errordoc/gen > docs/errors.md.new && mv docs/errors.md.new docs/errors.md
 
 demo: ## blue is replaced by green, under load, on SQLite
 	@go run ./examples/bluegreen

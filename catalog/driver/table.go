@@ -106,18 +106,18 @@ func (m Meaning) Class(sent bool) Class {
 // for its class, is a reason to panic, and after the commit was sent also of
 // unknown outcome.
 func (t Table) Of(err error) Meaning {
-	for _, f := range t.Families {
-		if m, ok := f.of(err); ok {
+	for i := range t.Families {
+		if m, ok := t.Families[i].of(err); ok {
 			return m
 		}
 	}
 	return Meaning{Basis: Unlisted, Entry: nobody("")}
 }
 
-func (f Family) of(err error) (Meaning, bool) {
-	for _, e := range f.Entries {
-		if e.Match != nil && e.Match(err) {
-			return Meaning{Family: f.Name, Code: e.Code, Entry: e}, true
+func (f *Family) of(err error) (Meaning, bool) {
+	for i := range f.Entries {
+		if e := &f.Entries[i]; e.Match != nil && e.Match(err) {
+			return Meaning{Family: f.Name, Code: e.Code, Entry: *e}, true
 		}
 	}
 	if f.Key == nil {
@@ -147,10 +147,10 @@ func (f Family) Code(code string) Meaning {
 	return Meaning{Family: f.Name, Code: code, Basis: Unlisted, Entry: nobody(code)}
 }
 
-func (f Family) entry(code string) (Entry, bool) {
-	for _, e := range f.Entries {
-		if e.Match == nil && e.Code == code {
-			return e, true
+func (f *Family) entry(code string) (Entry, bool) {
+	for i := range f.Entries {
+		if e := &f.Entries[i]; e.Match == nil && e.Code == code {
+			return *e, true
 		}
 	}
 	return Entry{}, false

@@ -26,7 +26,7 @@ func TestTheTableHasEveryErrorOfEtcdsServer(t *testing.T) {
 	require.Empty(t, testlists.Missing(Errors(), names))
 	require.Equal(t, []string{"ErrNews"}, testlists.Missing(Errors(), append(names, "ErrNews")), "one more upstream")
 	for i, f := range Errors().Families {
-		if f.Name != "etcd" {
+		if f.Name != "server" {
 			continue
 		}
 		for j, e := range f.Entries {

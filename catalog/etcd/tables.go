@@ -81,7 +81,7 @@ func byEtcd() driver.Family {
 	damaged := driver.Class{Disposition: exitcodes.Panic, Remedy: "restore the etcd cluster"}
 	bug := driver.Class{Disposition: exitcodes.Panic, Remedy: report}
 	return driver.Family{
-		Name: "etcd", Source: "rpctypes of etcd's API v3",
+		Name: "server", Source: "rpctypes of etcd's API v3",
 		Note: "An error of etcd's server that is newer than this table goes by its gRPC code, and counts as no refusal.",
 		Entries: slices.Concat(
 			is(driver.ErrFull, group(full, unknown,

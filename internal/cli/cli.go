@@ -3,8 +3,8 @@
 // entrypoint.
 //
 // Standard output has the answer and nothing else: a table for people, or with
-// --json exactly one JSON object; a dump is JSON lines either way. Standard
-// error has one line, or with --json one JSON object, where a command fails. Exit statuses are those of package
+// --json exactly one JSON object; a dump is JSON lines either way, and what explain
+// lists is an array. Standard error has one line, or with --json one JSON object, where a command fails. Exit statuses are those of package
 // exitcodes; 0 means that what was asked for is so.
 //
 // Commands that show something need no token and write nothing. No command
@@ -149,7 +149,7 @@ over; 78 configuration; 166 start anew.`,
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long the store may take")
 	root.AddCommand(a.statusCommand(), a.historyCommand(), a.generationCommand(),
 		a.preflightCommand(), a.promoteCommand(), a.fenceCommand(), a.restoredCommand(), a.dumpCommand(), a.schemaCommand(),
-		a.runCommand(), a.versionCommand())
+		a.explainCommand(), a.runCommand(), a.versionCommand())
 	return root
 }
 

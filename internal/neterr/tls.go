@@ -51,7 +51,7 @@ func Certificates(r Remedies) driver.Family {
 
 // Alerts returns the alerts by which one side of a TLS connection ends it.
 func Alerts(r Remedies) driver.Family {
-	f := driver.Family{Name: "TLS alert", Source: "the alerts of Go's crypto/tls, RFC 8446", Key: alertOf}
+	f := driver.Family{Name: "TLS", Source: "the alerts of Go's crypto/tls, RFC 8446", Key: alertOf}
 	add := func(number int, name string, class driver.Class, why string) {
 		f.Entries = append(f.Entries, driver.Line(alertCode(uint64(number)), name, class, driver.Unknown, why))
 	}
