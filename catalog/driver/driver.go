@@ -1,8 +1,8 @@
 // Package driver defines what a store must do for package catalog.
 //
 // Applications use package catalog. A driver implements [Store] for one store,
-// with one client and one table that classifies every error of that client
-// (classify.go in each driver). It has no rules of its own: it doesn't know
+// with one client and one [Table] that classifies every error of that client
+// (table.go in each driver). It has no rules of its own: it doesn't know
 // which token wins, who may claim or what an epoch is. It keeps three things
 // for one catalog and moves them as it is told:
 //

@@ -57,11 +57,13 @@ func ours() driver.Family {
 		Entries: []driver.Entry{
 			is(driver.ErrConflict, "driver.ErrConflict", driver.Class{}, refused, "the condition did not hold; the newest head says what follows"),
 			is(driver.ErrCorrupt, "driver.ErrCorrupt", panics("restore the prefix from a backup of the whole cluster; do not edit it"), refused, "found before anything was written"),
+			is(driver.ErrCompacted, "driver.ErrCompacted", driver.Class{}, refused, "the record was deleted, since a snapshot stands for it; that says what follows"),
 			is(driver.ErrTooLarge, "driver.ErrTooLarge", driver.Class{}, refused, "the caller's value is above the limit, which is looked at before anything is sent"),
 			is(driver.ErrBlocked, "driver.ErrBlocked", retry("look at the process that claims: end it, and its lease ends too"), refused, "claims under way end, or their leases do"),
 			is(errMisuse, "misuse", panics(report), refused, "a defect above the driver; nothing was sent"),
 			is(errWaiting, "claim under way", retry(""), refused, "refused while a claim is under way, which is a definite answer"),
 			is(errClosed, "closed", driver.Class{}, refused, "the caller closed it"),
+			is(errReplaced, "replaced", retry(""), unknown, "the newest one is there to be read"),
 			is(errWatchEnded, "watch ended", retry(""), unknown, "the catalog watches again"),
 		},
 	}

@@ -62,8 +62,8 @@ func TestTheTableHasEveryErrorOfTheClient(t *testing.T) {
 		testlists.Qualify("grpc", testlists.Source(t, "google.golang.org/grpc").Vars("Err")))))
 }
 
-// judge checks what holds for any answer of a server.
-func judge(t testing.TB, listed map[string]bool, code uint32, text string) driver.Basis {
+// endOf checks what holds for any answer of a server.
+func endOf(t testing.TB, listed map[string]bool, code uint32, text string) driver.Basis {
 	err := status.Error(codes.Code(code), text)
 	if err == nil {
 		return driver.Listed // code 0
@@ -115,7 +115,7 @@ func TestNoStatusOfGRPCReachesTheDefaultUnnoticed(t *testing.T) {
 		case 1:
 			text = strings.Repeat("etcdserver: ", random.IntN(3)) + fmt.Sprint(random.Uint64())
 		}
-		count[judge(t, listed, code, text)]++
+		count[endOf(t, listed, code, text)]++
 	}
 	require.NotZero(t, count[driver.Listed])
 	require.NotZero(t, count[driver.Unlisted])
@@ -126,7 +126,7 @@ func FuzzStatus(f *testing.F) {
 	f.Add(uint32(14), "etcdserver: leader changed")
 	f.Add(uint32(99), "")
 	f.Add(uint32(4), "context deadline exceeded")
-	f.Fuzz(func(t *testing.T, code uint32, text string) { judge(t, listed, code, text) })
+	f.Fuzz(func(t *testing.T, code uint32, text string) { endOf(t, listed, code, text) })
 }
 
 func TestATextIsReadBehindAnyWrapping(t *testing.T) {

@@ -42,11 +42,10 @@ func answerOf(err error) (*pgconn.PgError, bool) {
 	return pg, errors.As(err, &pg) && pg != nil
 }
 
-// classOf returns the code that stands for the class of a code. Every code has
-// a digit, which words have not.
+// classOf returns the code that stands for the class of a code.
 func classOf(code string) (string, bool) {
 	other := func(r rune) bool { return (r < '0' || r > '9') && (r < 'A' || r > 'Z') }
-	if len(code) != 5 || strings.ContainsFunc(code, other) || !strings.ContainsAny(code, "0123456789") {
+	if len(code) != 5 || strings.ContainsFunc(code, other) {
 		return "", false
 	}
 	return code[:2] + "000", true
@@ -80,7 +79,7 @@ func because(end string, entries []driver.Entry) []driver.Entry {
 
 const (
 	otherSchema = "check that schema fencepost is this library's, complete, and of a version that this build knows"
-	grantRights = "grant this user its rights: create on the database before the first claim, then all on schema fencepost and its tables"
+	grantRights = "grant this user its rights: create on the database before the first claim, then all on schema fencepost and its tables; and execute on function pg_control_system() where that was revoked from public"
 	createIt    = "create the database, or correct its name in the DSN"
 	credentials = "correct user and password, or the server's pg_hba.conf"
 )

@@ -38,6 +38,7 @@ func ours() driver.Family {
 		Name: "driver", Source: "this driver",
 		Entries: []driver.Entry{
 			is(driver.ErrConflict, "driver.ErrConflict", callers(), refused, "the condition did not hold; the newest head says what follows"),
+			is(driver.ErrCompacted, "driver.ErrCompacted", callers(), refused, "the record was deleted, since a snapshot stands for it; that says what follows"),
 			is(driver.ErrTooLarge, "driver.ErrTooLarge", callers(), refused, "the caller's value is above the limit, which is looked at before anything is sent"),
 			is(driver.ErrCorrupt, "driver.ErrCorrupt", broken("stop every process of this service and restore the catalog, or find out who changed it"), unknown,
 				"what was read is nothing that this library wrote"),
@@ -51,6 +52,9 @@ func ours() driver.Family {
 				"a server in recovery may show old data; a fail-over ends that"),
 			is(errTimeline, "old timeline", retry("shut the old primary down, or let the DSN lead to the new one"), unknown,
 				"a fail-over left this server behind, so that what it says is not the newest"),
+			is(errElsewhere, "another system", misconfigured("correct the DSN if this is the wrong database; if it was restored, copied or upgraded on purpose, stop every process of the service and run `fencepost restored --above` with the highest token that was ever issued"), unknown,
+				"another server than the one that issued the token has another history of tokens"),
+			is(errMoved, "moved meanwhile", retry(""), unknown, "the server changed between two looks at it; the next look sees one"),
 			is(errForeign, "foreign schema", misconfigured("use another database, or rename that schema"), unknown, "somebody else's schema has the name, and nothing of it is touched"),
 			is(errVersion, "schema version", misconfigured("deploy a build that knows it"), unknown, "a build must not guess what another version's tables mean"),
 			is(errUnprepared, "unprepared pool", misconfigured("call postgres.Prepare with its configuration before pgxpool.NewWithConfig"), unknown,

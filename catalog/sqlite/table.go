@@ -86,10 +86,12 @@ func ours() driver.Family {
 		Name: "driver", Source: "this driver",
 		Entries: []driver.Entry{
 			value(driver.ErrConflict, "driver.ErrConflict", callers(), refused, "the condition did not hold; the newest head says what follows"),
+			value(driver.ErrCompacted, "driver.ErrCompacted", callers(), refused, "the record was deleted, since a snapshot stands for it; that says what follows"),
 			value(driver.ErrTooLarge, "driver.ErrTooLarge", callers(), refused, "the caller's value is above the limit, which is looked at before anything is written"),
 			value(errClosed, "closed", callers(), refused, "the caller closed it"),
 			value(errEnded, "ended", callers(), refused, "the caller ended the claim"),
 			value(context.Canceled, "context.Canceled", callers(), driver.Unknown, "somebody no longer wants the answer; no COMMIT is ever cut short by that"),
+			value(errMisuse, "misuse", bug(), refused, "a defect above the driver; nothing was written"),
 			value(errMoved, "file moved", broken(remedyMoved), refused, "another file has the name: two histories of tokens may be under way"),
 			value(errForeign, "foreign file", config("name another file: this one belongs to another program"), refused, "somebody else's database, and nothing of it is touched"),
 			value(errNetwork, "network file system", config("put the file on a local disk, or the catalog into PostgreSQL or etcd"), refused, "two hosts that each believe to have locked a file are two writers"),
@@ -97,6 +99,7 @@ func ours() driver.Family {
 			value(errSchema, "schema version", config("start a build that knows this version"), refused, "a build must not guess what another version's tables mean"),
 			value(errWanted, "claim under way", retry("another process is claiming; if this lasts, find it and end it"), refused, "the holder gives way to claims, which are bounded"),
 			value(errReaders, "readers", retry("another process reads an old snapshot; if this lasts, find it and end it"), refused, "a reader holds the checkpoint back for now"),
+			value(errTorn, "torn", retry(""), refused, "the reading of a snapshot was interrupted; it is read again from its beginning"),
 			value(errWatchEnded, "watch ended", retry(""), refused, "the catalog watches again"),
 		},
 	}

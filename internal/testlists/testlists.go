@@ -65,6 +65,23 @@ func (p Package) Numbers(prefix, typ string) map[string]int {
 	return found
 }
 
+// Texts returns the constants or variables that are a text, or a text turned
+// into some type, by name.
+func (p Package) Texts(kind token.Token) map[string]string {
+	found := map[string]string{}
+	p.each(kind, "", func(name string, _, v ast.Expr) {
+		if call, ok := v.(*ast.CallExpr); ok && len(call.Args) == 1 {
+			v = call.Args[0]
+		}
+		if lit, ok := v.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			if text, err := strconv.Unquote(lit.Value); err == nil {
+				found[name] = text
+			}
+		}
+	})
+	return found
+}
+
 // Iota returns the names of the constants of a block that counts in a type.
 func (p Package) Iota(typ string) (names []string) {
 	for _, f := range p.files {
