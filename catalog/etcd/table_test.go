@@ -20,6 +20,10 @@ import (
 
 func TestEveryEntryHasItsReason(t *testing.T) { testlists.Check(t, Errors()) }
 
+func TestTheTableHasEveryErrorOfOurOwn(t *testing.T) {
+	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/etcd", Errors(), "errRecord")
+}
+
 func TestTheTableHasEveryErrorOfEtcdsServer(t *testing.T) {
 	names := testlists.Source(t, "go.etcd.io/etcd/api/v3/v3rpc/rpctypes").Vars("Err")
 	require.GreaterOrEqual(t, len(names), 122)

@@ -18,6 +18,10 @@ import (
 
 func TestEveryEntryHasItsReason(t *testing.T) { testlists.Check(t, Errors()) }
 
+func TestTheTableHasEveryErrorOfOurOwn(t *testing.T) {
+	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/postgres", Errors(), "errAppeared", "errQuiet")
+}
+
 func TestTheTableHasEveryErrorOfPgx(t *testing.T) {
 	var names []string
 	for pkg, path := range map[string]string{"pgx": "", "pgconn": "/pgconn", "pgproto3": "/pgproto3"} {

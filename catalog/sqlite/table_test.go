@@ -90,6 +90,10 @@ func TestTheTableHasEveryErrorOfTheClients(t *testing.T) {
 
 func TestEveryEntryHasItsReason(t *testing.T) { testlists.Check(t, Errors()) }
 
+func TestTheTableHasEveryErrorOfOurOwn(t *testing.T) {
+	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/sqlite", Errors(), "errLocked")
+}
+
 // answer returns an error of the client's with any code, which only it can make.
 func answer(code int) error {
 	e := new(sqlite.Error)

@@ -176,6 +176,21 @@ func Exported(names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !ast.IsExported(name) })
 }
 
+// CheckOwn checks that a driver's own errors are in its table, but for those
+// that never leave it, or only within another.
+func CheckOwn(t *testing.T, path string, table driver.Table, within ...string) {
+	t.Helper()
+	own := Source(t, path).Texts(token.VAR)
+	for _, name := range within {
+		require.Contains(t, own, name)
+		delete(own, name)
+	}
+	require.NotEmpty(t, own)
+	for name, text := range own {
+		require.Empty(t, Missing(table, []string{text}), "%s is not in the table", name)
+	}
+}
+
 // Check checks what holds for every table: each entry has its reason, says what
 // to do where a person must do something, stands once, and no write that is not
 // known to be refused counts as such.
