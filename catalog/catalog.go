@@ -25,8 +25,12 @@ type Catalog struct {
 	state atomic.Pointer[state]       // as of acked
 	acked atomic.Pointer[driver.Head] // as of the last acknowledged commit
 
-	batch    []*request // being computed; the committer's
-	doubt    driver.ID  // the last commit whose outcome its callers were told is unknown; the committer's
+	committer sync.Mutex  // who holds it writes; of batch, doubt and alone
+	batch     []*request  // of the commit loop; being computed
+	doubt     driver.ID   // the last commit whose outcome its callers were told is unknown
+	alone     bool        // nobody shared the last commit, or waited for it
+	pending   atomic.Bool // the commit loop waits for the committer
+
 	queue    chan *request
 	compacts compactor
 	confirms coalescer
@@ -47,6 +51,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 	}
 	c.trying, c.giveUpBy = context.WithCancel(base)
 	c.end.init()
+	c.alone = true
 	c.state.Store(r.state)
 	c.acked.Store(&r.acked)
 	c.confirms.ask = c.confirmOnce

@@ -26,6 +26,9 @@ import (
 // written and ctx's cause is returned; later the error matches
 // ErrUnknownOutcome, the commit goes on, and fn may still be running.
 //
+// Fn runs on a goroutine of the catalog's or on the caller's; one that ends its
+// goroutine (t.FailNow does) writes nothing.
+//
 // Where fn changes nothing, nothing is written and the store is not asked: such
 // an Update says no more about a claim of another process than View does.
 func (c *Catalog) Update(ctx context.Context, fn func(*Tx) error) error {
@@ -41,6 +44,9 @@ func (c *Catalog) Update(ctx context.Context, fn func(*Tx) error) error {
 	default:
 	}
 	r := &request{fn: fn, done: make(chan error, 1)}
+	if ctx.Done() == nil && c.commitAlone(r) {
+		return r.result(<-r.done)
+	}
 	select {
 	case c.queue <- r:
 	case <-ctx.Done():

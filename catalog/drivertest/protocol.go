@@ -32,7 +32,7 @@ type protocolCase struct {
 }
 
 func protocolCases() []protocolCase {
-	return slices.Concat(openCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(),
+	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(),
 		batchCases(), followCases(), rehearseCases(), feedCases(), compactCases(), boardCases(), raiseCases())
 }
 
