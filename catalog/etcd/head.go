@@ -26,13 +26,32 @@ type found struct {
 	raw  []byte
 }
 
-// readHead reads the head and, in the same Txn, whether anything is there that
-// can't be without one.
+// readHead reads the head. Only where there is none, it looks for what can't be
+// without one: etcd counts every key of a range, however few are asked for, and
+// so takes the longer for that the longer the log is.
 func (s *Store) readHead(ctx context.Context) (found, error) {
 	client, err := s.dial(ctx)
 	if err != nil {
 		return found{}, err
 	}
+	resp, err := client.Get(ctx, s.keys.head())
+	if err != nil {
+		return found{}, err
+	}
+	if len(resp.Kvs) == 0 {
+		return s.readAbsent(ctx, client)
+	}
+	return foundAt(resp.Kvs[0])
+}
+
+func foundAt(kv *mvccpb.KeyValue) (found, error) {
+	head, err := decodeHead(kv)
+	return found{head, kv.Value}, err
+}
+
+// readAbsent reads the head and, in the same Txn, whether anything is there that
+// can't be without one.
+func (s *Store) readAbsent(ctx context.Context, client *clientv3.Client) (found, error) {
 	some := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly()}
 	resp, err := client.Txn(ctx).Then(
 		clientv3.OpGet(s.keys.head()),
@@ -44,8 +63,7 @@ func (s *Store) readHead(ctx context.Context) (found, error) {
 		return found{}, err
 	}
 	if kv := got(resp, 0); kv != nil {
-		head, err := decodeHead(kv)
-		return found{head, kv.Value}, err
+		return foundAt(kv)
 	}
 	for i := 1; i <= 3; i++ {
 		if kv := got(resp, i); kv != nil {
