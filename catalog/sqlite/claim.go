@@ -157,17 +157,11 @@ func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Rec
 	if err != nil {
 		return err
 	}
-	err = c.w.exec(unbounded, `INSERT INTO head (one, revision, commit_id, claim) VALUES (1, ?, ?, ?)
-		ON CONFLICT (one) DO UPDATE SET revision = excluded.revision, commit_id = excluded.commit_id, claim = excluded.claim`,
-		int64(rec.Revision), rec.ID[:], string(text))
-	if err != nil {
+	if err := c.w.exec(unbounded, `INSERT INTO claim (revision, claim) VALUES (?, ?)`, int64(claim.Revision), string(text)); err != nil {
 		return err
 	}
 	step.Reach(ctx, step.ClaimHeadWritten)
 	if err := c.w.exec(unbounded, insertLog, logValues(rec)...); err != nil {
-		return err
-	}
-	if err := c.w.exec(unbounded, `INSERT INTO claim (revision, claim) VALUES (?, ?)`, int64(claim.Revision), string(text)); err != nil {
 		return err
 	}
 	step.Reach(ctx, step.ClaimLogWritten)

@@ -2,57 +2,77 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/internal/step"
 )
 
-// Append implements [driver.Store].
+// Append implements [driver.Store]. The commit is one statement, which adds one
+// row: the head is at the log's newest row, and the statement's condition is
+// that this is prior.
 func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
-	if err := s.checkSize("append", len(rec.Payload), MaxPayload); err != nil {
+	const op = "append"
+	if err := s.checkSize(op, len(rec.Payload), MaxPayload); err != nil {
 		return err
 	}
-	err := s.transact(ctx, "append", func(w *writer) error {
-		step.Reach(ctx, step.CommitBegun)
-		if prior.IsZero() {
-			return driver.ErrConflict
-		}
-		return w.append(ctx, prior, rec)
-	})
-	if err == nil {
-		step.Reach(ctx, step.CommitLanded)
+	if prior.IsZero() {
+		return s.wrap(op, driver.ErrConflict, false)
 	}
+	w, err := s.acquire(ctx)
+	if err != nil {
+		return s.wrap(op, err, false)
+	}
+	if err := w.readyAppend(); err != nil {
+		s.release(w, false)
+		return s.wrap(op, err, false)
+	}
+	step.Reach(ctx, step.CommitBegun)
+	sent, err := w.append(ctx, s.path, prior, rec)
+	if err != nil {
+		err = s.wrap(op, err, sent)
+		s.release(w, driver.OutcomeOf(err) == driver.Unknown)
+		return err
+	}
+	s.release(w, false)
+	step.Reach(ctx, step.CommitLanded)
+	return nil
+}
+
+// appendSQL ignores the row where a column has no value because the condition
+// does not hold, and where there is a row of that revision.
+const appendSQL = `INSERT OR IGNORE INTO log (revision, commit_id, generation, epoch, payload)
+	VALUES (?1, CASE WHEN (SELECT (revision, commit_id) = (?6, ?7) FROM log ORDER BY revision DESC LIMIT 1) THEN ?2 END, ?3, ?4, ?5)`
+
+// readyAppend prepares the statement, if there is a log to append to.
+func (w *writer) readyAppend() error {
+	if w.addLog != nil {
+		return nil
+	}
+	exists, err := checkSchema(unbounded, w.conn)
+	if err != nil || !exists {
+		return cmpErr(err, driver.ErrConflict)
+	}
+	w.addLog, err = w.conn.PrepareContext(unbounded, appendSQL)
 	return err
 }
 
-// append moves the head and adds the record.
-func (w *writer) append(ctx context.Context, prior driver.Head, rec driver.Record) (err error) {
-	if w.moveHead == nil {
-		if exists, err := checkSchema(unbounded, w.conn); err != nil || !exists {
-			return cmpErr(err, driver.ErrConflict)
-		}
-		if w.moveHead, err = w.conn.PrepareContext(unbounded, `UPDATE head SET revision = ?, commit_id = ? WHERE commit_id = ? AND revision = ?`); err != nil {
-			return err
-		}
-	}
-	if w.addLog == nil {
-		if w.addLog, err = w.conn.PrepareContext(unbounded, insertLog); err != nil {
-			return err
-		}
-	}
-	res, err := w.moveHead.ExecContext(unbounded, int64(rec.Revision), rec.ID[:], prior.Commit[:], int64(prior.Revision))
-	if err != nil {
+// append adds the record, and says whether it was sent.
+func (w *writer) append(ctx context.Context, path string, prior driver.Head, rec driver.Record) (sent bool, err error) {
+	var res sql.Result
+	args := append(logValues(rec), int64(prior.Revision), prior.Commit[:])
+	err = w.whenFree(ctx, path, w.noClaim, func() (err error) {
+		sent = true
+		res, err = w.addLog.ExecContext(unbounded, args...)
 		return err
+	})
+	if err != nil {
+		return sent, err
 	}
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return cmpErr(err, driver.ErrConflict)
+		return false, cmpErr(err, driver.ErrConflict)
 	}
-	step.Reach(ctx, step.CommitHeadWritten)
-	if _, err = w.addLog.ExecContext(unbounded, logValues(rec)...); err != nil {
-		return err
-	}
-	step.Reach(ctx, step.CommitLogWritten)
-	return nil
+	return true, nil
 }
 
 const insertLog = `INSERT INTO log (revision, commit_id, generation, epoch, payload) VALUES (?, ?, ?, ?, ?)`

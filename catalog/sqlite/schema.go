@@ -18,17 +18,11 @@ const (
 	schemaVersion = 1
 )
 
-// schema is frozen: a change of it is a new schemaVersion. Only claims write
-// the column claim of head, and the table claim. Trimmed is the revision of the
-// newest record that was deleted, so that a record that is missing for any
-// other reason is seen to be.
+// schema is frozen: a change of it is a new schemaVersion. The head is in the
+// newest rows of log and claim, so that a commit writes one page. Trimmed is the
+// revision of the newest record that was deleted, so that a record that is
+// missing for any other reason is seen to be.
 const schema = `
-CREATE TABLE head (
-	one       INTEGER PRIMARY KEY CHECK (one = 1),
-	revision  INTEGER NOT NULL,
-	commit_id BLOB    NOT NULL,
-	claim     TEXT    NOT NULL
-) STRICT;
 CREATE TABLE log (
 	revision   INTEGER PRIMARY KEY,
 	commit_id  BLOB    NOT NULL,
@@ -96,9 +90,12 @@ func createSchema(ctx context.Context, w *writer) error {
 	return w.exec(ctx, fmt.Sprintf("%s\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", schema, applicationID, schemaVersion))
 }
 
-const headSQL = `SELECT revision, commit_id, claim FROM head`
+// headSQL reads the newest row of either table: the joined rows come ordered by
+// their keys, as SQLite finds them, so that it looks at no other.
+const headSQL = `SELECT l.revision, l.commit_id, c.claim FROM log l CROSS JOIN claim c
+	ORDER BY l.revision DESC, c.revision DESC LIMIT 1`
 
-// selectHead reads the head. A log without a head is corruption.
+// selectHead reads the head. A log without claims is corruption.
 func selectHead(ctx context.Context, q querier) (driver.Head, error) {
 	head, err := scanHead(q.QueryRowContext(ctx, headSQL), unmarshalClaim)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -137,17 +134,20 @@ func scanHead(row *sql.Row, unmarshal func(string) (driver.Claim, error)) (drive
 // it in one statement, hence at one instant: the first claim may have landed
 // since the head was looked for, and is read then.
 func headless(ctx context.Context, q querier) (driver.Head, error) {
-	var heads, logs, claims, parts int
-	err := q.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM head), (SELECT count(*) FROM log), (SELECT count(*) FROM claim),
-		(SELECT count(*) FROM snapshot) + (SELECT count(*) FROM part)`).Scan(&heads, &logs, &claims, &parts)
+	var logs, claims, parts bool
+	err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log), EXISTS (SELECT 1 FROM claim),
+		EXISTS (SELECT 1 FROM snapshot) OR EXISTS (SELECT 1 FROM part)`).Scan(&logs, &claims, &parts)
 	switch {
 	case err != nil:
 		return driver.Head{}, err
-	case heads > 0:
+	case logs && claims:
 		return selectHead(ctx, q)
-	case logs+claims+parts > 0:
-		return driver.Head{}, fmt.Errorf("%w: there is no head beside %d log records, %d claims and %d snapshots and parts of them",
-			driver.ErrCorrupt, logs, claims, parts)
+	case logs:
+		return driver.Head{}, fmt.Errorf("%w: there is a log without a claim", driver.ErrCorrupt)
+	case claims:
+		return driver.Head{}, fmt.Errorf("%w: there are claims without a log", driver.ErrCorrupt)
+	case parts:
+		return driver.Head{}, fmt.Errorf("%w: there is a snapshot, or a part of one, without a log", driver.ErrCorrupt)
 	}
 	return driver.Head{}, nil
 }

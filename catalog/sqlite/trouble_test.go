@@ -20,7 +20,6 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/exitcodes"
-	"github.com/fencepost/fencepost/internal/step"
 )
 
 var entries = catalog.Bytes("entries")
@@ -61,26 +60,29 @@ func class(t *testing.T, err error) driver.Class {
 
 func TestAMissingHeadBesideLogRecordsIsCorruptionAndNotAFirstOpen(t *testing.T) {
 	path, _ := claimed(t)
-	raw(t, path, "DELETE FROM head")
+	raw(t, path, "DELETE FROM claim")
 	s := open(t, path)
 	_, err := s.Head(t.Context())
 	require.ErrorIs(t, err, driver.ErrCorrupt)
 	require.Equal(t, exitcodes.Panic, exitcodes.Of(err))
 	_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 9})
 	require.ErrorIs(t, err, driver.ErrCorrupt)
+
+	path, _ = claimed(t)
 	raw(t, path, "DELETE FROM log")
-	_, err = s.Head(t.Context())
+	_, err = open(t, path).Head(t.Context())
 	require.ErrorIs(t, err, driver.ErrCorrupt, "a history of claims alone is no first open either")
 }
 
 func TestACorruptHeadIsCorruption(t *testing.T) {
 	for _, damage := range []string{
-		`UPDATE head SET claim = '{"token":"g1.e1"'`,
-		`UPDATE head SET claim = replace(claim, 'g1.e1', 'g1.e0')`,
-		`UPDATE head SET commit_id = x'00'`,
-		`UPDATE head SET revision = 0`,
-		`UPDATE head SET revision = -5`,
-		`UPDATE head SET commit_id = randomblob(16), revision = 1`,
+		`UPDATE claim SET claim = '{"token":"g1.e1"'`,
+		`UPDATE claim SET claim = replace(claim, 'g1.e1', 'g1.e0')`,
+		`UPDATE log SET commit_id = x'00' WHERE revision = 2`,
+		`UPDATE log SET revision = 0 WHERE revision = 2; DELETE FROM log WHERE revision = 1`,
+		`UPDATE log SET revision = -5 WHERE revision = 2; DELETE FROM log WHERE revision = 1`,
+		`DELETE FROM log WHERE revision = 2; UPDATE log SET commit_id = randomblob(16)`,
+		`UPDATE log SET commit_id = (SELECT commit_id FROM log WHERE revision = 1)`,
 	} {
 		path, _ := claimed(t)
 		raw(t, path, damage)
@@ -354,27 +356,23 @@ func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing
 	require.Error(t, child.Wait())
 	c, err := catalog.Open(t.Context(), open(t, path), cfg)
 	require.NoError(t, err)
-	require.Equal(t, "g2.e3", c.Token().String())
+	require.Equal(t, "g2.e2", c.Token().String())
 	require.NoError(t, c.Close())
 }
 
 const stopVar = "FENCEPOST_STOP_IN_COMMIT"
 
-// stopInCommit is the child's part: it claims, and stops itself while it holds
-// SQLite's lock.
+// stopInCommit is the child's part: it stops itself while it holds SQLite's
+// lock.
 func stopInCommit(path string) {
-	store, err := openAt(path)
+	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		return
 	}
-	ctx := step.With(context.Background(), func(p step.Point) {
-		if p == step.CommitLogWritten {
-			fmt.Println("stopping")
-			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-		}
-	})
-	c, err := catalog.Open(ctx, store, catalog.Config{Generation: 1})
-	if err == nil {
-		_ = put(ctx, c, "k", nil)
+	db.SetMaxOpenConns(1)
+	if _, err := db.ExecContext(context.Background(), "BEGIN IMMEDIATE"); err != nil {
+		return
 	}
+	fmt.Println("stopping")
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 }

@@ -22,7 +22,7 @@ type writer struct {
 	file  os.FileInfo // which file is open
 
 	beginTx, commitTx *sql.Stmt
-	moveHead, addLog  *sql.Stmt
+	addLog            *sql.Stmt // nil before the first commit
 }
 
 // unbounded is the context of statements inside a transaction: they wait for
@@ -170,7 +170,7 @@ func openClaimFile(path string, database os.FileInfo) (*os.File, error) {
 func (w *writer) close() error {
 	var errs []error
 	// Before the connection: one with statements left keeps the file open.
-	for _, stmt := range []*sql.Stmt{w.beginTx, w.commitTx, w.moveHead, w.addLog} {
+	for _, stmt := range []*sql.Stmt{w.beginTx, w.commitTx, w.addLog} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}
@@ -192,9 +192,18 @@ func (w *writer) exec(ctx context.Context, query string, args ...any) error {
 	return err
 }
 
-// begin starts a write transaction, and so takes SQLite's write lock. It waits
-// until ctx ends, and then says who holds that.
+// begin starts a write transaction, and so takes SQLite's write lock.
 func (w *writer) begin(ctx context.Context, path string, ready func() error) error {
+	return w.whenFree(ctx, path, ready, func() error {
+		_, err := w.beginTx.ExecContext(unbounded)
+		return err
+	})
+}
+
+// whenFree runs a statement that takes SQLite's write lock, after ready. It
+// waits for that lock until ctx ends, and then says who holds it. Where that
+// was so, the statement has done nothing.
+func (w *writer) whenFree(ctx context.Context, path string, ready, statement func() error) error {
 	err := untilFree(ctx, func() error {
 		if err := ready(); err != nil {
 			return err
@@ -202,8 +211,7 @@ func (w *writer) begin(ctx context.Context, path string, ready func() error) err
 		if info, err := os.Stat(path); err != nil || !os.SameFile(info, w.file) {
 			return errMoved
 		}
-		_, err := w.beginTx.ExecContext(unbounded)
-		return err
+		return statement()
 	})
 	if busy(err) {
 		return fmt.Errorf("%w by %s: %w", errLocked, lockedBy(path), err)

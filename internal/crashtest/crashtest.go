@@ -125,8 +125,6 @@ func increment(ctx context.Context, c *catalog.Catalog, large bool) error {
 var durable = map[step.Point]struct{ claims, commits int }{
 	step.ClaimCommitted:    {claims: 1},
 	step.CommitBegun:       {claims: 1},
-	step.CommitHeadWritten: {claims: 1},
-	step.CommitLogWritten:  {claims: 1},
 	step.CommitLanded:      {claims: 1, commits: 1},
 	step.CommitAcked:       {claims: 1, commits: 1},
 	step.BatchStaged:       {claims: 1},

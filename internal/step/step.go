@@ -19,8 +19,6 @@ const (
 	ClaimLogWritten   Point = "claim: log written, not committed"
 	ClaimCommitted    Point = "claim: committed, not acknowledged"
 	CommitBegun       Point = "commit: begun, nothing written"
-	CommitHeadWritten Point = "commit: head written, not committed"
-	CommitLogWritten  Point = "commit: log written, not committed"
 	CommitLanded      Point = "commit: committed, not acknowledged"
 	CommitAcked       Point = "commit: acknowledged to the caller"
 	BatchStaged       Point = "commit: a large batch staged, not published"
@@ -33,7 +31,7 @@ const (
 func All() []Point {
 	return []Point{
 		OpenHeadRead, ClaimBegun, ClaimMigrated, ClaimHeadWritten, ClaimLogWritten, ClaimCommitted,
-		CommitBegun, CommitHeadWritten, CommitLogWritten, CommitLanded, CommitAcked,
+		CommitBegun, CommitLanded, CommitAcked,
 		BatchStaged, SnapshotStaged, SnapshotPublished, SnapshotTrimmed,
 	}
 }

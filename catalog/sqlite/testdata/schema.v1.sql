@@ -7,12 +7,6 @@ CREATE TABLE claim (
 	revision INTEGER PRIMARY KEY,
 	claim    TEXT    NOT NULL
 ) STRICT;
-CREATE TABLE head (
-	one       INTEGER PRIMARY KEY CHECK (one = 1),
-	revision  INTEGER NOT NULL,
-	commit_id BLOB    NOT NULL,
-	claim     TEXT    NOT NULL
-) STRICT;
 CREATE TABLE log (
 	revision   INTEGER PRIMARY KEY,
 	commit_id  BLOB    NOT NULL,
