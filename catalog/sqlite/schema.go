@@ -97,27 +97,25 @@ const headSQL = `SELECT l.revision, l.commit_id, c.claim FROM log l CROSS JOIN c
 
 // selectHead reads the head. A log without claims is corruption.
 func selectHead(ctx context.Context, q querier) (driver.Head, error) {
-	head, err := scanHead(q.QueryRowContext(ctx, headSQL), unmarshalClaim)
-	if errors.Is(err, sql.ErrNoRows) {
-		return headless(ctx, q)
-	}
-	return head, err
-}
-
-func unmarshalClaim(text string) (driver.Claim, error) { return driver.UnmarshalClaim([]byte(text)) }
-
-// scanHead reads the row of the head, and its claim by unmarshal.
-func scanHead(row *sql.Row, unmarshal func(string) (driver.Claim, error)) (driver.Head, error) {
 	var (
-		h        driver.Head
 		revision int64
 		id       []byte
 		claim    string
 	)
-	err := row.Scan(&revision, &id, &claim)
+	err := q.QueryRowContext(ctx, headSQL).Scan(&revision, &id, &claim)
+	if errors.Is(err, sql.ErrNoRows) {
+		return headless(ctx, q)
+	}
 	if err != nil {
 		return driver.Head{}, err
 	}
+	unmarshal := func(text string) (driver.Claim, error) { return driver.UnmarshalClaim([]byte(text)) }
+	return newHead(revision, id, claim, unmarshal)
+}
+
+// newHead makes a head of the columns of headSQL, and reads its claim by
+// unmarshal.
+func newHead(revision int64, id []byte, claim string, unmarshal func(string) (driver.Claim, error)) (h driver.Head, err error) {
 	if h.Claim, err = unmarshal(claim); err != nil {
 		return driver.Head{}, fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
 	}
