@@ -99,6 +99,7 @@ func ours() driver.Family {
 			value(errSchema, "schema version", config("start a build that knows this version"), refused, "a build must not guess what another version's tables mean"),
 			value(errWanted, "claim under way", retry("another process is claiming; if this lasts, find it and end it"), refused, "the holder gives way to claims, which are bounded"),
 			value(errReaders, "readers", retry("another process reads an old snapshot; if this lasts, find it and end it"), refused, "a reader holds the checkpoint back for now"),
+			value(errDriver, "driver", bug(), refused, "the driver of database/sql is of a version that this one was not made for; nothing was written"),
 			value(errTorn, "torn", retry(""), refused, "the reading of a snapshot was interrupted; it is read again from its beginning"),
 			value(errWatchEnded, "watch ended", retry(""), refused, "the catalog watches again"),
 		},
