@@ -26,7 +26,7 @@ type room struct{ inside, outside []string }
 // build pass: move the code, or change the design first.
 func rooms() map[string]room {
 	numbers := []string{"exitcodes", "epoch", "generation", "fence"}
-	belowDriver := append([]string{"catalog/driver", "internal/step"}, numbers...)
+	belowDriver := append([]string{"catalog/driver", "internal/gather", "internal/step"}, numbers...)
 	network := append([]string{"internal/neterr"}, belowDriver...)
 	belowCatalog := append([]string{"catalog"}, belowDriver...)
 	belowLeader := append([]string{"leader"}, belowCatalog...)
@@ -47,6 +47,7 @@ func rooms() map[string]room {
 
 		"leader": {inside: belowCatalog, outside: []string{"github.com/cenkalti/backoff/v5"}},
 
+		"internal/gather":       {},
 		"internal/step":         {},
 		"internal/errno":        {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"golang.org/x/sys"}},
 		"internal/neterr":       {inside: append([]string{"catalog/driver", "internal/errno"}, numbers...)},
@@ -61,6 +62,7 @@ func rooms() map[string]room {
 			inside:  []string{"catalog/driver"},
 			outside: []string{"github.com/jackc/pgx/v5", "github.com/stretchr/testify"},
 		},
+		"internal/testcert":  {outside: []string{"github.com/stretchr/testify"}},
 		"internal/testlists": {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testetcd":  {outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
 

@@ -34,7 +34,7 @@ type source struct {
 
 func (s source) isTest() bool {
 	return strings.HasSuffix(s.name, "_test.go") || slices.ContainsFunc(
-		[]string{"catalog/drivertest", "internal/testpg", "internal/testetcd"}, func(dir string) bool { return in(dir)(s.name) })
+		[]string{"catalog/drivertest", "internal/testpg", "internal/testetcd", "internal/testcert"}, func(dir string) bool { return in(dir)(s.name) })
 }
 
 func (s source) at(n ast.Node) string {
