@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -43,7 +44,7 @@ func watch(ctx context.Context, store driver.Store, cfg Config, listen listener,
 	if listen != nil {
 		wg.Go(func() { keepWatching(ctx, listen, cfg, wake) })
 	}
-	poll := time.NewTimer(cfg.PollInterval)
+	poll := time.NewTimer(untilPoll(cfg.PollInterval))
 	defer poll.Stop()
 	failing := false
 	for {
@@ -53,7 +54,7 @@ func watch(ctx context.Context, store driver.Store, cfg Config, listen listener,
 			cfg.Logger.WarnContext(ctx, "the head can't be read", "store", store.String(), "err", err)
 		}
 		failing = err != nil
-		poll.Reset(cfg.PollInterval)
+		poll.Reset(untilPoll(cfg.PollInterval))
 		select {
 		case <-ctx.Done():
 			return
@@ -62,6 +63,20 @@ func watch(ctx context.Context, store driver.Store, cfg Config, listen listener,
 		case <-poll.C:
 		}
 	}
+}
+
+// born is where the polls of this process begin.
+var born = time.Now()
+
+// untilPoll returns how long it is to the next poll, interval at most. All
+// catalogs of a process poll at the same instants, so that a store can answer
+// them together; different processes poll at different ones.
+func untilPoll(interval time.Duration) time.Duration {
+	past := time.Since(born) % interval
+	if past < 0 { // the clock of a test
+		past += interval
+	}
+	return interval - past
 }
 
 // rest waits for d or for the end of ctx.
@@ -77,24 +92,29 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// keepWatching listens to the store's wake-ups, and again when that breaks.
+// keepWatching listens to the store's wake-ups, and again when that breaks: soon
+// where it had begun, and ever later where it does not begin.
 func keepWatching(ctx context.Context, listen listener, cfg Config, wake chan<- struct{}) {
+	var begun atomic.Bool
 	nudge := func() {
 		select {
 		case wake <- struct{}{}:
 		default: // one is waiting already
 		}
 	}
+	next := newPace(0).next
+	next.InitialInterval, next.MaxInterval = 100*time.Millisecond, 10*time.Second
+	next.Reset()
 	for {
-		pace := newPace(cfg.RetryBudget)
-		err := listen(ctx, nudge)
+		err := listen(ctx, func() { begun.Store(true); nudge() })
 		if ctx.Err() != nil {
 			return
 		}
 		cfg.Logger.WarnContext(ctx, "wake-ups broke off; polling meanwhile", "err", err)
+		if begun.Swap(false) {
+			next.Reset()
+		}
 		nudge()
-		pace.next.InitialInterval = 100 * time.Millisecond
-		pace.next.Reset()
-		pace.wait(ctx)
+		rest(ctx, next.NextBackOff())
 	}
 }
