@@ -7,6 +7,8 @@
 #   etcd.sh stop DIR     stops it and waits until it has ended
 #
 # FENCEPOST_ETCD_QUOTA sets the size of the database in bytes.
+# FENCEPOST_ETCD_TLS names a folder with server.pem, server-key.pem and ca.pem:
+# clients then come by TLS, with a certificate of that CA.
 # FENCEPOST_CACHE sets where the server is kept.
 set -euo pipefail
 
@@ -39,7 +41,7 @@ running() {
 	[[ $state != Z* ]] && ps -o args= -ww -p "$1" | grep -qF -- "--data-dir $2/data"
 }
 
-# healthy PORT: the server has a leader and answers, be its database full or not.
+# healthy PORT: the server, at its port for metrics, has a leader and answers, be its database full or not.
 healthy() {
 	local answer
 	answer=$(
@@ -50,18 +52,28 @@ healthy() {
 	[[ $answer == *'"health":"true"'* || $answer == *ALARM* ]]
 }
 
-# launch BINARY DIR CLIENT_PORT PEER_PORT: succeeds when the server is healthy.
+# scheme prints what the clients' URL begins with, after http or etcd.
+scheme() {
+	[[ -z ${FENCEPOST_ETCD_TLS-} ]] || echo s
+}
+
+# launch BINARY DIR PORT: succeeds when the server is healthy. It uses PORT for
+# clients and the two above it for peers and metrics.
 launch() {
-	local binary=$1 dir=$2 client=http://127.0.0.1:$3 peer=http://127.0.0.1:$4
+	local binary=$1 dir=$2 client peer=http://127.0.0.1:$(($3 + 1)) tls=()
+	client=http$(scheme)://127.0.0.1:$3
+	[[ -z ${FENCEPOST_ETCD_TLS-} ]] || tls=(--client-cert-auth --trusted-ca-file "$FENCEPOST_ETCD_TLS/ca.pem"
+		--cert-file "$FENCEPOST_ETCD_TLS/server.pem" --key-file "$FENCEPOST_ETCD_TLS/server-key.pem")
 	setsid "$binary" --name test --data-dir "$dir/data" --log-level error \
 		--listen-client-urls "$client" --advertise-client-urls "$client" \
 		--listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+		--listen-metrics-urls "http://127.0.0.1:$(($3 + 2))" "${tls[@]}" \
 		--initial-cluster "test=$peer" --quota-backend-bytes "${FENCEPOST_ETCD_QUOTA:-0}" \
 		</dev/null >>"$dir/log" 2>&1 &
 	local pid=$!
 	echo "$pid" >"$dir/pid"
 	local end=$((SECONDS + 30))
-	until healthy "$3"; do
+	until healthy $(($3 + 2)); do
 		kill -0 "$pid" 2>/dev/null || return 1
 		((SECONDS < end)) || { kill -KILL "$pid"; return 1; }
 		sleep 0.02
@@ -77,20 +89,16 @@ start() {
 	if [[ -f $dir/pid ]] && running "$(cat "$dir/pid")" "$dir"; then
 		fail "$dir has a server already: etcd.sh stop $dir"
 	fi
-	local client peer
+	local port
 	for _ in 1 2 3 4 5 6 7 8; do
-		if [[ -f $dir/ports ]]; then
-			read -r client peer <"$dir/ports"
-		else
-			client=$((20000 + RANDOM % 6000 * 2))
-			peer=$((client + 1))
-		fi
-		if launch "$binary" "$dir" "$client" "$peer"; then
-			echo "$client $peer" >"$dir/ports"
-			echo "etcd://127.0.0.1:$client"
+		port=$((20000 + RANDOM % 4000 * 3))
+		[[ ! -f $dir/port ]] || port=$(cat "$dir/port")
+		if launch "$binary" "$dir" "$port"; then
+			echo "$port" >"$dir/port"
+			echo "etcd$(scheme)://127.0.0.1:$port"
 			return
 		fi
-		[[ -f $dir/ports ]] || rm -rf "$dir/data"
+		[[ -f $dir/port ]] || rm -rf "$dir/data"
 	done
 	tail -n 20 "$dir/log" >&2
 	fail "the server does not start; its log is $dir/log"

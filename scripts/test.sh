@@ -13,12 +13,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step() { printf '== %s\n' "$*" >&2; }
 
+# install PACKAGE installs without starting any service.
+install() {
+	step "installing $1"
+	apt-get update -q >/dev/null
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$1" >/dev/null
+}
+
 install_missing() {
 	./scripts/postgres.sh install
 	if ! command -v redis-cli >/dev/null || ! command -v redis-benchmark >/dev/null; then
-		step "installing redis-tools"
-		apt-get update -q >/dev/null
-		DEBIAN_FRONTEND=noninteractive apt-get install -q -y redis-tools >/dev/null
+		install redis-tools
+	fi
+	if ! command -v pgbouncer >/dev/null && [ ! -x /usr/sbin/pgbouncer ]; then
+		install pgbouncer
 	fi
 }
 

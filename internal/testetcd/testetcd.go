@@ -75,7 +75,8 @@ func Prefix(t testing.TB, url string) string {
 
 // Options say how a private server is started.
 type Options struct {
-	Quota int64 // size of the database in bytes; zero means etcd's default
+	Quota int64  // size of the database in bytes; zero means etcd's default
+	TLS   string // folder of server.pem, server-key.pem and ca.pem; empty means plain text
 }
 
 // A Server is a private server. Its address stays the same when it is
@@ -140,7 +141,7 @@ func (s *Server) script(verb string) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), 5*time.Minute) // the first build is long
 	defer cancel()
 	cmd := exec.CommandContext(ctx, script(s.t), verb, s.dir)
-	cmd.Env = append(os.Environ(), "FENCEPOST_ETCD_QUOTA="+strconv.FormatInt(s.options.Quota, 10))
+	cmd.Env = append(os.Environ(), "FENCEPOST_ETCD_QUOTA="+strconv.FormatInt(s.options.Quota, 10), "FENCEPOST_ETCD_TLS="+s.options.TLS)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
