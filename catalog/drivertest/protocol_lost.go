@@ -476,7 +476,7 @@ func laggingServer(s *scene) {
 		return st.Head(ctx)
 	}}
 	cfg := slowly(config(1))
-	cfg.StoreTimeout = 100 * time.Millisecond
+	cfg.StoreTimeout = 500 * time.Millisecond
 	c := s.claimsOver(h, cfg)
 	s.put(c, "k", "v")
 	lagging.Store(true)

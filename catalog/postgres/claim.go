@@ -37,13 +37,13 @@ type claiming struct {
 // Claim begins a claim and locks the head. From then on the server ends it
 // where ClaimIdle passes without a statement.
 func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
-	conn, err := s.acquire(ctx, s.pool)
+	conn, err := s.takeTurn(ctx)
 	if err != nil {
 		return nil, s.fail("claim", err, notSent)
 	}
 	c := &claiming{store: s, conn: conn, net: conn.Conn().PgConn().Conn()}
 	if err := s.enlist(c); err != nil {
-		give(conn)
+		s.endTurn(conn)
 		return nil, s.fail("claim", err, notSent)
 	}
 	if err := c.begin(ctx); err != nil {
@@ -295,7 +295,7 @@ func (c *claiming) end() {
 	if c.tx != nil {
 		rollback(c.tx)
 	}
-	give(c.conn)
+	c.store.endTurn(c.conn)
 	c.conn, c.tx = nil, nil
 	c.store.mu.Lock()
 	delete(c.store.claims, c)

@@ -18,7 +18,7 @@ import (
 
 // Config tells how a Store works. The zero Config means all defaults.
 type Config struct {
-	// Pool is used instead of a pool of the store's own. Its configuration
+	// Pool is used instead of an own pool. Its configuration
 	// must have been passed to [Prepare]. Close leaves it open. What the DSN
 	// says of the server is then not used, only its catalog. The pool is
 	// reset when its server turns out to take no writes.
@@ -33,8 +33,9 @@ type Config struct {
 	// the newest claim. The default discards.
 	Logger *slog.Logger
 
-	// MaxConns bounds the store's own pool. The default is 4. Three more
-	// connections are for liveness: two read the head, one watches.
+	// MaxConns bounds the own pool of a store, or of a [Server]. The default
+	// is 4. Three more connections are for liveness: two read heads, one
+	// watches.
 	MaxConns int32
 
 	// ClaimIdle bounds how long a claimer that has stopped keeps the head
@@ -75,8 +76,8 @@ func (c Config) validate() error {
 
 const dsnForm = "want postgres://user@host:port/database?catalog=name"
 
-// parseDSN splits a DSN into the catalog's name and what pgx makes of the
-// rest. No error of it holds any part of a password: pgx's own text is used
+// parseDSN splits a DSN into the catalog's name, if it has one, and what pgx
+// makes of the rest. No error of it holds any part of a password: pgx's own text is used
 // only where no secret is in it, and its error value, which keeps the whole
 // DSN, never.
 func parseDSN(dsn string) (catalog string, pool *pgxpool.Config, err error) {
@@ -104,24 +105,26 @@ func hidesPassword(dsn string) bool {
 	return u.Fragment != "" || strings.Contains(u.EscapedPath(), "@") || u.User == nil && strings.Contains(u.RawQuery, "@")
 }
 
-// cutCatalog takes the parameter catalog out of a DSN.
+// cutCatalog takes the parameter catalog out of a DSN. Where there is none, the
+// name is empty.
 func cutCatalog(dsn string) (catalog, rest string, err error) {
 	start := queryStart(dsn)
 	base, query := dsn[:start], strings.TrimPrefix(dsn[start:], "?")
 	var kept []string
-	catalog = "main"
+	named := false
 	for pair := range strings.SplitSeq(query, "&") {
 		key, value, _ := strings.Cut(pair, "=")
 		if key != "catalog" {
 			kept = append(kept, pair)
 			continue
 		}
+		named = true
 		if catalog, err = url.QueryUnescape(value); err != nil {
 			err = errors.New("the catalog's name in the DSN is badly escaped")
 		}
 	}
-	if err == nil && !catalogName().MatchString(catalog) {
-		err = fmt.Errorf("the catalog's name is %q, want 1 to 63 of a-z, 0-9, _ and -", catalog)
+	if err == nil && named {
+		err = checkCatalog(catalog)
 	}
 	if query = strings.Join(kept, "&"); query != "" {
 		base += "?" + query

@@ -5,7 +5,10 @@
 // longer the newest changes nothing. A claim is one transaction that holds the
 // head row from the moment it has read it until it commits, so that commits
 // queue behind it instead of racing it. Nothing in either needs session state:
-// a pooler in transaction mode may stand between, at the price of polling.
+// a pooler in transaction mode may stand between: it is noticed when a
+// connection is made, nothing is prepared then, and wake-ups come by polling
+// alone. A call whose context ends sends the server a cancel request, at which
+// PgBouncer before 1.21 may end (its issue 822): use a newer one.
 //
 // Invariant: whoever writes to fencepost.head has locked its row and found it
 // as expected, in the same transaction that writes the log record.
@@ -66,6 +69,7 @@
 //
 // # What it needs
 //
+// Seven connections for a process, however many catalogs it holds; see [Server].
 // PostgreSQL 14 or newer. Beyond one machine, synchronous standbys: a
 // fail-over to an asynchronous one loses what it had not received. A commit
 // never runs with synchronous_commit off, whatever the database says.

@@ -53,14 +53,15 @@ const absentSQL = `select ` + serverSQL + `,
 	from (values ($1::text)) as wanted(catalog) left join fencepost.head h on h.catalog = wanted.catalog`
 
 // Head returns the newest head, by one round trip (two where there is none) on
-// a connection that is kept for this. It writes nothing, and where there is no schema yet it returns the
-// zero Head.
+// a connection that is kept for this, which it shares with who asks for the heads
+// of other catalogs at the same time. It writes nothing, and where there is no
+// schema yet it returns the zero Head.
 func (s *Store) Head(ctx context.Context) (driver.Head, error) {
-	st, broken, err := s.look(ctx)
-	if broken && ctx.Err() == nil {
-		s.liveness.Reset() // the other one went the same way, most likely
-		st, _, err = s.look(ctx)
+	ask := s.heads.Ask
+	if driver.Adopts(ctx) { // which the others do not
+		ask = lookAlone
 	}
+	st, err := ask(ctx, s)
 	if err != nil {
 		return driver.Head{}, s.fail("head", err, notSent)
 	}
@@ -116,6 +117,10 @@ func (s *Store) readHead(ctx context.Context, q querier) (state, error) {
 }
 
 func (s *Store) readHeadBy(ctx context.Context, q querier, sql string) (state, error) {
+	return s.scanHead(q.QueryRow(ctx, sql, s.args(s.catalog)...))
+}
+
+func (s *Store) scanHead(row pgx.Row) (state, error) {
 	st := state{exists: true}
 	var wal string
 	var version *int
@@ -123,7 +128,6 @@ func (s *Store) readHeadBy(ctx context.Context, q querier, sql string) (state, e
 	var commit *[16]byte
 	var claim *string
 	var orphaned bool
-	row := q.QueryRow(ctx, sql, s.args(s.catalog)...)
 	if err := row.Scan(&st.standby, &wal, &st.started, &version, &revision, &commit, &claim, &orphaned); err != nil {
 		return state{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -107,6 +108,25 @@ type proxy struct {
 	server atomic.Value // its host and port
 	mute   atomic.Bool  // drop the connection at the server's next answer
 	conns  atomic.Int64
+
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+// cut ends every connection.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.open {
+		_ = c.Close()
+	}
+	p.open = nil
+}
+
+func (p *proxy) keep(conns ...net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = append(p.open, conns...)
 }
 
 func newProxy(t *testing.T, dsn string) (*proxy, string) {
@@ -136,6 +156,7 @@ func (p *proxy) serve() {
 			continue
 		}
 		p.conns.Add(1)
+		p.keep(client, server)
 		go func() { _, _ = io.Copy(server, client); _ = server.Close() }()
 		go p.answer(client, server)
 	}

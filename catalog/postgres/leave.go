@@ -7,17 +7,17 @@ import (
 )
 
 // leave closes a connection whose server turned out not to be the one to write
-// to, and all others of this store with it, which lead to the same one most
+// to, and all others with it, which lead to the same one most
 // likely: the next call dials anew, and where the DSN names several hosts, or
 // one name moves, finds the server that took over. Without this a pool would
 // hand out the same sound connection to the wrong server again and again.
-func (s *Store) leave(conn *pgxpool.Conn, err error) {
+func (l *links) leave(conn *pgxpool.Conn, err error) {
 	if !wrongServer(err) {
 		return
 	}
 	hangUp(conn.Conn())
-	s.pool.Reset()
-	s.liveness.Reset()
+	l.pool.Reset()
+	l.liveness.Reset()
 }
 
 // wrongServer reports whether another server may do what this one can't.

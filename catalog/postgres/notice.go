@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -12,6 +13,7 @@ import (
 const (
 	markPrepared = "fencepost.prepared"
 	markCut      = "fencepost.cut"
+	markPooled   = "fencepost.pooled"
 )
 
 // errCut means that a commit which the server reports as done was not waited
@@ -38,12 +40,29 @@ func Prepare(config *pgxpool.Config) {
 	}
 	conn.AfterConnect = func(ctx context.Context, c *pgconn.PgConn) error {
 		c.CustomData()[markPrepared] = true
+		if err := findPooler(ctx, c); err != nil {
+			return err
+		}
 		if afterConnect != nil {
 			return afterConnect(ctx, c)
 		}
 		return nil
 	}
 }
+
+// findPooler marks a connection that ends at a pooler: the process that it was
+// told of at its beginning is not the one that answers.
+func findPooler(ctx context.Context, c *pgconn.PgConn) error {
+	results, err := c.Exec(ctx, "select pg_backend_pid()").ReadAll()
+	if err != nil {
+		return err
+	}
+	c.CustomData()[markPooled] = len(results) == 1 && len(results[0].Rows) == 1 &&
+		string(results[0].Rows[0][0]) != strconv.FormatUint(uint64(c.PID()), 10)
+	return nil
+}
+
+func pooled(c *pgconn.PgConn) bool { return c.CustomData()[markPooled] == true }
 
 func prepared(c *pgconn.PgConn) bool { return c.CustomData()[markPrepared] == true }
 

@@ -1,18 +1,16 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -33,20 +31,15 @@ var (
 // A Store keeps one catalog in a PostgreSQL database. It implements
 // [driver.Store] and [driver.Watcher].
 type Store struct {
-	name     string
-	catalog  string
-	config   Config
-	log      *slog.Logger
-	pool     *pgxpool.Pool   // for commits, claims and the log
-	ownPool  bool            // Close closes it
-	liveness *pgxpool.Pool   // for the head, and to ask who blocks a claim
-	watching *pgx.ConnConfig // for the connection that listens
-	quiet    time.Duration   // after which that one is looked at
+	*links
 
-	unprepared atomic.Bool           // a pooler stands between: no prepared statements
-	timeline   atomic.Uint32         // the highest one seen
-	place      atomic.Pointer[place] // looked at last
-	claimMemo  driver.ClaimMemo
+	name    string
+	catalog string
+	release func() // what Close does besides: closes the links, or takes leave of them
+
+	timeline  atomic.Uint32         // the highest one seen
+	place     atomic.Pointer[place] // looked at last
+	claimMemo driver.ClaimMemo
 
 	root context.Context // of the watchers; ends in Close
 	end  context.CancelFunc
@@ -65,62 +58,25 @@ type Store struct {
 // the catalog within the database. All other parameters, and the environment
 // (PGPASSWORD, PGPASSFILE, PGHOST and so on), are as pgx and libpq have them.
 //
-// Open does not need the server: connections are made when they are used. An
-// error of it names every mistake at once and has disposition halt; no error
+// Open does not need the server: connections are made when they are used. They
+// are the store's own: for many catalogs of one database, see [Connect]. An
+// error of Open names every mistake at once and has disposition halt; no error
 // of a Store ever holds a password.
 func Open(ctx context.Context, dsn string, cfg Config) (*Store, error) {
 	catalog, conns, err := parseDSN(dsn)
-	if err := errors.Join(cfg.validate(), err); err != nil {
-		return nil, &driver.Error{Class: misconfigured(""), Store: "postgres", Op: "open", Err: err}
+	l, err := newLinks(ctx, conns, cfg, err)
+	if err != nil {
+		return nil, err
 	}
-	cfg = cfg.withDefaults()
-	s := &Store{catalog: catalog, config: cfg, log: cfg.Logger, pool: cfg.Pool, quiet: quietPeriod, claims: map[*claiming]struct{}{}}
-	if s.pool != nil {
-		conns = s.pool.Config()
-	}
-	s.root, s.end = context.WithCancel(context.WithoutCancel(ctx))
-	readyConfig(conns, cfg)
-	s.name = storeName(conns.ConnConfig, catalog)
-	if err := s.openPools(ctx, conns); err != nil {
-		s.end()
-		return nil, s.fail("open", err, notSent)
-	}
+	s := newStore(ctx, l, cmp.Or(catalog, "main"))
+	s.release = l.close
 	return s, nil
 }
 
-// readyConfig sets what the store's own connections need and the DSN did not
-// say.
-func readyConfig(conns *pgxpool.Config, cfg Config) {
-	params := conns.ConnConfig.RuntimeParams
-	if params["application_name"] == "" {
-		params["application_name"] = "fencepost"
-	}
-	if conns.ConnConfig.ConnectTimeout == 0 {
-		conns.ConnConfig.ConnectTimeout = defaultConnectTimeout
-	}
-	if cfg.Pool == nil {
-		conns.MaxConns, conns.MinConns, conns.MinIdleConns = cfg.MaxConns, 0, 0
-		Prepare(conns)
-	}
-}
-
-func (s *Store) openPools(ctx context.Context, conns *pgxpool.Config) error {
-	s.watching = conns.ConnConfig.Copy()
-	live := conns.Copy()
-	live.MaxConns, live.MinConns, live.MinIdleConns = livenessConns, 0, 0
-	live.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
-	var err error
-	if s.liveness, err = pgxpool.NewWithConfig(ctx, live); err != nil {
-		return err
-	}
-	if s.pool != nil {
-		return nil
-	}
-	s.ownPool = true
-	if s.pool, err = pgxpool.NewWithConfig(ctx, conns); err != nil {
-		s.liveness.Close()
-	}
-	return err
+func newStore(ctx context.Context, l *links, catalog string) *Store {
+	s := &Store{links: l, name: storeName(l.to, catalog), catalog: catalog, claims: map[*claiming]struct{}{}}
+	s.root, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	return s
 }
 
 // String names server, database and catalog, such as
@@ -132,26 +88,32 @@ func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: maxPayloa
 
 // Close ends the watchers and the claims under way, which the server then rolls
 // back, and closes every connection that the store made. It waits for calls
-// under way; a pool that was handed in stays open.
+// under way; a pool that was handed in, and the connections of a [Server], stay
+// open.
 func (s *Store) Close() error {
+	if s.shut() {
+		s.release()
+	}
+	return nil
+}
+
+// shut ends what the store does, and reports whether it had not been ended
+// before.
+func (s *Store) shut() bool {
 	s.mu.Lock()
 	claims := s.claims
 	done := s.closed
 	s.claims, s.closed = nil, true
 	s.mu.Unlock()
 	if done {
-		return nil
+		return false
 	}
 	s.end()
 	for c := range claims {
 		c.cut()
 	}
 	s.watchers.Wait()
-	s.liveness.Close()
-	if s.ownPool {
-		s.pool.Close()
-	}
-	return nil
+	return true
 }
 
 var (
@@ -169,6 +131,10 @@ func (s *Store) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn,
 	if closed {
 		return nil, errClosed
 	}
+	return s.links.acquire(ctx, pool)
+}
+
+func (l *links) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("getting a connection: %w", err)
@@ -177,7 +143,17 @@ func (s *Store) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn,
 		conn.Release()
 		return nil, errUnprepared
 	}
+	if pooled(conn.Conn().PgConn()) {
+		l.doWithout()
+	}
 	return conn, nil
+}
+
+// doWithout prepares no statements any more.
+func (l *links) doWithout() {
+	if !l.unprepared.Swap(true) {
+		l.log.Info("a pooler stands between here and the server: prepared statements are not used any more", "store", storeName(l.to, "*"))
+	}
 }
 
 // give returns a connection to its pool. A broken one is taken out at once:
@@ -191,23 +167,14 @@ func give(conn *pgxpool.Conn) {
 	conn.Release()
 }
 
-// args returns what pgx takes after the text of a statement. Behind a pooler
-// it asks for a form of statement that needs no session.
-func (s *Store) args(args ...any) []any {
-	if s.unprepared.Load() {
-		return append([]any{pgx.QueryExecModeExec}, args...)
-	}
-	return args
-}
-
 // fail returns err, classified, as an error of operation op.
 func (s *Store) fail(op string, err error, sent sent) error {
 	var known *driver.Error
 	if errors.As(err, &known) {
 		return err
 	}
-	if poolerBetween(err) && !s.unprepared.Swap(true) {
-		s.log.Info("a pooler stands between here and the server: prepared statements are not used any more", "store", s.name)
+	if poolerBetween(err) {
+		s.doWithout()
 	}
 	class, is := classify(err, sent)
 	if is != nil && !errors.Is(err, is) {

@@ -15,7 +15,7 @@ func TestAWatcherLeavesAServerThatTheStoreHasLeft(t *testing.T) {
 	s, err := Open(t.Context(), testpg.URL(t), Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
-	s.quiet = time.Millisecond
+	s.ear.quiet = time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	st, err := s.readServer(ctx, testpg.Connect(t, s.pool.Config().ConnString()))

@@ -1,0 +1,143 @@
+package postgres_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/catalog/postgres"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/testpg"
+)
+
+// throughPooler makes an empty database behind a PgBouncer in transaction mode.
+func throughPooler(t *testing.T) func(*testing.T) driver.Store {
+	t.Helper()
+	pooler := testpg.NewPooler(t, testpg.URL(t), 20)
+	return func(t *testing.T) driver.Store { return open(t, pooler.URL) }
+}
+
+// A pooler in transaction mode wakes nobody, so that the store is tested as one
+// that is no driver.Watcher.
+func TestStoreKeepsTheContractThroughAPooler(t *testing.T) {
+	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
+		open := throughPooler(t)
+		return func(t *testing.T) driver.Store { return struct{ driver.Store }{open(t)} }
+	})
+}
+
+func TestTheProtocolHoldsThroughAPooler(t *testing.T) {
+	drivertest.RunProtocol(t, throughPooler)
+}
+
+// preparing counts the statements that are prepared by a name of their own.
+type preparing struct {
+	tracer
+	prepared atomic.Int64
+}
+
+func (p *preparing) TracePrepareStart(ctx context.Context, _ *pgx.Conn, data pgx.TracePrepareStartData) context.Context {
+	if data.Name != "" {
+		p.prepared.Add(1)
+	}
+	return ctx
+}
+
+func (*preparing) TracePrepareEnd(context.Context, *pgx.Conn, pgx.TracePrepareEndData) {}
+
+func TestNoStatementIsPreparedThroughAPooler(t *testing.T) {
+	direct := testpg.URL(t)
+	pooler := testpg.NewPooler(t, direct, 5)
+	for dsn, prepares := range map[string]bool{direct: true, pooler.URL: false} {
+		counted := new(preparing)
+		pool := poolTracedBy(t, dsn, counted)
+		s, err := postgres.Open(t.Context(), dsn, postgres.Config{Pool: pool})
+		require.NoError(t, err)
+		head := claim(t, s)
+		for range 3 {
+			rec := next(head)
+			require.NoError(t, s.Append(within(t, soon), head, rec))
+			head = head.After(rec)
+			_, err := s.Head(within(t, soon))
+			require.NoError(t, err)
+		}
+		require.Equal(t, prepares, counted.prepared.Load() > 0)
+		require.NoError(t, s.Close())
+		pool.Close()
+	}
+}
+
+// LISTEN reaches nobody through a pooler in transaction mode.
+func TestAFenceIsNoticedByPollingThroughAPooler(t *testing.T) {
+	direct := testpg.URL(t)
+	pooler := testpg.NewPooler(t, direct, 5)
+	s := open(t, pooler.URL)
+	config := process(1)
+	config.PollInterval = 20 * time.Millisecond
+	held, err := catalog.Open(t.Context(), s, config)
+	require.NoError(t, err)
+	defer func() { _ = held.Close() }()
+	follower, err := catalog.Follow(t.Context(), open(t, pooler.URL), config)
+	require.NoError(t, err)
+	defer func() { _ = follower.Close() }()
+	require.NoError(t, put(t, held, "value"))
+	require.NoError(t, held.Confirm(within(t, soon)))
+	require.NoError(t, follower.Wait(within(t, soon), func(h driver.Head) bool { return h.Commit == held.Head().Commit }))
+
+	// A watcher has begun behind the pooler, and hears of no claim.
+	var woken atomic.Int64
+	watched, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Watch(watched, func() { woken.Add(1) }) }()
+	require.Eventually(t, func() bool { return woken.Load() == 1 }, soon, often)
+
+	taker, err := catalog.Open(t.Context(), open(t, pooler.URL), process(2))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, taker.Close()) }()
+	<-held.Done()
+	require.ErrorIs(t, held.Err(), fence.ErrSuperseded)
+	<-follower.Done()
+	require.ErrorIs(t, follower.Err(), fence.ErrSuperseded)
+	require.Error(t, put(t, held, "late"))
+	require.NoError(t, put(t, taker, "next"))
+	stop()
+	<-done
+	require.EqualValues(t, 1, woken.Load())
+}
+
+func TestAClaimThatIsCutInItsTransactionReleasesTheHeadThroughAPooler(t *testing.T) {
+	direct := testpg.URL(t)
+	pooler := testpg.NewPooler(t, direct, 5)
+	other := open(t, direct)
+	claim(t, other)
+	p, through := newProxy(t, pooler.URL)
+	t.Run("the store is closed", func(t *testing.T) {
+		cutClaim(t, through, other, func(s *postgres.Store) { require.NoError(t, s.Close()) })
+	})
+	t.Run("the connection is cut", func(t *testing.T) { cutClaim(t, through, other, func(*postgres.Store) { p.cut() }) })
+	t.Run("the pooler dies", func(t *testing.T) { cutClaim(t, through, other, func(*postgres.Store) { pooler.Kill() }) })
+}
+
+func cutClaim(t *testing.T, dsn string, other *postgres.Store, cut func(*postgres.Store)) {
+	s := open(t, dsn)
+	c, err := s.Claim(within(t, soon))
+	require.NoError(t, err)
+	before := c.Head()
+	cut(s)
+	require.Equal(t, before.Claim.Token.Epoch+1, claim(t, other).Claim.Token.Epoch)
+	claimed, rec := nextClaim(before)
+	err = c.Install(within(t, soon), claimed, rec)
+	require.Error(t, err)
+	require.NotEqual(t, exitcodes.Panic, exitcodes.Of(err), err)
+	now, err := other.Head(within(t, soon))
+	require.NoError(t, err)
+	require.NotEqual(t, rec.ID, now.Commit)
+}
