@@ -103,8 +103,9 @@ func (t target) endpoints() []string {
 }
 
 // parse reads a URL by hand: package net/url knows no list of hosts, and its
-// errors quote the whole text, password included.
-func parse(text string, cfg Config) (target, error) {
+// errors quote the whole text, password included. A store's URL must name a
+// prefix, a server's need not.
+func parse(text string, cfg Config, prefixed bool) (target, error) {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found || scheme != "etcd" && scheme != "etcds" {
 		return target{}, errors.New("want a URL like etcd://host:2379/prefix, or etcds:// for TLS")
@@ -120,7 +121,7 @@ func parse(text string, cfg Config) (target, error) {
 			mistakes = append(mistakes, err)
 		}
 	}
-	add(t.readPrefix(prefix))
+	add(t.readPrefix(prefix, prefixed))
 	if at := strings.LastIndex(authority, "@"); at >= 0 {
 		add(t.readUser(authority[:at]))
 		authority = authority[at+1:]
@@ -137,7 +138,7 @@ func parse(text string, cfg Config) (target, error) {
 	return t, errors.Join(mistakes...)
 }
 
-func (t *target) readPrefix(text string) error {
+func (t *target) readPrefix(text string, needed bool) error {
 	if strings.ContainsAny(text, "?#") {
 		return errors.New("the URL takes no query and no fragment")
 	}
@@ -145,7 +146,7 @@ func (t *target) readPrefix(text string) error {
 	if err != nil {
 		return errors.New("the prefix is not well escaped")
 	}
-	if prefix == "" {
+	if prefix == "" && needed {
 		return errors.New("the URL names no prefix, as in etcd://host:2379/prefix")
 	}
 	t.prefix = prefix

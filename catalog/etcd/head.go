@@ -11,11 +11,12 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-// Head implements [driver.Store].
+// Head implements [driver.Store]. It shares its Txn with who asks for the heads
+// of other catalogs of the same [Server] at the same time.
 func (s *Store) Head(ctx context.Context) (driver.Head, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	found, err := s.readHead(ctx)
+	found, err := s.heads.Ask(ctx, s)
 	return found.head, s.fail("head", err, read)
 }
 

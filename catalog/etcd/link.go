@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
+	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
@@ -39,10 +41,11 @@ func (l *link) options(cfg *tls.Config) []grpc.DialOption {
 	plain := cfg == nil
 	dialer := grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-		if err != nil {
+		switch {
+		case err != nil:
 			l.set(err)
-		} else if plain {
-			l.clear()
+		case plain:
+			conn = &firstRead{Conn: conn, link: l, plain: true}
 		}
 		return conn, err
 	})
@@ -72,22 +75,30 @@ func (h handshakes) Clone() credentials.TransportCredentials {
 	return handshakes{TransportCredentials: h.TransportCredentials.Clone(), link: h.link}
 }
 
-// A firstRead is a TLS connection that reports its first answer: with TLS 1.3
-// a server refuses a client's certificate only after the handshake.
+// errSilent means that a server ended a connection before it said anything, as
+// one does that ends, and one that wants TLS and gets plain text.
+var errSilent = errors.New("the server ended the connection without a word")
+
+// A firstRead is a connection that reports its first answer: with TLS 1.3 a
+// server refuses a client's certificate only after the handshake.
 type firstRead struct {
 	net.Conn
-	link *link
-	done bool // gRPC reads from one goroutine
+	link  *link
+	plain bool
+	done  bool // gRPC reads from one goroutine
 }
 
 func (c *firstRead) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if !c.done {
 		c.done = true
-		if err == nil {
+		switch {
+		case err == nil:
 			c.link.clear()
-		} else if remoteAlert(err) {
+		case remoteAlert(err):
 			c.link.set(err)
+		case c.plain && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+			c.link.set(fmt.Errorf("%w: %w", errSilent, err))
 		}
 	}
 	return n, err

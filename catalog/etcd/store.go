@@ -47,17 +47,13 @@ package etcd
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 )
@@ -85,13 +81,11 @@ var (
 // A Store is one catalog in etcd. It implements [driver.Store] and
 // [driver.Watcher].
 type Store struct {
-	name  string
-	keys  keys
-	to    target
-	ttl   time.Duration
-	log   *slog.Logger
-	given bool // the client was handed in
-	link  *link
+	*links
+
+	name    string
+	keys    keys
+	release func() error // what Close does besides: closes the links, or takes leave of them
 
 	root  context.Context // ends last, in Close
 	end   context.CancelFunc
@@ -100,10 +94,7 @@ type Store struct {
 
 	newest atomic.Pointer[encoded] // after the last commit; nil before the first
 
-	dialling chan struct{} // held while the client is made
-
 	mu     sync.Mutex
-	client *clientv3.Client // nil until the first call
 	closed bool
 	tasks  sync.WaitGroup
 }
@@ -117,21 +108,28 @@ type Store struct {
 // FENCEPOST_ETCD_PASSWORD do. With [Config.Client], url may leave out its
 // hosts: etcd:///prefix.
 //
-// Open asks the server nothing; the first call does. An error names every
+// Open asks the server nothing; the first call does. The client is the store's
+// own: for many catalogs of one cluster, see [Connect]. An error names every
 // mistake in url and cfg, and no secret.
 func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
-	to, err := parse(url, cfg)
+	to, err := parse(url, cfg, true)
 	if err != nil {
 		return nil, configError(err)
 	}
-	s := &Store{
-		name: to.String(), keys: keys{to.prefix}, to: to, ttl: cfg.ClaimTTL, log: cfg.Logger,
-		given: cfg.Client != nil, client: cfg.Client, link: new(link), dialling: make(chan struct{}, 1),
-	}
+	l := newLinks(ctx, to, cfg)
+	s := newStore(ctx, l, to.prefix)
+	s.release = l.close
+	return s, nil
+}
+
+func newStore(ctx context.Context, l *links, prefix string) *Store {
+	to := l.to
+	to.prefix = prefix
+	s := &Store{links: l, name: to.String(), keys: keys{prefix}}
 	s.root, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.alive, s.stop = context.WithCancel(s.root)
-	return s, nil
+	return s
 }
 
 // String names the store, without user and password.
@@ -142,26 +140,27 @@ func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: maxPayloa
 
 // Close ends the claims under way, waits until nothing of the store runs any
 // more, which takes two seconds at most, and closes the client unless it was
-// handed in.
+// handed in or is a [Server]'s.
 func (s *Store) Close() error {
+	if !s.shut() {
+		return nil
+	}
+	return s.fail("close", s.release(), read)
+}
+
+// shut ends what the store does, and reports whether it had not been ended
+// before.
+func (s *Store) shut() bool {
 	s.mu.Lock()
-	client := s.client
 	first := !s.closed
 	s.closed = true
 	s.mu.Unlock()
-	if !first {
-		return nil
+	if first {
+		s.stop()
+		s.tasks.Wait()
+		s.end()
 	}
-	s.stop()
-	s.tasks.Wait()
-	s.end()
-	if client == nil || s.given {
-		return nil
-	}
-	if err := client.Close(); err != nil && !errors.Is(err, context.Canceled) {
-		return s.fail("close", err, read)
-	}
-	return nil
+	return first
 }
 
 // spawn runs task in a goroutine that Close joins, and reports whether it
@@ -184,68 +183,15 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, defaultTimeout)
 }
 
-// dial returns the client. With a password, making one is a request of its
-// own, which is why that waits for the first call and is bounded by its
-// context.
+// dial returns the client, unless the store is closed.
 func (s *Store) dial(ctx context.Context) (*clientv3.Client, error) {
-	if client, err := s.current(ctx); client != nil || err != nil {
-		return client, err
-	}
-	select {
-	case s.dialling <- struct{}{}:
-		defer func() { <-s.dialling }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if client, err := s.current(ctx); client != nil || err != nil {
-		return client, err
-	}
-	client, err := s.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.keep(client)
-}
-
-func (s *Store) current(ctx context.Context) (*clientv3.Client, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
 		return nil, errClosed
 	}
-	return s.client, ctx.Err()
-}
-
-// keep makes client the store's own, unless the store was closed meanwhile.
-func (s *Store) keep(client *clientv3.Client) (*clientv3.Client, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, errors.Join(errClosed, client.Close())
-	}
-	s.client = client
-	return client, nil
-}
-
-func (s *Store) connect(ctx context.Context) (*clientv3.Client, error) {
-	wait := defaultTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		wait = max(time.Until(deadline), time.Millisecond)
-	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: s.to.endpoints(), Username: s.to.user, Password: s.to.password, TLS: s.to.tls,
-		Context: s.root, DialTimeout: wait, DialOptions: s.link.options(s.to.tls),
-		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
-		// One attempt: the client would send a write again where a server
-		// answers that the write was cancelled or out of time.
-		MaxUnaryRetries:    1,
-		MaxCallRecvMsgSize: maxAnswer,
-		Logger:             zap.NewNop(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return client, nil
+	return s.links.dial(ctx)
 }
 
 // fail returns err with its class, or nil for nil. A write that was sent is of
@@ -257,16 +203,6 @@ func (s *Store) fail(op string, err error, sent phase) error {
 	err = s.link.explain(s.handle(), typed(err))
 	class, err := classify(err, sent)
 	return &driver.Error{Class: class, Store: s.name, Op: op, Err: err}
-}
-
-// handle returns the client's connection, or nil where there is none.
-func (s *Store) handle() *grpc.ClientConn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client == nil {
-		return nil
-	}
-	return s.client.ActiveConnection()
 }
 
 // tooLarge returns an error where size is above limit.

@@ -2,8 +2,15 @@ package etcd
 
 import (
 	"context"
+	"errors"
+	"strconv"
+	"strings"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // Watch implements [driver.Watcher]. It wakes after every write to head and
@@ -21,21 +28,56 @@ func (s *Store) WatchClaims(ctx context.Context, wake func()) error {
 	return s.watch(ctx, s.keys.token(), s.keys.token()+"\x00", wake)
 }
 
+// watch tries twice: a stream keeps the user's token that it began with, and all
+// watches of a client share one, so that a token which is no longer good can
+// hinder a watch that has come later. It then begins another stream.
 func (s *Store) watch(ctx context.Context, from, to string, wake func()) error {
+	stream := s.stream.Load()
+	err := s.watchOn(ctx, stream, from, to, wake)
+	if outdated(err) {
+		s.stream.CompareAndSwap(stream, stream+1)
+		err = s.watchOn(ctx, s.stream.Load(), from, to, wake)
+	}
+	return s.fail("watch", err, read)
+}
+
+// outdated reports whether a watch was refused over the token of its stream.
+func outdated(err error) bool {
+	return errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision)
+}
+
+// watchOn watches on the stream of a number: the client has one for each set of
+// metadata.
+func (s *Store) watchOn(ctx context.Context, stream int64, from, to string, wake func()) error {
 	client, err := s.dial(ctx)
 	if err != nil {
-		return s.fail("watch", err, read)
+		return err
 	}
-	watch, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	numbered := metadata.AppendToOutgoingContext(ctx, "fencepost-stream", strconv.FormatInt(stream, 10))
+	watch, cancel := context.WithCancel(clientv3.WithRequireLeader(numbered))
 	defer cancel()
+	defer context.AfterFunc(s.root, cancel)()
 	for resp := range client.Watch(watch, from, clientv3.WithRange(to), clientv3.WithCreatedNotify()) {
 		if err := resp.Err(); err != nil {
-			return s.fail("watch", err, read)
+			return named(err)
 		}
 		wake()
 	}
-	if err := ctx.Err(); err != nil {
-		return s.fail("watch", err, read)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case s.root.Err() != nil:
+		return errClosed
+	default:
+		return errWatchEnded
 	}
-	return s.fail("watch", errWatchEnded, read)
+}
+
+// named returns why a server refused a watch as etcd's own error, of which the
+// client has kept the text alone.
+func named(err error) error {
+	if _, text, found := strings.Cut(err.Error(), " desc = "); found && status.Code(err) == codes.Unknown {
+		return rpctypes.Error(errors.New(text))
+	}
+	return typed(err)
 }

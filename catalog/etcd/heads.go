@@ -1,0 +1,53 @@
+package etcd
+
+import (
+	"context"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/gather"
+)
+
+const (
+	lanes       = 2   // questions for heads that are under way at once
+	headsAtOnce = 128 // etcd's --max-txn-ops, by default
+)
+
+func lookAlone(ctx context.Context, s *Store) (found, error) { return s.readHead(ctx) }
+
+// lookTogether reads the heads of several catalogs by one Txn. A catalog that
+// has none, or spoils the Txn for all, such as by rights that its user lacks, is
+// asked for alone.
+func (l *links) lookTogether(ctx context.Context, stores []*Store) []gather.Answer[found] {
+	answers := make([]gather.Answer[found], len(stores))
+	resp, err := l.readHeads(ctx, stores)
+	for i, s := range stores {
+		a := &answers[i]
+		switch {
+		case err == nil:
+			if kv := got(resp, i); kv != nil {
+				a.Value.raw = kv.Value
+				a.Value.head, a.Err = decodeHead(kv)
+				continue
+			}
+		case find(typed(err)).disposition != exitcodes.Halt:
+			a.Err = err
+			continue
+		}
+		a.Value, a.Err = lookAlone(ctx, s)
+	}
+	return answers
+}
+
+func (l *links) readHeads(ctx context.Context, stores []*Store) (*clientv3.TxnResponse, error) {
+	client, err := l.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ops := make([]clientv3.Op, len(stores))
+	for i, s := range stores {
+		ops[i] = clientv3.OpGet(s.keys.head())
+	}
+	return client.Txn(ctx).Then(ops...).Commit()
+}
