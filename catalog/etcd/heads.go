@@ -31,7 +31,7 @@ func (l *links) lookTogether(ctx context.Context, stores []*Store) []gather.Answ
 				a.Value.head, a.Err = decodeHead(kv)
 				continue
 			}
-		case find(typed(err)).disposition != exitcodes.Halt:
+		case !halts(err):
 			a.Err = err
 			continue
 		}
@@ -50,4 +50,11 @@ func (l *links) readHeads(ctx context.Context, stores []*Store) (*clientv3.TxnRe
 		ops[i] = clientv3.OpGet(s.keys.head())
 	}
 	return client.Txn(ctx).Then(ops...).Commit()
+}
+
+// halts reports whether err is one that only another user, or other rights,
+// help against.
+func halts(err error) bool {
+	class, _ := classify(err, read)
+	return class.Disposition == exitcodes.Halt
 }

@@ -59,7 +59,7 @@ func (s *Store) watchOn(ctx context.Context, stream int64, from, to string, wake
 	defer context.AfterFunc(s.root, cancel)()
 	for resp := range client.Watch(watch, from, clientv3.WithRange(to), clientv3.WithCreatedNotify()) {
 		if err := resp.Err(); err != nil {
-			return named(err)
+			return whyRefused(err)
 		}
 		wake()
 	}
@@ -73,9 +73,9 @@ func (s *Store) watchOn(ctx context.Context, stream int64, from, to string, wake
 	}
 }
 
-// named returns why a server refused a watch as etcd's own error, of which the
+// whyRefused returns why a server refused a watch as etcd's own error, of which the
 // client has kept the text alone.
-func named(err error) error {
+func whyRefused(err error) error {
 	if _, text, found := strings.Cut(err.Error(), " desc = "); found && status.Code(err) == codes.Unknown {
 		return rpctypes.Error(errors.New(text))
 	}
