@@ -29,7 +29,9 @@
 //
 // [Main] runs a whole program this way, and [Exit] ends one at once. Both
 // leave an ending record, a [Record], where FENCEPOST_TERMINATION_LOG says, or
-// else in Kubernetes' /dev/termination-log.
+// else in Kubernetes' /dev/termination-log, and tell a service manager that
+// listens at NOTIFY_SOCKET, as systemd does. What each supervisor makes of a
+// code stands in docs/supervisors.md.
 //
 // The package does not decide who is superseded: package fence does. It
 // imports nothing else of this module, so that every other package can speak

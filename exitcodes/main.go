@@ -48,7 +48,9 @@ func (o Options) withDefaults() Options {
 // started can't be caught; the Go runtime ends the process, also with 2.
 //
 // One line on standard error says why the process ends and with which code,
-// and the ending record says the same to programs: see [Record]. Main takes
+// and the ending record says the same to programs: see [Record]. A service
+// manager is told too, see [Notify]: that the process is stopping, for how long
+// that may take, and how it ends. Main takes
 // FENCEPOST_TERMINATION_LOG out of the environment first: the record is this
 // process's, and none of the processes that it starts may write it.
 func Main(run func(ctx context.Context) error, opts Options) {
@@ -129,6 +131,7 @@ func (e ending) conclude(name string, stderr io.Writer, path string) Code {
 			say(stderr, "%s: %v\n", name, err)
 		}
 	}
+	e.record.notify()
 	if len(e.stacks) > 0 {
 		say(stderr, "%s\n", bytes.TrimRight(e.stacks, "\n"))
 	}

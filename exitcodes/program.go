@@ -81,6 +81,7 @@ func (p *program) await(run func(context.Context) error, signals <-chan os.Signa
 		case <-ended:
 			ended = nil
 			p.forced = time.After(p.opts.Grace)
+			notifyStopping(context.Cause(p.ctx), p.opts.Grace)
 		case <-p.forced:
 			return p.overdue()
 		}

@@ -41,6 +41,12 @@ type Config struct {
 	// Poll is how often a waiting process looks at the board. Default 100 ms.
 	Poll time.Duration
 
+	// Notify is told how this process stands, in the words of sd_notify(3):
+	// READY=1 once it has read everything or leads, and a STATUS whenever that
+	// changes. Default: exitcodes.Notify, which does nothing unless a service
+	// manager listens. A process with several Leaders gives its own.
+	Notify func(assignments ...string) error
+
 	// Logger receives changes of phase and what no caller is told. Default:
 	// discard.
 	Logger *slog.Logger
@@ -50,6 +56,9 @@ func (c Config) withDefaults() Config {
 	c.Heartbeat = cmp.Or(c.Heartbeat, time.Second)
 	c.Silence = cmp.Or(c.Silence, 5*time.Second)
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
+	if c.Notify == nil {
+		c.Notify = exitcodes.Notify
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -99,6 +108,9 @@ type Leader struct {
 	mu     sync.Mutex
 	status Status
 	holder *catalog.Catalog // while this process leads
+
+	told  string // the last STATUS; of Run's goroutine, as ready is
+	ready bool   // READY=1 was told
 }
 
 // New returns a Leader for the catalog in store. It starts nothing and contacts
@@ -184,6 +196,8 @@ func (l *Leader) promote(ctx context.Context) (*catalog.Catalog, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // its reason is known by then
+	head, _ := f.Head()
+	l.sees(head)
 	l.move(ReadyToPromote, "everything is read")
 	opts, why, err := l.awaitTurn(ctx, f)
 	if err != nil {
@@ -212,6 +226,7 @@ func (l *Leader) follow(ctx context.Context) (*catalog.Follower, error) {
 			return f, err
 		}
 		l.log.WarnContext(ctx, "the catalog can't be read", "store", l.store.String(), "err", err)
+		l.say(fmt.Sprintf("catching up: the catalog can't be read: %v", err))
 	}
 }
 

@@ -55,8 +55,13 @@ func (l *Leader) Status() Status {
 	return s
 }
 
-// move changes the phase, as far as the rules allow it.
+// move changes the phase, as far as the rules allow it, and tells of it.
 func (l *Leader) move(next Phase, reason string) {
+	l.note(next, reason)
+	l.tell()
+}
+
+func (l *Leader) note(next Phase, reason string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	from := l.status.Phase
@@ -78,8 +83,13 @@ func (l *Leader) move(next Phase, reason string) {
 	l.log.Info("phase", "from", from.String(), "to", to.String(), "generation", l.status.Generation, "reason", reason)
 }
 
-// sees notes who leads.
+// sees notes who leads, and tells of it.
 func (l *Leader) sees(head driver.Head) {
+	l.noteHead(head)
+	l.tell()
+}
+
+func (l *Leader) noteHead(head driver.Head) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.status.Revision = head.Revision
@@ -91,7 +101,7 @@ func (l *Leader) sees(head driver.Head) {
 
 // leads notes that this process does.
 func (l *Leader) leads(c *catalog.Catalog) {
-	l.sees(c.Head())
+	l.noteHead(c.Head())
 	token := c.Token()
 	l.mu.Lock()
 	l.status.Token, l.holder = &token, c

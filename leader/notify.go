@@ -1,0 +1,70 @@
+package leader
+
+import (
+	"fmt"
+	"time"
+)
+
+// tell says to the service manager how this process stands, where that differs
+// from what it was told last. Ready is who has read everything: a deploy waits
+// for the new process to be ready before it promotes it.
+func (l *Leader) tell() {
+	s := l.Status()
+	l.say(s.line())
+	if !l.ready && (s.Phase == ReadyToPromote || s.Phase == Leading) {
+		l.ready = true
+		l.notify("READY=1")
+	}
+}
+
+func (l *Leader) say(line string) {
+	if line != l.told {
+		l.told = line
+		l.notify("STATUS=" + line)
+	}
+}
+
+func (l *Leader) notify(assignment string) {
+	if err := l.cfg.Notify(assignment); err != nil {
+		l.log.Warn("the service manager was not told", "assignment", assignment, "err", err)
+	}
+}
+
+// line is the status in one line, as systemctl status shows it.
+func (s Status) line() string {
+	switch s.Phase {
+	case ReadyToPromote, Promoting:
+		return s.waiting()
+	case Leading:
+		return fmt.Sprintf("leads as %v since %s", s.Token, s.Since.UTC().Format(time.RFC3339))
+	case Superseded:
+		return fmt.Sprintf("superseded by %v", s.holding())
+	case Fenced:
+		return fmt.Sprintf("fenced by %v of its own generation", s.holding())
+	default:
+		return fmt.Sprintf("%v: %s", s.Phase, s.Reason)
+	}
+}
+
+func (s Status) waiting() string {
+	switch {
+	case s.Leader == nil:
+		return fmt.Sprintf("generation %v is ready, and nobody ever led", s.Generation)
+	case s.Leader.Token.Generation == s.Generation:
+		return fmt.Sprintf("standby of %v, ready to take over", s.holding())
+	default:
+		return fmt.Sprintf("generation %v is ready to be promoted over %v", s.Generation, s.holding())
+	}
+}
+
+// holding is the newest token that was seen, and whose it is.
+func (s Status) holding() string {
+	switch {
+	case s.Leader == nil:
+		return "an unknown token"
+	case s.Leader.Holder.Name == "":
+		return s.Leader.Token.String()
+	default:
+		return fmt.Sprintf("%v of %s", s.Leader.Token, s.Leader.Holder.Name)
+	}
+}
