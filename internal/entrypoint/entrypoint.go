@@ -30,6 +30,12 @@
 // needs another standard input. To hand the terminal over would take Ctrl-C
 // away from run, which would then answer it with a restart.
 //
+// A service manager that listens at NOTIFY_SOCKET, as systemd does for a unit
+// of Type=notify, hears from run and not from the child: READY=1 when the child
+// says it, or when run parks; a STATUS for each decision, and between them the
+// child's own; STOPPING=1 and the time that it takes when a stop is requested.
+// Only the child itself is listened to, not whom it starts.
+//
 // The package does not decide who is superseded or fenced: the child's codes
 // and record say so, in the words of package exitcodes.
 package entrypoint

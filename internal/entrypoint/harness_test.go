@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -105,6 +106,14 @@ func (p player) play(step string) {
 		must(member(p.events, "exit=0", group).Start()) // and never waits
 		p.report("ready")
 		waitFor(p.events, "test release")
+	case "tell": // speaks to the service manager, as somebody else did before, and ends
+		must(member(p.events, "lie", 0).Run())
+		p.tell("READY=1", "STATUS=the child leads", "MAINPID=1", "READY=0")
+		p.tell("STOPPING=1", "STATUS=the child ends")
+		waitFor(p.events, "test release")
+		os.Exit(number)
+	case "lie":
+		p.tell("READY=1", "STATUS=a helper speaks")
 	case "bury": // has a grandchild that outlives its parent and then ends
 		p.spawn("middle", "")
 		p.listen(0)
@@ -161,6 +170,8 @@ func (p player) listen(code int) {
 		}
 	}
 }
+
+func (p player) tell(assignments ...string) { must(exitcodes.Notify(assignments...)) }
 
 // spawn starts another player, which holds the read end of a pipe whose write
 // end dies with this process.
@@ -233,10 +244,17 @@ type running struct {
 	stderr string
 	record string // where its own ending record goes
 	ended  chan struct{}
+	inside bool // a PID namespace of its own, whose numbers mean others out here
 }
 
 // begin runs steps under cfg, in which short delays are filled in.
 func begin(t *testing.T, cfg Config, steps ...string) *running {
+	t.Helper()
+	return beginUnder(t, nil, cfg, steps...)
+}
+
+// beginUnder is begin where run is started by another command.
+func beginUnder(t *testing.T, under []string, cfg Config, steps ...string) *running {
 	t.Helper()
 	dir := t.TempDir()
 	r := &running{
@@ -245,6 +263,7 @@ func begin(t *testing.T, cfg Config, steps ...string) *running {
 		stderr: filepath.Join(dir, "stderr"),
 		record: filepath.Join(dir, "ending"),
 		ended:  make(chan struct{}),
+		inside: under != nil,
 	}
 	if cfg.Command == nil {
 		cfg.Command = append([]string{os.Args[0], "child", r.events}, steps...)
@@ -256,7 +275,8 @@ func begin(t *testing.T, cfg Config, steps ...string) *running {
 	require.NoError(t, err)
 	stderr, err := os.Create(r.stderr)
 	require.NoError(t, err)
-	r.cmd = exec.Command(os.Args[0], "run", string(encoded))
+	line := append(slices.Clone(under), os.Args[0], "run", string(encoded))
+	r.cmd = exec.Command(line[0], line[1:]...)
 	r.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "TMPDIR="+dir, exitcodes.TerminationLogEnv+"="+r.record)
 	r.cmd.Stderr = stderr
 	require.NoError(t, r.cmd.Start())
@@ -275,7 +295,7 @@ func (r *running) clean() {
 	<-r.ended
 	for line := range strings.Lines(r.read(r.events)) {
 		fields := strings.Fields(line)
-		if pid, err := strconv.Atoi(fields[len(fields)-1]); err == nil && r.t.Failed() {
+		if pid, err := strconv.Atoi(fields[len(fields)-1]); err == nil && r.t.Failed() && !r.inside {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}

@@ -22,6 +22,8 @@ import (
 func (s *supervisor) park(e ending) exitcodes.Code {
 	admin := cmp.Or(e.record.Fields[exitcodes.AdminField], s.cfg.Admin)
 	s.tell("%v: parked until told to stop, answering on %s%s", e, cmp.Or(admin, "no address"), s.counted())
+	s.say("STATUS=parked: " + exitcodes.OneLine(e.record.Reason))
+	s.sayReady() // a start is waited for, and there is nothing more to come
 	ctx, cancel := context.WithCancel(context.Background())
 	answered := make(chan struct{})
 	go func() {
@@ -39,6 +41,8 @@ func (s *supervisor) park(e ending) exitcodes.Code {
 			s.receive(sig)
 		case <-s.deaths:
 			s.reap()
+		case w := <-s.manager.words:
+			s.hear(w)
 		}
 	}
 	cancel()

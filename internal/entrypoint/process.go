@@ -36,13 +36,17 @@ func (s *supervisor) start() error {
 	return nil
 }
 
-// environ is the child's environment, with its own place for the record.
+// environ is the child's environment, with its own place for the record, and
+// for what it says to the service manager.
 func (s *supervisor) environ() []string {
-	env := slices.DeleteFunc(slices.Clone(s.cfg.Environ), func(entry string) bool {
-		return strings.HasPrefix(entry, exitcodes.TerminationLogEnv+"=")
-	})
-	if s.log.path != "" {
-		env = append(env, exitcodes.TerminationLogEnv+"="+s.log.path)
+	env := s.cfg.Environ
+	for name, value := range map[string]string{
+		exitcodes.TerminationLogEnv: s.log.path, exitcodes.NotifySocketEnv: s.manager.name,
+	} {
+		env = slices.DeleteFunc(slices.Clone(env), func(entry string) bool { return strings.HasPrefix(entry, name+"=") })
+		if value != "" {
+			env = append(env, name+"="+value)
+		}
 	}
 	return env
 }

@@ -35,7 +35,9 @@ func Run(cfg Config) (exitcodes.Code, error) {
 	if err := adoptOrphans(); err != nil {
 		s.tell("orphans will not be reaped: %v", err)
 	}
-	return s.run()
+	code, err := s.run()
+	s.sayEnded(code)
+	return code, err
 }
 
 func newSupervisor(cfg Config) *supervisor {
@@ -49,12 +51,14 @@ func newSupervisor(cfg Config) *supervisor {
 	// SIGPIPE is received so that a reader of stderr that is gone ends nothing.
 	signal.Notify(s.signals, append(forwarded(), syscall.SIGPIPE)...)
 	signal.Notify(s.deaths, syscall.SIGCHLD)
+	s.openManager()
 	return s
 }
 
 func (s *supervisor) close() {
 	signal.Stop(s.signals)
 	signal.Stop(s.deaths)
+	s.manager.close()
 	s.log.close()
 }
 
@@ -72,6 +76,7 @@ type supervisor struct {
 	signals  chan os.Signal
 	deaths   chan os.Signal // SIGCHLD; apart, so that many of them displace no other signal
 	log      *recordLog
+	manager  manager
 	restarts int
 
 	child child // the running one, or the last
@@ -102,12 +107,12 @@ func (s *supervisor) run() (exitcodes.Code, error) {
 		step, delay := s.rules.after(e)
 		switch step {
 		case finish:
-			s.tell("%v: done%s (exit %d)", e, s.counted(), e.code)
+			s.announce("%v: done%s (exit %d)", e, s.counted(), e.code)
 			return e.code, nil
 		case park:
 			return s.park(e), nil
 		}
-		s.tell("%v: restarting %s%s", e, in(delay), s.counted())
+		s.announce("%v: restarting %s%s", e, in(delay), s.counted())
 		if !s.pause(delay) {
 			return s.stoppedBetween(), nil
 		}
@@ -127,6 +132,7 @@ func (s *supervisor) attempt() (ending, error) {
 		}
 		return notStarted(err), nil
 	}
+	s.sayStarted()
 	for !s.child.gone {
 		select {
 		case sig := <-s.signals:
@@ -135,6 +141,8 @@ func (s *supervisor) attempt() (ending, error) {
 			s.look()
 		case <-s.child.poll():
 			s.look()
+		case w := <-s.manager.words:
+			s.hear(w)
 		case <-s.kill:
 			s.force()
 		}
@@ -177,6 +185,7 @@ func (s *supervisor) receive(sig os.Signal) {
 	}
 	if isStop(sig) && s.stop == nil {
 		s.stop = sig
+		s.sayStopping()
 		s.hurry()
 	}
 	s.signalGroup(sig.(syscall.Signal))
@@ -216,6 +225,8 @@ func (s *supervisor) pause(d time.Duration) bool {
 			s.receive(sig)
 		case <-s.deaths:
 			s.reap()
+		case w := <-s.manager.words:
+			s.hear(w)
 		case <-timer.C:
 			return true
 		}
@@ -228,13 +239,13 @@ func (s *supervisor) stopped(e ending) exitcodes.Code {
 	r := e.summary()
 	r.Code, r.StopRequested = e.final(), true
 	s.log.passOn(r)
-	s.tell("%v after signal %v: done%s (exit %d)", e, s.stop, s.counted(), r.Code)
+	s.announce("%v after signal %v: done%s (exit %d)", e, s.stop, s.counted(), r.Code)
 	return r.Code
 }
 
 // stoppedBetween is the end by a stop while no child ran.
 func (s *supervisor) stoppedBetween() exitcodes.Code {
-	s.tell("signal %v while no child ran: done%s (exit 0)", s.stop, s.counted())
+	s.announce("signal %v while no child ran: done%s (exit 0)", s.stop, s.counted())
 	return exitcodes.Success
 }
 

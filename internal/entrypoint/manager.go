@@ -1,0 +1,112 @@
+//go:build unix
+
+package entrypoint
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// A manager is the service manager that started run, such as systemd, and the
+// way on which the child's words reach it: a socket of run's own, which the
+// child gets in place of the manager's. What the child says of itself is not
+// always so of the service: its STOPPING=1 before a restart would make the
+// manager end run when the time for stopping is over.
+type manager struct {
+	words <-chan word // what children say; nil without a relay
+	name  string      // where they say it; "" likewise
+	close func()
+
+	ready   bool // READY=1 was said
+	unheard bool // it was told that the manager does not listen
+}
+
+// A word is one message of a child to the service manager.
+type word struct {
+	pid  int // of who sent it, as the kernel says
+	text string
+}
+
+// relayed are the assignments that are so of the service where they are so of
+// its child.
+func relayed() []string { return []string{"READY", "STATUS", "EXTEND_TIMEOUT_USEC"} }
+
+// openManager listens for children, where a service manager listens for run.
+func (s *supervisor) openManager() {
+	s.manager.close = func() {}
+	if os.Getenv(exitcodes.NotifySocketEnv) == "" {
+		return
+	}
+	name, words, stop, err := relay()
+	if err != nil {
+		s.tell("the service manager will not hear of the child what it says itself: %v", err)
+		return
+	}
+	s.manager.name, s.manager.words, s.manager.close = name, words, stop
+}
+
+// hear passes on what the running child says. Others may know the socket, as
+// whoever the child starts does; the manager would not listen to them either.
+func (s *supervisor) hear(w word) {
+	if w.pid != s.child.pid || s.child.status != nil || s.stop != nil {
+		return
+	}
+	for line := range strings.Lines(w.text) {
+		line = strings.TrimSpace(line)
+		name, _, _ := strings.Cut(line, "=")
+		switch {
+		case line == "READY=1":
+			s.sayReady()
+		case name != "READY" && slices.Contains(relayed(), name):
+			s.say(line)
+		}
+	}
+}
+
+// sayReady says so once: a manager has no word for not being ready any more.
+func (s *supervisor) sayReady() {
+	if !s.manager.ready {
+		s.manager.ready = true
+		s.say("READY=1")
+	}
+}
+
+// sayStarted stands for the child's word where that can't be heard.
+func (s *supervisor) sayStarted() {
+	if s.manager.words == nil {
+		s.sayReady()
+	}
+}
+
+// sayStopping asks for as much time as the group may take.
+func (s *supervisor) sayStopping() {
+	longest := s.cfg.StopGrace + s.cfg.KillGrace + time.Second // and a moment for run itself
+	s.say("STOPPING=1", fmt.Sprintf("STATUS=stopping: signal %v", s.stop), fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", longest.Microseconds()))
+}
+
+// sayEnded is the last word. An end with 0 that was never ready would be taken
+// for a failure, and answered by a start.
+func (s *supervisor) sayEnded(code exitcodes.Code) {
+	if code == exitcodes.Success {
+		s.sayReady()
+	}
+	s.say("STOPPING=1")
+}
+
+func (s *supervisor) say(assignments ...string) {
+	if err := exitcodes.Notify(assignments...); err != nil && !s.manager.unheard {
+		s.manager.unheard = true
+		s.tell("%v", err)
+	}
+}
+
+// announce is tell for a decision, which the service manager is told as well.
+func (s *supervisor) announce(format string, args ...any) {
+	s.tell(format, args...)
+	s.say("STATUS=" + fmt.Sprintf(format, args...))
+}

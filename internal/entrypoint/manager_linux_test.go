@@ -1,0 +1,117 @@
+package entrypoint
+
+import (
+	"crypto/rand"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// A listener is a socket such as systemd's.
+type listener struct {
+	t     *testing.T
+	conn  *net.UnixConn
+	heard []string
+}
+
+// managed makes runs that begin later in the test find a service manager.
+func managed(t *testing.T) *listener {
+	t.Helper()
+	name := "@fencepost-test-" + rand.Text()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	t.Setenv(exitcodes.NotifySocketEnv, name)
+	return &listener{t: t, conn: conn}
+}
+
+// until reads up to a message that begins like that, and returns all of them.
+func (l *listener) until(beginning string) []string {
+	l.t.Helper()
+	buf := make([]byte, 8192)
+	for {
+		require.NoError(l.t, l.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+		n, err := l.conn.Read(buf)
+		require.NoError(l.t, err, "%q did not come after %q", beginning, l.heard)
+		l.heard = append(l.heard, string(buf[:n]))
+		if strings.HasPrefix(string(buf[:n]), beginning) {
+			return l.heard
+		}
+	}
+}
+
+func TestTheServiceManagerHearsOfTheChildWhatIsSoOfTheService(t *testing.T) {
+	l := managed(t)
+	r := begin(t, Config{}, "tell=166", "superseded=")
+	heard := l.until("STATUS=the child ends")
+	require.Equal(t, []string{"READY=1", "STATUS=the child leads", "STATUS=the child ends"}, heard,
+		"neither what a helper of the child's says, nor STOPPING=1 and MAINPID of the child")
+	r.release()
+	l.until("STATUS=child ")
+	require.Contains(t, l.heard[3], "exited 166: restarting at once")
+	l.until("STATUS=parked: superseded: held g7.e41, the store has g8.e42 of green")
+	r.signal(syscall.SIGTERM)
+	l.until("STOPPING=1\nSTATUS=stopping: signal terminated\nEXTEND_TIMEOUT_USEC=36000000")
+	l.until("STOPPING=1")
+	r.ends(0)
+	require.Equal(t, 1, count(l.heard, "READY=1"))
+	require.Equal(t, 2, count(l.heard, "STOPPING=1"))
+}
+
+func count(all []string, beginning string) (n int) {
+	for _, one := range all {
+		if strings.HasPrefix(one, beginning) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAChildThatIsSupersededAtOnceWasReadyAllTheSame(t *testing.T) {
+	for _, on := range []OnSuperseded{Park, End} {
+		l := managed(t)
+		r := begin(t, Config{OnSuperseded: on}, "superseded=")
+		l.until("READY=1")
+		if on == Park {
+			r.says("parked until")
+			r.signal(syscall.SIGTERM)
+		}
+		r.ends(0)
+		heard := l.until("STOPPING=1")
+		require.Less(t, slices.Index(heard, "READY=1"), len(heard)-1)
+	}
+}
+
+func TestAServiceThatFailsBeforeItIsReadyIsNotCalledReady(t *testing.T) {
+	l := managed(t)
+	r := begin(t, Config{}, "exit=2", "exit=64")
+	r.ends(64)
+	heard := l.until("STOPPING=1")
+	require.Equal(t, 0, count(heard, "READY=1"), heard)
+	require.Equal(t, 2, count(heard, "STATUS=child "), heard)
+	require.Contains(t, heard[len(heard)-2], "exited 64: done, after 1 restart (exit 64)")
+}
+
+func TestWhereTheChildCannotBeHeardItsStartIsReadiness(t *testing.T) {
+	l := managed(t)
+	deaf := &supervisor{cfg: defaults()}
+	deaf.sayStarted()
+	deaf.sayStarted()
+	deaf.sayEnded(exitcodes.Failure)
+	require.Equal(t, []string{"READY=1", "STOPPING=1"}, l.until("STOPPING=1"))
+}
+
+func TestAServiceManagerThatIsGoneIsSaidOnce(t *testing.T) {
+	t.Setenv(exitcodes.NotifySocketEnv, filepath.Join(t.TempDir(), "nobody"))
+	r := begin(t, Config{}, "exit=1", "exit=1", "exit=0")
+	r.ends(0)
+	require.Equal(t, 1, strings.Count(r.read(r.stderr), "notifying the service manager: "))
+}
