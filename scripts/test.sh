@@ -13,21 +13,26 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step() { printf '== %s\n' "$*" >&2; }
 
-# install PACKAGE installs without starting any service.
-install() {
-	step "installing $1"
-	apt-get update -q >/dev/null
-	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$1" >/dev/null
-}
-
 install_missing() {
 	./scripts/postgres.sh install
-	if ! command -v redis-cli >/dev/null || ! command -v redis-benchmark >/dev/null; then
-		install redis-tools
-	fi
-	if ! command -v pgbouncer >/dev/null && [ ! -x /usr/sbin/pgbouncer ]; then
-		install pgbouncer
-	fi
+	need redis-tools redis-cli redis-benchmark
+	need pgbouncer pgbouncer
+	need systemd systemd-analyze /lib/systemd/systemd
+	need supervisor supervisord supervisorctl
+}
+
+# need PACKAGE COMMAND... installs a package one of whose commands is missing.
+# Nothing of it is started on this machine, which RUNLEVEL=1 says.
+need() {
+	local package=$1 command
+	for command in "${@:2}"; do
+		if ! command -v "$command" >/dev/null; then
+			step "installing $package"
+			apt-get update -q >/dev/null
+			RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$package" >/dev/null
+			return
+		fi
+	done
 }
 
 work=$(mktemp -d)

@@ -117,9 +117,10 @@ func TestEveryCodeOfTheContractHasARow(t *testing.T) {
 	for _, r := range rows() {
 		codes[r.code] = true
 	}
-	for _, code := range []exitcodes.Code{
-		exitcodes.Success, exitcodes.Failure, exitcodes.PanicExit, exitcodes.Usage, exitcodes.TempFail, exitcodes.Config, exitcodes.Restart,
-	} {
-		require.True(t, codes[fmt.Sprint(int(code))], "code %d", code)
+	for _, m := range exitcodes.Meanings() {
+		if m.Code != m.Last || strings.HasPrefix(m.Producer, "fencepost run") {
+			continue // signals, which have the row of their name, and what run alone ends with
+		}
+		require.True(t, codes[fmt.Sprint(int(m.Code))], "code %d", m.Code)
 	}
 }

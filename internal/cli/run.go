@@ -23,7 +23,9 @@ func (a *app) runCommand() *cobra.Command {
 CMD ends with 0 and says in its ending record that a newer generation leads, run
 parks until it is told to stop, and answers /livez with 200 and /readyz/* with
 503 at the server's admin address. Any other 0 ends run with 0. Signals are
-forwarded and orphans reaped. One line says why for each decision.
+forwarded and orphans reaped. One line says why for each decision. A service
+manager that listens at NOTIFY_SOCKET hears what CMD says there, and of each
+decision.
 
 CMD gets a process group of its own, which is not the terminal's: a CMD that
 reads the terminal is stopped by it. Give it another input, such as </dev/null.`,
