@@ -75,6 +75,7 @@ func TestTheFirstProcessKillsTheGroupAfterTheStopGrace(t *testing.T) {
 	r.happens("child ready", 1)
 	r.signalFirst(syscall.SIGTERM)
 	r.ends(137)
+	require.NotContains(t, r.read(r.stderr), "left behind", "it ended by SIGKILL")
 }
 
 func TestTheFirstProcessRestartsAndParksLikeAnyOther(t *testing.T) {

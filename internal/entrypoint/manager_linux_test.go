@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"net"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,19 +74,26 @@ func count(all []string, beginning string) (n int) {
 	return n
 }
 
-func TestAChildThatIsSupersededAtOnceWasReadyAllTheSame(t *testing.T) {
-	for _, on := range []OnSuperseded{Park, End} {
-		l := managed(t)
-		r := begin(t, Config{OnSuperseded: on}, "superseded=")
-		l.until("READY=1")
-		if on == Park {
-			r.says("parked until")
-			r.signal(syscall.SIGTERM)
-		}
-		r.ends(0)
-		heard := l.until("STOPPING=1")
-		require.Less(t, slices.Index(heard, "READY=1"), len(heard)-1)
-	}
+func TestAServiceThatIsSupersededBeforeItIsReadyWasReadyAllTheSame(t *testing.T) {
+	silent := []string{"sh", "-c", // it says nothing to the service manager
+		`echo '{"disposition":"graceful exit","code":0,"superseded":true,"reason":"superseded"}' > "$FENCEPOST_TERMINATION_LOG"`}
+	l := managed(t)
+	r := begin(t, Config{Command: silent, OnSuperseded: End})
+	r.ends(0)
+	require.Equal(t, "READY=1", before(t, l.until("STOPPING=1")))
+
+	l = managed(t)
+	r = begin(t, Config{Command: silent})
+	require.Equal(t, "STATUS=parked: superseded", before(t, l.until("READY=1")), "ready while it is parked, and not only at its end")
+	r.signal(syscall.SIGTERM)
+	r.ends(0)
+}
+
+// before returns the last message but one.
+func before(t *testing.T, heard []string) string {
+	t.Helper()
+	require.Greater(t, len(heard), 1, heard)
+	return heard[len(heard)-2]
 }
 
 func TestAServiceThatFailsBeforeItIsReadyIsNotCalledReady(t *testing.T) {
@@ -97,7 +103,7 @@ func TestAServiceThatFailsBeforeItIsReadyIsNotCalledReady(t *testing.T) {
 	heard := l.until("STOPPING=1")
 	require.Equal(t, 0, count(heard, "READY=1"), heard)
 	require.Equal(t, 2, count(heard, "STATUS=child "), heard)
-	require.Contains(t, heard[len(heard)-2], "exited 64: done, after 1 restart (exit 64)")
+	require.Contains(t, before(t, heard), "exited 64: done, after 1 restart (exit 64)")
 }
 
 func TestWhereTheChildCannotBeHeardItsStartIsReadiness(t *testing.T) {
