@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -199,11 +200,13 @@ func (c *claiming) conditions(revision uint64, when []driver.Note) []clientv3.Cm
 	keys := c.store.keys
 	all := []clientv3.Cmp{
 		absent(keys.head()),
+		absent(keys.end()),
 		clientv3.Compare(clientv3.ModRevision(keys.wanted()), "=", c.wanted),
 		absent(keys.record(revision)),
 	}
-	if c.found.raw != nil {
-		all[0] = clientv3.Compare(clientv3.Value(keys.head()), "=", string(c.found.raw))
+	if c.found.end != nil {
+		all[0] = clientv3.Compare(clientv3.Value(keys.head()), "=", string(c.found.claim))
+		all[1] = clientv3.Compare(clientv3.Value(keys.end()), "=", string(c.found.end))
 	}
 	for _, note := range when {
 		all = append(all, clientv3.Compare(clientv3.ModRevision(keys.board(note.Key)), "=", note.Version))
@@ -217,7 +220,7 @@ func (c *claiming) writes(claim driver.Claim, rec driver.Record) ([]clientv3.Op,
 		return nil, fmt.Errorf("%w: a claim %v at revision %d with a record %v at %d, want both at %d",
 			errMisuse, claim.ID, claim.Revision, rec.ID, rec.Revision, next)
 	}
-	head, err1 := nextHead(claim.Head())
+	head, err1 := claimedHead(claim)
 	text, err2 := encodeClaim(claim)
 	record, err3 := marshalRecord(rec)
 	if err := errors.Join(err1, err2, err3); err != nil {
@@ -226,6 +229,7 @@ func (c *claiming) writes(claim driver.Claim, rec driver.Record) ([]clientv3.Op,
 	keys := c.store.keys
 	return []clientv3.Op{
 		clientv3.OpPut(keys.head(), string(head)),
+		clientv3.OpPut(keys.end(), endText(claim.Revision, claim.ID)),
 		clientv3.OpPut(keys.token(), string(text)),
 		clientv3.OpPut(keys.record(next), string(record)),
 		clientv3.OpPut(keys.claim(next), string(text)),
@@ -239,8 +243,7 @@ func (c *claiming) refusal(resp *clientv3.TxnResponse) error {
 	if wanted := got(resp, 1); wanted == nil || wanted.ModRevision != c.wanted {
 		return fmt.Errorf("%w: the claim's lease ended before its commit", driver.ErrConflict)
 	}
-	head := got(resp, 0)
-	if (head == nil) != (c.found.raw == nil) || head != nil && string(head.Value) != string(c.found.raw) {
+	if claim, end := c.store.keys.pieces(all(resp, 0)); !bytes.Equal(claim, c.found.claim) || !bytes.Equal(end, c.found.end) {
 		return fmt.Errorf("%w: the head has moved from revision %d", driver.ErrConflict, c.found.head.Revision)
 	}
 	if resp.Succeeded {

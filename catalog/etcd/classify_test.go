@@ -137,6 +137,21 @@ func TestTheNamesOfKeysAreFrozen(t *testing.T) {
 	}
 }
 
+func TestTheFormOfTheLogsEndIsFrozen(t *testing.T) {
+	id := driver.ID{0: 1, 15: 0xff}
+	const text = "0000000000000102-010000000000000000000000000000ff"
+	require.Equal(t, text, endText(258, id))
+	revision, again, err := parseEnd([]byte(text))
+	require.NoError(t, err)
+	require.Equal(t, id, again)
+	require.EqualValues(t, 258, revision)
+	require.Equal(t, "p/end", keys{"p"}.end())
+	for _, bad := range []string{"", "-", text[1:], "0" + text, text + "0", text[:16] + text[17:], "000000000000010g" + text[16:], text[:len(text)-2] + "FF"} {
+		_, _, err := parseEnd([]byte(bad))
+		require.ErrorIs(t, err, errEnd, bad)
+	}
+}
+
 func TestADeadlineIsTheContextsWhoeverNoticedIt(t *testing.T) {
 	for _, err := range []error{
 		status.Error(codes.DeadlineExceeded, "context deadline exceeded"),

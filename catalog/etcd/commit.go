@@ -44,7 +44,6 @@ func (s *Store) append(ctx context.Context, prior driver.Head, rec driver.Record
 	if c.batch != nil && errors.Is(err, driver.ErrConflict) {
 		s.discard(ctx, client, c.batch)
 	} else if err == nil {
-		s.newest.Store(&encoded{prior.After(rec), c.next})
 		step.Reach(ctx, step.CommitLanded)
 	}
 	return p, err
@@ -86,45 +85,33 @@ func waited(claimer string, err error) error {
 type commit struct {
 	keys     keys
 	revision uint64
-	prior    []byte // the head that it rests on
-	next     []byte // the head that it makes
+	prior    string // the end of the log that it rests on
+	next     string // the end that it makes
 	record   []byte
 	batch    *batch // nil where the record has all of its payload
 }
 
-// encoded is the head after this store's last commit, as it was stored.
-type encoded struct {
-	head driver.Head
-	raw  []byte
-}
-
 func (s *Store) newCommit(prior driver.Head, rec driver.Record) (commit, error) {
-	if rec.Revision != prior.Revision+1 {
-		return commit{}, fmt.Errorf("%w: revision %d after %d", errMisuse, rec.Revision, prior.Revision)
+	if rec.Revision != prior.Revision+1 || rec.ID.IsZero() {
+		return commit{}, fmt.Errorf("%w: revision %d, commit %v after %d", errMisuse, rec.Revision, rec.ID, prior.Revision)
 	}
-	c := commit{keys: s.keys, revision: rec.Revision, batch: s.newBatch(prior.Claim, rec)}
-	var errs [3]error
-	if last := s.newest.Load(); last != nil && last.head == prior && !rec.ID.IsZero() {
-		// What can make a head unreadable is its claim, and that is the same.
-		c.prior = last.raw
-		c.next, errs[1] = encodeHead(prior.After(rec))
-	} else {
-		c.prior, errs[0] = encodeHead(prior)
-		c.next, errs[1] = nextHead(prior.After(rec))
-	}
-	c.record, errs[2] = marshalRecord(rec)
-	if err := errors.Join(errs[:]...); err != nil {
+	record, err := marshalRecord(rec)
+	if err != nil {
 		return commit{}, fmt.Errorf("%w: %w", errMisuse, err)
 	}
-	return c, nil
+	return commit{
+		keys: s.keys, revision: rec.Revision, record: record, batch: s.newBatch(prior.Claim, rec),
+		prior: endText(prior.Revision, prior.Commit), next: endText(rec.Revision, rec.ID),
+	}, nil
 }
 
-// txn compares the whole head: where the same commit is sent twice, at most
-// one lands, and a refusal of one is final for both, as no head comes back.
+// txn compares the end of the log, which names its newest commit: where the
+// same commit is sent twice, at most one lands, and a refusal of one is final
+// for both, as no end comes back.
 func (c commit) txn(txn clientv3.Txn) clientv3.Txn {
 	record := c.keys.record(c.revision)
 	when := []clientv3.Cmp{c.onPrior(), absent(c.keys.wanted()), absent(record)}
-	then := []clientv3.Op{clientv3.OpPut(c.keys.head(), string(c.next)), clientv3.OpPut(record, string(c.record))}
+	then := []clientv3.Op{clientv3.OpPut(c.keys.end(), c.next), clientv3.OpPut(record, string(c.record))}
 	if c.batch != nil {
 		when, then = append(when, c.batch.stands()), append(then, c.batch.seal())
 	}
@@ -133,11 +120,11 @@ func (c commit) txn(txn clientv3.Txn) clientv3.Txn {
 
 // look reads what says why a Txn was refused.
 func (k keys) look() []clientv3.Op {
-	return []clientv3.Op{clientv3.OpGet(k.head()), clientv3.OpGet(k.wanted())}
+	return []clientv3.Op{k.readHead(), clientv3.OpGet(k.wanted())}
 }
 
 func (c commit) onPrior() clientv3.Cmp {
-	return clientv3.Compare(clientv3.Value(c.keys.head()), "=", string(c.prior))
+	return clientv3.Compare(clientv3.Value(c.keys.end()), "=", c.prior)
 }
 
 func absent(key string) clientv3.Cmp {
@@ -163,17 +150,21 @@ func (c commit) refusal(resp *clientv3.TxnResponse) (claimer string, err error) 
 // moved returns an error where the head that resp tells of is not the one that
 // the commit rests on.
 func (c commit) moved(resp *clientv3.TxnResponse) error {
-	head := got(resp, 0)
-	if head == nil {
-		return fmt.Errorf("%w: the head is gone", driver.ErrConflict)
+	claim, end := c.keys.pieces(all(resp, 0))
+	if end == nil {
+		return fmt.Errorf("%w: the end of the log is gone", driver.ErrConflict)
 	}
-	if string(head.Value) == string(c.prior) {
+	if string(end) == c.prior {
 		return nil
 	}
-	now, err := decodeHead(head)
+	revision, id, err := parseEnd(end)
 	if err != nil {
-		return err
+		return corrupt("%q: %w", c.keys.end(), err)
+	}
+	now, err := driver.UnmarshalHead(claim)
+	if err != nil {
+		return corrupt("%q: %w", c.keys.head(), err)
 	}
 	return fmt.Errorf("%w: want revision %d, the head is at %d of %v, commit %v",
-		driver.ErrConflict, c.revision-1, now.Revision, now.Claim.Token, now.Commit)
+		driver.ErrConflict, c.revision-1, revision, now.Claim.Token, id)
 }

@@ -15,6 +15,7 @@ import (
 type keys struct{ prefix string }
 
 func (k keys) head() string                { return k.prefix + "/head" }
+func (k keys) end() string                 { return k.prefix + "/end" }
 func (k keys) token() string               { return k.prefix + "/token" }
 func (k keys) wanted() string              { return k.prefix + "/wanted" }
 func (k keys) board(key string) string     { return k.prefix + "/board/" + key }
@@ -75,6 +76,27 @@ func number(dir string, key []byte) (uint64, error) {
 		return 0, corrupt("a foreign key %q", key)
 	}
 	return n, nil
+}
+
+// The frozen form of the log's end: the revision of the newest record, a dash
+// and its id, in hexadecimal digits.
+const endDigits = 16
+
+var errEnd = errors.New("not the end of a log")
+
+func endText(revision uint64, id driver.ID) string {
+	return fmt.Sprintf("%0*x-%s", endDigits, revision, id)
+}
+
+func parseEnd(text []byte) (revision uint64, id driver.ID, err error) {
+	digits, hex, ok := strings.Cut(string(text), "-")
+	if revision, err = strconv.ParseUint(digits, 16, 64); err == nil {
+		err = id.UnmarshalText([]byte(hex))
+	}
+	if err != nil || !ok || endText(revision, id) != string(text) {
+		return 0, driver.ID{}, fmt.Errorf("%w: %s", errEnd, printable(text))
+	}
+	return revision, id, nil
 }
 
 // The frozen forms of a record: format, id, token, and then the payload or,

@@ -123,7 +123,7 @@ func (s *Store) scan(ctx context.Context, sc *scan) error {
 	}
 	sc.limit = firstPage
 	for sc.after < sc.upTo {
-		err := sc.run(ctx, client, s.keys)
+		err := sc.run(ctx, client, s)
 		switch {
 		case status.Code(err) == codes.ResourceExhausted && sc.limit > 1:
 			sc.limit = max(sc.limit/8, 1) // the answer was above maxAnswer
@@ -137,17 +137,16 @@ func (s *Store) scan(ctx context.Context, sc *scan) error {
 // run reads the first page together with head and snapshot, and the others at
 // the same revision. Head and log move in one Txn, so whatever is behind the head is
 // missing.
-func (sc *scan) run(ctx context.Context, client *clientv3.Client, k keys) error {
-	resp, err := client.Txn(ctx).Then(clientv3.OpGet(k.head()), clientv3.OpGet(k.snapshot()), sc.page()).Commit()
+func (sc *scan) run(ctx context.Context, client *clientv3.Client, s *Store) error {
+	resp, err := client.Txn(ctx).Then(s.keys.readHead(), clientv3.OpGet(s.keys.snapshot()), sc.page()).Commit()
 	if err != nil {
 		return err
 	}
-	var head driver.Head
-	if kv := got(resp, 0); kv != nil {
-		if head, err = decodeHead(kv); err != nil {
-			return err
-		}
+	found, err := s.decode(all(resp, 0))
+	if err != nil {
+		return err
 	}
+	head := found.head
 	if sc.snapshot, err = decodeSnapshot(got(resp, 1)); err != nil {
 		return err
 	}

@@ -1,16 +1,18 @@
 // Package etcd keeps a catalog in etcd, beneath one key prefix.
 //
-// Each commit is one Txn, which compares the whole head with the one that the
-// committer last saw, so that of any number of racing commits one lands and
+// Each commit is one Txn, which compares the end of the log with the one that
+// the committer last saw, so that of any number of racing commits one lands and
 // the others are refused. A claim first writes a claim-wanted key under a
 // short lease; commits compare its absence and wait while it is there, so
 // that a claim never races commits, and a claimer that dies releases them
 // when its lease ends. The lease is a courtesy and never safety: the claim's
-// own Txn compares the head, the claim-wanted key and the notes it rests on.
+// own Txn compares head and end, the claim-wanted key and the notes it rests on.
 //
 // Beneath the prefix, which the catalog must have to itself:
 //
-//	head          the head, frozen text form
+//	end           revision and id of the newest commit; written by commits
+//	head          the head right after the newest claim, frozen text form;
+//	              written by claims alone
 //	token         the newest claim; written by claims alone, so that its mod
 //	              revision moves with the token and not with commits
 //	log/%016x     the records, by revision
@@ -92,7 +94,7 @@ type Store struct {
 	alive context.Context // ends first: no claim is kept alive any more
 	stop  context.CancelFunc
 
-	newest atomic.Pointer[encoded] // after the last commit; nil before the first
+	newest atomic.Pointer[decoded] // the claim read last; nil before the first
 
 	mu     sync.Mutex
 	closed bool

@@ -21,7 +21,7 @@ import (
 func TestEveryEntryHasItsReason(t *testing.T) { testlists.Check(t, Errors()) }
 
 func TestTheTableHasEveryErrorOfOurOwn(t *testing.T) {
-	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/etcd", Errors(), "errRecord")
+	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/etcd", Errors(), "errRecord", "errEnd")
 }
 
 func TestTheTableHasEveryErrorOfEtcdsServer(t *testing.T) {

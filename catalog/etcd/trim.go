@@ -65,18 +65,18 @@ type trimming struct {
 func (c compaction) survey(ctx context.Context) (*trimming, error) {
 	k := c.store.keys
 	first := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(1)}
-	resp, err := c.do(ctx, clientv3.OpGet(k.head()), clientv3.OpGet(k.snapshot()), clientv3.OpGet(k.log(), first...),
+	resp, err := c.do(ctx, k.readHead(), clientv3.OpGet(k.snapshot()), clientv3.OpGet(k.log(), first...),
 		clientv3.OpGet(k.staged(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(trimOrphans+1)))
 	if err != nil {
 		return nil, err
 	}
 	t := &trimming{keys: k, when: []clientv3.Cmp{c.holds, absent(k.snapshot())}}
-	kv := got(resp, 0)
-	if kv == nil {
-		return nil, corrupt("no head beside the token")
-	}
-	if t.head, err = decodeHead(kv); err != nil {
+	found, err := c.store.decode(all(resp, 0))
+	if err != nil {
 		return nil, err
+	}
+	if t.head = found.head; t.head.IsZero() {
+		return nil, corrupt("no head beside the token")
 	}
 	if kv := got(resp, 1); kv != nil {
 		t.when[1] = clientv3.Compare(clientv3.ModRevision(k.snapshot()), "=", kv.ModRevision)
@@ -84,7 +84,7 @@ func (c compaction) survey(ctx context.Context) (*trimming, error) {
 			return nil, err
 		}
 	}
-	if err := t.batches(resp.Responses[3].GetResponseRange().GetKvs()); err != nil {
+	if err := t.batches(all(resp, 3)); err != nil {
 		return nil, err
 	}
 	if err := t.parts(ctx, c.client); err != nil {
