@@ -26,9 +26,8 @@ func (l *links) lookTogether(ctx context.Context, stores []*Store) []gather.Answ
 		a := &answers[i]
 		switch {
 		case err == nil:
-			if kv := got(resp, i); kv != nil {
-				a.Value.raw = kv.Value
-				a.Value.head, a.Err = decodeHead(kv)
+			if kvs := all(resp, i); len(kvs) > 0 {
+				a.Value, a.Err = s.decode(kvs)
 				continue
 			}
 		case !halts(err):
@@ -47,7 +46,7 @@ func (l *links) readHeads(ctx context.Context, stores []*Store) (*clientv3.TxnRe
 	}
 	ops := make([]clientv3.Op, len(stores))
 	for i, s := range stores {
-		ops[i] = clientv3.OpGet(s.keys.head())
+		ops[i] = s.keys.readHead()
 	}
 	return client.Txn(ctx).Then(ops...).Commit()
 }
