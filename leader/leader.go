@@ -222,8 +222,11 @@ func (l *Leader) promote(ctx context.Context) (*catalog.Catalog, error) {
 func (l *Leader) follow(ctx context.Context) (*catalog.Follower, error) {
 	for {
 		f, err := catalog.Follow(ctx, l.store, l.catalogConfig())
-		if err == nil || exitcodes.Of(err) != exitcodes.Retry || ctx.Err() != nil {
+		if err == nil || exitcodes.Of(err) != exitcodes.Retry {
 			return f, err
+		}
+		if ctx.Err() != nil { // nothing is at stake yet: to stop was the last word
+			return nil, context.Cause(ctx)
 		}
 		l.log.WarnContext(ctx, "the catalog can't be read", "store", l.store.String(), "err", err)
 		l.say(fmt.Sprintf("catching up: the catalog can't be read: %v", err))

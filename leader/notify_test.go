@@ -101,6 +101,18 @@ func TestAnOutageWhileCatchingUpIsToldAndIsNoReadiness(t *testing.T) {
 	})
 }
 
+func TestAStopDuringAnOutageWhileCatchingUpIsAStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		store.Inject(func(memory.Call) memory.Fault { return memory.Refuse })
+		p := start(t, store, config(1))
+		elapse(time.Minute)
+		require.Equal(t, leader.CatchingUp, p.Status().Phase)
+		require.NoError(t, p.end(t))
+		require.Equal(t, leader.Stopped, p.Status().Phase)
+	})
+}
+
 func TestAManagerThatCannotBeToldStopsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(1)
