@@ -45,7 +45,7 @@ func (l *link) options(cfg *tls.Config) []grpc.DialOption {
 		case err != nil:
 			l.set(err)
 		case plain:
-			conn = &firstRead{Conn: conn, link: l, plain: true}
+			conn = &firstRead{Conn: conn, link: l}
 		}
 		return conn, err
 	})
@@ -76,16 +76,16 @@ func (h handshakes) Clone() credentials.TransportCredentials {
 }
 
 // errSilent means that a server ended a connection before it said anything, as
-// one does that ends, and one that wants TLS and gets plain text.
+// one does that ends, one that wants TLS and gets plain text, and one whose word
+// about the client's certificate was lost with the connection.
 var errSilent = errors.New("the server ended the connection without a word")
 
 // A firstRead is a connection that reports its first answer: with TLS 1.3 a
 // server refuses a client's certificate only after the handshake.
 type firstRead struct {
 	net.Conn
-	link  *link
-	plain bool
-	done  bool // gRPC reads from one goroutine
+	link *link
+	done bool // gRPC reads from one goroutine
 }
 
 func (c *firstRead) Read(b []byte) (int, error) {
@@ -97,7 +97,7 @@ func (c *firstRead) Read(b []byte) (int, error) {
 			c.link.clear()
 		case remoteAlert(err):
 			c.link.set(err)
-		case c.plain && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+		case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 			c.link.set(fmt.Errorf("%w: %w", errSilent, err))
 		}
 	}

@@ -64,7 +64,8 @@ func ours() driver.Family {
 			is(errWaiting, "claim under way", retry(""), refused, "refused while a claim is under way, which is a definite answer"),
 			is(errClosed, "closed", driver.Class{}, refused, "the caller closed it"),
 			is(errReplaced, "replaced", retry(""), unknown, "the newest one is there to be read"),
-			is(errSilent, "no answer to a greeting", retry("if the server wants TLS, use etcds:// instead of etcd://"), unknown, "a server that ends does the same as one that wants TLS"),
+			is(errSilent, "no answer to a greeting", retry("if the server wants TLS, use etcds:// instead of etcd://, and a client's certificate that it trusts"), unknown,
+				"a server that ends does the same as one that wants TLS, or another certificate"),
 			is(errWatchEnded, "watch ended", retry(""), unknown, "the catalog watches again"),
 		},
 	}
