@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/storeurl"
 )
 
 // lines reads JSON lines.
@@ -93,4 +95,36 @@ func TestADumpOfTheLogTellsADeletionFromAnEmptyValue(t *testing.T) {
 	require.Contains(t, text, `"changes":[{"collection":"rows","key":"k","value":""}]`)
 	require.Contains(t, text, `"changes":[{"collection":"rows","delete":true,"key":"k"}]`)
 	require.Equal(t, 0.0, lines(t, run(t, on(path), "dump").stdout)[1]["lines"])
+}
+
+func TestADumpOfACompactedLogSaysWhereItBegins(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	store, err := storeurl.Open(t.Context(), "sqlite:"+path, storeurl.Config{})
+	require.NoError(t, err)
+	c, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1, CompactAfter: 1})
+	require.NoError(t, err)
+	var snapshot driver.Snapshot
+	for snapshot.IsZero() {
+		require.NoError(t, update(c, 3))
+		snapshot, err = catalog.Compacted(t.Context(), store)
+		require.NoError(t, err)
+	}
+	require.NoError(t, c.Close())
+	newest := c.Head().Revision
+	snapshot, err = catalog.Compacted(t.Context(), store)
+	require.NoError(t, err)
+	require.NoError(t, store.Close())
+
+	got := run(t, on(path), "dump", "--log")
+	require.Equal(t, exitcodes.Success, got.code, got.stderr)
+	all := lines(t, got.stdout)
+	require.EqualValues(t, snapshot.Revision-1, all[0]["after"])
+	require.Len(t, all, int(newest-snapshot.Revision+1)+2)
+	require.EqualValues(t, snapshot.Revision, all[1]["revision"])
+
+	got = run(t, on(path), "dump")
+	require.Equal(t, exitcodes.Success, got.code, got.stderr)
+	all = lines(t, got.stdout)
+	require.NotContains(t, all[0], "after")
+	require.Len(t, all, 3+2)
 }
