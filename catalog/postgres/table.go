@@ -45,6 +45,7 @@ func ours() driver.Family {
 			is(driver.ErrBlocked, "driver.ErrBlocked", retry("end what blocks, such as by pg_terminate_backend, or wait for it"), refused,
 				"another session holds the locks of a claim, and the text names it"),
 			is(errClosed, "closed", callers(), unknown, "the caller closed it"),
+			is(errServerClosed, "server closed", callers(), refused, "the caller closed it before it opened a catalog"),
 			is(errEnded, "ended", callers(), unknown, "the caller ended the claim"),
 			is(errMisuse, "misuse", broken(report), unknown, "a defect above the driver"),
 			is(errCut, "cut wait", retry(""), unknown, "PostgreSQL committed here and calls that a success, but the wait for its standby was cut: the commit may be lost with this server"),

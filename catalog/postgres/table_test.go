@@ -19,7 +19,7 @@ import (
 func TestEveryEntryHasItsReason(t *testing.T) { testlists.Check(t, Errors()) }
 
 func TestTheTableHasEveryErrorOfOurOwn(t *testing.T) {
-	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/postgres", Errors(), "errAppeared", "errQuiet")
+	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/postgres", Errors(), "errAppeared", "errRoused", "errUnwatched")
 }
 
 func TestTheTableHasEveryErrorOfPgx(t *testing.T) {
