@@ -16,6 +16,7 @@ step() { printf '== %s\n' "$*" >&2; }
 install_missing() {
 	./scripts/postgres.sh install
 	need redis-tools redis-cli redis-benchmark
+	need strace strace
 	need pgbouncer pgbouncer
 	need systemd systemd-analyze /lib/systemd/systemd
 	need supervisor supervisord supervisorctl
