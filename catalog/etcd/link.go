@@ -52,7 +52,7 @@ func (l *link) options(cfg *tls.Config) []grpc.DialOption {
 	if plain {
 		return []grpc.DialOption{dialer}
 	}
-	creds := handshakes{TransportCredentials: credentials.NewTLS(cfg), link: l}
+	creds := handshakes{TransportCredentials: credentials.NewTLS(cfg), link: l, name: cfg.ServerName}
 	return []grpc.DialOption{dialer, grpc.WithTransportCredentials(creds)}
 }
 
@@ -60,9 +60,13 @@ func (l *link) options(cfg *tls.Config) []grpc.DialOption {
 type handshakes struct {
 	credentials.TransportCredentials
 	link *link
+	name string // that the server's certificate must have; empty for the host of its address
 }
 
 func (h handshakes) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if h.name != "" {
+		authority = h.name // etcd's client asks for the host of the address, whatever tls.Config says
+	}
 	conn, info, err := h.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if err != nil {
 		h.link.set(err)
@@ -72,7 +76,7 @@ func (h handshakes) ClientHandshake(ctx context.Context, authority string, raw n
 }
 
 func (h handshakes) Clone() credentials.TransportCredentials {
-	return handshakes{TransportCredentials: h.TransportCredentials.Clone(), link: h.link}
+	return handshakes{TransportCredentials: h.TransportCredentials.Clone(), link: h.link, name: h.name}
 }
 
 // errSilent means that a server ended a connection before it said anything, as
