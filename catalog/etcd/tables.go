@@ -136,6 +136,8 @@ func byEtcd() driver.Family {
 			also("ErrGRPCClusterIdMismatch", also("ErrClusterIdMismatch",
 				group(config("the endpoints belong to different clusters: correct the URL"), refused,
 					named{"ErrClusterIDMismatch", rpctypes.ErrGRPCClusterIDMismatch, "another cluster has another history of tokens"}))),
+			group(config("raise etcd's --max-txn-ops to its default of 128"), refused,
+				named{"ErrTooManyOps", rpctypes.ErrGRPCTooManyOps, "the server takes fewer operations at once than a claim or commit has"}),
 			group(config("lower ClaimTTL"), refused,
 				named{"ErrLeaseTTLTooLarge", rpctypes.ErrGRPCLeaseTTLTooLarge, "the server grants no lease as long as that"}),
 			also("ErrGRPCLearnerNotReady", group(config(lookAtClient), refused,
@@ -162,7 +164,6 @@ func byEtcd() driver.Family {
 				named{"ErrKeyNotFound", rpctypes.ErrGRPCKeyNotFound, ours},
 				named{"ErrValueProvided", rpctypes.ErrGRPCValueProvided, ours},
 				named{"ErrLeaseProvided", rpctypes.ErrGRPCLeaseProvided, ours},
-				named{"ErrTooManyOps", rpctypes.ErrGRPCTooManyOps, ours},
 				named{"ErrDuplicateKey", rpctypes.ErrGRPCDuplicateKey, ours},
 				named{"ErrInvalidSortOption", rpctypes.ErrGRPCInvalidSortOption, ours})),
 	}

@@ -172,7 +172,7 @@ func damages() []driver.Entry {
 	const unknown = driver.Unknown
 	return slices.Concat(
 		is(driver.ErrCorrupt, codes(broken(remedyCorrupt), unknown,
-			coded{lib.SQLITE_CORRUPT, "SQLITE_CORRUPT", "the file's pages contradict each other"},
+			coded{lib.SQLITE_CORRUPT, "SQLITE_CORRUPT", "the file's pages contradict each other, or the disk could not read one, of which SQLite says the same"},
 			coded{lib.SQLITE_CORRUPT_VTAB, "SQLITE_CORRUPT_VTAB", "a virtual table is damaged, and the catalog has none"},
 			coded{lib.SQLITE_CORRUPT_SEQUENCE, "SQLITE_CORRUPT_SEQUENCE", "the table of sequences is damaged"},
 			coded{lib.SQLITE_CORRUPT_INDEX, "SQLITE_CORRUPT_INDEX", "an index and its table contradict each other"})),
