@@ -241,21 +241,20 @@ func inject(t *testing.T, pid int, file, calls, number string) (stop func()) {
 		defer close(ended)
 		buf := make([]byte, 1<<16)
 		var text string
+		told := false
 		for {
 			n, err := log.Read(buf)
 			if err != nil {
 				return
 			}
-			text += string(buf[:n])
-			if attached != nil && strings.Contains(text, "attached") {
+			if text += string(buf[:n]); !told && strings.Contains(text, "attached") {
 				close(attached)
-				attached = nil
+				told = true
 			}
 		}
 	}()
-	waiting := attached
 	select {
-	case <-waiting:
+	case <-attached:
 	case <-ended:
 		t.Fatal("strace did not attach: scripts/test.sh installs it, and it needs root")
 	}
