@@ -98,19 +98,25 @@ func interferences() []interference {
 		_, err := s.Notes(drivertest.Context(l.t), "")
 		return err
 	}
+	// A commit takes a row that the table does not take for a conflict; a claim does not.
+	install := func(l *lite, s *sqlite.Store) error {
+		ctx := drivertest.Context(l.t)
+		claiming, err := s.Claim(ctx)
+		require.NoError(l.t, err)
+		next := drivertest.NextClaim(l.t, claiming.Head(), 2)
+		rec := drivertest.ClaimRecord(next)
+		rec.Payload = random(200)
+		return l.note(rec, claiming.Install(ctx, next, rec))
+	}
 	drop := `DROP TRIGGER t`
 	return []interference{
 		{"1", `ALTER TABLE board RENAME TO gone`, `ALTER TABLE gone RENAME TO board`, readNotes},
 		{"1", `CREATE TRIGGER t AFTER INSERT ON log BEGIN SELECT abs(-9223372036854775808); END`, drop, nil},
 		{"18", `CREATE TRIGGER t AFTER INSERT ON log BEGIN SELECT zeroblob(3000000000); END`, drop, nil},
-		{"20", `ALTER TABLE log RENAME TO kept; CREATE TABLE log (revision, commit_id INTEGER PRIMARY KEY, generation, epoch, payload)`,
-			`DROP TABLE log; ALTER TABLE kept RENAME TO log`, nil},
-		{"275", `ALTER TABLE log ADD COLUMN x INT CHECK (length(payload) < 100)`, `ALTER TABLE log DROP COLUMN x`, nil},
-		{"1299", `ALTER TABLE log ADD COLUMN x INT NOT NULL AS (nullif(length(payload), 200))`, `ALTER TABLE log DROP COLUMN x`, nil},
+		{"275", `ALTER TABLE log ADD COLUMN x INT CHECK (length(payload) < 100)`, `ALTER TABLE log DROP COLUMN x`, install},
+		{"1299", `ALTER TABLE log ADD COLUMN x INT NOT NULL AS (nullif(length(payload), 200))`, `ALTER TABLE log DROP COLUMN x`, install},
 		{"3091", `ALTER TABLE log ADD COLUMN x INT AS (iif(length(payload) = 200, 'many', 1))`, `ALTER TABLE log DROP COLUMN x`, nil},
-		{"1555", `INSERT INTO log SELECT revision + 1, commit_id, generation, epoch, payload FROM log ORDER BY revision DESC LIMIT 1`,
-			`DELETE FROM log WHERE revision > (SELECT revision FROM head)`, nil},
-		{"2067", `CREATE UNIQUE INDEX one ON log (generation) WHERE revision > 1`, `DROP INDEX one`, nil},
+		{"2067", `CREATE UNIQUE INDEX one ON log ((1)) WHERE revision > 1`, `DROP INDEX one`, install},
 		{"1811", `CREATE TRIGGER t BEFORE INSERT ON log BEGIN SELECT raise(ABORT, 'no'); END`, drop, nil},
 	}
 }
@@ -126,17 +132,18 @@ func (i interference) way() way {
 func (x *matrix) provokeTables(t *testing.T) {
 	x.inFile(t, "tables changed by hand", "", func(l *lite) {
 		for _, i := range interferences() {
-			l.raw(i.do)
 			s := l.open()
+			head := drivertest.ReadHead(l.t, s)
+			l.raw(i.do)
 			var err error
 			if i.call != nil {
 				err = i.call(l, s)
 			} else {
-				err = l.commit(s, 200)
+				err = l.after(drivertest.Context(l.t), s, head, 200)
 			}
 			require.NoError(l.t, s.Close())
 			l.raw(i.undo)
-			x.expect(l.t, i.way(), i.code, false, err)
+			x.expect(l.t, i.way(), i.code, i.call == nil, err)
 		}
 	})
 	x.inFile(t, "a lock from outside", "", func(l *lite) {
