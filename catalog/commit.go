@@ -12,8 +12,13 @@ import (
 	"github.com/fencepost/fencepost/internal/step"
 )
 
-// maxBatch bounds how many Updates share one commit.
-const maxBatch = 256
+// What shares one commit is bounded in number and in bytes: one that is larger
+// gains nothing by it, and may not arrive before its time is over. A single
+// Update may be as large as the store takes.
+const (
+	maxBatch  = 256
+	maxShared = 4 << 20
+)
 
 // commitLoop gathers what waits in the queue into one commit after the other.
 // It ends as the committer, so that nobody else commits after it.
@@ -167,7 +172,7 @@ func (c *Catalog) compute(batch []*request) []*group {
 				driver.ErrTooLarge, len(alone), c.store, limit))
 			continue
 		}
-		if this.next != nil && len(this.payload)+len(alone) > limit {
+		if this.next != nil && len(this.payload)+len(alone) > min(limit, maxShared) {
 			this = &group{payload: newPayload()}
 			groups = append(groups, this)
 		}

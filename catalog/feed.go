@@ -10,11 +10,18 @@ import (
 	"github.com/fencepost/fencepost/generation"
 )
 
+// A Position is a place in a log: a revision, and which commit is there. The
+// zero Position is before the first commit.
+type Position struct {
+	Revision uint64    `json:"revision"`
+	Commit   driver.ID `json:"commit"`
+}
+
 // An Event is one step of a feed: a commit, or everything at once.
 type Event struct {
-	Revision uint64
-	Token    fence.Token // of the newest commit in it
-	Changes  []Change    // the values are shared and must not be changed
+	Position
+	Token   fence.Token // of the newest commit in it
+	Changes []Change    // the values are shared and must not be changed
 	// Snapshot says that Changes are all entries as of Revision. They take the
 	// place of whatever the reader had.
 	Snapshot bool
@@ -24,16 +31,19 @@ type Event struct {
 // until ctx ends, fn fails, or a higher generation than cfg's is seen; it
 // returns the reason. A commit without changes is no event.
 //
-// Where after is zero, the first event is a snapshot. Otherwise the feed goes on
-// behind the revision after, which a reader keeps from the last event that it
-// has dealt with: an event may so come twice, after a crash of the reader, and
-// none is left out. A reader that is so far behind that the log was compacted
-// meanwhile gets a snapshot again, in the middle of the feed too.
+// Where after is zero, the first event is a snapshot, or the first commit of a
+// catalog that nobody has claimed yet. Otherwise the feed goes on behind the
+// position after, which a reader keeps from the last event that it has dealt
+// with: an event may so come twice, after a crash of the reader, and none is
+// left out. A reader that is so far behind that the log was compacted meanwhile
+// gets a snapshot again, in the middle of the feed too; so does one whose
+// position the log no longer has, since the catalog was restored from a backup.
 //
-// A feed reads only as fast as fn returns, and keeps no more than a few MiB of
-// commits in memory, besides the entries while it makes a snapshot. It writes
-// nothing.
-func Feed(ctx context.Context, store driver.Store, cfg Config, after uint64, fn func(Event) error) error {
+// A feed reads only as fast as fn returns, and keeps no more than 4 MiB of
+// commits and one commit in memory, besides the entries while it makes a
+// snapshot. It writes nothing. It ends too where the store fails for longer than
+// cfg.RetryBudget, or has lost a commit that was handed out.
+func Feed(ctx context.Context, store driver.Store, cfg Config, after Position, fn func(Event) error) error {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return err
@@ -79,19 +89,19 @@ type feed struct {
 var errBehind = errors.New("catalog: the feed's revision is above the newest one")
 
 // begin makes the snapshot, or finds the place where the reader was.
-func (f *feed) begin(ctx context.Context, after uint64) error {
+func (f *feed) begin(ctx context.Context, after Position) error {
 	return f.retry(ctx, func(ctx context.Context) error {
 		head, err := f.admitted(ctx)
 		if err != nil {
 			return err
 		}
-		if after > head.Revision {
-			return fmt.Errorf("%w: %d, and that is %d: it was read from another catalog, or the store has lost commits", errBehind, after, head.Revision)
+		if after.Revision > head.Revision {
+			return fmt.Errorf("%w: %d, and that is %d: it was read from another catalog, or the store has lost commits", errBehind, after.Revision, head.Revision)
 		}
 		if head.IsZero() {
 			return nil
 		}
-		if after > 0 {
+		if after.Revision > 0 {
 			return f.resume(ctx, after)
 		}
 		if err := f.advance(ctx, f.store, head); err != nil {
@@ -101,35 +111,37 @@ func (f *feed) begin(ctx context.Context, after uint64) error {
 	})
 }
 
-// resume takes the place behind the record at a revision.
-func (f *feed) resume(ctx context.Context, after uint64) error {
+// resume takes the place behind the record at a position.
+func (f *feed) resume(ctx context.Context, after Position) error {
 	reading, alive, stop := whileItMoves(ctx, f.cfg.StoreTimeout)
 	defer stop()
-	err := f.store.Log(reading, after-1, func(rec driver.Record) error {
+	err := f.store.Log(reading, after.Revision-1, func(rec driver.Record) error {
 		alive()
 		f.head = driver.Head{Revision: rec.Revision, Commit: rec.ID}
 		return errEnough
 	})
-	if err == nil || f.head.Revision != after && errors.Is(err, errEnough) {
-		err = fmt.Errorf("%w: the log has nothing at revision %d", driver.ErrCorrupt, after)
+	if err == nil || f.head.Revision != after.Revision && errors.Is(err, errEnough) {
+		err = fmt.Errorf("%w: the log has nothing at revision %d", driver.ErrCorrupt, after.Revision)
 	}
 	if errors.Is(err, errEnough) {
+		if f.head.Commit != after.Commit {
+			return f.jump(ctx, "has read another past than the log has now")
+		}
 		return nil
 	}
 	if errors.Is(err, driver.ErrCompacted) {
-		return f.jump(ctx)
+		return f.jump(ctx, "is too far behind the log")
 	}
-	return f.classify(err)
+	return f.classify(f.stalled(reading, err))
 }
 
-// jump takes a reader who is too far behind to the newest revision, by a
-// snapshot.
-func (f *feed) jump(ctx context.Context) error {
+// jump takes a reader to the newest revision, by a snapshot.
+func (f *feed) jump(ctx context.Context, why string) error {
 	head, err := f.admitted(ctx)
 	if err != nil {
 		return err
 	}
-	f.cfg.Logger.InfoContext(ctx, "a feed is too far behind the log: it begins again with a snapshot",
+	f.cfg.Logger.InfoContext(ctx, "a feed "+why+": it begins again with a snapshot",
 		"store", f.store.String(), "revision", f.head.Revision, "newest", head.Revision)
 	fresh := newReplica(f.store, f.cfg)
 	fresh.seen = f.seen
@@ -142,7 +154,7 @@ func (f *feed) jump(ctx context.Context) error {
 
 // snapshot hands out every entry, and forgets them.
 func (f *feed) snapshot() error {
-	e := Event{Revision: f.head.Revision, Token: f.head.Claim.Token, Snapshot: true}
+	e := Event{Position: Position{f.head.Revision, f.head.Commit}, Token: f.head.Claim.Token, Snapshot: true}
 	_ = f.state.ascendAll(func(c Change) error { e.Changes = append(e.Changes, c); return nil })
 	f.state = newState()
 	return f.hand(e)
@@ -161,7 +173,7 @@ func (f *feed) forward(ctx context.Context) error {
 		var page []driver.Record
 		err := f.retry(ctx, func(ctx context.Context) (err error) {
 			if page, err = f.page(ctx); errors.Is(err, driver.ErrCompacted) {
-				page, err = nil, f.jump(ctx)
+				page, err = nil, f.jump(ctx, "is too far behind the log")
 			}
 			return err
 		})
@@ -182,6 +194,10 @@ func (f *feed) page(ctx context.Context) (page []driver.Record, err error) {
 	if err != nil || head.Commit == f.head.Commit {
 		return nil, err
 	}
+	if head.Revision <= f.head.Revision {
+		return nil, lostCommit("its log ends with %v at revision %d, and %v at %d was read before",
+			head.Commit, head.Revision, f.head.Commit, f.head.Revision)
+	}
 	reading, alive, stop := whileItMoves(ctx, f.cfg.StoreTimeout)
 	defer stop()
 	size := 0
@@ -197,14 +213,14 @@ func (f *feed) page(ctx context.Context) (page []driver.Record, err error) {
 		return nil
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil, f.classify(err)
+		return nil, f.classify(f.stalled(reading, err))
 	}
 	return page, nil
 }
 
 // commit hands out one commit.
 func (f *feed) commit(rec driver.Record) error {
-	e := Event{Revision: rec.Revision, Token: rec.Token}
+	e := Event{Position: Position{rec.Revision, rec.ID}, Token: rec.Token}
 	if err := decodePayload(rec.Payload, func(c Change) { e.Changes = append(e.Changes, c) }); err != nil {
 		return err
 	}

@@ -256,7 +256,7 @@ func (p *preflight) replay(ctx context.Context) {
 		p.failed(CheckLog, err)
 		return
 	}
-	p.ok(CheckLog, "%d commits were read and applied in %v", r.head.Revision, time.Since(began).Round(time.Millisecond))
+	p.ok(CheckLog, "read up to revision %d and applied in %v", r.head.Revision, time.Since(began).Round(time.Millisecond))
 }
 
 func (p *preflight) readHistory(ctx context.Context) ([]driver.Claim, error) {
@@ -272,7 +272,7 @@ func (p *preflight) readHistory(ctx context.Context) ([]driver.Claim, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, stalled(p.store, p.cfg, reading, err)
 	}
 	p.history = history
 	return history, nil

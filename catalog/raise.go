@@ -162,7 +162,7 @@ func (r *raiser) landed(ctx context.Context) (found bool, err error) {
 	if found {
 		return true, nil
 	}
-	return false, err
+	return false, r.stalled(reading, err)
 }
 
 // over returns the claim that raises the token of head.

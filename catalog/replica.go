@@ -145,10 +145,14 @@ func (r *replica) load(ctx context.Context, head driver.Head) (version, error) {
 
 // stalled says so where a reading failed since it came to no further record.
 func (r *replica) stalled(reading context.Context, err error) error {
-	if !errors.Is(context.Cause(reading), errStalled) {
+	return stalled(r.store, r.cfg, reading, err)
+}
+
+func stalled(store driver.Store, cfg Config, reading context.Context, err error) error {
+	if err == nil || !errors.Is(context.Cause(reading), errStalled) {
 		return err
 	}
-	return exitcodes.With(fmt.Errorf("%s: %w for %v: %w", r.store, errStalled, r.cfg.StoreTimeout, err), exitcodes.Retry)
+	return exitcodes.With(fmt.Errorf("%s: %w for %v: %w", store, errStalled, cfg.StoreTimeout, err), exitcodes.Retry)
 }
 
 // errStalled means that the reading of a log came to no further record.

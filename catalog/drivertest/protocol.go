@@ -195,10 +195,18 @@ type hooked struct {
 	onInstall func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error
 	onPost    func(ctx context.Context, n driver.Note) (int64, error)
 
+	onLog      func(ctx context.Context, after uint64, fn func(driver.Record) error) error
 	onSnapshot func(ctx context.Context, fn func(driver.Snapshot, []byte) error) error
 	onStage    func(ctx context.Context, by driver.Claim, id driver.ID, n int, part []byte) error
 	onPublish  func(ctx context.Context, by driver.Claim, s driver.Snapshot) error
 	onTrim     func(ctx context.Context, by driver.Claim) (bool, error)
+}
+
+func (h *hooked) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+	if h.onLog != nil {
+		return h.onLog(ctx, after, fn)
+	}
+	return h.Store.Log(ctx, after, fn)
 }
 
 func (h *hooked) Snapshot(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {

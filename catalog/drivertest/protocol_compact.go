@@ -128,7 +128,7 @@ func compactionBesideCommits(s *scene) {
 	c := s.claimsOver(h, cfg)
 	along := s.follows(0)
 	fed := s.reader(func(r *reader) bool { return r.entries["last"] != "" })
-	done := async(func() error { return catalog.Feed(Context(s), s.open(), config(0), 0, fed.take) })
+	done := async(func() error { return catalog.Feed(Context(s), s.open(), config(0), catalog.Position{}, fed.take) })
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range commits {
 		require.NoError(s, c.Update(Context(s), func(tx *catalog.Tx) error {
@@ -236,7 +236,7 @@ func feedFarBehind(s *scene) {
 	observer := config(0)
 	observer.Logger = told.logger()
 	done := async(func() error {
-		return catalog.Feed(Context(s), s.open(), observer, 0, func(e catalog.Event) error {
+		return catalog.Feed(Context(s), s.open(), observer, catalog.Position{}, func(e catalog.Event) error {
 			if e.Snapshot {
 				snapshots++
 			}

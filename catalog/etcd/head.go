@@ -47,7 +47,7 @@ func (s *Store) readHead(ctx context.Context) (found, error) {
 
 // readHead reads the two keys of the head, which are neighbours.
 func (k keys) readHead() clientv3.Op {
-	return clientv3.OpGet(k.end(), clientv3.WithRange(k.head()+"\x00"))
+	return clientv3.OpGet(k.head(), clientv3.WithRange(k.end()+"\x00"))
 }
 
 // readAbsent reads the head and, in the same Txn, whether anything is there that

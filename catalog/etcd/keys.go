@@ -15,7 +15,7 @@ import (
 type keys struct{ prefix string }
 
 func (k keys) head() string                { return k.prefix + "/head" }
-func (k keys) end() string                 { return k.prefix + "/end" }
+func (k keys) end() string                 { return k.head() + "\x00end" } // nothing of a catalog beneath this prefix lies between
 func (k keys) token() string               { return k.prefix + "/token" }
 func (k keys) wanted() string              { return k.prefix + "/wanted" }
 func (k keys) board(key string) string     { return k.prefix + "/board/" + key }

@@ -20,7 +20,7 @@ import (
 // While the connection is broken the client connects anew by itself and then
 // tells what it missed; a member without a leader ends the watch.
 func (s *Store) Watch(ctx context.Context, wake func()) error {
-	return s.watch(ctx, s.keys.board(""), s.keys.head()+"\x00", wake)
+	return s.watch(ctx, s.keys.board(""), s.keys.end()+"\x00", wake)
 }
 
 // WatchClaims implements [driver.ClaimWatcher]: claims alone write the token.

@@ -151,7 +151,7 @@ func (e *ear) settle(conn *pgx.Conn, heard map[string]bool) error {
 			return e.unwatched()
 		}
 		if statements != "" {
-			if _, err := conn.Exec(e.root, statements); err != nil {
+			if err := e.say(conn, statements); err != nil {
 				return err
 			}
 		}
@@ -160,6 +160,14 @@ func (e *ear) settle(conn *pgx.Conn, heard map[string]bool) error {
 			w.wake()
 		}
 	}
+}
+
+// say sends statements, to a server that may have vanished.
+func (e *ear) say(conn *pgx.Conn, statements string) error {
+	ctx, cancel := context.WithTimeout(e.root, pingTimeout)
+	defer cancel()
+	_, err := conn.Exec(ctx, statements)
+	return err
 }
 
 func (e *ear) unwatched() error {

@@ -16,8 +16,10 @@ func (l *links) leave(conn *pgxpool.Conn, err error) {
 		return
 	}
 	hangUp(conn.Conn())
-	l.pool.Reset()
 	l.liveness.Reset()
+	if l.ownPool { // the application's connections may lead elsewhere
+		l.pool.Reset()
+	}
 }
 
 // wrongServer reports whether another server may do what this one can't.
