@@ -55,7 +55,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 	c.state.Store(r.state)
 	c.acked.Store(&r.acked)
 	c.confirms.ask = c.confirmOnce
-	c.compacts.init(r.logSize)
+	c.compacts.init(r.version)
 	return c
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
 )
 
 // A compactor keeps the log from growing for ever. Once the log is larger than
@@ -20,39 +21,50 @@ import (
 // changes nothing; and until the last of them, which only deletes, whoever reads
 // finds the log as it was. The history of claims is not the log's, and stays.
 type compactor struct {
-	logSize atomic.Int64 // of the records since the newest moment that was taken
-	due     chan moment  // holds one, while another is being compacted
+	opened  moment
+	newest  atomic.Pointer[moment] // after the last commit; nil before the first
+	logSize atomic.Int64           // of the records since the newest moment that was compacted
+	due     chan struct{}          // holds one where a compaction is due
 }
 
 // A moment is a catalog as of one commit.
 type moment struct {
-	head    driver.Head
-	state   *state
-	logSize int64 // of the records that the snapshot will stand for
+	head  driver.Head
+	state *state
 }
 
-func (c *compactor) init(logSize int64) {
-	c.logSize.Store(logSize)
-	c.due = make(chan moment, 1)
+func (c *compactor) init(v version) {
+	c.opened = moment{head: v.head, state: v.state}
+	c.logSize.Store(v.logSize)
+	c.due = make(chan struct{}, 1)
 }
 
 // grown counts a commit, and asks for a compaction where one is due. It waits
 // for nothing.
 func (c *Catalog) grown(payload int64, now moment) {
-	now.logSize = c.compacts.logSize.Add(recordOverhead + payload)
-	if now.logSize < max(c.cfg.CompactAfter, now.state.size) {
+	c.compacts.newest.Store(&now)
+	c.compacts.logSize.Add(recordOverhead + payload)
+	c.askForCompaction(now.state)
+}
+
+func (c *Catalog) askForCompaction(now *state) {
+	if c.compacts.logSize.Load() < max(c.cfg.CompactAfter, now.size) {
 		return
 	}
 	select {
-	case c.compacts.due <- now:
-		c.compacts.logSize.Add(-now.logSize)
-	default: // one is under way, and the next one waits already
+	case c.compacts.due <- struct{}{}:
+	default: // asked already
 	}
 }
 
 // longestPause is how long a compaction that failed waits at most until the
 // next one.
 const longestPause = time.Minute
+
+// grace is how long records that a snapshot stands for are kept: readers look
+// every PollInterval, and one that has just read the snapshot goes on in the log
+// behind it. There is no further compaction meanwhile.
+func (c *Catalog) grace() time.Duration { return min(4*c.cfg.PollInterval, c.cfg.StoreTimeout) }
 
 // compactLoop compacts when that is due, until the handle ends. First it deletes
 // what an earlier holder had no time to.
@@ -67,23 +79,33 @@ func (c *Catalog) compactLoop() {
 		}
 	})
 	c.report(ctx, c.trim(ctx))
+	c.askForCompaction(c.state.Load())
 	pause := backoff.NewExponentialBackOff()
 	pause.MaxInterval = longestPause
 	for {
 		select {
-		case now := <-c.compacts.due:
-			err := c.compact(ctx, now)
+		case <-c.compacts.due:
+			size := c.compacts.logSize.Swap(0)
+			err := c.compact(ctx, c.moment())
 			if err == nil {
 				pause.Reset()
 				continue
 			}
-			c.compacts.logSize.Add(now.logSize)
+			c.compacts.logSize.Add(size)
 			c.report(ctx, err)
 			elapse(ctx, pause.NextBackOff())
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// moment returns the catalog as of its newest commit, or as it was opened.
+func (c *Catalog) moment() moment {
+	if now := c.compacts.newest.Load(); now != nil {
+		return *now
+	}
+	return c.compacts.opened
 }
 
 // report tells of a compaction that failed. That is nobody's error: the log is
@@ -93,6 +115,8 @@ func (c *Catalog) report(ctx context.Context, err error) {
 	case err == nil, ctx.Err() != nil: // the handle has ended
 	case errors.Is(err, driver.ErrConflict):
 		c.cfg.Logger.InfoContext(ctx, "no compaction: the claim is no longer the newest", "store", c.store.String(), "err", err)
+	case exitcodes.Of(err) == exitcodes.Panic:
+		c.cfg.Logger.ErrorContext(ctx, "the log was not compacted: what the store holds is not what this holder wrote", "store", c.store.String(), "err", err)
 	default:
 		c.cfg.Logger.WarnContext(ctx, "the log was not compacted, and grows until it is", "store", c.store.String(), "err", err)
 	}
@@ -113,6 +137,7 @@ func (c *Catalog) compact(ctx context.Context, now moment) error {
 		return err
 	}
 	c.cfg.Logger.DebugContext(ctx, "the log was compacted", "store", c.store.String(), "revision", s.Revision, "parts", s.Parts)
+	elapse(ctx, c.grace())
 	return c.trim(ctx)
 }
 

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -86,16 +87,34 @@ func TestACompactionIsDueWhenTheLogIsLargerThanTheEntriesAndThanCompactAfter(t *
 		{log: 101, entries: 101, after: 100, due: true},
 	} {
 		c := &Catalog{cfg: Config{CompactAfter: row.after}}
-		c.compacts.init(row.log - recordOverhead - 7)
-		c.grown(7, moment{state: &state{size: row.entries}})
+		c.compacts.init(version{logSize: row.log - recordOverhead - 7})
+		c.grown(7, moment{head: driver.Head{Revision: 9}, state: &state{size: row.entries}})
 		require.Equal(t, row.due, len(c.compacts.due) == 1, "%+v", row)
-		want := row.log
-		if row.due {
-			want = 0
-			require.Equal(t, row.log, (<-c.compacts.due).logSize)
-		}
-		require.Equal(t, want, c.compacts.logSize.Load(), "%+v", row)
+		require.Equal(t, row.log, c.compacts.logSize.Load(), "%+v", row)
+		require.EqualValues(t, 9, c.moment().head.Revision)
 	}
+}
+
+func TestALogThatIsFoundTooLargeIsCompactedWithoutACommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := inmemory.New()
+		c, err := Open(t.Context(), store, Config{Generation: 1})
+		require.NoError(t, err)
+		for range 100 {
+			require.NoError(t, c.Update(t.Context(), func(tx *Tx) error { return Bytes("c").Set(tx, "k", make([]byte, 1000)) }))
+		}
+		require.NoError(t, c.Close())
+		c, err = Open(t.Context(), store, Config{Generation: 1, CompactAfter: 10_000})
+		require.NoError(t, err)
+		synctest.Wait()
+		found, err := Compacted(t.Context(), store)
+		require.NoError(t, err)
+		require.Equal(t, c.Head().Revision, found.Revision)
+		require.NoError(t, store.Log(t.Context(), 0, func(driver.Record) error { return nil }), "readers had no time to go on behind the snapshot")
+		elapse(t.Context(), time.Minute)
+		require.ErrorIs(t, store.Log(t.Context(), 0, func(driver.Record) error { return nil }), driver.ErrCompacted)
+		require.NoError(t, c.Close())
+	})
 }
 
 func TestASnapshotWithoutItsLastPartIsCorruptThoughNoEntryIsCut(t *testing.T) {

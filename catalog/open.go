@@ -112,6 +112,10 @@ func (c *claimer) explain(ctx context.Context, err error) error {
 	return fmt.Errorf("catalog: no claim within %v: %w", c.cfg.ClaimTimeout, err)
 }
 
+// underWay is how many compactions can come in between while a claim reads: one
+// that has begun and one that waits, and the reading after them.
+const underWay = 3
+
 // try reads the head and judges it without disturbing anyone, catches up, and
 // only then begins a claim.
 func (c *claimer) try(ctx context.Context) (settled bool, err error) {
@@ -122,7 +126,9 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 	if done, err := c.admit(head); done || err != nil {
 		return done, err
 	}
-	if err := c.advance(ctx, c.store, head); err != nil {
+	// Where the log is compacted faster than it can be read, the rest is read
+	// under the claim, which holds the commits up and with them compactions.
+	if err := c.advance(ctx, c.store, head); err != nil && !errors.Is(err, driver.ErrCompacted) {
 		return false, err
 	}
 	step.Reach(ctx, step.OpenHeadRead)
@@ -136,7 +142,12 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 	if done, err := c.admit(head); done || err != nil {
 		return done, err
 	}
-	if err := c.advance(ctx, claiming, head); err != nil {
+	for range underWay {
+		if err = c.advance(ctx, claiming, head); !errors.Is(err, driver.ErrCompacted) {
+			break
+		}
+	}
+	if err != nil {
 		return false, err
 	}
 	return false, c.install(ctx, claiming, head)

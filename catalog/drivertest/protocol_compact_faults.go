@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -92,19 +93,21 @@ func compactionLeftBehind(s *scene) {
 	require.NoError(s, c.Close())
 
 	h, r, cfg := s.compacting()
+	cfg.CompactAfter = 1 << 20
 	next := s.claimsOver(h, cfg)
 	s.awaitDone(r.tidy)
 	require.ErrorIs(s, st.Publish(Context(s), next.Claim(), dead), driver.ErrCorrupt, "the parts are still there")
 	require.Equal(s, want, s.contents(next))
+	require.NoError(s, next.Close())
 
 	// The next one dies behind its Publish, and before its Trim.
 	h, _, cfg = s.compacting()
-	trim, died := h.onTrim, make(chan struct{})
+	trim, died, once := h.onTrim, make(chan struct{}), sync.Once{}
 	h.onTrim = func(ctx context.Context, by driver.Claim) (bool, error) {
 		if found, err := catalog.Compacted(ctx, st); err != nil || found.IsZero() {
 			return trim(ctx, by)
 		}
-		close(died)
+		once.Do(func() { close(died) })
 		<-ctx.Done()
 		return false, lost(st, "trim")
 	}
@@ -220,7 +223,9 @@ func snapshotOfAnotherPast(s *scene) {
 	f, err := catalog.Follow(Context(s), st, config(0))
 	require.NoError(s, err)
 	s.Cleanup(func() { _ = f.Close() }) // its reason is asserted below
-	there.claims(3)
+	newer := config(3)
+	newer.CompactAfter = 1 << 40
+	there.claimsOver(there.store(), newer)
 	switched.Store(true)
 	s.awaitDone(f.Done())
 	require.ErrorIs(s, f.Err(), catalog.ErrLostCommit)
@@ -248,4 +253,54 @@ func (s *switching) Log(ctx context.Context, after uint64, fn func(driver.Record
 
 func (s *switching) Snapshot(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {
 	return s.now().Snapshot(ctx, fn)
+}
+
+// farAway is a store whose every answer takes a while.
+func farAway(st driver.Store) driver.Store {
+	travel := func() { <-time.After(25 * time.Millisecond) }
+	return &hooked{
+		Store:  st,
+		onHead: func(ctx context.Context) (driver.Head, error) { travel(); return st.Head(ctx) },
+		onLog: func(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+			travel()
+			return st.Log(ctx, after, fn)
+		},
+		onSnapshot: func(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {
+			travel()
+			return st.Snapshot(ctx, fn)
+		},
+	}
+}
+
+func compactionStarvesNobody(s *scene) {
+	h, r, cfg := s.compacting()
+	c := s.claimsOver(h, cfg)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		value := string(pattern(64 << 10))
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if put(s.Context(), c, fmt.Sprint(i%4), value) != nil {
+				return // fenced
+			}
+		}
+	}()
+	for r.times.Load() < 2 {
+		s.awaitDone(r.tidy)
+	}
+	f, err := catalog.Follow(Context(s), farAway(s.store()), config(0))
+	require.NoError(s, err)
+	seen, _ := f.Head()
+	require.NoError(s, f.Wait(Context(s), func(head driver.Head) bool { return head.Revision > seen.Revision+10 }))
+	require.NoError(s, f.Close())
+	next := s.claimsOver(farAway(s.store()), config(2))
+	close(stop)
+	<-done
+	s.awaitDone(c.Done())
+	require.Equal(s, s.contents(next), s.contents(s.follows(0)))
 }
