@@ -79,7 +79,7 @@ func TestALargeCommitWhoseAnswerIsLostLandsOnceAndKeepsItsChunks(t *testing.T) {
 	p, s := tapped(t, url)
 	head := claim(t, s)
 	rec := record(head, payloadOf(3*mib))
-	p.on(unanswered, "/end")
+	p.on(unanswered, "/head\x00end")
 	err := s.Append(within(t, 10*time.Second), head, rec)
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
 	p.set(nil)
@@ -99,7 +99,7 @@ func TestALargeCommitThatComesLateLandsOnceThoughItWasSentAgain(t *testing.T) {
 	p, s := tapped(t, url)
 	head := claim(t, s)
 	rec := record(head, payloadOf(3*mib))
-	p.on(delayed, "/end")
+	p.on(delayed, "/head\x00end")
 	err := s.Append(within(t, 10*time.Second), head, rec)
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
 	p.set(nil)
@@ -188,7 +188,7 @@ func TestWhatArrivesWhileTheSameCommitIsSentAgainDoesNoHarm(t *testing.T) {
 }
 
 func TestTheNextHolderClearsAwayTheBatchOfADeadOneAndNothingOfItComesBack(t *testing.T) {
-	for _, where := range []string{"staged/", "/00000000", "/00000002", "/end"} {
+	for _, where := range []string{"staged/", "/00000000", "/00000002", "/head\x00end"} {
 		t.Run(where, func(t *testing.T) {
 			url := testetcd.URL(t)
 			p, zombie := tapped(t, url)
@@ -313,8 +313,8 @@ func TestALargeClaimThatFailsIsClearedAwayAndOneThatLandedIsNot(t *testing.T) {
 		write string // whose fate it is
 		lands bool
 	}{
-		"landed, and not answered":           {unanswered, "/end", true},
-		"late":                               {delayed, "/end", false},
+		"landed, and not answered":           {unanswered, "/head\x00end", true},
+		"late":                               {delayed, "/head\x00end", false},
 		"cut short":                          {unanswered, "/00000001", false},
 		"cut short, and what was sent comes": {delayed, "/00000001", false},
 		"not begun, and what was sent comes": {delayed, "staged/", false},
@@ -336,7 +336,7 @@ func TestALargeClaimThatFailsIsClearedAwayAndOneThatLandedIsNot(t *testing.T) {
 				return sound
 			})
 			err = c.Install(within(t, 10*time.Second), next, rec)
-			require.Equal(t, test.write == "/end", driver.OutcomeOf(err) == driver.Unknown, "%v", err)
+			require.Equal(t, test.write == "/head\x00end", driver.OutcomeOf(err) == driver.Unknown, "%v", err)
 			require.NoError(t, s.Close(), "which joins the clean-up")
 			for _, applied := range p.arrive(t) {
 				require.False(t, applied)

@@ -145,7 +145,7 @@ func TestTheFormOfTheLogsEndIsFrozen(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, id, again)
 	require.EqualValues(t, 258, revision)
-	require.Equal(t, "p/end", keys{"p"}.end())
+	require.Equal(t, "p/head\x00end", keys{"p"}.end())
 	for _, bad := range []string{"", "-", text[1:], "0" + text, text + "0", text[:16] + text[17:], "000000000000010g" + text[16:], text[:len(text)-2] + "FF"} {
 		_, _, err := parseEnd([]byte(bad))
 		require.ErrorIs(t, err, errEnd, bad)

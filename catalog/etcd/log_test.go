@@ -95,12 +95,12 @@ func TestWhatNoVersionWroteAndWhatIsMissingIsCorruption(t *testing.T) {
 		"a missing head":                   {remove: "head", call: head},
 		"a missing head, at a claim":       {remove: "head", call: begin},
 		"a missing head, at the log":       {remove: "head", call: log},
-		"a foreign end":                    {put: "end", call: head},
-		"a foreign end, at a claim":        {put: "end", call: begin},
-		"a foreign end, at the log":        {put: "end", call: log},
-		"a missing end":                    {remove: "end", call: head},
-		"a missing end, at a claim":        {remove: "end", call: begin},
-		"a missing end, at the log":        {remove: "end", call: log},
+		"a foreign end":                    {put: "head\x00end", call: head},
+		"a foreign end, at a claim":        {put: "head\x00end", call: begin},
+		"a foreign end, at the log":        {put: "head\x00end", call: log},
+		"a missing end":                    {remove: "head\x00end", call: head},
+		"a missing end, at a claim":        {remove: "head\x00end", call: begin},
+		"a missing end, at the log":        {remove: "head\x00end", call: log},
 		"a gap in the log":                 {remove: "log/0000000000000002", call: log},
 		"a log without its first record":   {remove: "log/0000000000000001", call: log},
 		"a log without its newest record":  {remove: "log/0000000000000004", call: log},
@@ -138,7 +138,7 @@ func TestACommitOnAForeignHeadOrBeforeAStrayRecordIsCorruption(t *testing.T) {
 	require.NoError(t, err)
 	err = s.Append(within(t, 10*time.Second), head, record(head, "x"))
 	require.ErrorIs(t, err, driver.ErrCorrupt)
-	_, err = client.Put(t.Context(), prefix+"/end", "foreign")
+	_, err = client.Put(t.Context(), prefix+"/head\x00end", "foreign")
 	require.NoError(t, err)
 	err = s.Append(within(t, 10*time.Second), head, record(head, "x"))
 	require.ErrorIs(t, err, driver.ErrCorrupt)

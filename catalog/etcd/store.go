@@ -10,9 +10,10 @@
 //
 // Beneath the prefix, which the catalog must have to itself:
 //
-//	end           revision and id of the newest commit; written by commits
 //	head          the head right after the newest claim, frozen text form;
 //	              written by claims alone
+//	head\0end     revision and id of the newest commit; written by commits (\0
+//	              is a byte of zero: nothing else can stand between the two)
 //	token         the newest claim; written by claims alone, so that its mod
 //	              revision moves with the token and not with commits
 //	log/%016x     the records, by revision
