@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/puddle/v2"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/internal/neterr"
@@ -21,7 +22,7 @@ func ofPgx() driver.Family {
 	const sessionAttrs = "let target_session_attrs in the DSN ask for a server that takes writes"
 	is := neterr.Is
 	return driver.Family{
-		Name: "pgx", Source: "the errors of pgx v5, pgconn and pgproto3",
+		Name: "pgx", Source: "the errors of pgx v5, pgconn and pgproto3, and of its pool, puddle",
 		Entries: []driver.Entry{
 			is(pgx.ErrTxCommitRollback, "pgx.ErrTxCommitRollback", retry(""), refused, "the server answered COMMIT by ROLLBACK: nothing of it will ever land"),
 			is(pgx.ErrTxClosed, "pgx.ErrTxClosed", broken(report), unknown, "a transaction was used after its end, which only a defect of ours does"),
@@ -36,6 +37,8 @@ func ofPgx() driver.Family {
 			is(pgconn.ErrPrimaryConnection, "pgconn.ErrPrimaryConnection", misconfigured(sessionAttrs), unknown, "the DSN asks for a standby, and a catalog needs the primary"),
 			neterr.As[*pgconn.NotPreferredError]("pgconn.NotPreferredError", "server is not of the preferred kind", nil, retry(""), unknown, "none of the DSN's hosts is what it prefers; after a fail-over one is"),
 			neterr.As[*pgconn.ParseConfigError]("pgconn.ParseConfigError", "cannot parse the DSN", nil, misconfigured("correct the DSN: "+dsnForm), unknown, "only another DSN helps"),
+			is(puddle.ErrClosedPool, "puddle.ErrClosedPool", callers(), unknown, "the caller closed the pool that it gave"),
+			is(puddle.ErrNotAvailable, "puddle.ErrNotAvailable", retry("raise the pool's pool_max_conns"), unknown, "no connection of the pool is free for now"),
 			named("pgconn.sslCertModeError", "sslcertmode and certificate contradict", misconfigured(remedies.TLS), "the server asked for a certificate that the DSN withholds, or the reverse"),
 			neterr.As[*pgproto3.ExceededMaxBodyLenErr]("pgproto3.ExceededMaxBodyLenErr", "a message is too long", nil,
 				misconfigured("raise the largest message of the connection's configuration"), unknown, "the answer is longer than the configuration lets pgx read"),

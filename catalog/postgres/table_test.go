@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -29,6 +30,10 @@ func TestTheTableHasEveryErrorOfPgx(t *testing.T) {
 		names = append(names, testlists.Qualify(pkg, source.Vars("Err"))...)
 		names = append(names, testlists.Qualify(pkg, source.Types())...)
 	}
+	require.Empty(t, testlists.Source(t, "github.com/jackc/pgx/v5/pgxpool").Vars("Err"), "a pool returns puddle's")
+	require.Empty(t, testlists.Source(t, "github.com/jackc/pgx/v5/pgxpool").Types())
+	pool := testlists.Source(t, "github.com/jackc/puddle/v2")
+	names = append(names, testlists.Qualify("puddle", slices.Concat(pool.Vars("Err"), pool.Types()))...)
 	names = append(names, testlists.Qualify("pgtype", testlists.Source(t, "github.com/jackc/pgx/v5/pgtype").Vars("Err"))...)
 	elsewhere := []string{
 		"pgconn.PgError", // by its SQLSTATE
@@ -60,6 +65,19 @@ func TestAnErrorWhoseTypePgxKeepsIsKnownByItsName(t *testing.T) {
 	require.Equal(t, "pgproto3.invalidMessageLenErr", m.Code, "%T", err)
 	require.Equal(t, exitcodes.Panic, m.Class(true).Disposition)
 	require.Equal(t, driver.Unknown, m.Class(true).Outcome)
+}
+
+func TestAPoolThatItsOwnerClosedIsTheOwnersAffair(t *testing.T) {
+	pool, err := pgxpool.New(t.Context(), "host=127.0.0.1 port=1")
+	require.NoError(t, err)
+	pool.Close()
+	_, err = pool.Acquire(t.Context())
+	require.Error(t, err)
+	class, _ := classify(err, notSent)
+	require.Equal(t, exitcodes.None, class.Disposition, "%v", err)
+	class, _ = classify(err, commitSent)
+	require.Equal(t, exitcodes.None, class.Disposition)
+	require.Equal(t, driver.Unknown, class.Outcome)
 }
 
 // judge checks what holds for any answer of a server.
