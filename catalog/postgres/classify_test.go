@@ -51,6 +51,10 @@ func TestEveryKindOfErrorHasItsDisposition(t *testing.T) {
 		{&pgconn.PgError{Severity: "ERROR", Code: "23505", SchemaName: "fencepost"}, exitcodes.Panic, 0, driver.ErrCorrupt},
 		{answer("ERROR", "0A000"), exitcodes.Halt, exitcodes.Config, nil},
 		{&pgconn.PgError{Severity: "ERROR", Code: "0A000", Routine: "RevalidateCachedQuery"}, exitcodes.Retry, 0, nil},
+		{answer("ERROR", "54000"), exitcodes.Retry, 0, nil},
+		{answer("ERROR", "54001"), exitcodes.None, 0, nil},
+		{answer("ERROR", "54011"), exitcodes.None, 0, nil},
+		{answer("ERROR", "54023"), exitcodes.None, 0, nil},
 		{answer("ERROR", "53999"), exitcodes.Retry, 0, nil}, // unlisted, of class 53
 		{&pgconn.ConnectError{}, exitcodes.Halt, exitcodes.Config, nil},
 		{fmt.Errorf("%w: %w", pgconn.ErrReadOnlyConnection, &pgconn.ConnectError{}), exitcodes.Retry, 0, nil},
@@ -98,6 +102,8 @@ func TestOnlyAnAnswerOfTheServerSettlesAWriteThatWasSent(t *testing.T) {
 		{answer("ERROR", "57014"), driver.NotApplied},
 		{answer("ERROR", "40001"), driver.NotApplied},
 		{answer("ERROR", "53100"), driver.NotApplied},
+		{answer("ERROR", "54000"), driver.NotApplied},
+		{answer("FATAL", "54000"), driver.Unknown},
 		{pgx.ErrTxCommitRollback, driver.NotApplied},
 		{answer("FATAL", "57P01"), driver.Unknown},
 		{answer("PANIC", "53100"), driver.Unknown},
@@ -121,6 +127,11 @@ func TestOnlyAnAnswerOfTheServerSettlesAWriteThatWasSent(t *testing.T) {
 			require.Equal(t, c.want, class.Outcome, c.err)
 		}
 	}
+}
+
+func TestAServerOutOfTransactionIdsSaysWhatToDo(t *testing.T) {
+	class, _ := classify(answer("ERROR", "54000"), commitSent)
+	require.Contains(t, class.Remedy, "wraparound: VACUUM")
 }
 
 func TestAnAnswerInAnotherLanguageIsJudgedByItsOwnSeverity(t *testing.T) {
