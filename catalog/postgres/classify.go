@@ -49,7 +49,7 @@ const (
 // classify says what an error means, and which sentinel of package driver it
 // is besides (or nil). Errors is the table that it goes by.
 func classify(err error, sent sent) (driver.Class, error) {
-	m := errorTable.Of(err)
+	m := meaningOf(err)
 	class := m.Class(sent != notSent)
 	// An answer of severity ERROR to the write itself means that the server
 	// goes on and has rolled it back; any other ended the session.
@@ -57,6 +57,52 @@ func classify(err error, sent sent) (driver.Class, error) {
 		class.Outcome = driver.Unknown
 	}
 	return class, m.Entry.Is
+}
+
+// meaningOf asks the table. Where none of several hosts could be connected to,
+// pgx joins an error of each, and the table's order must not decide between
+// hosts: one that may come back is worth waiting for, whatever the others say,
+// and only new configuration helps only where all of them say so.
+func meaningOf(err error) driver.Meaning {
+	whole := errorTable.Of(err)
+	hosts := ofHosts(err)
+	if len(hosts) < 2 || whole.Family == familyOfOurs {
+		return whole
+	}
+	best := errorTable.Of(hosts[0])
+	for _, host := range hosts[1:] {
+		if m := errorTable.Of(host); hope(m) > hope(best) {
+			best = m
+		}
+	}
+	return best
+}
+
+// ofHosts returns the errors of each attempt to connect in err.
+func ofHosts(err error) []error {
+	var failed *pgconn.ConnectError
+	if !errors.As(err, &failed) {
+		return nil
+	}
+	for inner := failed.Unwrap(); inner != nil; inner = errors.Unwrap(inner) {
+		if joined, ok := inner.(interface{ Unwrap() []error }); ok {
+			return joined.Unwrap()
+		}
+	}
+	return nil
+}
+
+// hope orders what errors of several hosts ask for.
+func hope(m driver.Meaning) int {
+	switch class := m.Class(false); {
+	case class.Disposition == exitcodes.Retry:
+		return 3
+	case class.Disposition == exitcodes.None: // nobody wants the connection any more
+		return 2
+	case class.Code != exitcodes.Config:
+		return 1
+	}
+	return 0
 }
 
 func severity(pg *pgconn.PgError) string {

@@ -30,12 +30,14 @@ var remedies = neterr.Remedies{
 	Start:   "start the server, or correct the socket's folder in the DSN",
 }
 
+const familyOfOurs = "driver"
+
 // ours are the errors of this package, and of package driver as it uses them.
 func ours() driver.Family {
 	const unknown, refused = driver.Unknown, driver.NotApplied
 	is := neterr.Is
 	return driver.Family{
-		Name: "driver", Source: "this driver",
+		Name: familyOfOurs, Source: "this driver",
 		Entries: []driver.Entry{
 			is(driver.ErrConflict, "driver.ErrConflict", callers(), refused, "the condition did not hold; the newest head says what follows"),
 			is(driver.ErrCompacted, "driver.ErrCompacted", callers(), refused, "the record was deleted, since a snapshot stands for it; that says what follows"),
