@@ -113,6 +113,39 @@ func TestAnAlertOfTheOtherSideIsKnownByItsNumber(t *testing.T) {
 	}
 }
 
+func TestACertificateThatIsNotValidYetIsWaitedForAndAnExpiredOneIsNot(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		from, until time.Duration
+		code        string
+		disposition exitcodes.Disposition
+	}{
+		{time.Hour, 2 * time.Hour, "x509.Expired: not valid yet", exitcodes.Retry},
+		{-2 * time.Hour, -time.Hour, "x509.Expired", exitcodes.Halt},
+	} {
+		form := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"db"}, NotBefore: time.Now().Add(c.from), NotAfter: time.Now().Add(c.until)}
+		der, err := x509.CreateCertificate(rand.Reader, form, form, &key.PublicKey, key)
+		require.NoError(t, err)
+		trusted, err := x509.ParseCertificate(der)
+		require.NoError(t, err)
+		pool := x509.NewCertPool()
+		pool.AddCert(trusted)
+		server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+		err = talk(server, &tls.Config{RootCAs: pool, ServerName: "db"})
+		m := table().Of(err)
+		require.Equal(t, c.code, m.Code, "%v", err)
+		require.Equal(t, c.disposition, m.Class(false).Disposition)
+	}
+	m := table().Of(x509.CertificateInvalidError{Reason: x509.Expired})
+	require.Equal(t, "x509.Expired", m.Code, "without a certificate nobody can tell")
+}
+
+func TestAConnectionThatThisHostForbidsForNowIsTriedAgain(t *testing.T) {
+	require.Equal(t, exitcodes.Retry, table().Of(syscall.EPERM).Class(false).Disposition)
+	require.Equal(t, exitcodes.Halt, table().Of(syscall.EACCES).Class(false).Disposition)
+}
+
 // talk returns what the client hears when the two shake hands and it reads.
 func talk(server, client *tls.Config) error {
 	near, far := net.Pipe()

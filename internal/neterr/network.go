@@ -64,9 +64,9 @@ func System(r Remedies) driver.Family {
 		[2]string{"EMFILE", "this process has as many files open as it may"},
 		[2]string{"ENFILE", "this host has as many files open as it can"})
 	add(retry(r.Start), [2]string{"ENOENT", "the socket's file, which a running server makes, is not there"})
+	add(retry(r.Address), [2]string{"EPERM", "a rule of this host forbids the connection, or its load balancer has no server behind the address now, as some say it"})
 	add(config(r.Address),
 		[2]string{"EACCES", "the socket's file is not this user's to use, or a rule of this host forbids the connection"},
-		[2]string{"EPERM", "a rule of this host forbids the connection"},
 		[2]string{"EAFNOSUPPORT", "this host has no such kind of address, such as IPv6"},
 		[2]string{"EPFNOSUPPORT", "this host has no such kind of socket"},
 		[2]string{"EPROTONOSUPPORT", "this host has no such protocol"},

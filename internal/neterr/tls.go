@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net"
 	"reflect"
+	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
 // Certificates returns the errors of judging a certificate. They come from
-// files and configuration, so that only those help.
+// files and configuration, so that only those help, and time where one is not
+// valid yet.
 func Certificates(r Remedies) driver.Family {
 	wrong := config(r.TLS)
 	reason := func(reason x509.InvalidReason, code, why string) driver.Entry {
@@ -22,8 +24,10 @@ func Certificates(r Remedies) driver.Family {
 	return driver.Family{
 		Name: "certificate", Source: "the error types of Go's crypto/x509 and crypto/tls",
 		Entries: []driver.Entry{
+			As("x509.Expired: not valid yet", "certificate is not valid yet", notYet, retry("set the clocks of both hosts; "+r.TLS), driver.Unknown,
+				"its time begins later by this host's clock, which time itself mends"),
 			reason(x509.NotAuthorizedToSign, "x509.NotAuthorizedToSign", "a certificate was signed by one that is no CA"),
-			reason(x509.Expired, "x509.Expired", "it has expired, or is not valid yet by this host's clock: a restart reads a renewed one"),
+			reason(x509.Expired, "x509.Expired", "it has expired by this host's clock: a restart reads a renewed one"),
 			reason(x509.CANotAuthorizedForThisName, "x509.CANotAuthorizedForThisName", "the CA may not sign for this name"),
 			reason(x509.TooManyIntermediates, "x509.TooManyIntermediates", "the chain is longer than one of its CAs allows"),
 			reason(x509.IncompatibleUsage, "x509.IncompatibleUsage", "its extended key usage is for something else: a server's was shown by a client, or the reverse"),
@@ -47,6 +51,11 @@ func Certificates(r Remedies) driver.Family {
 			As[tls.RecordHeaderError]("tls.RecordHeaderError", "first record does not look like a TLS handshake", nil, wrong, driver.Unknown, "the other side speaks no TLS on this port"),
 		},
 	}
+}
+
+// notYet tells apart what Go calls expired alike.
+func notYet(e x509.CertificateInvalidError) bool {
+	return e.Reason == x509.Expired && e.Cert != nil && e.Cert.NotBefore.After(time.Now())
 }
 
 // Alerts returns the alerts by which one side of a TLS connection ends it.
