@@ -40,7 +40,7 @@ func rooms() map[string]room {
 		"catalog/driver":     {inside: numbers},
 		"catalog/memory":     {inside: belowDriver},
 		"catalog/sqlite":     {inside: append([]string{"internal/errno"}, belowDriver...), outside: []string{"modernc.org/sqlite", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}},
-		"catalog/postgres":   {inside: network, outside: []string{"github.com/jackc/pgx/v5"}},
+		"catalog/postgres":   {inside: network, outside: []string{"github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2"}},
 		"catalog/etcd":       {inside: network, outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc"}},
 		"catalog":            {inside: belowDriver, outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
