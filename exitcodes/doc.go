@@ -22,7 +22,12 @@
 //	126   -              fencepost run: CMD can't be executed        leaves it down
 //	127   -              fencepost run: CMD was not found            leaves it down
 //	128+n -              ended at once by signal n while stopping    restarts, growing back-off
+//	129   -              ended in good order after SIGHUP            restarts, growing back-off
 //	166   halt           fenced by epoch; must start anew            restarts at once, then back-off
+//
+// SIGHUP, of which terminals mean "stop" and operators "start anew", is
+// answered by a graceful ending with 129, so that a service comes back from it;
+// SIGPIPE ends nothing. See [Main].
 //
 // No path ends with 0 unless an error asks for graceful exit, a stop was
 // requested, or the work returned nil.

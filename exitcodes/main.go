@@ -25,6 +25,10 @@ type Options struct {
 	// Grace is how long the work may take to return once its context has
 	// ended. The default is 10 s.
 	Grace time.Duration
+
+	// OwnHangup leaves SIGHUP to the work, such as for reading its
+	// configuration anew.
+	OwnHangup bool
 }
 
 func (o Options) withDefaults() Options {
@@ -43,6 +47,14 @@ func (o Options) withDefaults() Options {
 // time is cut off, with the code of the cause. A second signal ends the
 // process at once, with 128 plus the signal's number.
 //
+// SIGHUP ends the work in the same way, and the process with 129 where nothing
+// else decides: it means "stop" to a terminal and "start anew" to an operator,
+// and nobody asked by it that the service stay down. It is left alone where it
+// was ignored when the process began, as under nohup, with opts.OwnHangup, and
+// beside SIGTERM or SIGINT, since systemd may send it with SIGTERM.
+// SIGPIPE is dropped, for as long as the process lives: a reader of its logs
+// that is gone ends nothing. Writing to it fails with EPIPE.
+//
 // A Go panic in run is caught and ends as [Panic] does: with the stacks of all
 // goroutines on standard error and code 2. A panic in a goroutine that run
 // started can't be caught; the Go runtime ends the process, also with 2.
@@ -58,6 +70,12 @@ func Main(run func(ctx context.Context) error, opts Options) {
 	keepRecordPath()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	if !opts.OwnHangup && !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	// Received, not ignored: what is ignored, processes that this one starts
+	// would ignore too. Nobody reads it, and what does not fit is dropped.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	p := newProgram(opts)
 	os.Exit(int(p.await(run, signals).conclude(opts.Name, os.Stderr, ownRecordPath())))
 }

@@ -49,7 +49,7 @@ var meanings = []Meaning{
 	meaning(PanicExit, "panic", Panic.String(),
 		"a broken invariant, corruption, a lost commit, an error that nobody knows, or a panic of Go's. Somebody must look.",
 		"every program of exitcodes.Main; Go's runtime; a command that finds the catalog broken",
-		"restarts with growing delays; raise an alarm on its line in the log", "Restart=on-failure: restarts; raise an alarm by OnFailure=",
+		"restarts with growing delays; raise an alarm on its line in the log", "Restart=on-failure: restarts; raise an alarm on the exit status in its journal: OnFailure= comes only once the unit is given up at its start limit",
 		"restarts with growing delays; raise an alarm on the exit code in the container's last state", "restarts with growing delays; raise an alarm on the exit code",
 		"the service starts another task; raise an alarm on the stopped task's exit code"),
 	meaning(Usage, "usage", Halt.String(),
@@ -93,9 +93,9 @@ func meaning(code Code, name, disposition, means, producer, run, systemd, kubern
 // bySignal comes last, since 166 lies within its range.
 func bySignal() Meaning {
 	m := meaning(129, "signal", "-",
-		"ended by a signal, whose number is the code minus 128; 137 is SIGKILL, such as for want of memory, and 143 SIGTERM.",
-		"exitcodes.Main, when a second signal comes while it stops; the kernel, by way of shells and containers",
-		"restarts with growing delays, unless it was told to stop itself", "Restart=on-failure: restarts, but for SIGHUP, SIGINT, SIGTERM and SIGPIPE",
+		"ended by a signal, whose number is the code minus 128; 137 is SIGKILL, such as for want of memory, and 143 SIGTERM. 129 is SIGHUP, also after a graceful ending.",
+		"exitcodes.Main, after SIGHUP, and when a second signal comes while it stops; the kernel, by way of shells and containers",
+		"restarts with growing delays, unless it was told to stop itself", "Restart=on-failure: restarts, but where SIGHUP, SIGINT, SIGTERM or SIGPIPE killed; RestartForceExitStatus=SIGHUP SIGPIPE restarts after those two as well",
 		"restarts with growing delays", "restart: on-failure restarts", "the service starts another task")
 	m.Last = 192
 	return m

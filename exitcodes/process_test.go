@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -38,7 +39,7 @@ func play(role string) {
 	exitcodes.Main(func(ctx context.Context) error {
 		exitcodes.Annotate(ctx, exitcodes.AdminField, "127.0.0.1:6878")
 		return work(ctx, role)
-	}, exitcodes.Options{Name: "db", Grace: 200 * time.Millisecond})
+	}, exitcodes.Options{Name: "db", Grace: 200 * time.Millisecond, OwnHangup: role == "own hangup"})
 }
 
 func work(ctx context.Context, role string) error {
@@ -57,6 +58,30 @@ func work(ctx context.Context, role string) error {
 	case "hang":
 		fmt.Println("ready")
 		select {}
+	case "log on": // what it logs nobody reads any more
+		fmt.Println("ready")
+		for ctx.Err() == nil {
+			if _, err := fmt.Fprintln(os.Stderr, "a line"); err != nil {
+				if !errors.Is(err, syscall.EPIPE) {
+					return err
+				}
+				fmt.Println("nobody reads")
+				<-ctx.Done()
+			}
+		}
+		return ctx.Err()
+	case "help on": // a process that it starts dies of SIGPIPE as ever
+		return exec.Command("sh", "-c", "kill -PIPE $$").Run()
+	case "own hangup":
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		fmt.Println("ready")
+		select {
+		case <-hangups:
+			return endings()["config"]
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	case "helped": // a process that it starts shares nothing of its ending
 		helper := exec.Command(os.Args[0])
 		helper.Env = append(os.Environ(), roleEnv+"=superseded")
@@ -166,8 +191,8 @@ func TestAProcessThatHangsIsCutOffAndSaysSo(t *testing.T) {
 	require.Contains(t, p.stderr, "did not return within 200ms")
 }
 
-// stopped sends sig to a role once it is ready, and returns what is left.
-func stopped(t *testing.T, role string, sig syscall.Signal) played {
+// stopped sends signals to a role once it is ready, and returns what is left.
+func stopped(t *testing.T, role string, signals ...syscall.Signal) played {
 	t.Helper()
 	cmd, wait := playing(t, role)
 	out, err := cmd.StdoutPipe()
@@ -176,7 +201,9 @@ func stopped(t *testing.T, role string, sig syscall.Signal) played {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "ready\n", line)
-	require.NoError(t, cmd.Process.Signal(sig))
+	for _, sig := range signals {
+		require.NoError(t, cmd.Process.Signal(sig))
+	}
 	return wait()
 }
 
@@ -199,4 +226,68 @@ func TestAProcessThatTheWorkStartsLeavesNoRecordInItsPlace(t *testing.T) {
 	p := wait()
 	require.Equal(t, 0, p.code, p.stderr)
 	require.Zero(t, p.record)
+}
+
+func TestALogThatNobodyReadsAnyMoreKillsNobody(t *testing.T) {
+	cmd, wait := playing(t, "log on")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	cmd.Stderr = writer
+	require.NoError(t, cmd.Start())
+	require.NoError(t, writer.Close())
+	said := bufio.NewReader(out)
+	line, err := said.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", line)
+	require.NoError(t, reader.Close())
+	line, err = said.ReadString('\n')
+	require.NoError(t, err, "it died")
+	require.Equal(t, "nobody reads\n", line)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	p := wait()
+	require.Equal(t, 0, p.code)
+	require.True(t, p.record.StopRequested)
+}
+
+func TestAProcessThatTheWorkStartsDiesOfSIGPIPEAsEver(t *testing.T) {
+	cmd, wait := playing(t, "help on")
+	require.NoError(t, cmd.Start())
+	require.Contains(t, wait().record.Reason, "broken pipe")
+}
+
+func TestSIGHUPEndsTheWorkInGoodOrderAndTheServiceComesBack(t *testing.T) {
+	p := stopped(t, "stop", syscall.SIGHUP)
+	require.Equal(t, 129, p.code, p.stderr)
+	require.Equal(t, exitcodes.Code(129), p.record.Code)
+	require.Contains(t, p.record.Reason, "signal hangup")
+	require.False(t, p.record.StopRequested, "nobody asked it to stay down")
+	require.Equal(t, 166, stopped(t, "stop fenced", syscall.SIGHUP).code, "a fence still decides")
+	require.Equal(t, 129, stopped(t, "hang", syscall.SIGHUP).code)
+	require.Equal(t, 78, stopped(t, "own hangup", syscall.SIGHUP).code, "it was the work's own")
+}
+
+func TestSIGHUPAfterAStopIsNoSecondStop(t *testing.T) {
+	p := stopped(t, "hang", syscall.SIGTERM, syscall.SIGHUP)
+	require.Equal(t, 0, p.code, p.stderr)
+	require.Contains(t, p.stderr, "did not return within 200ms")
+}
+
+func TestWhatIgnoresSIGHUPGoesOnIgnoringIt(t *testing.T) {
+	cmd, wait := playing(t, "stop")
+	cmd.Args = []string{"sh", "-c", `trap '' HUP; exec "$0"`, cmd.Path}
+	sh, err := exec.LookPath("sh")
+	require.NoError(t, err)
+	cmd.Path = sh
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	p := wait()
+	require.Equal(t, 0, p.code, p.stderr)
+	require.True(t, p.record.StopRequested)
 }

@@ -14,8 +14,11 @@ import (
 
 // ErrStopRequested is the cause of the context of [Main]'s work once SIGTERM
 // or SIGINT asked for a stop. Work that returns it, or context.Canceled, ends
-// the process with [Success].
+// the process with [Success], or with 129 where SIGHUP asked.
 var ErrStopRequested = errors.New("stop requested")
+
+// errHangup is a stop after which the service is to come back.
+var errHangup = fmt.Errorf("%w by signal %v", ErrStopRequested, syscall.SIGHUP)
 
 // A program is the work of one Main, from start to ending.
 type program struct {
@@ -23,6 +26,7 @@ type program struct {
 	ctx    context.Context // of the work; carries the program itself
 	cancel context.CancelCauseFunc
 	forced <-chan time.Time // fires when the grace is over; nil until the context ends
+	stops  int              // signals so far that ask for a stop
 
 	mu     sync.Mutex
 	fields map[string]string // for the ending record
@@ -69,12 +73,16 @@ func (p *program) await(run func(context.Context) error, signals <-chan os.Signa
 	done := make(chan error, 1)
 	go p.work(run, done)
 	ended := p.ctx.Done()
-	for stops := 0; ; {
+	for {
 		select {
 		case err := <-done:
 			return p.judge(err)
 		case sig := <-signals:
-			if stops++; stops > 1 {
+			if sig == syscall.SIGHUP {
+				p.cancel(errHangup)
+				continue
+			}
+			if p.stops++; p.stops > 1 {
 				return p.cutShort(sig)
 			}
 			p.cancel(fmt.Errorf("%w by signal %v", ErrStopRequested, sig))
@@ -121,8 +129,16 @@ func (p *program) judge(err error) ending {
 	if len(heard) == 0 && !stopped {
 		heard = voices(cause)
 	}
+	// A SIGTERM that came with it, in whatever order, asks for more.
+	hungUp := errors.Is(cause, errHangup) && p.stops == 0
+	if hungUp && len(heard) == 0 {
+		err = cause
+	}
 	e := p.ending(err, heard)
-	e.record.StopRequested = stopped
+	e.record.StopRequested = stopped && !hungUp
+	if hungUp && len(heard) == 0 {
+		e.record.Code = 128 + Code(syscall.SIGHUP)
+	}
 	return e
 }
 
