@@ -58,9 +58,14 @@ func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 func requireProbes(t *testing.T, c core.Container) {
 	t.Helper()
 	require.Equal(t, []string{"fencepost", "health", "live"}, c.LivenessProbe.Exec.Command[:3])
-	require.Equal(t, []string{"fencepost", "health", "standby"}, c.ReadinessProbe.Exec.Command[:3], "readiness is not leading")
+	requireReadiness(t, c)
 	alone := seconds(int64(c.LivenessProbe.PeriodSeconds * c.LivenessProbe.FailureThreshold))
 	require.Greater(t, alone, 30*time.Second+seconds(int64(c.LivenessProbe.PeriodSeconds)), "the entrypoint's longest delay is no death")
+}
+
+func requireReadiness(t *testing.T, c core.Container) {
+	t.Helper()
+	require.Equal(t, []string{"fencepost", "health", "standby"}, c.ReadinessProbe.Exec.Command[:3], "readiness is not leading")
 }
 
 func TestKubernetesKnowsEveryFieldAndTheEntrypointParksUnderControllers(t *testing.T) {
@@ -84,7 +89,9 @@ func TestTheRulesOfThePodDoWithEachCodeWhatTheTableSays(t *testing.T) {
 	t.Parallel()
 	pod := documents(t, "kubernetes/pod.yaml")[0].(*core.Pod)
 	c := pod.Spec.Containers[0]
-	requireProbes(t, c)
+	requireReadiness(t, c)
+	require.Nil(t, c.LivenessProbe, "the kubelet's SIGTERM ends it with 0, after which the rules keep it down")
+	require.Nil(t, c.StartupProbe, "as for liveness")
 	require.NotNil(t, c.RestartPolicy, "rules need one")
 	for _, r := range rows() {
 		code, err := strconv.Atoi(r.code)
