@@ -232,7 +232,7 @@ func answersNeverArrive(s *scene) {
 		return err
 	}}
 	cfg := slowly(config(1))
-	cfg.RetryBudget, cfg.ClaimTimeout = 200*time.Millisecond, 500*time.Millisecond
+	cfg.RetryBudget, cfg.ClaimTimeout = 500*time.Millisecond, 2*time.Second
 	c := s.claimsOver(h, cfg)
 	silent.Store(true)
 	err := put(Context(s), c, "k", "v")

@@ -251,7 +251,7 @@ func mount(t *testing.T, size string) string {
 func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testing.T) {
 	dir := mount(t, "1m")
 	path := filepath.Join(dir, "c.db")
-	cfg := catalog.Config{Generation: 1, RetryBudget: 50 * time.Millisecond, ClaimTimeout: 500 * time.Millisecond}
+	cfg := catalog.Config{Generation: 1, RetryBudget: 50 * time.Millisecond, ClaimTimeout: 2 * time.Second}
 	c, err := catalog.Open(t.Context(), open(t, path), cfg)
 	require.NoError(t, err)
 	acked := 0
