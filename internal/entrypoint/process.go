@@ -52,11 +52,14 @@ func (s *supervisor) environ() []string {
 }
 
 // passing reports whether a start failed for want of resources, or because the
-// program is being replaced, so that a later one may do better.
-func passing(err error) bool {
-	return slices.ContainsFunc([]error{
-		syscall.EAGAIN, syscall.ENOMEM, syscall.ETXTBSY, syscall.EMFILE, syscall.ENFILE,
-	}, func(target error) bool { return errors.Is(err, target) })
+// program is being replaced, so that a later one may do better. A program that
+// has run before and is not there any more is being replaced, too.
+func passing(err error, ran bool) bool {
+	among := func(errs ...error) bool {
+		return slices.ContainsFunc(errs, func(target error) bool { return errors.Is(err, target) })
+	}
+	return among(syscall.EAGAIN, syscall.ENOMEM, syscall.ETXTBSY, syscall.EMFILE, syscall.ENFILE, syscall.EINTR) ||
+		ran && among(syscall.ENOENT, syscall.EACCES, syscall.ENOEXEC, syscall.EIO, syscall.ESTALE)
 }
 
 // reap waits for every child that has ended, orphans included, and keeps the

@@ -1,6 +1,7 @@
 package entrypoint
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -30,5 +31,19 @@ func TestAStartThatFailsForNowIsTriedAgainAndItsRecordSaysRetry(t *testing.T) {
 	require.Contains(t, record.Reason, "text file busy")
 	r.says("no child was started: text file busy: restarting in ")
 	require.NoError(t, writer.Close())
+	r.ends(0)
+}
+
+func TestAProgramThatIsGoneAtARestartIsBeingReplaced(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "program")
+	write := func(code int) {
+		text := fmt.Sprintf("#!/bin/sh\nrm \"$0\"\nexit %d\n", code)
+		require.NoError(t, os.WriteFile(program+".new", []byte(text), 0o700))
+		require.NoError(t, os.Rename(program+".new", program))
+	}
+	write(75)
+	r := begin(t, Config{Command: []string{program}})
+	r.says("no such file or directory: restarting in ")
+	write(0)
 	r.ends(0)
 }

@@ -127,7 +127,7 @@ func (s *supervisor) attempt() (ending, error) {
 		s.tell("a superseded child can't be told from one that is done: %v", err)
 	}
 	if err := s.start(); err != nil {
-		if !passing(err) {
+		if !passing(err, s.child.pid != 0) {
 			return ending{}, err
 		}
 		return notStarted(err), nil
