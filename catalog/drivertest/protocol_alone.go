@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -18,6 +19,7 @@ import (
 // writes, they commit on their caller's goroutine.
 func aloneCases() []protocolCase {
 	return []protocolCase{
+		{"Updates share a commit of 4 MiB at most", sharedCommitsAreBounded},
 		{"the answer to a commit of a caller that can't leave is lost: it is settled, and applied exactly once", aloneAnswerLost},
 		{"the request of a commit of a caller that can't leave is lost: it is sent again, and applied exactly once", aloneRequestLost},
 		{"a caller that can't leave is told that it was superseded", aloneSuperseded},
@@ -135,4 +137,35 @@ func aloneClose(s *scene) {
 	require.NoError(s, <-closed)
 	require.ErrorIs(s, put(endless(s), c, "late", ""), catalog.ErrClosed)
 	require.Equal(s, map[string]int{"k": 1}, s.commits())
+}
+
+func sharedCommitsAreBounded(s *scene) {
+	const writers, most = 16, 4 << 20
+	st := s.store()
+	held, goOn := make(chan struct{}), make(chan struct{})
+	var largest atomic.Int64
+	first := true
+	h := &hooked{Store: st, onAppend: func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		if first { // one writer commits at a time
+			first = false
+			close(held)
+			<-goOn
+		}
+		largest.Store(max(largest.Load(), int64(len(rec.Payload))))
+		return st.Append(context.WithoutCancel(ctx), prior, rec)
+	}}
+	cfg := config(1)
+	cfg.StoreTimeout = 6 * Patience // it is the test that holds the first commit up
+	c := s.claimsOver(h, cfg)
+	var writing sync.WaitGroup
+	writing.Go(func() { s.check(put(s.Context(), c, "first", "v")) })
+	<-held
+	value := string(pattern(1 << 20))
+	for i := range writers {
+		writing.Go(func() { s.check(put(s.Context(), c, fmt.Sprint(i), value)) })
+	}
+	close(goOn)
+	writing.Wait()
+	require.LessOrEqual(s, largest.Load(), int64(most))
+	require.Len(s, s.contents(s.follows(0)), writers+1)
 }
