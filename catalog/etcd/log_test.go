@@ -2,6 +2,7 @@ package etcd_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +144,22 @@ func TestACommitOnAForeignHeadOrBeforeAStrayRecordIsCorruption(t *testing.T) {
 	err = s.Append(within(t, 10*time.Second), head, record(head, "x"))
 	require.ErrorIs(t, err, driver.ErrCorrupt)
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+}
+
+func TestWhatLiesBeneathAnotherPrefixIsNotReadWithTheHead(t *testing.T) {
+	url := testetcd.URL(t)
+	s, client, prefix := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)
+	head := commit(t, s, claim(t, s), 1, "x")
+	for _, beneath := range []string{"/eu-west", "/green", "/head-office", "/heads"} {
+		for n := range 3 { // together more than a client takes at once
+			_, err := client.Put(t.Context(), fmt.Sprintf("%s%s/payload/%d", prefix, beneath, n), strings.Repeat("x", 1<<20))
+			require.NoError(t, err)
+		}
+	}
+	found, err := s.Head(within(t, 10*time.Second))
+	require.NoError(t, err)
+	require.Equal(t, head.Commit, found.Commit)
+	commit(t, s, found, 1, "y")
 }
 
 // Whoever follows a log over a slow link must get one record after the other:
