@@ -112,7 +112,7 @@ func (c *Catalog) moment() moment {
 // whole, and only larger than it need be.
 func (c *Catalog) report(ctx context.Context, err error) {
 	switch {
-	case err == nil, ctx.Err() != nil: // the handle has ended
+	case err == nil, c.end.ended():
 	case errors.Is(err, driver.ErrConflict):
 		c.cfg.Logger.InfoContext(ctx, "no compaction: the claim is no longer the newest", "store", c.store.String(), "err", err)
 	case exitcodes.Of(err) == exitcodes.Panic:
@@ -159,8 +159,8 @@ func (c *Catalog) trim(ctx context.Context) error {
 func (c *Catalog) write(ctx context.Context, write func(context.Context) error) error {
 	pace := newPace(c.cfg.RetryBudget)
 	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if c.end.ended() {
+			return c.end.reason()
 		}
 		err := writeStore(ctx, c.cfg.StoreTimeout, write)
 		if err == nil || !transient(err) || !pace.wait(ctx) {
