@@ -21,8 +21,7 @@ import (
 // changes nothing; and until the last of them, which only deletes, whoever reads
 // finds the log as it was. The history of claims is not the log's, and stays.
 type compactor struct {
-	opened  moment
-	newest  atomic.Pointer[moment] // after the last commit; nil before the first
+	newest  atomic.Pointer[moment] // after the last commit
 	logSize atomic.Int64           // of the records since the newest moment that was compacted
 	due     chan struct{}          // holds one where a compaction is due
 }
@@ -34,7 +33,7 @@ type moment struct {
 }
 
 func (c *compactor) init(v version) {
-	c.opened = moment{head: v.head, state: v.state}
+	c.newest.Store(&moment{head: v.head, state: v.state})
 	c.logSize.Store(v.logSize)
 	c.due = make(chan struct{}, 1)
 }
@@ -86,7 +85,7 @@ func (c *Catalog) compactLoop() {
 		select {
 		case <-c.compacts.due:
 			size := c.compacts.logSize.Swap(0)
-			err := c.compact(ctx, c.moment())
+			err := c.compact(ctx, *c.compacts.newest.Load())
 			if err == nil {
 				pause.Reset()
 				continue
@@ -98,14 +97,6 @@ func (c *Catalog) compactLoop() {
 			return
 		}
 	}
-}
-
-// moment returns the catalog as of its newest commit, or as it was opened.
-func (c *Catalog) moment() moment {
-	if now := c.compacts.newest.Load(); now != nil {
-		return *now
-	}
-	return c.compacts.opened
 }
 
 // report tells of a compaction that failed. That is nobody's error: the log is

@@ -91,7 +91,7 @@ func TestACompactionIsDueWhenTheLogIsLargerThanTheEntriesAndThanCompactAfter(t *
 		c.grown(7, moment{head: driver.Head{Revision: 9}, state: &state{size: row.entries}})
 		require.Equal(t, row.due, len(c.compacts.due) == 1, "%+v", row)
 		require.Equal(t, row.log, c.compacts.logSize.Load(), "%+v", row)
-		require.EqualValues(t, 9, c.moment().head.Revision)
+		require.EqualValues(t, 9, c.compacts.newest.Load().head.Revision)
 	}
 }
 
