@@ -59,10 +59,14 @@ func die(where string, point step.Point, open Open) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
-	var published atomic.Bool
+	var landed, published atomic.Bool
 	ctx = step.With(ctx, func(p step.Point) {
-		published.CompareAndSwap(false, p == step.SnapshotPublished)
-		if p == point && (p != step.SnapshotTrimmed || published.Load()) { // a claim trims what it finds
+		landed.CompareAndSwap(false, p == step.CommitLanded)
+		published.CompareAndSwap(false, p == step.SnapshotPublished && landed.Load())
+		switch {
+		case behindCommits[p] && !landed.Load(): // the open compacts what it finds, beside the commit
+		case p == step.SnapshotTrimmed && !published.Load(): // a claim trims what it finds
+		case p == point:
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nothing returns from that
 			select {}
 		}
