@@ -3,6 +3,7 @@ package testpg
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 )
 
@@ -32,31 +34,62 @@ type Pooler struct {
 }
 
 const poolerConfig = `[databases]
-* = host=%s port=%s user=%s
+%s = host=%s port=%s user=%s
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
 auth_type = any
+auth_file = %s
 pool_mode = transaction
 default_pool_size = %d
 logfile = %s
 max_client_conn = 500
+%s
 `
+
+// A PoolerOption changes a pooler before its start.
+type PoolerOption func(*poolerOptions)
+
+type poolerOptions struct{ database, users, settings string }
+
+// PoolerDatabase has a pooler know one database, where it else knows them all.
+func PoolerDatabase(name string) PoolerOption {
+	return func(o *poolerOptions) { o.database = name }
+}
+
+// PoolerUsers has a pooler ask for a password, by a method of PgBouncer's such
+// as "scram-sha-256", and lets one user in.
+func PoolerUsers(method, name, password string) PoolerOption {
+	return func(o *poolerOptions) {
+		o.settings += "auth_type = " + method + "\n"
+		o.users = fmt.Sprintf("%q %q\n", name, password)
+	}
+}
+
+// PoolerSetting adds a line to a pooler's configuration.
+func PoolerSetting(line string) PoolerOption {
+	return func(o *poolerOptions) { o.settings += line + "\n" }
+}
 
 // NewPooler starts a pooler before the server of a URL, with as many
 // connections to it as said, to be stopped at the end of the test.
-func NewPooler(t testing.TB, server string, conns int) *Pooler {
+func NewPooler(t testing.TB, server string, conns int, opts ...PoolerOption) *Pooler {
 	t.Helper()
 	u, err := url.Parse(server)
 	require.NoError(t, err)
+	o := poolerOptions{database: "*"}
+	for _, opt := range opts {
+		opt(&o)
+	}
 	for range 5 { // another process may take the port first
 		port := freePort(t)
 		dir := folder(t)
 		chown(t, dir)
-		path := filepath.Join(dir, "pgbouncer.ini")
-		text := fmt.Sprintf(poolerConfig, u.Hostname(), u.Port(), u.User.Username(), port, conns, filepath.Join(dir, "log"))
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o644)) //nolint:gosec // it runs as another user
+		path, users := filepath.Join(dir, "pgbouncer.ini"), filepath.Join(dir, "users")
+		text := fmt.Sprintf(poolerConfig, o.database, u.Hostname(), u.Port(), u.User.Username(), port, users, conns, filepath.Join(dir, "log"), o.settings)
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))     //nolint:gosec // it runs as another user
+		require.NoError(t, os.WriteFile(users, []byte(o.users), 0o644)) //nolint:gosec // as above
 		p := &Pooler{t: t, ended: make(chan struct{}), log: filepath.Join(dir, "log")}
 		p.URL = With(t, server, func(u *url.URL) { u.Host = fmt.Sprintf("127.0.0.1:%d", port) })
 		if p.start(path) {
@@ -83,7 +116,8 @@ func (p *Pooler) start(path string) bool {
 		if err == nil {
 			_ = conn.Close(ctx)
 		}
-		return err == nil
+		var refused *pgconn.PgError // it wants a password, and so it is there
+		return err == nil || errors.As(err, &refused)
 	}
 	tick, giveUp := time.NewTicker(5*time.Millisecond), time.NewTimer(timeout)
 	defer tick.Stop()
