@@ -21,15 +21,17 @@ const (
 var errCut = errors.New("the wait for the synchronous standby was cancelled: committed here, perhaps on no standby")
 
 // Prepare readies the configuration of a pool that is to be handed to [Open]:
-// call it before pgxpool.NewWithConfig. It wraps ConnConfig's OnNotice and
-// AfterConnect and keeps what they did.
+// call it before pgxpool.NewWithConfig. It wraps ConnConfig's OnNotice,
+// AfterConnect and BuildFrontend and keeps what they did.
 //
 // It is needed because a server whose wait for a synchronous standby was
 // cancelled reports the commit as a success, and says otherwise in a notice
-// only.
+// only; and because a pooler has one code for a wrong password and for what
+// passes, which only the moment of its answer tells apart.
 func Prepare(config *pgxpool.Config) {
 	conn := &config.ConnConfig.Config
 	onNotice, afterConnect := conn.OnNotice, conn.AfterConnect
+	conn.BuildFrontend = readAlong(conn.BuildFrontend)
 	conn.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
 		if cutsWait(n) {
 			c.CustomData()[markCut] = true

@@ -2,11 +2,14 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
+	"net/url"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -140,4 +143,62 @@ func cutClaim(t *testing.T, dsn string, other *postgres.Store, cut func(*postgre
 	now, err := other.Head(within(t, soon))
 	require.NoError(t, err)
 	require.NotEqual(t, rec.ID, now.Commit)
+}
+
+// asks returns what becomes of one call through a pooler.
+func asks(t *testing.T, dsn string) error {
+	t.Helper()
+	_, err := open(t, dsn).Head(within(t, soon))
+	return err
+}
+
+func as(t *testing.T, dsn, user, password string) string {
+	return testpg.With(t, dsn, func(u *url.URL) { u.User = url.UserPassword(user, password) })
+}
+
+func TestAPasswordOrUserThatAPoolerRefusesHaltsWith78(t *testing.T) {
+	pooler := testpg.NewPooler(t, testpg.URL(t), 5, testpg.PoolerUsers("scram-sha-256", "app", "right"))
+	right := open(t, as(t, pooler.URL, "app", "right"))
+	claim(t, right)
+	_, err := right.Head(within(t, soon))
+	require.NoError(t, err)
+	for user, password := range map[string]string{"app": "wrong", "nobody": "right"} {
+		err := asks(t, as(t, pooler.URL, user, password))
+		e := fails(t, err, exitcodes.Halt, driver.NotApplied)
+		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+		require.Contains(t, e.Remedy, "correct user and password")
+	}
+}
+
+// What a pooler says then may pass, and its one code does not tell.
+func TestWhatAPoolerSaysAtTheDoorOtherwiseIsRetriedAndNamesWhatMayBeWrong(t *testing.T) {
+	server := testpg.URL(t)
+	for name, pooler := range map[string]*testpg.Pooler{
+		"an MD5 password":  testpg.NewPooler(t, server, 5, testpg.PoolerUsers("md5", "app", "right")),
+		"a plain password": testpg.NewPooler(t, server, 5, testpg.PoolerUsers("plain", "app", "right")),
+		"no such database": testpg.NewPooler(t, server, 5, testpg.PoolerDatabase("other")),
+		"no room for more": testpg.NewPooler(t, server, 5, testpg.PoolerSetting("max_client_conn = 0")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := fails(t, asks(t, as(t, pooler.URL, "app", "wrong")), exitcodes.Retry, driver.NotApplied)
+			require.Contains(t, e.Remedy, "check user, password and database")
+		})
+	}
+}
+
+func TestAStoreThatAPoolerTurnedAwayGoesOnOnceTheServerIsBack(t *testing.T) {
+	server := testpg.NewServer(t)
+	pooler := testpg.NewPooler(t, server.URL, 5, testpg.PoolerSetting("query_wait_timeout = 1"), testpg.PoolerSetting("server_login_retry = 1"))
+	s := open(t, pooler.URL)
+	claim(t, s)
+	server.Stop()
+	require.Eventually(t, func() bool {
+		_, err := s.Head(within(t, soon))
+		var answer *pgconn.PgError
+		require.Error(t, err)
+		require.Equal(t, exitcodes.Retry, exitcodes.Of(err), err)
+		return errors.As(err, &answer) && answer.Code == "08P01"
+	}, soon, often)
+	server.Start()
+	require.Eventually(t, func() bool { _, err := s.Head(within(t, soon)); return err == nil }, soon, often)
 }

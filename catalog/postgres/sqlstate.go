@@ -108,7 +108,7 @@ func connections() []driver.Entry {
 		coded{"08001", "sqlclient_unable_to_establish_sqlconnection", "no connection came to be, as seen by a pooler; it comes back with the server"},
 		coded{"08004", "sqlserver_rejected_establishment_of_sqlconnection", "a pooler or a full server takes no connection now"},
 		coded{"08007", "transaction_resolution_unknown", "it says itself that the outcome is unknown"},
-		coded{"08P01", "protocol_violation", "PgBouncer's code for its own failures, such as a lost server or a full queue; they pass"}))
+		coded{"08P01", "protocol_violation", "PgBouncer's code for its own failures, such as a lost server or a full queue; they pass. What it says while it lets a connection in has entries of its own"}))
 }
 
 func unsupported() []driver.Entry {

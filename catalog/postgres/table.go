@@ -83,8 +83,8 @@ func toldApart() driver.Family {
 		return ok && pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery"
 	}
 	return driver.Family{
-		Name: "SQLSTATE and more", Source: "PostgreSQL, where schema or routine tell apart what shares a code",
+		Name: "SQLSTATE and more", Source: "PostgreSQL and PgBouncer, where schema, routine or the moment tell apart what shares a code",
 		Note:    severityNote,
-		Entries: []driver.Entry{ofOurs, stale},
+		Entries: append([]driver.Entry{ofOurs, stale}, door()...),
 	}
 }

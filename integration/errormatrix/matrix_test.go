@@ -100,6 +100,9 @@ func judge(table driver.Table, err error, after bool) (driver.Meaning, error) {
 		return driver.Meaning{}, fmt.Errorf("no driver classified %T %w", err, err)
 	}
 	m := table.Of(cause(own.Err))
+	if said := table.Of(own.Err); said.Family == "SQLSTATE and more" {
+		m = said // the moment of an answer, which stands around it
+	}
 	if m.Basis != driver.Listed {
 		return m, fmt.Errorf("%w: %v rests on %v", err, m.Code, m.Basis)
 	}

@@ -125,6 +125,7 @@ func (s *pgServer) provokeConnections(t *testing.T, shared string) {
 		head(p.t, "55P02", p.dsn, "max_connections=5")
 		s.x.expect(p.t, met, "42501", true, p.commit(openPostgres(p.t, as(p.t, p.dsn, "app", "right")), 1))
 	})
+	s.in(t, "a pooler's door", shared, s.provokeDoor)
 	s.in(t, "a value that the encoding has not", shared, func(p *pg) {
 		_, err := p.well.Post(ctx, driver.Note{Key: "\xff", Value: []byte("v")})
 		s.x.expect(p.t, met, "22021", true, err)
