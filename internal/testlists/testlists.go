@@ -82,6 +82,24 @@ func (p Package) Texts(kind token.Token) map[string]string {
 	return found
 }
 
+// Length returns how many places the array of a variable has, or zero where
+// there is no such variable.
+func (p Package) Length(name string) (length int) {
+	p.each(token.VAR, name, func(found string, typ, v ast.Expr) {
+		if lit, ok := v.(*ast.CompositeLit); ok {
+			typ = lit.Type
+		}
+		array, ok := typ.(*ast.ArrayType)
+		if !ok || found != name {
+			return
+		}
+		if n, ok := array.Len.(*ast.BasicLit); ok {
+			length, _ = strconv.Atoi(n.Value)
+		}
+	})
+	return length
+}
+
 // Iota returns the names of the constants of a block that counts in a type.
 func (p Package) Iota(typ string) (names []string) {
 	for _, f := range p.files {
