@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/examples/kvserver/app"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/testetcd"
 	"github.com/fencepost/fencepost/internal/testpg"
 )
@@ -27,7 +29,14 @@ const patience = 30 * time.Second
 // binaryEnv hands the built program from TestMain to the tests.
 const binaryEnv = "KVSERVER_TEST_BINARY"
 
+// impatientEnv makes the test binary the program itself, with a budget of
+// seconds where it is half a minute by default.
+const impatientEnv = "KVSERVER_TEST_IMPATIENT"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(impatientEnv) != "" {
+		app.Main(app.Options{StoreTimeout: time.Second, RetryBudget: 2 * time.Second})
+	}
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -81,8 +90,20 @@ type server struct {
 // stops it.
 func start(t *testing.T, store string, args ...string) *server {
 	t.Helper()
-	cmd := exec.Command(os.Getenv(binaryEnv), append([]string{"-listen", "127.0.0.1:0"}, args...)...)
-	cmd.Env = append(os.Environ(), "FENCEPOST_STORE="+store)
+	return run(t, os.Getenv(binaryEnv), store, args)
+}
+
+// startImpatient starts the program with a small budget, and has it leave its
+// ending record at a path.
+func startImpatient(t *testing.T, store, record string, args ...string) *server {
+	t.Helper()
+	return run(t, os.Args[0], store, args, impatientEnv+"=1", exitcodes.TerminationLogEnv+"="+record)
+}
+
+func run(t *testing.T, binary, store string, args []string, env ...string) *server {
+	t.Helper()
+	cmd := exec.Command(binary, append([]string{"-listen", "127.0.0.1:0"}, args...)...)
+	cmd.Env = append(append(os.Environ(), "FENCEPOST_STORE="+store), env...)
 	stderr, err := cmd.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

@@ -18,6 +18,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -37,6 +38,10 @@ type Options struct {
 	// Wrap stands between the catalog and the store, for tests that break the
 	// store on purpose.
 	Wrap func(driver.Store) driver.Store
+
+	// StoreTimeout and RetryBudget are the catalog's, for tests that don't wait
+	// for as long as it does by default.
+	StoreTimeout, RetryBudget time.Duration
 }
 
 // Main is the whole program. It never returns.
@@ -69,7 +74,9 @@ func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
 	if opts.Wrap != nil {
 		store = opts.Wrap(store)
 	}
-	lead, err := leader.New(store, leaderConfig(f, log))
+	config := leaderConfig(f, log)
+	config.Catalog.StoreTimeout, config.Catalog.RetryBudget = opts.StoreTimeout, opts.RetryBudget
+	lead, err := leader.New(store, config)
 	if err != nil {
 		return err
 	}
