@@ -2,9 +2,12 @@ package etcd_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +28,7 @@ func TestACommitWaitsWhileAClaimIsUnderWayAndGoesOnAfterAbandon(t *testing.T) {
 	require.Equal(t, head.Commit, c.Head().Commit)
 
 	rec := record(head, "waits")
-	err = holder.Append(within(t, 300*time.Millisecond), head, rec)
+	err = longer(t, 300*time.Millisecond, func(ctx context.Context) error { return holder.Append(ctx, head, rec) }, underWay)
 	require.ErrorContains(t, err, "pid "+strconv.Itoa(os.Getpid()))
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
 	require.Equal(t, exitcodes.Retry, classed(t, err).Disposition())
@@ -47,7 +50,7 @@ func TestADeadClaimerReleasesCommitsWhenItsLeaseEnds(t *testing.T) {
 	require.NoError(t, dead.Process.Kill())
 	_ = dead.Wait() // it was killed, and says so
 
-	err := s.Append(within(t, 100*time.Millisecond), head, record(head, "too early"))
+	err := s.Append(within(t, time.Second), head, record(head, "too early")) // its lease is longer
 	require.ErrorContains(t, err, "a claim is under way")
 	commit(t, s, head, 1, "after the lease")
 }
@@ -58,7 +61,8 @@ func TestAClaimThatAnotherBlocksSaysWhoDoes(t *testing.T) {
 	other := startClaimer(t, url)
 
 	// Longer than the lease: a claim under way is kept alive.
-	_, err := s.Claim(within(t, 4500*time.Millisecond))
+	err := longer(t, 4500*time.Millisecond, func(ctx context.Context) error { _, err := s.Claim(ctx); return err },
+		func(err error) bool { return errors.Is(err, driver.ErrBlocked) })
 	require.ErrorIs(t, err, driver.ErrBlocked)
 	require.ErrorContains(t, err, "pid "+strconv.Itoa(other.Process.Pid)+" on ")
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
@@ -68,7 +72,9 @@ func TestAClaimThatAnotherBlocksSaysWhoDoes(t *testing.T) {
 func TestAClaimIsKeptAliveNoLongerThanItsContextLasts(t *testing.T) {
 	url := testetcd.URL(t)
 	slow, next := open(t, url, etcd.Config{ClaimTTL: 2 * time.Second}), open(t, url, etcd.Config{})
-	c, err := slow.Claim(within(t, 500*time.Millisecond))
+	_, err := slow.Head(within(t, 10*time.Second)) // so that it need not connect
+	require.NoError(t, err)
+	c, err := slow.Claim(within(t, 3*time.Second))
 	require.NoError(t, err)
 	other, err := next.Claim(within(t, 10*time.Second))
 	require.NoError(t, err)
@@ -138,7 +144,7 @@ func TestTheTokenKeyIsWrittenByClaimsAlone(t *testing.T) {
 
 func TestCloseEndsTheClaimsUnderWay(t *testing.T) {
 	url := testetcd.URL(t)
-	s, err := etcd.Open(t.Context(), url, etcd.Config{})
+	s, err := etcd.Open(t.Context(), url, etcd.Config{ClaimTTL: time.Minute})
 	require.NoError(t, err)
 	_, err = s.Claim(within(t, 10*time.Second))
 	require.NoError(t, err)
@@ -146,9 +152,12 @@ func TestCloseEndsTheClaimsUnderWay(t *testing.T) {
 	require.NoError(t, s.Close(), "a second Close does nothing")
 	_, err = s.Head(within(t, 10*time.Second))
 	require.ErrorContains(t, err, "closed")
-	_, err = open(t, url, etcd.Config{}).Claim(within(t, time.Second)) // sooner than the lease ends
+	_, err = open(t, url, etcd.Config{}).Claim(within(t, 20*time.Second)) // sooner than the lease ends
 	require.NoError(t, err)
 }
+
+// underWay reports whether an error names a claim that is in the way.
+func underWay(err error) bool { return strings.Contains(err.Error(), "a claim is under way") }
 
 // startClaimer starts a process of its own that has claimed when it returns.
 func startClaimer(t *testing.T, url string) *exec.Cmd {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,6 +55,45 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// An expiring context is over when it is told to be, and then says that its time
+// was: so a test waits for what must come before, however slow the machine is.
+type expiring struct {
+	context.Context
+	over chan struct{}
+}
+
+func (e expiring) Done() <-chan struct{} { return e.over }
+
+func (e expiring) Err() error {
+	select {
+	case <-e.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// expires returns a context and what ends its time, at the latest done after 20 s.
+func expires(t *testing.T) (context.Context, func()) {
+	e := expiring{within(t, 20*time.Second), make(chan struct{})}
+	var once sync.Once
+	expire := func() { once.Do(func() { close(e.over) }) }
+	context.AfterFunc(e.Context, expire)
+	return e, expire
+}
+
+// longer calls fn with ever more time until its error is as wanted: a loaded
+// machine may not come that far in the first.
+func longer(t *testing.T, first time.Duration, fn func(context.Context) error, wanted func(error) bool) error {
+	t.Helper()
+	for d := first; ; d *= 4 {
+		err := fn(within(t, d))
+		if err == nil || wanted(err) || d > 20*time.Second {
+			return err
+		}
+	}
 }
 
 func open(t *testing.T, url string, cfg etcd.Config) *etcd.Store {

@@ -106,7 +106,7 @@ func TestAWatchWakesOnceAtItsBeginningAndAfterClaimsCommitsAndPosts(t *testing.T
 		t.Helper()
 		select {
 		case <-wakes:
-		case <-time.After(5 * time.Second):
+		case <-time.After(20 * time.Second):
 			t.Fatal("no wake-up after", why)
 		}
 	}
@@ -152,7 +152,7 @@ func TestACallWithoutADeadlineGetsOne(t *testing.T) {
 	began := time.Now()
 	_, err := s.Head(t.Context())
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Less(t, time.Since(began), 12*time.Second)
+	require.Less(t, time.Since(began), 30*time.Second)
 }
 
 func TestEveryMistakeInTheConfigurationIsNamedAtOnceAndNoSecret(t *testing.T) {

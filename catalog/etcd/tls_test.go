@@ -125,7 +125,8 @@ func TestAServersCertificateThatIsNotItsOwnHalts(t *testing.T) {
 func TestPlainTextToAServerThatWantsTLSSaysWhatMayBeWrong(t *testing.T) {
 	server, _ := secured(t)
 	s := open(t, strings.Replace(server.URL(), "etcds://", "etcd://", 1), etcd.Config{})
-	_, err := s.Head(within(t, time.Second))
+	err := longer(t, time.Second, func(ctx context.Context) error { _, err := s.Head(ctx); return err },
+		func(err error) bool { return strings.Contains(err.Error(), "without a word") })
 	e := classed(t, err)
 	require.Equal(t, exitcodes.Retry, e.Disposition(), "a server that is about to end does the same: %v", err)
 	require.ErrorContains(t, err, "without a word")

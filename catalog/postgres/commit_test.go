@@ -49,16 +49,21 @@ func TestACommitWhoseBackendHangsIsUnknownAndSentAgainLandsOnce(t *testing.T) {
 	rec := next(head)
 	release := holdCommits(t, dsn)
 
-	first := make(chan error, 1)
-	go func() { first <- s.Append(within(t, time.Second), head, rec) }()
+	ctx, expire := expires(t)
+	first := async(func() error { return s.Append(ctx, head, rec) })
 	resume := testpg.Pause(t, waiting(t, dsn))
 	release()
+	expire()
 	fails(t, <-first, exitcodes.Retry, driver.Unknown)
-	fails(t, s.Append(within(t, 300*time.Millisecond), head, rec), exitcodes.Retry, driver.Unknown)
+	ctx, expire = expires(t)
+	second := async(func() error { return s.Append(ctx, head, rec) })
+	waitingAre(t, dsn, 2) // the stopped one can't say that it no longer waits
+	expire()
+	fails(t, <-second, exitcodes.Retry, driver.Unknown)
+	waitingAre(t, dsn, 1)
 
-	again := make(chan error, 1)
-	go func() { again <- s.Append(within(t, soon), head, rec) }()
-	waiting(t, dsn)
+	again := async(func() error { return s.Append(within(t, soon), head, rec) })
+	waitingAre(t, dsn, 2)
 	require.Len(t, records(t, s), 1, "nothing to be read settles it")
 	resume()
 	if err := <-again; err != nil {

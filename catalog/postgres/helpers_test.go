@@ -40,6 +40,60 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// An expiring context is over when it is told to be, and then says that its time
+// was: so a test waits for what must come before, however slow the machine is.
+type expiring struct {
+	context.Context
+	over chan struct{}
+}
+
+func (e expiring) Done() <-chan struct{} { return e.over }
+
+func (e expiring) Err() error {
+	select {
+	case <-e.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// expires returns a context and what ends its time, at the latest done after soon.
+func expires(t *testing.T) (context.Context, func()) {
+	e := expiring{within(t, soon), make(chan struct{})}
+	var once sync.Once
+	expire := func() { once.Do(func() { close(e.over) }) }
+	context.AfterFunc(e.Context, expire)
+	return e, expire
+}
+
+// blocked tries to claim where somebody is in the way, and returns the error. A
+// loaded machine may take a second before it comes that far: then it has more.
+func blocked(t *testing.T, s *postgres.Store) error {
+	t.Helper()
+	for d := time.Second; ; d *= 4 {
+		begun := time.Now()
+		_, err := tryClaim(within(t, d), s)
+		require.Error(t, err)
+		require.Less(t, time.Since(begun), d+soon, "the wait is bounded")
+		if errors.Is(err, driver.ErrBlocked) || d > soon {
+			return err
+		}
+	}
+}
+
+// waitingAre waits until so many backends wait for a lock.
+func waitingAre(t *testing.T, dsn string, n int) {
+	t.Helper()
+	conn := testpg.Connect(t, dsn)
+	require.Eventually(t, func() bool {
+		var found int
+		err := conn.QueryRow(t.Context(), `select count(*) from pg_stat_activity
+			where datname = current_database() and wait_event_type = 'Lock'`).Scan(&found)
+		return err == nil && found == n
+	}, soon, often)
+}
+
 // next returns a commit that follows prior under its token.
 func next(prior driver.Head) driver.Record {
 	return driver.Record{Revision: prior.Revision + 1, ID: driver.NewID(), Token: prior.Claim.Token, Payload: []byte("payload")}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -313,7 +312,11 @@ func TestACompactionWaitsForAClaimNoLongerThanItMay(t *testing.T) {
 	c, err := open(t, dsn).Claim(within(t, soon))
 	require.NoError(t, err)
 	for i, call := range compactions(s, head) {
-		err := call(within(t, 200*time.Millisecond))
+		ctx, expire := expires(t)
+		done := async(func() error { return call(ctx) })
+		waitingAre(t, dsn, 1)
+		expire()
+		err := <-done
 		var e *driver.Error
 		require.ErrorAs(t, err, &e)
 		require.Equal(t, exitcodes.Retry, e.Disposition())
@@ -322,6 +325,7 @@ func TestACompactionWaitsForAClaimNoLongerThanItMay(t *testing.T) {
 			want = driver.Unknown
 		}
 		require.Equal(t, want, e.Outcome)
+		waitingAre(t, dsn, 0)
 	}
 	c.Abandon()
 	for _, call := range compactions(s, head) {

@@ -178,7 +178,7 @@ func TestACompactionGivesWayToAClaimThatIsOnlyWaiting(t *testing.T) {
 	defer func() { require.NoError(t, claimer.Close()) }()
 	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_EX))
 	for _, call := range compactions(s, head) {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		err := call(ctx)
 		require.ErrorContains(t, err, "a claim is under way")

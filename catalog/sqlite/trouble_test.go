@@ -251,7 +251,7 @@ func mount(t *testing.T, size string) string {
 func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testing.T) {
 	dir := mount(t, "1m")
 	path := filepath.Join(dir, "c.db")
-	cfg := catalog.Config{Generation: 1, RetryBudget: 50 * time.Millisecond, ClaimTimeout: 2 * time.Second}
+	cfg := catalog.Config{Generation: 1, RetryBudget: 50 * time.Millisecond}
 	c, err := catalog.Open(t.Context(), open(t, path), cfg)
 	require.NoError(t, err)
 	acked := 0
@@ -274,7 +274,7 @@ func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testin
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.NoError(t, filler.Close())
 	next := cfg
-	next.Generation = 2
+	next.Generation, next.ClaimTimeout = 2, 2*time.Second
 	_, err = catalog.Open(t.Context(), open(t, path), next)
 	require.ErrorIs(t, err, driver.ErrFull)
 	require.ErrorContains(t, err, path)
@@ -283,6 +283,7 @@ func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testin
 	require.NoError(t, os.Remove(filler.Name()))
 	require.NoError(t, c.Close())
 	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=8m"))
+	next.ClaimTimeout = 0
 	c, err = catalog.Open(t.Context(), open(t, path), next)
 	require.NoError(t, err)
 	count := 0
@@ -317,7 +318,7 @@ func TestACommitGivesWayToAClaimThatIsOnlyWaiting(t *testing.T) {
 	defer func() { require.NoError(t, claimer.Close()) }()
 	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_EX))
 	rec := drivertest.NextRecord(head, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	err = s.Append(ctx, head, rec)
 	require.ErrorContains(t, err, "a claim is under way")
@@ -344,7 +345,7 @@ func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing
 	}
 	require.Eventually(t, stopped, 10*time.Second, time.Millisecond)
 
-	cfg := catalog.Config{Generation: 2, ClaimTimeout: 300 * time.Millisecond}
+	cfg := catalog.Config{Generation: 2, ClaimTimeout: 3 * time.Second}
 	_, err = catalog.Open(t.Context(), open(t, path), cfg)
 	require.ErrorIs(t, err, driver.ErrBlocked)
 	require.ErrorContains(t, err, fmt.Sprintf("process %d ", child.Process.Pid))
@@ -354,6 +355,7 @@ func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing
 
 	require.NoError(t, child.Process.Kill())
 	require.Error(t, child.Wait())
+	cfg.ClaimTimeout = 0
 	c, err := catalog.Open(t.Context(), open(t, path), cfg)
 	require.NoError(t, err)
 	require.Equal(t, "g2.e2", c.Token().String())

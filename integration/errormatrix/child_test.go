@@ -72,7 +72,7 @@ func serve() {
 }
 
 func (o order) carryOut(s *sqlite.Store) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	switch o.Do {
 	case "append":

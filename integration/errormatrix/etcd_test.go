@@ -113,7 +113,7 @@ func (x *matrix) provokeSizes(t *testing.T, one *member, admin *clientv3.Client)
 	x.onItsOwn(t, "a server that stands still, and is killed", func(k *kv, m *member) {
 		head := drivertest.ReadHead(k.t, k.well)
 		m.signal(syscall.SIGSTOP)
-		err := k.after(briefly(k.t, 200*time.Millisecond), k.well, head, 1)
+		err := k.after(briefly(k.t, 2*time.Second), k.well, head, 1)
 		m.signal(syscall.SIGCONT)
 		x.expect(k.t, met, "context.DeadlineExceeded", true, err)
 		k.check(k.t, k.well)

@@ -154,7 +154,7 @@ func (x *matrix) provokeTables(t *testing.T) {
 		db.SetMaxOpenConns(1)
 		_, err = db.ExecContext(l.t.Context(), `BEGIN IMMEDIATE`)
 		require.NoError(l.t, err)
-		ctx, cancel := context.WithTimeout(l.t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(l.t.Context(), 2*time.Second)
 		defer cancel()
 		err = l.after(ctx, s, head, 1)
 		_, end := db.ExecContext(l.t.Context(), `ROLLBACK`)
