@@ -87,6 +87,16 @@ func (c *Catalog) Done() <-chan struct{} { return c.end.done }
 // that was seen decides.
 func (c *Catalog) Err() error { return c.end.reason() }
 
+// Context returns a context that ends with parent, and with the handle: then
+// the reason is its cause, and it has ended before any call of the handle
+// returns that reason. The caller calls the function that it also gets, once it
+// needs the context no longer.
+func (c *Catalog) Context(parent context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	forget := c.end.before(cancel)
+	return ctx, func(cause error) { forget(); cancel(cause) }
+}
+
 // View calls fn with the entries as of this handle's last commit. It costs no
 // call of the store, and so says nothing about a claim that this process has
 // not heard of yet: where that matters, call [Catalog.Confirm] afterwards. Once
@@ -141,12 +151,36 @@ func (c *Catalog) memory() memory {
 // ending is why a handle has ended. Only one thing replaces a reason: a newer
 // fence, which explains it.
 type ending struct {
-	done chan struct{}
-	why  atomic.Pointer[error]
-	mu   sync.Mutex
+	done  chan struct{}
+	why   atomic.Pointer[error]
+	mu    sync.Mutex
+	first map[int]context.CancelCauseFunc // called before anybody is told
+	next  int
 }
 
-func (e *ending) init() { e.done = make(chan struct{}) }
+func (e *ending) init() {
+	e.done = make(chan struct{})
+	e.first = make(map[int]context.CancelCauseFunc)
+}
+
+// before has cancel called with the reason before anybody is told it, at once
+// where that has happened.
+func (e *ending) before(cancel context.CancelCauseFunc) (forget func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if reason := e.reason(); reason != nil {
+		cancel(reason)
+		return func() {}
+	}
+	e.next++
+	key := e.next
+	e.first[key] = cancel
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.first, key)
+	}
+}
 
 func (e *ending) ended() bool { return e.why.Load() != nil }
 
@@ -166,6 +200,9 @@ func (e *ending) with(err error) {
 		err = &alarmed{fence: err, lost: a.lost}
 	}
 	if old == nil {
+		for _, cancel := range e.first {
+			cancel(err)
+		}
 		e.why.Store(&err)
 		close(e.done)
 		return

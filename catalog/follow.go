@@ -114,10 +114,19 @@ func checkReadable(c driver.Claim, ms []Migration, g generation.Generation) erro
 	return checkVersion(c, ms)
 }
 
+// snapshot returns the entries, and the head that they are as of.
+func (f *Follower) snapshot() (driver.Head, *state) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.view.Load().head, f.state.Load()
+}
+
 func (f *Follower) publish(s sighting) {
 	old := f.view.Load()
+	f.mu.Lock()
 	f.state.Store(f.r.state)
 	f.view.Store(&s)
+	f.mu.Unlock()
 	if old != nil && old.head.Commit == s.head.Commit {
 		return
 	}

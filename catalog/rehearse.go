@@ -55,22 +55,28 @@ func Rehearse(ctx context.Context, store driver.Store, cfg Config) (*Rehearsal, 
 }
 
 // migrate runs the migrations on a snapshot of what was read.
-func (r *Rehearsal) migrate(store driver.Store, cfg Config) error {
-	r.f.mu.Lock()
-	r.base, r.state = r.f.view.Load().head, r.f.state.Load()
-	r.f.mu.Unlock()
-	claim := r.base.Claim
+func (r *Rehearsal) migrate(store driver.Store, cfg Config) (err error) {
+	var now *state
+	r.base, now = r.f.snapshot()
+	r.state, r.steps, err = rehearse(store, cfg, r.base.Claim, now)
+	return err
+}
+
+// rehearse runs the migrations that data of claim still need on now, and
+// returns what they lead to.
+func rehearse(store driver.Store, cfg Config, claim driver.Claim, now *state) (*state, []RehearsedMigration, error) {
 	if err := checkVersion(claim, cfg.Migrations); err != nil {
-		return err
+		return nil, nil, err
 	}
+	var steps []RehearsedMigration
 	payload := newPayload()
 	for _, m := range cfg.Migrations {
 		if m.Version <= claim.DataVersion {
 			continue
 		}
-		tx, begun := newTx(r.state), time.Now()
+		tx, begun := newTx(now), time.Now()
 		if _, _, err := migrate(tx, claim, []Migration{m}); err != nil {
-			return err
+			return nil, nil, err
 		}
 		step := RehearsedMigration{Version: m.Version, Name: m.Name, Took: time.Since(begun)}
 		for _, c := range tx.changes {
@@ -83,13 +89,23 @@ func (r *Rehearsal) migrate(store driver.Store, cfg Config) error {
 		before := len(payload)
 		payload = appendChanges(payload, tx.changes)
 		step.Bytes = len(payload) - before
-		r.state, r.steps = tx.draft.state, append(r.steps, step)
+		now, steps = tx.draft.state, append(steps, step)
 	}
 	if limit := store.Limits().Payload; len(payload) > limit {
-		return exitcodes.WithCode(fmt.Errorf("catalog: %w: %d bytes of migrations in one claim, %s takes %d: release them in smaller steps",
+		return nil, nil, exitcodes.WithCode(fmt.Errorf("catalog: %w: %d bytes of migrations in one claim, %s takes %d: release them in smaller steps",
 			driver.ErrTooLarge, len(payload), store, limit), exitcodes.Config)
 	}
-	return nil
+	return now, steps, nil
+}
+
+// Rehearse runs the migrations that a claim by this follower would run, on the
+// entries that it has read, and throws the result away. It returns what each of
+// them did and the head that they were run on. Nothing is written. Its errors
+// are those that the function [Rehearse] says of migrations.
+func (f *Follower) Rehearse() ([]RehearsedMigration, driver.Head, error) {
+	head, now := f.snapshot()
+	_, steps, err := rehearse(f.r.store, f.r.cfg, head.Claim, now)
+	return steps, head, err
 }
 
 // Migrations returns what each migration would do, in order; none where the

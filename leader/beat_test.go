@@ -11,16 +11,27 @@ import (
 
 func TestSilenceIsCountedBetweenLooksThatCouldRead(t *testing.T) {
 	const most = time.Second
-	claim, at := driver.NewID(), time.Now()
-	later := func(d time.Duration) time.Time { at = at.Add(d); return at }
+	claim, at := driver.NewID(), time.Duration(0)
 	var s silence
-	require.Zero(t, s.observe(at, claim, Beat{}, most))
-	require.Equal(t, 700*time.Millisecond, s.observe(later(700*time.Millisecond), claim, Beat{}, most))
-	require.Equal(t, 1700*time.Millisecond, s.observe(later(time.Hour), claim, Beat{}, most), "a process that was frozen")
-	require.Zero(t, s.observe(later(most), claim, Beat{Claim: claim, Seq: 1}, most), "a sign of life")
-	require.Equal(t, most, s.observe(later(most), claim, Beat{Claim: claim, Seq: 1}, most))
-	require.Equal(t, 2*most, s.observe(later(most), claim, Beat{Claim: claim, Seq: 1}, most))
+	look := func(after time.Duration, claim driver.ID, b Beat) time.Duration {
+		at += after
+		return s.observe(at, at, claim, b, most)
+	}
+	require.Zero(t, look(0, claim, Beat{}))
+	require.Equal(t, 700*time.Millisecond, look(700*time.Millisecond, claim, Beat{}))
+	require.Equal(t, 1700*time.Millisecond, look(time.Hour, claim, Beat{}), "a process that was frozen")
+	require.Zero(t, look(most, claim, Beat{Claim: claim, Seq: 1}), "a sign of life")
+	require.Equal(t, most, look(most, claim, Beat{Claim: claim, Seq: 1}))
+	require.Equal(t, 2*most, look(most, claim, Beat{Claim: claim, Seq: 1}))
 	s.blind()
-	require.Zero(t, s.observe(later(most), claim, Beat{Claim: claim, Seq: 1}, most), "a look that could not read")
-	require.Zero(t, s.observe(later(most), driver.NewID(), Beat{Claim: claim, Seq: 1}, most), "another claim")
+	require.Zero(t, look(most, claim, Beat{Claim: claim, Seq: 1}), "a look that could not read")
+	require.Zero(t, look(most, driver.NewID(), Beat{Claim: claim, Seq: 1}), "another claim")
+}
+
+func TestSilenceBeginsWithTheAnswerAndEndsWithTheQuestion(t *testing.T) {
+	claim := driver.NewID()
+	var s silence
+	require.Zero(t, s.observe(0, 5*time.Second, claim, Beat{}, time.Minute), "the sign of life may have been given while the answer was awaited")
+	require.Zero(t, s.observe(4*time.Second, 6*time.Second, claim, Beat{}, time.Minute))
+	require.Equal(t, 2*time.Second, s.observe(7*time.Second, time.Hour, claim, Beat{}, time.Minute), "another may have been given meanwhile")
 }

@@ -7,92 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
-	"github.com/fencepost/fencepost/generation"
 )
-
-// Config says how a process leads. The zero value of a field means its
-// default.
-type Config struct {
-	// Catalog is how the catalog is opened. Its Generation is required.
-	Catalog catalog.Config
-
-	// Admin is the address on which the admin API listens, such as
-	// 127.0.0.1:7001; the host must be a loopback address. Empty: none.
-	Admin string
-
-	// AutoPromote makes a process promote its own generation once it is ready,
-	// without being asked.
-	AutoPromote bool
-
-	// Heartbeat is how often the holder gives a sign of life. Default 1 s.
-	Heartbeat time.Duration
-
-	// Silence is for how long a standby must have heard no sign of life before
-	// it claims. Default 5 s: longer than three elections of an etcd with
-	// default settings. At least three Heartbeats.
-	Silence time.Duration
-
-	// Poll is how often a waiting process looks at the board. Default 100 ms.
-	Poll time.Duration
-
-	// Notify is told how this process stands, in the words of sd_notify(3):
-	// READY=1 once it has read everything or leads, and a STATUS whenever that
-	// changes. Default: exitcodes.Notify, which does nothing unless a service
-	// manager listens. A process with several Leaders gives its own.
-	Notify func(assignments ...string) error
-
-	// Logger receives changes of phase and what no caller is told. Default:
-	// discard.
-	Logger *slog.Logger
-}
-
-func (c Config) withDefaults() Config {
-	c.Heartbeat = cmp.Or(c.Heartbeat, time.Second)
-	c.Silence = cmp.Or(c.Silence, 5*time.Second)
-	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
-	if c.Notify == nil {
-		c.Notify = exitcodes.Notify
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Catalog.Logger == nil {
-		c.Catalog.Logger = c.Logger
-	}
-	return c
-}
-
-// validate names every mistake at once.
-func (c Config) validate() error {
-	var errs []error
-	if c.Catalog.Generation == generation.None {
-		errs = append(errs, fmt.Errorf("%w: a process that may lead needs one", generation.ErrMissing))
-	}
-	if c.Heartbeat <= 0 || c.Poll <= 0 {
-		errs = append(errs, fmt.Errorf("Heartbeat %v and Poll %v: want more than 0", c.Heartbeat, c.Poll))
-	}
-	if c.Silence < 3*c.Heartbeat {
-		errs = append(errs, fmt.Errorf("Silence %v with a Heartbeat of %v: want at least three of them", c.Silence, c.Heartbeat))
-	}
-	if c.Admin != "" {
-		errs = append(errs, checkLoopback(c.Admin))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return exitcodes.WithCode(fmt.Errorf("leader: configuration: %w", err), exitcodes.Config)
-	}
-	return nil
-}
-
-// Work is what a service does while it leads. Its context ends, with the reason
-// as its cause, when the token is lost or the process is to stop; Work then
-// returns soon. An error that it returns before ends the process.
-type Work func(ctx context.Context, c *catalog.Catalog) error
 
 // A Leader takes one process through its phases. Its methods may be called
 // concurrently, Run once.
@@ -101,15 +23,21 @@ type Leader struct {
 	cfg   Config
 	log   *slog.Logger
 	board *catalog.Board
-	admin *admin
+	lease lease
 
-	promoted chan struct{} // receives when the admin API was told to promote
+	admin     listening
+	peer      listening
+	attending atomic.Int64 // connections that are kept for presence
+	reluctant atomic.Bool
+	promoted  chan struct{} // receives when the admin API was told to promote
+	asks      chan *ask     // to the tenure, while the work runs
 
-	mu     sync.Mutex
-	status Status
-	holder *catalog.Catalog // while this process leads
+	mu        sync.Mutex
+	status    Status
+	holder    *catalog.Catalog // while this process holds the token
+	announced chan struct{}    // closed and replaced when there is something to see on the board
 
-	told  string // the last STATUS; of Run's goroutine, as ready is
+	told  string // the last STATUS; of the goroutine that moves, as ready is
 	ready bool   // READY=1 was told
 }
 
@@ -122,11 +50,13 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 	}
 	l := &Leader{
 		store: store, cfg: cfg, log: cfg.Logger,
-		board:    catalog.NewBoard(store, cfg.Catalog),
-		promoted: make(chan struct{}, 1),
+		board:    catalog.NewBoard(store, cfg.boardConfig()),
+		promoted: make(chan struct{}, 1), asks: make(chan *ask), announced: make(chan struct{}),
 	}
+	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
+	l.lease.born = l.lease.clock()
+	l.reluctant.Store(cfg.PreferNotToLead)
 	l.status = Status{Generation: cfg.Catalog.Generation, Since: time.Now(), Reason: "started"}
-	l.admin = newAdmin(l)
 	return l, nil
 }
 
@@ -134,12 +64,13 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 // returns when that is over, with everything joined that it started: nil where
 // ctx ended or work returned nil, and else the reason. A *fence.Error says that
 // a higher generation leads, or another process of this one. The others are
-// those of catalog.Open and of work. Exitcodes.Main ends the process as the
-// error asks.
+// those of catalog.Open and of work, a *LateError, and that of a migration which
+// failed in its rehearsal. Exitcodes.Main ends the process as the error asks.
 //
-// The admin API answers from the start of Run to its end; it is closed last.
+// The admin API answers from the start of Run to its end; its listener is closed
+// last.
 func (l *Leader) Run(ctx context.Context, work Work) error {
-	stop, err := l.admin.start(ctx)
+	stop, err := l.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -153,6 +84,13 @@ func (l *Leader) Run(ctx context.Context, work Work) error {
 	}
 	return err
 }
+
+// Held reports whether this process holds the token as far as it can know
+// without asking: it was confirmed less than Lease ago. It costs one look at the
+// clock, and answers less than a commit, a guard or Confirm do: none of these
+// can succeed once a newer token is in the store, and Held may say yes for as
+// long as it takes this process to hear of that.
+func (l *Leader) Held() bool { return l.lease.left() > 0 }
 
 // ended says in which phase a process ends, and why.
 func ended(ctx context.Context, err error) (Phase, string) {
@@ -170,51 +108,67 @@ func ended(ctx context.Context, err error) (Phase, string) {
 	}
 }
 
-// lead waits for the promotion, claims, and works. Where another process of its
-// generation was faster, it waits again, as a standby.
+// lead waits for its turn, claims, and works. Where another process of its
+// generation was faster, or took over as was offered, it waits again, as a
+// standby.
 func (l *Leader) lead(ctx context.Context, work Work) error {
 	for {
-		c, err := l.promote(ctx)
-		if errors.Is(err, errAgain) {
-			continue
+		c, sent, err := l.promote(ctx)
+		if err == nil {
+			err = l.hold(ctx, c, work, sent)
 		}
-		if err != nil {
+		if !errors.Is(err, errAgain) {
 			return err
 		}
-		return l.work(ctx, c, work)
 	}
 }
 
-// errAgain means that a claim came too late, and that waiting begins anew.
+// errAgain means that another process leads, and that waiting begins anew.
 var errAgain = errors.New("leader: another was faster")
 
-// promote follows until it is this process's turn, and claims.
-func (l *Leader) promote(ctx context.Context) (*catalog.Catalog, error) {
+// promote follows until it is this process's turn, and claims. Sent is when the
+// claim was begun, by the lease's clock.
+func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Duration, err error) {
 	l.move(CatchingUp, "reading the catalog")
 	f, err := l.follow(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer func() { _ = f.Close() }() // its reason is known by then
-	head, _ := f.Head()
-	l.sees(head)
-	l.move(ReadyToPromote, "everything is read")
-	opts, why, err := l.awaitTurn(ctx, f)
+	now, err := l.awaitTurn(ctx, f)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	l.move(Promoting, why)
-	opts.Reason = why
-	c, err := f.Open(ctx, opts)
-	switch {
-	case err == nil:
-		return c, nil
-	case errors.Is(err, catalog.ErrRefused), errors.Is(err, fence.ErrFenced) && !errors.Is(err, fence.ErrSuperseded):
+	l.move(Promoting, now.opts.Reason)
+	defer l.askHolder(ctx, f, now)()
+	sent = l.lease.now()
+	c, err = f.Open(ctx, now.opts)
+	if errors.Is(err, catalog.ErrRefused) || errors.Is(err, fence.ErrFenced) && !errors.Is(err, fence.ErrSuperseded) {
 		l.log.InfoContext(ctx, "the claim came too late", "err", err)
-		return nil, errAgain
-	default:
-		return nil, err
+		err = errAgain
 	}
+	return c, sent, err
+}
+
+// askHolder asks the holder to stop its work, and reads what it has committed.
+// Where it doesn't answer it is simply fenced. The function that it returns
+// tells a holder that is not fenced by then to go on.
+func (l *Leader) askHolder(ctx context.Context, f *catalog.Follower, now turn) (end func()) {
+	address := now.holder.reach()
+	if address == "" {
+		return func() {}
+	}
+	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
+	defer cancel()
+	p, err := callHandover(ctx, l.cfg.HandoverTimeout, now.head.Claim.ID, address, l.cfg.Catalog.Generation)
+	if err != nil {
+		l.log.WarnContext(ctx, "the holder does not hand over, and is fenced", "holder", now.head.Claim.Holder.String(), "err", err)
+		return func() {}
+	}
+	l.log.InfoContext(ctx, "the holder hands over", "holder", now.head.Claim.Holder.String(), "revision", p.first.Revision)
+	// The claim would read the rest too; until then the holder could go on.
+	_ = f.Wait(bounded, func(h driver.Head) bool { return h.Revision >= p.first.Revision })
+	return p.Close
 }
 
 // follow begins to read along, and goes on trying while the store can't be
@@ -233,60 +187,9 @@ func (l *Leader) follow(ctx context.Context) (*catalog.Follower, error) {
 	}
 }
 
-// catalogConfig is the caller's, with the address of the admin API.
+// catalogConfig is the caller's, with the address of this process.
 func (l *Leader) catalogConfig() catalog.Config {
 	cfg := l.cfg.Catalog
-	cfg.Holder.Address = cmp.Or(cfg.Holder.Address, l.admin.address())
+	cfg.Holder.Address = cmp.Or(cfg.Holder.Address, l.peer.address(), l.admin.address())
 	return cfg
-}
-
-// work runs the work under a context that ends with the token.
-func (l *Leader) work(ctx context.Context, c *catalog.Catalog, work Work) error {
-	l.leads(c)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		select {
-		case <-c.Done():
-			cancel(c.Err())
-		case <-ctx.Done():
-		}
-	})
-	var beats uint64
-	wg.Go(func() { beats = l.keepBeating(ctx, c.Claim()) })
-	err := work(ctx, c)
-	cancel(errWorkEnded)
-	wg.Wait()
-	why := l.lastWord(ctx, c)
-	switch {
-	case why == nil:
-		l.sayGoodbye(ctx, c.Claim(), beats+1)
-		return err
-	case explained(err):
-		return why
-	default:
-		return errors.Join(why, err) // package exitcodes ranks them
-	}
-}
-
-// explained reports whether what the work returned is only the echo of why the
-// handle had ended.
-func explained(err error) bool {
-	d := exitcodes.Of(err)
-	return err == nil || d == exitcodes.None && errors.Is(err, context.Canceled) || d != exitcodes.Panic && errors.Is(err, fence.ErrFenced)
-}
-
-var errWorkEnded = errors.New("leader: the work has ended")
-
-// lastWord closes the handle and returns why it had ended, if it had. A process
-// that was fenced by epoch asks once more: it may have been superseded since,
-// and then it must not come back.
-func (l *Leader) lastWord(ctx context.Context, c *catalog.Catalog) error {
-	if c.Err() != nil {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = c.Confirm(bounded) // what it finds, Close returns
-	}
-	return c.Close()
 }

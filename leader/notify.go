@@ -37,6 +37,8 @@ func (s Status) line() string {
 		return s.waiting()
 	case Leading:
 		return fmt.Sprintf("leads as %v since %s", s.Token, s.Since.UTC().Format(time.RFC3339))
+	case HandingOver, Unconfirmed:
+		return fmt.Sprintf("%v as %v: %s", s.Phase, s.Token, s.Reason)
 	case Superseded:
 		return fmt.Sprintf("superseded by %v", s.holding())
 	case Fenced:

@@ -18,11 +18,18 @@ const (
 	// ReadyToPromote: has read everything and reads along; waits for
 	// promotion, or, in the generation that leads, for the holder's silence.
 	ReadyToPromote
-	// Promoting: claims the catalog. Ends in Leading, or back in CatchingUp
+	// Promoting: asks the holder to hand over, and claims. Ends in Leading, or back in CatchingUp
 	// where another process was faster.
 	Promoting
 	// Leading: holds the token and runs the work, the only phase that does.
 	Leading
+	// HandingOver: holds the token, and runs no work: another process was told
+	// that it may claim. Ends in Leading where it doesn't, and in CatchingUp
+	// where one of this generation did.
+	HandingOver
+	// Unconfirmed: held the token when the store was last heard, a lease ago,
+	// and runs no work. Ends in Leading where it still does.
+	Unconfirmed
 	// Superseded: ended, because a higher generation leads.
 	Superseded
 	// Fenced: ended, because another process of this generation leads.
@@ -36,7 +43,7 @@ const (
 )
 
 var phaseNames = [numPhases]string{
-	"Initializing", "CatchingUp", "ReadyToPromote", "Promoting", "Leading",
+	"Initializing", "CatchingUp", "ReadyToPromote", "Promoting", "Leading", "HandingOver", "Unconfirmed",
 	"Superseded", "Fenced", "Stopped", "Failed",
 }
 
@@ -66,9 +73,11 @@ func (p *Phase) UnmarshalText(text []byte) error {
 var allowed = [numPhases][]Phase{
 	Initializing:   {CatchingUp, Superseded, Fenced, Stopped, Failed},
 	CatchingUp:     {ReadyToPromote, Superseded, Fenced, Stopped, Failed},
-	ReadyToPromote: {Promoting, Superseded, Fenced, Stopped, Failed},
-	Promoting:      {Leading, CatchingUp, Superseded, Fenced, Stopped, Failed},
-	Leading:        {Superseded, Fenced, Stopped, Failed},
+	ReadyToPromote: {CatchingUp, Promoting, Superseded, Fenced, Stopped, Failed},
+	Promoting:      {CatchingUp, Leading, Superseded, Fenced, Stopped, Failed},
+	Leading:        {HandingOver, Unconfirmed, Superseded, Fenced, Stopped, Failed},
+	HandingOver:    {CatchingUp, Leading, Unconfirmed, Superseded, Fenced, Stopped, Failed},
+	Unconfirmed:    {Leading, Superseded, Fenced, Stopped, Failed},
 	Superseded:     {},
 	Fenced:         {},
 	Stopped:        {},

@@ -17,8 +17,11 @@ const maxMoves = 128
 type Status struct {
 	Phase      Phase                 `json:"phase"`
 	Generation generation.Generation `json:"generation"`
-	Token      *fence.Token          `json:"token"`    // held by this process; null without one
-	Serving    bool                  `json:"serving"`  // the work runs
+	Token      *fence.Token          `json:"token"`              // held by this process; null without one
+	Serving    bool                  `json:"serving"`            // the work runs
+	LeaseLeft  float64               `json:"lease_left_seconds"` // for how long the token is believed to be held without asking
+	Reluctant  bool                  `json:"prefer_not_to_lead"`
+	Standbys   int64                 `json:"standbys"` // waiting processes that are connected to this one
 	Revision   uint64                `json:"revision"` // up to which this process has read or written
 	Leader     *Holding              `json:"leader"`   // who holds the token, as far as was seen; null: nobody ever did
 	Since      time.Time             `json:"since"`    // of the phase
@@ -49,6 +52,8 @@ func (l *Leader) Status() Status {
 	s := l.status
 	s.Moves = append([]Move(nil), s.Moves...)
 	s.Store, s.Admin = l.store.String(), l.admin.address()
+	s.LeaseLeft = max(0, l.lease.left().Seconds())
+	s.Reluctant, s.Standbys = l.reluctant.Load(), l.attending.Load()
 	if l.holder != nil {
 		s.Revision = l.holder.Head().Revision
 	}
@@ -77,9 +82,6 @@ func (l *Leader) note(next Phase, reason string) {
 		l.status.Moves = l.status.Moves[extra:]
 	}
 	l.status.Serving = to == Leading
-	if to.Ended() {
-		l.status.Token = nil
-	}
 	l.log.Info("phase", "from", from.String(), "to", to.String(), "generation", l.status.Generation, "reason", reason)
 }
 
@@ -99,14 +101,42 @@ func (l *Leader) noteHead(head driver.Head) {
 	}
 }
 
-// leads notes that this process does.
-func (l *Leader) leads(c *catalog.Catalog) {
-	l.noteHead(c.Head())
-	token := c.Token()
+// holds notes that this process has the token, or with nil that it no longer
+// has.
+func (l *Leader) holds(c *catalog.Catalog) {
+	if c != nil {
+		l.noteHead(c.Head())
+	}
 	l.mu.Lock()
-	l.status.Token, l.holder = &token, c
-	l.mu.Unlock()
-	l.move(Leading, c.Claim().Reason)
+	defer l.mu.Unlock()
+	l.holder, l.status.Token = c, nil
+	if c != nil {
+		token := c.Token()
+		l.status.Token = &token
+	}
+}
+
+// holding returns the catalog while this process holds the token, or nil.
+func (l *Leader) holding() *catalog.Catalog {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.holder
+}
+
+// news returns a channel that is closed when there is something to see on the
+// board.
+func (l *Leader) news() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.announced
+}
+
+// announce tells the waiting processes that there is something to see.
+func (l *Leader) announce() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.announced)
+	l.announced = make(chan struct{})
 }
 
 // fencedBy notes who leads instead, where err says so.

@@ -11,76 +11,192 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 )
 
-// awaitTurn waits until this process may claim, and returns on which conditions
-// it may and why.
-func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (catalog.ClaimOptions, string, error) {
-	var quiet silence
+// A turn is the moment at which a process may claim: on which conditions, and
+// why.
+type turn struct {
+	opts   catalog.ClaimOptions
+	head   driver.Head // what was judged
+	holder Beat        // of the holder that is to be asked first; zero: nobody is
+}
+
+// A waiting is what a process knows while it waits for its turn.
+type waiting struct {
+	*Leader
+	f     *catalog.Follower
+	gate  *gate
+	quiet silence
+	out   *lookout
+	due   due
+}
+
+// awaitTurn waits until this process may claim.
+func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (turn, error) {
+	w := &waiting{Leader: l, f: f, gate: l.newGate(), out: newLookout(l)}
+	defer w.out.stop()
 	poll := time.NewTicker(l.cfg.Poll)
 	defer poll.Stop()
 	for {
-		opts, why, err := l.turn(ctx, f, &quiet)
+		now, mine, err := w.look(ctx)
 		switch {
-		case err == nil && why != "":
-			return opts, why, nil
+		case err == nil && mine:
+			return now, nil
 		case err != nil && exitcodes.Of(err) == exitcodes.Retry && ctx.Err() == nil:
-			quiet.blind()
+			w.quiet.blind()
 			l.log.DebugContext(ctx, "the board can't be read", "err", err)
 		case err != nil:
-			return opts, "", err
+			return turn{}, err
 		}
 		select {
 		case <-poll.C:
 		case <-l.promoted:
+		case <-w.out.nudge:
 		case <-f.Done():
-			return opts, "", f.Err()
+			return turn{}, f.Err()
 		case <-ctx.Done():
-			return opts, "", context.Cause(ctx)
+			return turn{}, context.Cause(ctx)
 		}
 	}
 }
 
-// turn looks once. Why is empty while it is not this process's turn.
-func (l *Leader) turn(ctx context.Context, f *catalog.Follower, quiet *silence) (opts catalog.ClaimOptions, why string, err error) {
-	head, _ := f.Head()
-	l.sees(head)
-	mine := l.cfg.Catalog.Generation
-	opts.Silent = head.Claim.ID // what was judged here is judged of this claim, and of no other
+// look looks once, and reports whether it is this process's turn.
+func (w *waiting) look(ctx context.Context) (turn, bool, error) {
+	head, _ := w.f.Head()
+	w.sees(head)
+	now := turn{head: head}
+	now.opts.Silent = head.Claim.ID // what was judged here is judged of this claim, and of no other
+	var err error
 	switch {
 	case head.IsZero():
-		return opts, "nobody ever claimed", nil
-	case head.Claim.Token.Generation == mine:
-		return l.standby(ctx, head, quiet)
-	case l.cfg.AutoPromote:
-		return opts, fmt.Sprintf("promoted itself over %v", head.Claim.Token), nil
+		w.ready("nobody ever claimed")
+		err = w.first(ctx, &now)
+	case head.Claim.Token.Generation == w.cfg.Catalog.Generation:
+		w.ready("everything is read")
+		err = w.standby(ctx, &now)
+	default:
+		err = w.deploy(ctx, &now)
 	}
-	intent, err := catalog.ReadNote[Intent](ctx, l.board, intentKey)
-	if err != nil || intent.Value.Generation != mine {
-		return opts, "", err
+	if err != nil || now.opts.Reason == "" {
+		w.due.forget()
+		return now, false, err
 	}
-	opts.When = []driver.Note{intent.Note()}
-	return opts, fmt.Sprintf("promoted by %s", intent.Value.By), nil
+	return now, w.due.reached(w.lease.now(), head.Claim.ID, w.cfg.delay(w.reluctant.Load())), nil
 }
 
-// standby judges the holder by its silence.
-func (l *Leader) standby(ctx context.Context, head driver.Head, quiet *silence) (opts catalog.ClaimOptions, why string, err error) {
-	sent := time.Now()
-	bounded, cancel := context.WithTimeout(ctx, l.cfg.Heartbeat)
-	defer cancel()
-	b, err := catalog.ReadNote[Beat](bounded, l.board, beatKey)
-	if err != nil {
-		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			err = exitcodes.With(err, exitcodes.Retry)
-		}
-		return opts, "", err
+// ready notes that this process could lead.
+func (w *waiting) ready(why string) {
+	if w.Status().Phase == CatchingUp {
+		w.move(ReadyToPromote, why)
 	}
-	if b.Value.Left && b.Value.Claim == head.Claim.ID {
-		opts.Silent = head.Claim.ID
-		return opts, fmt.Sprintf("the holder of %v has left", head.Claim.Token), nil
-	}
-	length := quiet.observe(sent, head.Claim.ID, b.Value, l.cfg.Heartbeat)
-	if length < l.cfg.Silence {
-		return opts, "", nil
-	}
-	opts.Silent = head.Claim.ID
-	return opts, fmt.Sprintf("no sign of life of %v for %v", head.Claim.Token, length.Round(time.Millisecond)), nil
 }
+
+// unready notes what is missing.
+func (w *waiting) unready(missing string) {
+	if w.Status().Phase == ReadyToPromote {
+		w.move(CatchingUp, missing)
+	}
+	w.say("catching up: " + missing)
+}
+
+// first is the turn of whoever comes first to a catalog, unless its generation
+// was given up.
+func (w *waiting) first(ctx context.Context, now *turn) error {
+	intent, aborted, err := w.intent(ctx)
+	if err != nil || aborted {
+		return err
+	}
+	now.opts.When = []driver.Note{intent.Note()}
+	now.opts.Reason = "nobody ever claimed"
+	return nil
+}
+
+// intent reads which generation may lead, and whether mine was given up.
+func (w *waiting) intent(ctx context.Context) (i catalog.Posted[Intent], aborted bool, err error) {
+	if i, err = readNote[Intent](ctx, w.Leader, intentKey); err != nil {
+		return i, false, err
+	}
+	return i, i.Value.aborts(w.cfg.Catalog.Generation), nil
+}
+
+// deploy is the turn of a higher generation: once it is ready, and promoted.
+func (w *waiting) deploy(ctx context.Context, now *turn) error {
+	missing, err := w.gate.check(ctx, w.f)
+	if err != nil {
+		return err
+	}
+	if missing != "" {
+		w.unready(missing)
+		return nil
+	}
+	w.ready("everything is read")
+	intent, aborted, err := w.intent(ctx)
+	mine := w.cfg.Catalog.Generation
+	if err == nil && w.cfg.AutoPromote && !aborted && intent.Value.Generation < mine {
+		if _, err = Promote(ctx, w.store, w.cfg.boardConfig(), mine, "itself"); err == nil {
+			intent, aborted, err = w.intent(ctx)
+		}
+	}
+	if err != nil || aborted || intent.Value.Generation != mine {
+		return err
+	}
+	if err := w.gate.renew(ctx, w.f); err != nil {
+		return err
+	}
+	beat, err := readNote[Beat](ctx, w.Leader, beatKey)
+	if err == nil && beat.Value.Claim == now.head.Claim.ID {
+		now.holder = beat.Value
+	}
+	now.opts.When = []driver.Note{intent.Note()}
+	now.opts.Reason = "promoted by " + intent.Value.By
+	return nil // without the holder's address it is not asked
+}
+
+// standby judges the holder by its silence, and by the end of its process.
+func (w *waiting) standby(ctx context.Context, now *turn) error {
+	sent := w.lease.now()
+	note, err := readNote[Beat](ctx, w.Leader, beatKey)
+	if err != nil {
+		return err
+	}
+	claim, beat := now.head.Claim, note.Value
+	if beat.Claim == claim.ID {
+		w.out.at(ctx, claim.ID, beat.reach())
+	}
+	silent := w.quiet.observe(sent, w.lease.now(), claim.ID, beat, w.cfg.heartbeat())
+	switch {
+	case beat.Left && beat.Claim == claim.ID:
+		now.opts.Reason = fmt.Sprintf("the holder of %v has left", claim.Token)
+	case w.out.dead(claim.ID):
+		now.opts.Reason = fmt.Sprintf("the process of %v is gone: its connection broke, and %s refuses another", claim.Token, beat.reach())
+	case silent >= w.cfg.silence():
+		now.opts.Reason = fmt.Sprintf("no sign of life of %v for %v", claim.Token, silent.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// readNote reads a note of the board once, within the time of a heartbeat.
+func readNote[T any](ctx context.Context, l *Leader, key string) (catalog.Posted[T], error) {
+	bounded, cancel := context.WithTimeout(ctx, l.cfg.heartbeat())
+	defer cancel()
+	note, err := catalog.ReadNote[T](bounded, l.board, key)
+	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = exitcodes.With(err, exitcodes.Retry)
+	}
+	return note, err
+}
+
+// due is when a claim is due that others have the first right to.
+type due struct {
+	claim   driver.ID
+	since   time.Duration
+	waiting bool
+}
+
+// reached reports whether the reason to claim over claim has stood for delay.
+func (d *due) reached(now time.Duration, claim driver.ID, delay time.Duration) bool {
+	if !d.waiting || d.claim != claim {
+		d.claim, d.since, d.waiting = claim, now, true
+	}
+	return now-d.since >= delay
+}
+
+func (d *due) forget() { d.waiting = false }

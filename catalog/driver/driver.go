@@ -181,6 +181,25 @@ type ClaimWatcher interface {
 	WatchClaims(ctx context.Context, wake func()) error
 }
 
+// A Presenter is a Store that can show others that the process of a claim is
+// there.
+type Presenter interface {
+	// Present shows that the process that made claim is there, until ctx ends or
+	// the showing breaks off, and returns why. It calls shown once others can
+	// see it. It ends by itself, soon, where the process dies; a process that is
+	// stopped may go on being shown.
+	Present(ctx context.Context, claim ID, shown func()) error
+}
+
+// A PresenceWatcher is a Store that can tell when such a showing has ended.
+type PresenceWatcher interface {
+	// WatchPresence calls lost soon after the presence of claim has ended, where
+	// it was there. It returns when ctx ends, or when it can't watch any more,
+	// with the reason. A call of lost is a hint: a broken session, a revoked
+	// lease or an election looks like a death.
+	WatchPresence(ctx context.Context, claim ID, lost func()) error
+}
+
 // Limits are the sizes that a store takes, in bytes.
 type Limits struct {
 	Payload int // largest payload of a record

@@ -45,9 +45,10 @@ func rooms() map[string]room {
 		"catalog":            {inside: belowDriver, outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
 
-		"leader": {inside: belowCatalog, outside: []string{"github.com/cenkalti/backoff/v5"}},
+		"leader": {inside: append([]string{"internal/clock"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 
 		"internal/gather":       {},
+		"internal/clock":        {outside: []string{"golang.org/x/sys"}},
 		"internal/step":         {},
 		"internal/errno":        {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"golang.org/x/sys"}},
 		"internal/neterr":       {inside: append([]string{"catalog/driver", "internal/errno"}, numbers...)},

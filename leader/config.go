@@ -1,0 +1,241 @@
+package leader
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/clock"
+)
+
+// Config says how a process leads. The zero value of a field means its
+// default.
+type Config struct {
+	// Catalog is how the catalog is opened. Its Generation is required. Its
+	// RetryBudget is an hour by default, as it decides for how long an outage
+	// of the store can be outlived while a write's answer is missing. Its
+	// Holder.Address is by default where this package listens; a service whose
+	// successor is to forward requests to it gives the address of its clients.
+	Catalog catalog.Config
+
+	// Admin is the address on which the admin API listens, such as
+	// 127.0.0.1:7001; the host must be a loopback address. Empty: none. Other
+	// processes of this host reach this one there, for handover and for
+	// noticing its death at once.
+	Admin string
+
+	// Peer is the address on which processes of other hosts reach this one, for
+	// the same. It answers two questions and obeys nobody: whether this
+	// process lives, and whether it has read what the store says of its
+	// replacement. Empty: none, and then a process of another host that
+	// replaces this one does not ask it first, and waits for Lease where it
+	// died.
+	Peer string
+
+	// AutoPromote makes a process promote its own generation once it is ready,
+	// without being asked.
+	AutoPromote bool
+
+	// Lease is for how long the holder believes a confirmation of its token,
+	// from when that was asked for, and for how long standbys hear nothing of
+	// it before they claim, and a twentieth more. Default 7.5 s: longer than
+	// three elections of an etcd with default settings, of at most 2 s each,
+	// and one call. At least 300 ms.
+	Lease time.Duration
+
+	// Poll is how often a waiting process looks at the board. Default 100 ms.
+	Poll time.Duration
+
+	// HandoverTimeout is how long a handover may take, from the question to the
+	// holder to the claim. A holder that does not answer is fenced then, and
+	// one whose successor does not claim goes on. Default 5 s.
+	HandoverTimeout time.Duration
+
+	// Priority orders the processes of one generation: those with 0 take over
+	// first, and each further step waits for a tenth of Lease more, so that it
+	// only claims where nobody before it did. From 0 to 9.
+	Priority int
+
+	// PreferNotToLead makes this process wait for one Lease more than its
+	// Priority says, as on a host that is being drained. See
+	// [Leader.PreferNotToLead].
+	PreferNotToLead bool
+
+	// CaughtUp says of a process of a higher generation whether it could lead
+	// by what it has read: nil where it could, else what is missing. It is asked
+	// every Poll, until the process leads; a ready process that no longer is
+	// goes back to catching up. Default: whoever has read everything could.
+	CaughtUp func(ctx context.Context, f *catalog.Follower) error
+
+	// CaughtUpFor is for how long CaughtUp must have said so without a break.
+	CaughtUpFor time.Duration
+
+	// CatchUpTimeout is for how long to wait for that, and WhenLate what
+	// follows. Default: for ever.
+	CatchUpTimeout time.Duration
+	WhenLate       Late
+
+	// Clock measures the lease. Default: BootTime.
+	Clock Clock
+
+	// Notify is told how this process stands, in the words of sd_notify(3):
+	// READY=1 once it has read everything or leads, and a STATUS whenever that
+	// changes. Default: exitcodes.Notify, which does nothing unless a service
+	// manager listens. A process with several Leaders gives its own.
+	Notify func(assignments ...string) error
+
+	// Logger receives changes of phase and what no caller is told. Default:
+	// discard.
+	Logger *slog.Logger
+}
+
+// Late is what becomes of a process that has not caught up in time.
+type Late uint8
+
+const (
+	// FailLate ends it with an [*LateError].
+	FailLate Late = iota
+	// ProceedLate calls it ready nevertheless.
+	ProceedLate
+)
+
+// Clock says by which clock a lease is measured.
+type Clock uint8
+
+const (
+	// BootTime goes on while the host is suspended. Reading it costs a system
+	// call, about 220 ns. Where the system has none it is Monotonic.
+	BootTime Clock = iota
+	// Monotonic costs about 40 ns and, on Linux, stands still while the host is
+	// suspended: a holder that sleeps for an hour believes its lease until it
+	// hears of its successor.
+	Monotonic
+)
+
+func (c Clock) read() clock.Clock {
+	if c == Monotonic {
+		return clock.Monotonic
+	}
+	return clock.Boot
+}
+
+// The bounds of a Config.
+const (
+	minLease    = 300 * time.Millisecond
+	maxPriority = 9
+)
+
+func (c Config) withDefaults() Config {
+	c.Lease = cmp.Or(c.Lease, 7500*time.Millisecond)
+	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
+	c.HandoverTimeout = cmp.Or(c.HandoverTimeout, 5*time.Second)
+	c.Catalog.RetryBudget = cmp.Or(c.Catalog.RetryBudget, time.Hour)
+	if c.Notify == nil {
+		c.Notify = exitcodes.Notify
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Catalog.Logger == nil {
+		c.Catalog.Logger = c.Logger
+	}
+	return c
+}
+
+// heartbeat is how often the holder renews its lease: twice in vain, and there
+// is still a third try.
+func (c Config) heartbeat() time.Duration { return c.Lease / 3 }
+
+// silence is what a standby waits for. The twentieth is for clocks that do not
+// run alike, and for work that is being cancelled.
+func (c Config) silence() time.Duration { return c.Lease + c.Lease/20 }
+
+// delay is how much longer this process waits than the first of its
+// generation.
+func (c Config) delay(reluctant bool) time.Duration {
+	d := time.Duration(c.Priority) * c.Lease / 10
+	if reluctant {
+		d += c.Lease
+	}
+	return d
+}
+
+// validate names every mistake at once.
+func (c Config) validate() error {
+	var errs []error
+	wrong := func(is bool, format string, args ...any) {
+		if is {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	if c.Catalog.Generation == generation.None {
+		errs = append(errs, fmt.Errorf("%w: a process that may lead needs one", generation.ErrMissing))
+	}
+	wrong(c.Lease < minLease, "Lease is %v, want at least %v", c.Lease, minLease)
+	wrong(c.Poll <= 0 || c.Poll > c.heartbeat(), "Poll is %v with a Lease of %v, want more than 0 and at most a third of it", c.Poll, c.Lease)
+	wrong(c.HandoverTimeout <= 0, "HandoverTimeout is %v, want more than 0", c.HandoverTimeout)
+	wrong(c.Priority < 0 || c.Priority > maxPriority, "Priority is %d, want 0 to %d", c.Priority, maxPriority)
+	wrong(c.CaughtUpFor < 0 || c.CatchUpTimeout < 0, "CaughtUpFor is %v and CatchUpTimeout %v, want no less than 0", c.CaughtUpFor, c.CatchUpTimeout)
+	wrong(c.CatchUpTimeout > 0 && c.CatchUpTimeout <= c.CaughtUpFor, "CatchUpTimeout is %v, and CaughtUpFor alone %v", c.CatchUpTimeout, c.CaughtUpFor)
+	wrong(c.WhenLate > ProceedLate, "WhenLate is %d, want FailLate or ProceedLate", c.WhenLate)
+	wrong(c.Clock > Monotonic, "Clock is %d, want BootTime or Monotonic", c.Clock)
+	if c.Admin != "" {
+		errs = append(errs, checkLoopback(c.Admin))
+	}
+	if c.Peer != "" {
+		errs = append(errs, checkPeer(c.Peer))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return exitcodes.WithCode(fmt.Errorf("leader: configuration: %w", err), exitcodes.Config)
+	}
+	return nil
+}
+
+// checkPeer refuses an address that processes elsewhere can't call.
+func checkPeer(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("the peer address %q: %w", address, err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return fmt.Errorf("the peer address %q names no host: others are told it, and call it: name one of this host's addresses", address)
+	}
+	return nil
+}
+
+// boardConfig is for what is asked of the board while a person or a successor
+// waits.
+func (c Config) boardConfig() catalog.Config {
+	cfg := c.Catalog
+	cfg.RetryBudget = min(cfg.RetryBudget, 10*time.Second)
+	return cfg
+}
+
+// Work is what a service does while it leads. Its context ends, with the reason
+// as its cause, when the token is lost or must not be trusted, or when the
+// process is to stop; Work then returns soon. An error that it returns before
+// ends the process.
+//
+// Where the cause is [ErrHandingOver] or [ErrUnconfirmed] the token is not lost
+// yet, and Work is called again, with the same catalog, should this process go
+// on leading: requests may be held back until then. It is never called twice at
+// a time.
+type Work func(ctx context.Context, c *catalog.Catalog) error
+
+var (
+	// ErrHandingOver is the cause of the end of a Work's context where another
+	// process is about to take over.
+	ErrHandingOver = errors.New("leader: another process is about to take over")
+
+	// ErrUnconfirmed is the cause of the end of a Work's context where the
+	// store could not be asked, for a whole Lease, whether the token is still
+	// held.
+	ErrUnconfirmed = errors.New("leader: the token could not be confirmed for a whole lease")
+)

@@ -1,0 +1,155 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fencepost/fencepost/fence"
+)
+
+// An ask is the wish of another process to take over, or of a person that one
+// does.
+type ask struct {
+	reason string          // for people
+	anyone bool            // any process of this generation may claim
+	gone   <-chan struct{} // closed when who asked waits no longer
+	answer chan answer     // receives one, once the work is joined
+	result chan error      // receives one: nil where another process claimed
+}
+
+// An answer says up to which revision the holder has committed.
+type answer struct {
+	revision uint64
+	err      error
+}
+
+func newAsk(ctx context.Context, reason string, anyone bool) *ask {
+	return &ask{reason: reason, anyone: anyone, gone: ctx.Done(), answer: make(chan answer, 1), result: make(chan error, 1)}
+}
+
+// refuse answers an ask that nothing comes of.
+func (a *ask) refuse(err error) {
+	if a == nil {
+		return
+	}
+	a.answer <- answer{err: err}
+	a.result <- err
+}
+
+// request hands a to the tenure, and returns once the work is joined: the
+// revision up to which it has committed.
+func (l *Leader) request(ctx context.Context, a *ask) (revision uint64, err error) {
+	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
+	defer cancel()
+	select {
+	case l.asks <- a:
+	case <-bounded.Done():
+		return 0, fmt.Errorf("leader: this process does not lead, or hands over already: its phase is %v", l.Status().Phase)
+	}
+	select {
+	case found := <-a.answer:
+		return found.revision, found.err
+	case <-bounded.Done():
+		return 0, fmt.Errorf("leader: the work has not ended within %v", l.cfg.HandoverTimeout)
+	}
+}
+
+// handOver names the revision and waits until the other process has claimed.
+// Where it doesn't, this one goes on.
+func (t *tenure) handOver(ctx context.Context) (stage, error) {
+	a := t.ask
+	t.ask = nil
+	bounded, cancel := context.WithTimeout(ctx, t.cfg.HandoverTimeout)
+	defer cancel()
+	if a.anyone {
+		t.offer(bounded, true)
+	}
+	a.answer <- answer{revision: t.c.Head().Revision}
+	lapsed, stop := t.lapsed(bounded)
+	defer stop()
+	failed := errors.New("the successor gave up")
+	select {
+	case <-a.gone:
+	case <-lapsed:
+	case <-bounded.Done():
+		failed = fmt.Errorf("no other process claimed within %v", t.cfg.HandoverTimeout)
+	}
+	if ctx.Err() != nil {
+		a.result <- claimed(ctx)
+		return nil, context.Cause(ctx)
+	}
+	if a.anyone {
+		t.offer(ctx, false)
+	}
+	return t.goOn(ctx, a, failed)
+}
+
+// claimed returns nil where a handover ended because another process claimed.
+func claimed(ctx context.Context) error {
+	if err := context.Cause(ctx); !errors.Is(err, fence.ErrFenced) {
+		return err
+	}
+	return nil
+}
+
+// goOn ends a handover of which nothing came, unless it did at the last moment.
+func (t *tenure) goOn(ctx context.Context, a *ask, failed error) (stage, error) {
+	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
+	defer cancel()
+	_ = t.c.Confirm(bounded) // where it is not answered, the lease decides
+	if ctx.Err() != nil {
+		a.result <- claimed(ctx)
+		return nil, context.Cause(ctx)
+	}
+	a.result <- fmt.Errorf("leader: %w: this process goes on leading", failed)
+	t.why = "not handed over: " + failed.Error()
+	if t.lease.left() <= 0 {
+		t.move(Unconfirmed, fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease))
+		return t.reconfirm, nil
+	}
+	return t.serve, nil
+}
+
+// offer tells standbys that they may claim, or that they may no longer.
+func (t *tenure) offer(ctx context.Context, open bool) {
+	t.offered.Store(open)
+	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
+	defer cancel()
+	if err := t.beat(bounded, open); err != nil && ctx.Err() == nil {
+		t.log.WarnContext(ctx, "the offer to take over was not written", "open", open, "err", err)
+	}
+	t.announce()
+}
+
+// StepDown offers the token to any standby of this generation, and returns nil
+// once one has claimed; this process is a standby then, and prefers not to lead
+// (see [Leader.PreferNotToLead]). The work is paused meanwhile. Where nobody
+// claims within HandoverTimeout, this process goes on leading, and StepDown
+// says so.
+func (l *Leader) StepDown(ctx context.Context, reason string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // where nobody waits for it any more, the offer ends
+	before := l.PreferNotToLead(true)
+	a := newAsk(ctx, "stepping down: "+reason, true)
+	_, err := l.request(ctx, a)
+	if err == nil {
+		select {
+		case err = <-a.result:
+		case <-time.After(2 * l.cfg.HandoverTimeout):
+			err = errors.New("leader: what became of the offer is not known")
+		}
+	}
+	if err != nil {
+		l.PreferNotToLead(before)
+	}
+	return err
+}
+
+// PreferNotToLead sets whether this process waits for one Lease more than its
+// Priority says before it claims, and returns what was set before. The holder
+// goes on leading: see [Leader.StepDown].
+func (l *Leader) PreferNotToLead(on bool) (before bool) {
+	return l.reluctant.Swap(on)
+}

@@ -1,0 +1,173 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// A lookout keeps a connection to the process that holds a claim, and so hears
+// of its death at once. That process is dead where a connection on which it had
+// proved its claim is lost and its address, whose listener it closes last,
+// refuses another. Every other loss says nothing, and only makes the waiting
+// process look at the board again.
+type lookout struct {
+	l     *Leader
+	nudge chan struct{} // holds one where there is something to look at
+
+	// Of the waiting goroutine:
+	claim   driver.ID
+	address string
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	mu   sync.Mutex
+	gone driver.ID // the claim whose process is dead
+}
+
+func newLookout(l *Leader) *lookout {
+	return &lookout{l: l, nudge: make(chan struct{}, 1), cancel: func() {}}
+}
+
+// at says which claim to watch, and at which address; none where it is empty.
+func (o *lookout) at(ctx context.Context, claim driver.ID, address string) {
+	if o.claim == claim && o.address == address {
+		return
+	}
+	o.stop()
+	o.claim, o.address = claim, address
+	ctx, o.cancel = context.WithCancel(ctx)
+	ask := make(chan struct{}, 1)
+	if w, ok := o.l.store.(driver.PresenceWatcher); ok {
+		o.wg.Go(func() { o.heed(ctx, w, claim, ask) })
+	}
+	if address != "" {
+		o.wg.Go(func() { o.watch(ctx, claim, address, ask) })
+	}
+}
+
+// stop ends the watch and joins it.
+func (o *lookout) stop() {
+	o.cancel()
+	o.wg.Wait()
+}
+
+// dead reports whether the process of claim is known to be.
+func (o *lookout) dead(claim driver.ID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !claim.IsZero() && o.gone == claim
+}
+
+// watch stays connected to the holder of claim until it is dead or ctx ends.
+// What ask receives is a reason to connect anew.
+func (o *lookout) watch(ctx context.Context, claim driver.ID, address string, ask <-chan struct{}) {
+	proven := false
+	for ctx.Err() == nil {
+		if o.attend(ctx, claim, address, ask) {
+			proven = true
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if proven && o.refused(ctx, claim, address) {
+			o.mu.Lock()
+			o.gone = claim
+			o.mu.Unlock()
+			o.tell()
+			return
+		}
+		o.tell()
+		elapse(ctx, o.l.cfg.heartbeat()/10)
+	}
+}
+
+// attend is one connection. It reports whether the holder proved its claim on
+// it.
+func (o *lookout) attend(ctx context.Context, claim driver.ID, address string, ask <-chan struct{}) (proven bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := callPresence(ctx, o.l.cfg.heartbeat(), claim, address)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	ended := make(chan struct{})
+	o.wg.Go(func() {
+		defer close(ended)
+		for conn.word() == nil {
+			o.tell() // it has something to say: see the board
+		}
+	})
+	select {
+	case <-ended:
+	case <-ask:
+		if o.refused(ctx, claim, address) {
+			break
+		}
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// The tries at an address behind a connection that broke: a process that is
+// dying may still take connections that nobody answers.
+const (
+	redials   = 8
+	firstWait = time.Millisecond
+)
+
+// refused reports whether the address refuses a connection. A holder that
+// answers, and one that does not answer at all, may be alive.
+func (o *lookout) refused(ctx context.Context, claim driver.ID, address string) bool {
+	wait := firstWait
+	for range redials {
+		conn, err := callPresence(ctx, o.l.cfg.heartbeat(), claim, address)
+		var timeout net.Error
+		switch {
+		case err == nil:
+			conn.Close()
+			return false
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return true
+		case errors.As(err, &timeout) && timeout.Timeout(), !elapse(ctx, wait):
+			return false
+		}
+		wait *= 2
+	}
+	return false
+}
+
+// heed has the connection tried anew whenever the store says that the holder's
+// presence is lost.
+func (o *lookout) heed(ctx context.Context, w driver.PresenceWatcher, claim driver.ID, ask chan<- struct{}) {
+	for ctx.Err() == nil {
+		err := w.WatchPresence(ctx, claim, func() {
+			o.tell()
+			select {
+			case ask <- struct{}{}:
+			default: // it is going to ask already
+			}
+		})
+		if ctx.Err() == nil {
+			o.l.log.DebugContext(ctx, "the store can't tell of the holder's presence", "err", err)
+		}
+		elapse(ctx, o.l.cfg.Lease)
+	}
+}
+
+func (o *lookout) tell() {
+	select {
+	case o.nudge <- struct{}{}:
+	default: // it is going to look already
+	}
+}
