@@ -40,8 +40,12 @@ func ReadBeat(ctx context.Context, store driver.Store, cfg catalog.Config) (Beat
 
 // beat posts one sign of life, unless a later claim has posted its own.
 func (t *tenure) beat(ctx context.Context, left bool) error {
-	t.posting.Lock()
-	defer t.posting.Unlock()
+	select {
+	case t.posting <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-t.posting }()
 	t.seq++
 	claim := t.c.Claim()
 	_, err := catalog.UpdateNote(ctx, t.board, beatKey, func(b *Beat) error {

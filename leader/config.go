@@ -59,11 +59,12 @@ type Config struct {
 	HandoverTimeout time.Duration
 
 	// Priority orders the processes of one generation: those with 0 take over
-	// first, and each further step waits for a tenth of Lease more, so that it
-	// only claims where nobody before it did. From 0 to 9.
+	// first, and each further step waits for a fiftieth of Lease more, and at
+	// least two Polls, so that it only claims where nobody before it did. From 0
+	// to 9.
 	Priority int
 
-	// PreferNotToLead makes this process wait for one Lease more than its
+	// PreferNotToLead makes this process wait for ten steps more than its
 	// Priority says, as on a host that is being drained. See
 	// [Leader.PreferNotToLead].
 	PreferNotToLead bool
@@ -160,11 +161,11 @@ func (c Config) silence() time.Duration { return c.Lease + c.Lease/20 }
 // delay is how much longer this process waits than the first of its
 // generation.
 func (c Config) delay(reluctant bool) time.Duration {
-	d := time.Duration(c.Priority) * c.Lease / 10
+	steps := c.Priority
 	if reluctant {
-		d += c.Lease
+		steps += maxPriority + 1
 	}
-	return d
+	return time.Duration(steps) * max(c.Lease/50, 2*c.Poll)
 }
 
 // validate names every mistake at once.

@@ -147,7 +147,7 @@ func (l *Leader) StepDown(ctx context.Context, reason string) error {
 	return err
 }
 
-// PreferNotToLead sets whether this process waits for one Lease more than its
+// PreferNotToLead sets whether this process waits for ten steps more than its
 // Priority says before it claims, and returns what was set before. The holder
 // goes on leading: see [Leader.StepDown].
 func (l *Leader) PreferNotToLead(on bool) (before bool) {

@@ -143,9 +143,12 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 	defer l.askHolder(ctx, f, now)()
 	sent = l.lease.now()
 	c, err = f.Open(ctx, now.opts)
-	if errors.Is(err, catalog.ErrRefused) || errors.Is(err, fence.ErrFenced) && !errors.Is(err, fence.ErrSuperseded) {
+	switch {
+	case errors.Is(err, catalog.ErrRefused), errors.Is(err, fence.ErrFenced) && !errors.Is(err, fence.ErrSuperseded):
 		l.log.InfoContext(ctx, "the claim came too late", "err", err)
 		err = errAgain
+	case exitcodes.Of(err) == exitcodes.Retry && ctx.Err() != nil: // as in follow
+		err = context.Cause(ctx)
 	}
 	return c, sent, err
 }

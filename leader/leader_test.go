@@ -26,6 +26,7 @@ type process struct {
 	ended chan error
 	holds atomic.Pointer[catalog.Catalog] // while the work runs
 	cause atomic.Pointer[error]           // of the end of the last work's context
+	works atomic.Int64                    // calls of the work
 }
 
 func config(g generation.Generation) leader.Config {
@@ -44,6 +45,7 @@ func start(t *testing.T, store driver.Store, cfg leader.Config) *process {
 	p := &process{Leader: l, stop: stop, ended: make(chan error, 1)}
 	go func() {
 		p.ended <- l.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
+			p.works.Add(1)
 			p.holds.Store(c)
 			<-ctx.Done()
 			cause := context.Cause(ctx)

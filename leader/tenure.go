@@ -21,7 +21,7 @@ type tenure struct {
 	c    *catalog.Catalog
 	work Work
 
-	posting sync.Mutex // of signs of life: seq
+	posting chan struct{} // holds one while a sign of life is posted: seq is its poster's
 	seq     uint64
 	offered atomic.Bool   // any process of this generation may claim
 	renewed chan struct{} // holds one after a renewal of the lease
@@ -38,7 +38,7 @@ type stage func(ctx context.Context) (stage, error)
 // hold goes through the stages of a tenure, and returns when it is over and
 // everything is joined. Sent is when the claim was begun.
 func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent time.Duration) error {
-	t := &tenure{Leader: l, c: c, work: work, renewed: make(chan struct{}, 1), why: c.Claim().Reason}
+	t := &tenure{Leader: l, c: c, work: work, posting: make(chan struct{}, 1), renewed: make(chan struct{}, 1), why: c.Claim().Reason}
 	l.holds(c)
 	l.lease.renew(sent)
 	held, cancel := c.Context(ctx)

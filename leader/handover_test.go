@@ -1,0 +1,369 @@
+package leader_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/leader"
+)
+
+// called is a configuration with an admin API, for real connections.
+func called(g generation.Generation) leader.Config {
+	cfg := config(g)
+	cfg.Admin = "127.0.0.1:0"
+	cfg.Poll = 5 * time.Millisecond
+	return cfg
+}
+
+// reached waits, in real time, until the process is in phase.
+func (p *process) reached(t *testing.T, phase leader.Phase) {
+	t.Helper()
+	require.Eventually(t, func() bool { return p.Status().Phase == phase }, 30*time.Second, time.Millisecond)
+}
+
+// A gated is a work that admits writers, and is joined only once they are done.
+type gated struct {
+	mu      sync.Mutex
+	writers sync.WaitGroup
+	open    *catalog.Catalog
+	ended   chan struct{} // closed when the last work returned
+}
+
+func (g *gated) work(ctx context.Context, c *catalog.Catalog) error {
+	g.mu.Lock()
+	g.open, g.ended = c, make(chan struct{})
+	g.mu.Unlock()
+	<-ctx.Done()
+	g.mu.Lock()
+	g.open = nil
+	g.mu.Unlock()
+	g.writers.Wait()
+	close(g.ended)
+	return context.Cause(ctx)
+}
+
+// increment counts by one commit, if writers are admitted.
+func (g *gated) increment() (admitted bool, err error) {
+	g.mu.Lock()
+	c := g.open
+	if c == nil {
+		g.mu.Unlock()
+		return false, nil
+	}
+	g.writers.Add(1)
+	g.mu.Unlock()
+	defer g.writers.Done()
+	return true, c.Update(context.Background(), func(tx *catalog.Tx) error {
+		n, _, err := entries.Get(tx, "count")
+		return errors.Join(err, entries.Set(tx, "count", n+1))
+	})
+}
+
+func run(t *testing.T, store *memory.Store, cfg leader.Config, work leader.Work) *process {
+	t.Helper()
+	l, err := leader.New(store, cfg)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancelCause(t.Context())
+	p := &process{Leader: l, stop: stop, ended: make(chan error, 1)}
+	go func() { p.ended <- l.Run(ctx, work) }()
+	return p
+}
+
+func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
+	store := memory.New()
+	var blue, green gated
+	one := run(t, store.Open(), called(1), blue.work)
+	one.reached(t, leader.Leading)
+	two := run(t, store.Open(), called(2), green.work)
+	two.reached(t, leader.ReadyToPromote)
+	var acked, refused atomic.Int64
+	stop := make(chan struct{})
+	var writers sync.WaitGroup
+	for range 16 {
+		writers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				admitted, err := blue.increment()
+				switch {
+				case err != nil:
+					refused.Add(1)
+				case admitted:
+					acked.Add(1)
+				}
+			}
+		})
+	}
+	require.Eventually(t, func() bool { return acked.Load() > 100 }, 30*time.Second, time.Millisecond)
+	promote(t, store, 2)
+	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
+	two.reached(t, leader.Leading)
+	close(stop)
+	writers.Wait()
+	require.Zero(t, refused.Load(), "writes that were admitted failed")
+	require.Contains(t, phases(one), leader.HandingOver)
+	require.NoError(t, green.open.View(func(r *catalog.Reader) error {
+		n, _, err := entries.Get(r, "count")
+		require.EqualValues(t, acked.Load(), n)
+		return err
+	}))
+	require.NoError(t, two.end(t))
+	require.Len(t, claims(t, store), 2)
+}
+
+func TestTheHolderGoesOnWhereTheClaimOfItsSuccessorFails(t *testing.T) {
+	store := memory.New()
+	blue := start(t, store.Open(), called(1))
+	blue.reached(t, leader.Leading)
+	token := *blue.Status().Token
+	broken := errors.New("broken")
+	var runs atomic.Int64
+	cfg := called(2)
+	cfg.Catalog.Migrations = []catalog.Migration{{Version: 1, Up: func(*catalog.Tx) error {
+		if runs.Add(1) > 1 { // it works in the rehearsal
+			return broken
+		}
+		return nil
+	}}}
+	green := start(t, store.Open(), cfg)
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.ErrorIs(t, <-green.ended, broken)
+	require.Eventually(t, func() bool { return blue.works.Load() == 2 }, 30*time.Second, time.Millisecond)
+	require.ErrorIs(t, *blue.cause.Load(), leader.ErrHandingOver)
+	require.Equal(t, &token, blue.Status().Token)
+	require.Eventually(t, func() bool { return blue.holds.Load() != nil }, 30*time.Second, time.Millisecond)
+	require.NoError(t, blue.holds.Load().Update(t.Context(), set("a", 1)))
+	require.Len(t, claims(t, store), 1)
+	require.Subset(t, phases(blue), []leader.Phase{leader.HandingOver, leader.Leading})
+	require.NoError(t, blue.end(t))
+}
+
+func TestTheHolderGoesOnWhereNobodyClaimsInTime(t *testing.T) {
+	store := memory.New()
+	cfg := called(1)
+	cfg.HandoverTimeout = 300 * time.Millisecond
+	blue := start(t, store.Open(), cfg)
+	blue.reached(t, leader.Leading)
+	handle := store.Open()
+	handle.Inject(func(c memory.Call) memory.Fault {
+		if c.Method == "Claim" {
+			return memory.Refuse
+		}
+		return memory.Pass
+	})
+	green := start(t, handle, called(2))
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.Eventually(t, func() bool { return blue.works.Load() == 2 }, 30*time.Second, time.Millisecond)
+	require.Equal(t, leader.Leading, blue.Status().Phase)
+	require.Contains(t, blue.Status().Reason, "no other process claimed within 300ms")
+	handle.Inject(nil)
+	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+	require.NoError(t, green.end(t))
+}
+
+func TestAHolderThatDoesNotAnswerIsSimplyFenced(t *testing.T) {
+	store := memory.New()
+	hung := make(chan struct{})
+	one := run(t, store.Open(), called(1), func(ctx context.Context, _ *catalog.Catalog) error {
+		<-hung
+		return nil
+	})
+	one.reached(t, leader.Leading)
+	cfg := called(2)
+	cfg.HandoverTimeout = 200 * time.Millisecond
+	green := start(t, store.Open(), cfg)
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	green.reached(t, leader.Leading)
+	close(hung)
+	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
+	require.NoError(t, green.end(t))
+}
+
+func TestTheHolderDiesDuringTheHandover(t *testing.T) {
+	store := memory.New()
+	handle := store.Open()
+	blue := start(t, handle, called(1))
+	blue.reached(t, leader.Leading)
+	mine := store.Open()
+	mine.Inject(func(c memory.Call) memory.Fault {
+		if c.Method == "Claim" && blue.Status().Phase == leader.HandingOver {
+			handle.Inject(refuse) // it reaches nothing any more
+			blue.stop(errStop)
+		}
+		return memory.Pass
+	})
+	green := start(t, mine, called(2))
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	green.reached(t, leader.Leading)
+	<-blue.ended
+	require.Len(t, claims(t, store), 2)
+	require.NoError(t, green.end(t))
+}
+
+func TestOnlyWhoKnowsTheClaimAndIsPromotedCanDisturbTheHolder(t *testing.T) {
+	store := memory.New()
+	blue := start(t, store.Open(), called(1))
+	blue.reached(t, leader.Leading)
+	base := "http://" + blue.Status().Admin
+	for _, path := range []string{
+		"/api/leader/handover", "/api/leader/handover?generation=2&nonce=0123456789abcdef0&proof=00", "/api/leader/handover?generation=2&nonce=&proof=",
+	} {
+		resp, err := http.Post(base+path, "application/json", strings.NewReader("{}"))
+		require.NoError(t, err)
+		require.Equal(t, http.StatusNotFound, resp.StatusCode, path)
+		require.NoError(t, resp.Body.Close())
+	}
+	require.EqualValues(t, 1, blue.works.Load())
+	require.NoError(t, blue.end(t))
+}
+
+func TestAStandbyTakesOverFromAHolderThatStepsDownAndThatIsAStandbyThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		one := start(t, store.Open(), config(1))
+		one.await(t, leader.Leading)
+		two := start(t, store.Open(), config(1))
+		two.await(t, leader.ReadyToPromote)
+		began := time.Now()
+		require.NoError(t, one.StepDown(t.Context(), "maintenance"))
+		require.Less(t, time.Since(began), time.Second)
+		two.await(t, leader.Leading)
+		one.await(t, leader.ReadyToPromote)
+		require.True(t, one.Status().Reluctant)
+		require.ErrorIs(t, *one.cause.Load(), leader.ErrHandingOver)
+		history := claims(t, store)
+		require.Len(t, history, 2)
+		require.Contains(t, history[1].Reason, "has left")
+		elapse(10 * time.Minute)
+		require.Len(t, claims(t, store), 2)
+
+		require.NoError(t, two.StepDown(t.Context(), "and back"))
+		one.await(t, leader.Leading)
+		require.EqualValues(t, 2, one.works.Load())
+		require.NoError(t, one.end(t))
+		require.NoError(t, two.end(t))
+	})
+}
+
+func TestAHolderThatStepsDownWhereNobodyIsThereGoesOnLeading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store.Open(), config(1))
+		p.await(t, leader.Leading)
+		token := *p.Status().Token
+		err := p.StepDown(t.Context(), "maintenance")
+		require.ErrorContains(t, err, "no other process claimed within 5s")
+		p.await(t, leader.Leading)
+		require.Equal(t, &token, p.Status().Token)
+		require.False(t, p.Status().Reluctant)
+		synctest.Wait()
+		require.NoError(t, p.holds.Load().Update(t.Context(), set("a", 1)))
+		late := start(t, store.Open(), config(1))
+		elapse(10 * time.Minute)
+		require.Equal(t, leader.ReadyToPromote, late.Status().Phase, "the offer still stands")
+		require.NoError(t, late.end(t))
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestOnlyAHolderStepsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		one := start(t, store.Open(), config(1))
+		one.await(t, leader.Leading)
+		two := start(t, store.Open(), config(1))
+		two.await(t, leader.ReadyToPromote)
+		require.ErrorContains(t, two.StepDown(t.Context(), ""), "does not lead")
+		require.NoError(t, two.end(t))
+		require.NoError(t, one.end(t))
+	})
+}
+
+func TestAnOutageDuringAHandoverEndsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		cfg := config(1)
+		cfg.HandoverTimeout = time.Hour
+		p := start(t, store, cfg)
+		p.await(t, leader.Leading)
+		stepped := make(chan error, 1)
+		go func() { stepped <- p.StepDown(t.Context(), "") }()
+		p.await(t, leader.HandingOver)
+		store.Inject(refuse)
+		p.await(t, leader.Unconfirmed)
+		require.Error(t, <-stepped)
+		store.Inject(nil)
+		p.await(t, leader.Leading)
+		require.Len(t, claims(t, store), 1)
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestThoseWithPriorityTakeOverFirstAndTheReluctantLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		holder := start(t, store.Open(), config(1))
+		holder.await(t, leader.Leading)
+		reluctant, second, first := config(1), config(1), config(1)
+		reluctant.PreferNotToLead, second.Priority, first.Priority = true, 2, 1
+		var waiting []*process
+		for _, cfg := range []leader.Config{reluctant, second, first} {
+			p := start(t, store.Open(), cfg)
+			p.await(t, leader.ReadyToPromote)
+			waiting = append(waiting, p)
+		}
+		for i := range waiting {
+			require.NoError(t, holder.end(t))
+			next := waiting[len(waiting)-1-i]
+			next.await(t, leader.Leading)
+			holder = next
+		}
+		require.Len(t, claims(t, store), 4)
+		require.NoError(t, holder.end(t))
+	})
+}
+
+func TestTwentyStandbysOfAHolderThatDiedMakeOneClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		dead, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		var all []*process
+		for range 20 {
+			all = append(all, start(t, store.Open(), config(1)))
+		}
+		elapse(5 * time.Second)
+		require.NoError(t, all[0].end(t)) // and one begins anew while it waits
+		all[0] = start(t, store.Open(), config(1))
+		elapse(time.Minute)
+		require.Len(t, claims(t, store), 2)
+		require.Equal(t, exitcodes.Restart, exitcodes.CodeOf(dead.Close()))
+		for _, p := range all {
+			p.stop(errStop)
+		}
+		for _, p := range all {
+			require.NoError(t, <-p.ended)
+		}
+	})
+}

@@ -1,0 +1,221 @@
+package leader_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/leader"
+)
+
+func refuse(memory.Call) memory.Fault { return memory.Refuse }
+
+// phases are the phases that a process has gone through.
+func phases(p *process) (all []leader.Phase) {
+	for _, m := range p.Status().Moves {
+		all = append(all, m.To)
+	}
+	return all
+}
+
+func TestAnOutageShorterThanTheLeaseChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store, config(1))
+		p.await(t, leader.Leading)
+		elapse(time.Minute)
+		store.Inject(refuse)
+		elapse(4 * time.Second)
+		require.True(t, p.Held())
+		store.Inject(nil)
+		elapse(time.Minute)
+		require.EqualValues(t, 1, p.works.Load(), "the work was interrupted")
+		require.NotContains(t, phases(p), leader.Unconfirmed)
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestBlipsOfASecondEveryFiveSecondsLoseNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		handle, other := store.Open(), store.Open()
+		p := start(t, handle, config(1))
+		p.await(t, leader.Leading)
+		standby := start(t, other, config(1))
+		standby.await(t, leader.ReadyToPromote)
+		for range 12 {
+			handle.Inject(refuse)
+			other.Inject(refuse)
+			elapse(time.Second)
+			handle.Inject(nil)
+			other.Inject(nil)
+			elapse(4 * time.Second)
+		}
+		require.EqualValues(t, 1, p.works.Load())
+		require.Len(t, claims(t, store), 1)
+		require.NoError(t, standby.end(t))
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestAnOutageLongerThanTheLeasePausesTheWorkWhichGoesOnUnderTheSameToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		handle, other := store.Open(), store.Open()
+		p := start(t, handle, config(1))
+		p.await(t, leader.Leading)
+		standby := start(t, other, config(1))
+		standby.await(t, leader.ReadyToPromote)
+		token := *p.Status().Token
+		elapse(time.Minute)
+		handle.Inject(refuse)
+		other.Inject(refuse)
+		began := time.Now()
+		p.await(t, leader.Unconfirmed)
+		require.LessOrEqual(t, time.Since(began), 7500*time.Millisecond)
+		synctest.Wait()
+		require.ErrorIs(t, *p.cause.Load(), leader.ErrUnconfirmed)
+		require.Nil(t, p.holds.Load(), "the work is not joined")
+		require.False(t, p.Held())
+		require.Equal(t, &token, p.Status().Token)
+		require.False(t, p.Status().Serving)
+		elapse(10 * time.Minute)
+		handle.Inject(nil)
+		other.Inject(nil)
+		p.await(t, leader.Leading)
+		require.Equal(t, &token, p.Status().Token)
+		require.EqualValues(t, 2, p.works.Load())
+		require.NoError(t, p.holds.Load().Update(t.Context(), func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) }))
+		elapse(time.Minute)
+		require.Len(t, claims(t, store), 1, "standbys must count anew")
+		require.NoError(t, standby.end(t))
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestAHolderThatIsUnconfirmedAndWasReplacedMeanwhileIsFenced(t *testing.T) {
+	for name, g := range map[string]int{"by its own generation": 1, "by a higher one": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := memory.New()
+				handle := store.Open()
+				p := start(t, handle, config(1))
+				p.await(t, leader.Leading)
+				handle.Inject(refuse)
+				p.await(t, leader.Unconfirmed)
+				cfg := config(1)
+				cfg.Catalog.Generation++
+				if g == 1 {
+					cfg.Catalog.Generation = 1
+				}
+				next, err := catalog.Open(t.Context(), store, cfg.Catalog)
+				require.NoError(t, err)
+				elapse(time.Minute)
+				require.Equal(t, leader.Unconfirmed, p.Status().Phase)
+				handle.Inject(nil)
+				err = <-p.ended
+				require.ErrorIs(t, err, fence.ErrFenced)
+				require.EqualValues(t, 1, p.works.Load(), "the work went on")
+				if g == 2 {
+					require.Equal(t, exitcodes.Success, exitcodes.CodeOf(err))
+				} else {
+					require.Equal(t, exitcodes.Restart, exitcodes.CodeOf(err))
+				}
+				require.NoError(t, next.Close())
+			})
+		})
+	}
+}
+
+func TestAWriteInDoubtDuringAnOutageDoesNotEndTheTenure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		handle := store.Open()
+		l, err := leader.New(handle, config(1))
+		require.NoError(t, err)
+		ctx, stop := context.WithCancelCause(t.Context())
+		ended := make(chan error, 1)
+		var fates []error
+		go func() {
+			ended <- l.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
+				err := c.Update(ctx, func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) })
+				fates = append(fates, err)
+				if err == nil {
+					<-ctx.Done()
+				}
+				return err
+			})
+		}()
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Claim" || c.Method == "Install" || l.Status().Token == nil {
+				return memory.Pass
+			}
+			if c.Method == "Append" && c.N == 0 {
+				return memory.LoseAnswer
+			}
+			return memory.Refuse
+		})
+		elapse(5 * time.Minute)
+		require.Equal(t, leader.Unconfirmed, l.Status().Phase)
+		handle.Inject(nil)
+		elapse(10 * time.Second)
+		require.Equal(t, leader.Leading, l.Status().Phase)
+		require.ErrorIs(t, fates[0], catalog.ErrUnknownOutcome)
+		require.NoError(t, fates[1])
+		require.Len(t, claims(t, store), 1)
+		stop(errStop)
+		require.NoError(t, <-ended)
+	})
+}
+
+func TestAStopDuringAnOutageEndsTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store, config(1))
+		p.await(t, leader.Leading)
+		store.Inject(refuse)
+		p.await(t, leader.Unconfirmed)
+		require.NoError(t, p.end(t))
+		require.Equal(t, leader.Stopped, p.Status().Phase)
+	})
+}
+
+func TestAnIdleHolderWritesOnceInAThirdOfTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		handle, other := store.Open(), store.Open()
+		var writes, foreign int
+		handle.Inject(func(c memory.Call) memory.Fault {
+			switch c.Method {
+			case "Append", "Install", "Post", "Stage", "Publish", "Trim":
+				writes++
+			}
+			return memory.Pass
+		})
+		other.Inject(func(c memory.Call) memory.Fault {
+			switch c.Method {
+			case "Append", "Install", "Post", "Stage", "Publish", "Trim", "Claim":
+				foreign++
+			}
+			return memory.Pass
+		})
+		p := start(t, handle, config(1))
+		p.await(t, leader.Leading)
+		standby := start(t, other, config(1))
+		standby.await(t, leader.ReadyToPromote)
+		elapse(time.Minute)
+		writes, foreign = 0, 0
+		elapse(75 * time.Second)
+		require.InDelta(t, 30, writes, 1, "of ten leases")
+		require.Zero(t, foreign, "a standby writes")
+		require.NoError(t, standby.end(t))
+		require.NoError(t, p.end(t))
+	})
+}
