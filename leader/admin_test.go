@@ -21,7 +21,13 @@ import (
 // request asks the admin API of p.
 func request(t *testing.T, p *process, method, path, host, body string) (int, map[string]any) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.Status().Admin+path, strings.NewReader(body))
+	return ask(t, p.Status().Admin, method, path, host, body)
+}
+
+// ask asks whatever listens at address.
+func ask(t *testing.T, address, method, path, host, body string) (int, map[string]any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+address+path, strings.NewReader(body))
 	require.NoError(t, err)
 	if host != "" {
 		req.Host = host
@@ -91,7 +97,32 @@ func TestTheAdminAPIShowsHealthApartAndPromotes(t *testing.T) {
 	code, _ = request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
 	require.Equal(t, http.StatusAccepted, code, "promoting who leads")
 	require.Equal(t, [3]int{200, 200, 200}, health(green))
+
+	for _, body := range []string{"", "{}", `{"prefer_not_to_lead":1}`} {
+		code, _ = request(t, green, http.MethodPost, "/api/leader/preference", "", body)
+		require.Equal(t, http.StatusBadRequest, code, body)
+	}
+	code, s = request(t, green, http.MethodPost, "/api/leader/preference", "", `{"prefer_not_to_lead":true}`)
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, true, s["status"].(map[string]any)["prefer_not_to_lead"])
+	code, e = request(t, green, http.MethodPost, "/api/leader/abort", "", `{"generation":2}`)
+	require.Equal(t, http.StatusConflict, code)
+	require.Contains(t, e["error"], "too late")
+	code, _ = request(t, green, http.MethodPost, "/api/leader/abort", "", `{"generation":9}`)
+	require.Equal(t, http.StatusOK, code)
+
+	standby := start(t, store, admin(2))
+	reach(standby, leader.ReadyToPromote)
+	code, e = request(t, standby, http.MethodPost, "/api/leader/step-down", "", `{"reason":"not mine"}`)
+	require.Equal(t, http.StatusConflict, code)
+	require.Contains(t, e["error"], "does not lead")
+	code, _ = request(t, green, http.MethodPost, "/api/leader/step-down", "", `{"reason":"maintenance"}`)
+	require.Equal(t, http.StatusOK, code)
+	reach(standby, leader.Leading)
+	reach(green, leader.ReadyToPromote)
+	require.Equal(t, [3]int{200, 200, 503}, health(green))
 	require.NoError(t, green.end(t))
+	require.NoError(t, standby.end(t))
 }
 
 func TestAnAdminAddressInUseIsAConfigurationError(t *testing.T) {

@@ -56,6 +56,13 @@ func (g *gated) work(ctx context.Context, c *catalog.Catalog) error {
 	return context.Cause(ctx)
 }
 
+// catalog is the one in which writers are admitted, or nil.
+func (g *gated) catalog() *catalog.Catalog {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
+}
+
 // increment counts by one commit, if writers are admitted.
 func (g *gated) increment() (admitted bool, err error) {
 	g.mu.Lock()
@@ -119,7 +126,8 @@ func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
 	writers.Wait()
 	require.Zero(t, refused.Load(), "writes that were admitted failed")
 	require.Contains(t, phases(one), leader.HandingOver)
-	require.NoError(t, green.open.View(func(r *catalog.Reader) error {
+	require.Eventually(t, func() bool { return green.catalog() != nil }, 30*time.Second, time.Millisecond)
+	require.NoError(t, green.catalog().View(func(r *catalog.Reader) error {
 		n, _, err := entries.Get(r, "count")
 		require.EqualValues(t, acked.Load(), n)
 		return err

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,9 +33,9 @@ func TestALeaseCountsFromWhenItsRenewalWasSent(t *testing.T) {
 // boot-time clock goes on.
 func TestALeaseLapsesSoonAfterTheHostWasSuspendedForLongerThanItLasts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var suspended time.Duration
+		var suspended atomic.Int64
 		began := time.Now()
-		l := lease{length: time.Minute, clock: func() time.Duration { return time.Since(began) + suspended }}
+		l := lease{length: time.Minute, clock: func() time.Duration { return time.Since(began) + time.Duration(suspended.Load()) }}
 		l.renew(l.now())
 		lapsed := make(chan time.Duration, 1)
 		go func() {
@@ -42,7 +43,7 @@ func TestALeaseLapsesSoonAfterTheHostWasSuspendedForLongerThanItLasts(t *testing
 			lapsed <- time.Since(began)
 		}()
 		elapse(t.Context(), 10*time.Second)
-		suspended = time.Hour
+		suspended.Store(int64(time.Hour))
 		require.Negative(t, l.left(), "the check itself sees it at once")
 		require.LessOrEqual(t, <-lapsed, 10*time.Second+time.Minute/looks)
 	})

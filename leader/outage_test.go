@@ -142,11 +142,11 @@ func TestAWriteInDoubtDuringAnOutageDoesNotEndTheTenure(t *testing.T) {
 		require.NoError(t, err)
 		ctx, stop := context.WithCancelCause(t.Context())
 		ended := make(chan error, 1)
-		var fates []error
+		fates := make(chan error, 4)
 		go func() {
 			ended <- l.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
 				err := c.Update(ctx, func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) })
-				fates = append(fates, err)
+				fates <- err
 				if err == nil {
 					<-ctx.Done()
 				}
@@ -167,8 +167,8 @@ func TestAWriteInDoubtDuringAnOutageDoesNotEndTheTenure(t *testing.T) {
 		handle.Inject(nil)
 		elapse(10 * time.Second)
 		require.Equal(t, leader.Leading, l.Status().Phase)
-		require.ErrorIs(t, fates[0], catalog.ErrUnknownOutcome)
-		require.NoError(t, fates[1])
+		require.ErrorIs(t, <-fates, catalog.ErrUnknownOutcome)
+		require.NoError(t, <-fates)
 		require.Len(t, claims(t, store), 1)
 		stop(errStop)
 		require.NoError(t, <-ended)

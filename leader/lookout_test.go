@@ -1,0 +1,271 @@
+package leader_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/catalog/sqlite"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/leader"
+)
+
+// childVar names the file of the catalog that a child is to lead.
+const childVar = "FENCEPOST_LEADER_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childVar); path != "" {
+		os.Exit(child(path))
+	}
+	os.Exit(m.Run())
+}
+
+// child leads until it is killed.
+func child(path string) int {
+	store, err := sqlite.Open(path, sqlite.Config{})
+	if err != nil {
+		return 1
+	}
+	l, err := leader.New(store, leader.Config{Catalog: catalog.Config{Generation: 1}, Admin: "127.0.0.1:0"})
+	if err != nil {
+		return 1
+	}
+	_ = l.Run(context.Background(), func(ctx context.Context, c *catalog.Catalog) error {
+		_, _ = io.WriteString(os.Stdout, "leads\n")
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
+	return 1
+}
+
+func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "catalog.db")
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childVar+"="+path)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line := make([]byte, len("leads\n"))
+	_, err = io.ReadFull(stdout, line)
+	require.NoError(t, err)
+
+	store, err := sqlite.Open(path, sqlite.Config{})
+	require.NoError(t, err)
+	defer store.Close()
+	cfg := config(1)
+	cfg.Lease = time.Hour // nothing but the death can be the reason
+	cfg.Poll = time.Second
+	standby := start(t, store, cfg)
+	standby.reached(t, leader.ReadyToPromote)
+	beat, err := leader.ReadBeat(t.Context(), store, catalog.Config{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, s := ask(t, beat.Admin, http.MethodGet, "/api/leader/status", "", "")
+		return s["standbys"] == 1.0
+	}, 30*time.Second, time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) // which is no death
+	require.Never(t, func() bool { return standby.Status().Phase != leader.ReadyToPromote }, 300*time.Millisecond, 10*time.Millisecond)
+	require.NoError(t, cmd.Process.Kill())
+	standby.reached(t, leader.Leading)
+	require.Error(t, cmd.Wait())
+	history := claims(t, store)
+	require.Len(t, history, 2)
+	require.Contains(t, history[1].Reason, "is gone")
+	require.NoError(t, standby.end(t))
+}
+
+// a relay passes connections on to a holder, until it is told otherwise.
+type relay struct {
+	ln    net.Listener
+	mu    sync.Mutex
+	conns []net.Conn
+	to    string
+	wg    sync.WaitGroup
+}
+
+func newRelay(t *testing.T, to string) *relay {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	r := &relay{ln: ln, to: to}
+	r.wg.Go(r.serve)
+	t.Cleanup(func() { r.close(); r.wg.Wait() })
+	return r
+}
+
+func (r *relay) serve() {
+	for {
+		in, err := r.ln.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", r.to)
+		if err != nil {
+			in.Close()
+			continue
+		}
+		r.mu.Lock()
+		r.conns = append(r.conns, in, out)
+		r.mu.Unlock()
+		r.wg.Go(func() { _, _ = io.Copy(in, out); in.Close() })
+		r.wg.Go(func() { _, _ = io.Copy(out, in); out.Close() })
+	}
+}
+
+// cut breaks every connection, and goes on taking new ones.
+func (r *relay) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.conns {
+		c.Close()
+	}
+	r.conns = nil
+}
+
+// close refuses connections from now on, and breaks those that are there.
+func (r *relay) close() {
+	r.ln.Close()
+	r.cut()
+}
+
+// post changes the holder's sign of life, as if it had given another one.
+func post(t *testing.T, store *memory.Store, change func(*leader.Beat)) {
+	t.Helper()
+	_, err := catalog.UpdateNote(t.Context(), catalog.NewBoard(store, catalog.Config{}), "holder", func(b *leader.Beat) error {
+		change(b)
+		return nil
+	})
+	require.NoError(t, err)
+}
+
+// behind starts a holder that others reach by a relay.
+func behind(t *testing.T, store *memory.Store) (*process, *relay) {
+	cfg := called(1)
+	cfg.Lease = time.Hour
+	holder := start(t, store.Open(), cfg)
+	holder.reached(t, leader.Leading)
+	require.Eventually(t, func() bool {
+		b, err := leader.ReadBeat(t.Context(), store, catalog.Config{})
+		return err == nil && b.Seq > 0
+	}, 30*time.Second, time.Millisecond)
+	return holder, newRelay(t, holder.Status().Admin)
+}
+
+func standbyOf(t *testing.T, store *memory.Store) *process {
+	cfg := called(1)
+	cfg.Lease = 30 * time.Second
+	p := start(t, store.Open(), cfg)
+	p.reached(t, leader.ReadyToPromote)
+	return p
+}
+
+func TestALostConnectionAloneIsNoDeath(t *testing.T) {
+	store := memory.New()
+	holder, way := behind(t, store)
+	post(t, store, func(b *leader.Beat) { b.Admin = way.ln.Addr().String() })
+	standby := standbyOf(t, store)
+	for range 5 {
+		require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, 30*time.Second, time.Millisecond)
+		way.cut()
+		require.Eventually(t, func() bool { return holder.Status().Standbys == 0 }, 30*time.Second, time.Millisecond)
+	}
+	require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, 30*time.Second, time.Millisecond)
+	require.Len(t, claims(t, store), 1)
+
+	way.close() // and now the address refuses connections
+	standby.reached(t, leader.Leading)
+	require.ErrorIs(t, <-holder.ended, fence.ErrFenced)
+	require.NoError(t, standby.end(t))
+}
+
+func TestARefusalWithoutAConnectionThatProvedTheClaimIsNoDeath(t *testing.T) {
+	store := memory.New()
+	holder, way := behind(t, store)
+	way.close()
+	post(t, store, func(b *leader.Beat) { b.Admin = way.ln.Addr().String() })
+	standby := standbyOf(t, store)
+	require.Never(t, func() bool { return standby.Status().Phase != leader.ReadyToPromote }, time.Second, 10*time.Millisecond)
+	require.Len(t, claims(t, store), 1)
+	require.NoError(t, standby.end(t))
+	require.NoError(t, holder.end(t))
+}
+
+func TestAStandbyOnAnotherHostDoesNotCallALoopbackAddress(t *testing.T) {
+	store := memory.New()
+	holder, way := behind(t, store)
+	post(t, store, func(b *leader.Beat) { b.Admin, b.Host = way.ln.Addr().String(), "another boot" })
+	standby := standbyOf(t, store)
+	require.Never(t, func() bool { return holder.Status().Standbys > 0 || standby.Status().Phase != leader.ReadyToPromote }, 500*time.Millisecond, 10*time.Millisecond)
+	way.close()
+	require.Never(t, func() bool { return standby.Status().Phase != leader.ReadyToPromote }, 500*time.Millisecond, 10*time.Millisecond)
+	require.Len(t, claims(t, store), 1)
+	require.NoError(t, standby.end(t))
+	require.NoError(t, holder.end(t))
+}
+
+func TestAnotherProcessAtTheHoldersAddressProvesNothing(t *testing.T) {
+	other := memory.New()
+	impostor := start(t, other, called(1)) // leads another catalog
+	impostor.reached(t, leader.Leading)
+	store := memory.New()
+	holder, _ := behind(t, store)
+	post(t, store, func(b *leader.Beat) { b.Admin = impostor.Status().Admin })
+	standby := standbyOf(t, store)
+	require.NoError(t, impostor.end(t))
+	require.Never(t, func() bool { return standby.Status().Phase != leader.ReadyToPromote }, 500*time.Millisecond, 10*time.Millisecond)
+	require.NoError(t, standby.end(t))
+	require.NoError(t, holder.end(t))
+}
+
+func TestAProcessOfAnotherHostCallsThePeerAddressWhichObeysNobody(t *testing.T) {
+	store := memory.New()
+	cfg := called(1)
+	cfg.Peer = "127.0.0.1:0" // stands for an address that others reach
+	holder := start(t, store.Open(), cfg)
+	holder.reached(t, leader.Leading)
+	var beat leader.Beat
+	require.Eventually(t, func() (ok bool) {
+		var err error
+		beat, err = leader.ReadBeat(t.Context(), store, catalog.Config{})
+		return err == nil && beat.Peer != ""
+	}, 30*time.Second, time.Millisecond)
+	for _, path := range []string{"/api/leader/promote", "/api/leader/abort", "/api/leader/step-down", "/api/leader/preference"} {
+		code, _ := ask(t, beat.Peer, http.MethodPost, path, "", `{"generation": 1, "reason": "", "prefer_not_to_lead": true}`)
+		require.Equal(t, http.StatusNotFound, code, path)
+	}
+	post(t, store, func(b *leader.Beat) { b.Host = "another boot" })
+	cfg = called(2)
+	green := start(t, store.Open(), cfg)
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.ErrorIs(t, <-holder.ended, fence.ErrSuperseded)
+	require.Contains(t, phases(holder), leader.HandingOver, "it was not asked")
+	require.NoError(t, green.end(t))
+}
+
+func TestOneListenerThatIsTakenOpensNeither(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	cfg := called(1)
+	cfg.Peer = taken.Addr().String()
+	l, err := leader.New(memory.New(), cfg)
+	require.NoError(t, err)
+	err = l.Run(t.Context(), func(context.Context, *catalog.Catalog) error { return nil })
+	require.ErrorContains(t, err, "peer")
+	_, err = net.Dial("tcp", l.Status().Admin)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	require.True(t, strings.HasPrefix(l.Status().Admin, "127.0.0.1:"))
+}
