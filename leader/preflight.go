@@ -34,6 +34,8 @@ func Preflight(ctx context.Context, store driver.Store, cfg catalog.Config) cata
 // unread is the remedy where a note of the board can't be read.
 const unread = "look at the board, which `fencepost status` reads; deploy again once it can be read"
 
+const higher = "give this build a new number: `fencepost generation next` hands one out"
+
 // checkPromotion says whether another generation is meant to lead.
 func checkPromotion(ctx context.Context, store driver.Store, cfg catalog.Config, r *catalog.Report) {
 	intent, err := ReadIntent(ctx, store, cfg)
@@ -42,10 +44,12 @@ func checkPromotion(ctx context.Context, store driver.Store, cfg catalog.Config,
 	switch promoted := intent.Generation; {
 	case err != nil:
 		r.Add(CheckPromotion, driver.Failure, unread, "%v", err)
+	case intent.aborts(mine):
+		r.Add(CheckPromotion, driver.Failure, higher, "this generation was given up, and can never lead")
 	case promoted == generation.None:
 		r.Add(CheckPromotion, driver.Fine, "", "none is asked for")
 	case promoted > mine && mine != generation.None:
-		r.Add(CheckPromotion, driver.Failure, "give this build a new number: `fencepost generation next` hands one out",
+		r.Add(CheckPromotion, driver.Failure, higher,
 			"generation %v, above this one, was promoted by %s: this one can't be", promoted, by)
 	case promoted > leads && promoted != mine:
 		r.Add(CheckPromotion, driver.Warning, "wait until it leads, or see that its deploy is given up before this one is promoted",

@@ -148,7 +148,7 @@ over; 78 configuration; 166 start anew.`,
 	flags.BoolVar(&a.json, "json", false, "print one JSON object")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long the store may take")
 	root.AddCommand(a.statusCommand(), a.historyCommand(), a.generationCommand(),
-		a.preflightCommand(), a.promoteCommand(), a.fenceCommand(), a.restoredCommand(), a.dumpCommand(), a.schemaCommand(),
+		a.preflightCommand(), a.promoteCommand(), a.abortCommand(), a.stepDownCommand(), a.fenceCommand(), a.restoredCommand(), a.dumpCommand(), a.schemaCommand(),
 		a.explainCommand(), a.runCommand(), a.healthCommand(), a.versionCommand())
 	return root
 }

@@ -33,7 +33,7 @@ func fields(v map[string]any) []string { return slices.Sorted(maps.Keys(v)) }
 func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
 	path := claimed(t)
 	shapes := map[string][]string{
-		"status": {"allocated_generation", "claim", "commit", "data_version", "epoch", "generation", "heartbeat",
+		"status": {"aborted_generations", "allocated_generation", "claim", "commit", "data_version", "epoch", "generation", "heartbeat",
 			"holder", "promotion", "readable_by", "reason", "revision", "store", "token"},
 		"history":                          {"claims", "store"},
 		"generation next":                  {"generation", "store"},

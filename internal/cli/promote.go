@@ -123,10 +123,11 @@ func (p *promoting) promote(ctx context.Context, store driver.Store) (intent lea
 func advised(err error) error {
 	var fenced *fence.Error
 	var overtaken *leader.OvertakenError
+	var aborted *leader.AbortedError
 	switch {
 	case errors.As(err, &fenced) && fenced.Superseded():
 		return fmt.Errorf("superseded: token %v leads, of %s: %s", fenced.Current, holder(fenced.By), goHigher)
-	case errors.As(err, &overtaken):
+	case errors.As(err, &overtaken), errors.As(err, &aborted):
 		return fmt.Errorf("%w: %s", err, goHigher)
 	default:
 		return err

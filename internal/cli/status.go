@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,20 +46,21 @@ func (a *app) status(ctx context.Context, store driver.Store) error {
 // A status is what a catalog's head and board say. What nobody wrote yet is
 // null in JSON.
 type status struct {
-	Store       string                `json:"store"`
-	Token       *fence.Token          `json:"token"`
-	Generation  generation.Generation `json:"generation"`
-	Epoch       epoch.Epoch           `json:"epoch"`
-	Holder      *fence.Holder         `json:"holder"`
-	Claim       *driver.ID            `json:"claim"`
-	Reason      string                `json:"reason"`
-	Revision    uint64                `json:"revision"`
-	Commit      *driver.ID            `json:"commit"`
-	DataVersion uint64                `json:"data_version"`
-	ReadableBy  uint64                `json:"readable_by"`
-	Promotion   *promotion            `json:"promotion"`
-	Heartbeat   *heartbeat            `json:"heartbeat"`
-	Allocated   generation.Generation `json:"allocated_generation"`
+	Store       string                  `json:"store"`
+	Token       *fence.Token            `json:"token"`
+	Generation  generation.Generation   `json:"generation"`
+	Epoch       epoch.Epoch             `json:"epoch"`
+	Holder      *fence.Holder           `json:"holder"`
+	Claim       *driver.ID              `json:"claim"`
+	Reason      string                  `json:"reason"`
+	Revision    uint64                  `json:"revision"`
+	Commit      *driver.ID              `json:"commit"`
+	DataVersion uint64                  `json:"data_version"`
+	ReadableBy  uint64                  `json:"readable_by"`
+	Promotion   *promotion              `json:"promotion"`
+	Aborted     []generation.Generation `json:"aborted_generations"` // above the one that leads
+	Heartbeat   *heartbeat              `json:"heartbeat"`
+	Allocated   generation.Generation   `json:"allocated_generation"`
 }
 
 // A promotion is the intent that one generation shall lead.
@@ -73,6 +75,18 @@ func promotionOf(i leader.Intent) *promotion {
 		return nil
 	}
 	return &promotion{Generation: i.Generation, At: i.At, By: i.By}
+}
+
+// abortedAbove returns the generations that were given up and could lead
+// otherwise, in order.
+func abortedAbove(i leader.Intent, head driver.Head) []generation.Generation {
+	all := []generation.Generation{}
+	for _, g := range slices.Sorted(slices.Values(i.Aborted)) {
+		if g > head.Claim.Token.Generation {
+			all = append(all, g)
+		}
+	}
+	return all
 }
 
 // A heartbeat is the last sign of life of a holder.
@@ -116,7 +130,7 @@ func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (st
 	}
 	s := statusOf(head)
 	s.Store = store.String()
-	s.Promotion = promotionOf(intent)
+	s.Promotion, s.Aborted = promotionOf(intent), abortedAbove(intent, head)
 	s.Heartbeat = heartbeatOf(beat, head, time.Now())
 	s.Allocated = given
 	return s, nil
@@ -153,6 +167,9 @@ func (s status) print(w io.Writer, now time.Time) error {
 		add("readable by", "builds that know data version %d or later", s.ReadableBy)
 	}
 	add("promotion", "%s", s.promotion(now))
+	if len(s.Aborted) > 0 {
+		add("given up", "generations %v", s.Aborted)
+	}
 	add("heartbeat", "%s", s.heartbeat(now))
 	add("generations", "%s", s.allocated())
 	return table(w, rows)

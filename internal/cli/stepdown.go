@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/leader"
+)
+
+func (a *app) stepDownCommand() *cobra.Command {
+	var admin, reason string
+	cmd := &cobra.Command{
+		Use:   "step-down --admin HOST:PORT",
+		Short: "Have the holder hand the token to a standby, as before maintenance",
+		Long: `Step-down asks the holder, by its admin API on this host, to finish its work and
+offer the token to any standby of its generation. It ends with 0 once one has
+claimed; the process that stepped down is a standby then, without a restart, and
+prefers not to lead: it claims again only where no other standby does.
+
+It ends with 1 where the process does not lead, and where no standby has claimed
+in time: then the holder goes on leading, and nothing has changed.`,
+		Example: `  fencepost step-down --admin 127.0.0.1:7001 --reason 'host is drained'`,
+		Args:    cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&admin, "admin", "", "`HOST:PORT` of the holder's admin API; default is $"+adminEnv)
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the status and the logs")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		admin = cmp.Or(admin, a.env.Getenv(adminEnv))
+		if admin == "" {
+			return fmt.Errorf("no address: give --admin or %s", adminEnv)
+		}
+		return a.action(func(ctx context.Context) error { return a.stepDown(ctx, admin, cmp.Or(reason, "asked by "+a.who())) })(cmd, args)
+	}
+	return cmd
+}
+
+const (
+	longestStep  = 30 * time.Second // a holder answers after twice its HandoverTimeout at the latest
+	mostAnswered = 1 << 20
+)
+
+// A steppedDown is the answer in JSON: how the process stands now.
+type steppedDown struct {
+	Status leader.Status `json:"status"`
+}
+
+func (a *app) stepDown(ctx context.Context, admin, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, max(a.timeout, longestStep))
+	defer cancel()
+	answer, err := postStepDown(ctx, admin, reason)
+	if err != nil {
+		return exitcodes.With(fmt.Errorf("not stepped down: %w", err), exitcodes.None)
+	}
+	return a.show(answer, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "stepped down: the process at %s is %v now\n", admin, answer.Status.Phase)
+		return err
+	})
+}
+
+func postStepDown(ctx context.Context, admin, reason string) (answer steppedDown, err error) {
+	body, err := json.Marshal(map[string]string{"reason": reason})
+	if err != nil {
+		return answer, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+admin+"/api/leader/step-down", bytes.NewReader(body))
+	if err != nil {
+		return answer, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return answer, err
+	}
+	defer resp.Body.Close()
+	said, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswered))
+	if err != nil {
+		return answer, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return answer, errors.New(refusalOf(said, resp.Status))
+	}
+	return answer, json.Unmarshal(said, &answer)
+}
+
+// refusalOf is what an admin API said against a request.
+func refusalOf(said []byte, status string) string {
+	var refused struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(said, &refused) != nil || refused.Error == "" {
+		return status
+	}
+	return refused.Error
+}
