@@ -92,6 +92,10 @@ type Config struct {
 	// manager listens. A process with several Leaders gives its own.
 	Notify func(assignments ...string) error
 
+	// Changed is called after every change of the phase or of who leads, one call
+	// at a time and in order. It must return soon, and not call Run.
+	Changed func(Status)
+
 	// Logger receives changes of phase and what no caller is told. Default:
 	// discard.
 	Logger *slog.Logger

@@ -1,31 +1,86 @@
 // Package leader runs a service's work in the one process that holds its
-// catalog's token, and replaces that process by its next generation without a
-// restart.
+// catalog's token, and replaces that process, by a standby or by its next
+// generation, without a restart.
 //
 // A process goes through phases, which only move along these lines; every phase
 // may also end as Superseded, Fenced, Stopped or Failed:
 //
-//	Initializing ─► CatchingUp ─► ReadyToPromote ─► Promoting ─► Leading
-//	                    ▲                               │
-//	                    └──── another was faster ───────┘
+//	                 ┌──── no longer caught up ───┐
+//	                 ▼                            │
+//	Initializing ─► CatchingUp ───────► ReadyToPromote ───────► Promoting
+//	                 ▲ ▲                                         │    │
+//	                 │ └──────── another was faster ─────────────┘    ▼
+//	                 │                                    ┌───────► Leading ◄──────┐
+//	                 │                       nobody claimed           │            │ confirmed
+//	                 │                                    │           ├──────► Unconfirmed
+//	                 │                                    │           ▼            ▲
+//	                 └──── a standby took over ──────── HandingOver ───────────────┘
 //
-// A process of a higher generation than the catalog's reads along and waits, for
-// ever, until its generation is promoted: by [Promote], by the command
-// `fencepost promote` or by its own admin API. The intent is durable, so that a
-// crash behind it loses nothing. Then it claims, in this process. A process of
-// the generation that leads already is a standby: it waits until the holder has
-// been silent for long enough, by its own clock, and counts only silence during
-// which it could read the store. A process of a lower generation ends, as
-// superseded. Where nobody ever claimed, the first process does at once.
+// Holding the token and serving are two facts: HandingOver and Unconfirmed hold
+// it, as far as is known, and run no work.
 //
-// The work gets a context that ends, with the reason as its cause, as soon as
-// the token is known to be lost. It is joined before anything else happens.
+// # Deploy
+//
+// A process of a higher generation than the catalog's reads along, rehearses
+// its migrations on the real data, and is ready once Config.CaughtUp has said
+// so for long enough. Then it waits, for ever, until its generation is
+// promoted: by [Promote], by the command `fencepost promote` or by its own admin
+// API. The intent is durable, so that a crash behind it loses nothing, and it is
+// a part of the claim's condition, so that of an [Abort] and the claim exactly
+// one wins. What was rehearsed is true of one claim and its data version; after
+// another claim, or another commit where there are migrations, it is rehearsed
+// again first. A process of a lower generation ends, as superseded. Where nobody
+// ever claimed, the first process does at once.
+//
+// # Handover
+//
+// Who is about to claim asks the holder first, which pauses its work, joins it,
+// and names the revision up to which it has committed. So work ends before the
+// token is given up, never after. A holder that does not answer within
+// HandoverTimeout is fenced; where the claim fails or does not come, the holder
+// goes on under the token that it never lost. [Leader.StepDown] takes the same
+// way towards any standby.
+//
+// # Failover
+//
+// A process of the generation that leads already is a standby. The holder renews
+// its lease every third of Lease by a sign of life on the board, conditional on
+// its claim; it believes its token for one Lease from when a renewal was sent.
+// A standby claims once it has heard nothing for a Lease and a twentieth, by its
+// own clock, from an answer in which it saw the last sign of life, and counts
+// only time during which it could read the store. When the lease lapses the work
+// is cancelled; when the store answers again and the token is still held, it goes
+// on, under the same token.
+//
+// A process that dies is replaced sooner. Standbys keep a connection to the
+// holder, on which both prove that they know the claim. Dead is a holder whose
+// connection is lost and whose address refuses another: it closes that listener
+// last. A loopback address counts within one boot and one network of one host.
+// Everything else (a connection that breaks, a session, lock or lease of the
+// store that ends) only makes a standby look again. A standby whose claim comes
+// too late goes on waiting: a claim names the claim whose silence it judged, and
+// is refused over any other.
+//
+// The defaults: a Lease of 7.5 s is longer than three elections of an etcd, of
+// at most 2 s each, so that neither those nor the restart of a database are taken
+// for a loss; a host that vanishes costs as much. A dead process costs some
+// milliseconds, a promotion the time to finish what is under way and one claim.
+//
+// # Clocks
+//
+// No decision reads the wall clock, or a time that stands in the store. The
+// lease is measured by the boot-time clock, which goes on while the host is
+// suspended: a process that wakes up knows at its first look that its lease is
+// over, and its work is cancelled within a thirtieth of Lease. A virtual machine
+// that is paused, or resumed from a snapshot, may not see the time that has
+// passed, by any clock of its own: it may believe its lease until it hears from
+// the store, and like every zombie it can commit nothing.
 //
 // # What is not decided here
 //
 // Which writes land: a holder that has not heard yet that it lost the token can
-// commit nothing, because package catalog asks the store. Heartbeats only say
-// when to try a claim; a wrong guess costs the other process a restart, and
-// never safety. What the process does when [Leader.Run] returns is for package
-// exitcodes.
+// commit nothing, because package catalog asks the store. Heartbeats, presence
+// and offers only say when to try a claim; a wrong guess costs the other process
+// a restart, and never safety. What the process does when [Leader.Run] returns
+// is for package exitcodes.
 package leader

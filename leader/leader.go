@@ -37,8 +37,9 @@ type Leader struct {
 	holder    *catalog.Catalog // while this process holds the token
 	announced chan struct{}    // closed and replaced when there is something to see on the board
 
-	told  string // the last STATUS; of the goroutine that moves, as ready is
-	ready bool   // READY=1 was told
+	told  string // the last STATUS; of the goroutine that moves, as seen and ready are
+	seen  sighting
+	ready bool // READY=1 was told
 }
 
 // New returns a Leader for the catalog in store. It starts nothing and contacts

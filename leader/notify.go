@@ -11,10 +11,21 @@ import (
 func (l *Leader) tell() {
 	s := l.Status()
 	l.say(s.line())
+	if seen := (sighting{s.Phase, s.Since, s.holding()}); seen != l.seen && l.cfg.Changed != nil {
+		l.seen = seen
+		l.cfg.Changed(s)
+	}
 	if !l.ready && (s.Phase == ReadyToPromote || s.Phase == Leading) {
 		l.ready = true
 		l.notify("READY=1")
 	}
+}
+
+// A sighting is what a change of is told.
+type sighting struct {
+	phase  Phase
+	since  time.Time
+	holder string
 }
 
 func (l *Leader) say(line string) {

@@ -74,56 +74,115 @@ func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
 	if opts.Wrap != nil {
 		store = opts.Wrap(store)
 	}
-	config := leaderConfig(f, log)
-	config.Catalog.StoreTimeout, config.Catalog.RetryBudget = opts.StoreTimeout, opts.RetryBudget
-	lead, err := leader.New(store, config)
-	if err != nil {
-		return err
-	}
-	log.Info("clients can connect", "address", ln.Addr().String(), "store", store.String())
-	return serve(ctx, ln, lead, kv.New(kv.Config{
-		Info:         func() []kv.Field { return info(lead.Status()) },
-		Standing:     func() string { return standing(lead.Status()) },
+	p := &program{flags: f, log: log, address: ln.Addr().String()}
+	p.server = kv.New(kv.Config{
+		Info:         func() []kv.Field { return info(p.lead.Status()) },
+		Standing:     func() string { return standing(p.lead.Status()) },
 		ConfirmReads: f.confirmReads,
 		Logger:       log,
-	}))
+	})
+	if p.lead, err = leader.New(store, p.leaderConfig(opts)); err != nil {
+		return err
+	}
+	log.Info("clients can connect", "address", p.address, "store", store.String())
+	return p.serve(ctx, ln)
 }
 
-func leaderConfig(f flags, log *slog.Logger) leader.Config {
+// A program is one run.
+type program struct {
+	flags   flags
+	log     *slog.Logger
+	address string // of the clients' port
+	server  *kv.Server
+	lead    *leader.Leader
+}
+
+func (p *program) leaderConfig(opts Options) leader.Config {
+	f := p.flags
 	return leader.Config{
 		Catalog: catalog.Config{
 			Generation:   f.generation,
-			Holder:       fence.Holder{Name: f.name, Build: build()},
+			Holder:       fence.Holder{Name: f.name, Address: p.address, Build: build()},
 			CompactAfter: f.compactAfter,
-			Logger:       log,
+			StoreTimeout: opts.StoreTimeout,
+			RetryBudget:  opts.RetryBudget,
+			Logger:       p.log,
 		},
 		Admin:       f.admin,
+		Peer:        f.peer,
 		AutoPromote: f.autoPromote,
-		Logger:      log,
+		Lease:       f.lease,
+		Priority:    f.priority,
+		Changed:     p.changed,
+		Logger:      p.log,
 	}
 }
 
-// serve runs the server and the leader until one of them ends.
-func serve(ctx context.Context, ln net.Listener, lead *leader.Leader, server *kv.Server) error {
+// serve runs the server and the leader until one of them ends. A process that
+// was superseded goes on for its clients: what they send is forwarded, until the
+// last one has left or the drain period is over.
+func (p *program) serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	var served error
 	wg.Go(func() {
-		if served = server.Serve(ctx, ln); served != nil {
+		if served = p.server.Serve(ctx, ln); served != nil {
 			cancel(served)
 		}
 	})
-	err := lead.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
-		server.Lead(c)
+	err := p.lead.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
+		p.server.Lead(c)
 		<-ctx.Done()
-		why := context.Cause(ctx)
-		server.Follow(fmt.Sprintf("(the process is ending): %v", why), "")
-		return why
+		p.server.Hold()
+		return context.Cause(ctx)
 	})
+	p.end(ctx, err)
 	cancel(nil)
 	wg.Wait()
 	return errors.Join(err, served)
+}
+
+// changed tells the server who leads, where commands that came here wait for
+// that: this process stepped down.
+func (p *program) changed(s leader.Status) {
+	waits := s.Phase == leader.CatchingUp || s.Phase == leader.ReadyToPromote
+	if waits && s.Leader != nil && s.Leader.Holder.Address != "" && s.Leader.Holder.Address != p.address && p.server.Standby() {
+		p.server.Forward(s.Leader.Holder.Address)
+	}
+}
+
+// end answers what is still there to be answered, once this process is out of
+// the race.
+func (p *program) end(ctx context.Context, err error) {
+	var fenced *fence.Error
+	if errors.As(err, &fenced) && fenced.Superseded() && fenced.By.Address != "" && ctx.Err() == nil {
+		p.server.Forward(fenced.By.Address)
+		p.log.Info("superseded; commands are forwarded", "to", fenced.By.Address, "for", p.flags.drain, "clients", p.server.Connected())
+		p.drain(ctx)
+		return
+	}
+	why, address := "(the process is ending)", ""
+	if fenced != nil {
+		why, address = why+": "+fenced.Error(), fenced.By.Address
+	}
+	p.server.Follow(why, address)
+}
+
+// drain waits until no client is left, or the drain period or ctx is over.
+func (p *program) drain(ctx context.Context) {
+	const look = 10 * time.Millisecond
+	bounded, cancel := context.WithTimeout(ctx, p.flags.drain)
+	defer cancel()
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for p.server.Connected() > 0 {
+		select {
+		case <-tick.C:
+		case <-bounded.Done():
+			return
+		}
+	}
 }
 
 // build names what was built, as far as the toolchain noted it.

@@ -39,7 +39,7 @@ func TestFlagsComeBeforeTheEnvironment(t *testing.T) {
 		env(generation.EnvVar, "3", adminEnv, "127.0.0.1:1"), io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, flags{
-		store: "sqlite:x", generation: 7, listen: "127.0.0.1:6380", admin: "127.0.0.1:1", autoPromote: true, name: "n",
+		store: "sqlite:x", generation: 7, listen: "127.0.0.1:6380", admin: "127.0.0.1:1", autoPromote: true, name: "n", drain: 10 * time.Second,
 	}, f)
 	f, err = parseFlags(nil, env(generation.EnvVar, "3"), io.Discard)
 	require.NoError(t, err)

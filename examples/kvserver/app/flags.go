@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/generation"
@@ -43,6 +44,10 @@ type flags struct {
 	name         string
 	confirmReads bool
 	compactAfter int64
+	peer         string
+	lease        time.Duration
+	priority     int
+	drain        time.Duration
 }
 
 // errAnswered means that the command line asked a question, which was answered.
@@ -64,6 +69,10 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	set.StringVar(&f.name, "name", "", "the `name` of this process, for people; default the host's and the client address")
 	set.BoolVar(&f.confirmReads, "confirm-reads", false, "ask the store after every read whether this process still holds the token")
 	set.Int64Var(&f.compactAfter, "compact-after", 0, "how many `bytes` of log are kept at least; default 1048576")
+	set.StringVar(&f.peer, "peer", "", "the `address` at which processes of other hosts reach this one, for handover and failover")
+	set.DurationVar(&f.lease, "lease", 0, "for how `long` the token is believed without a confirmation; default 7.5s")
+	set.IntVar(&f.priority, "priority", 0, "the `number` from 0 to 9 by which standbys take over, 0 first")
+	set.DurationVar(&f.drain, "drain", 10*time.Second, "for how `long` a server that was superseded forwards its clients' commands at most")
 	set.BoolVar(&version, "version", false, "print the version and end")
 	err := set.Parse(args)
 	switch {
@@ -81,6 +90,9 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	}
 	if f.compactAfter < 0 {
 		return f, misused(fmt.Errorf("-compact-after is %d, want more than 0", f.compactAfter))
+	}
+	if f.drain < 0 {
+		return f, misused(fmt.Errorf("-drain is %v, want no less than 0", f.drain))
 	}
 	f.name = cmp.Or(f.name, processName(f.listen))
 	f.generation, err = whichGeneration(number, getenv)

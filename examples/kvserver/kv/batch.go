@@ -8,6 +8,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
 )
 
 // A unit is what is never divided: one command, or those of a transaction.
@@ -51,14 +52,46 @@ func (s *session) run(ctx context.Context, units []unit) {
 	}
 }
 
-// runBatch runs a batch, and one that the store finds too large in two halves.
+// runBatch runs a batch wherever that can be done, and one that the store finds
+// too large in two halves.
 func (s *session) runBatch(ctx context.Context, b batch) {
-	replies, err := s.server.execute(ctx, b)
-	if errors.Is(err, driver.ErrTooLarge) && len(b) > 1 {
-		s.runBatch(ctx, b[:len(b)/2])
-		s.runBatch(ctx, b[len(b)/2:])
+	data, writes := b.needs()
+	if !data {
+		s.replyAll(b, nil, nil)
 		return
 	}
+	for {
+		p, err := s.server.admit(ctx)
+		switch {
+		case err != nil:
+			s.replyAll(b, nil, err)
+			return
+		case p.leader != "":
+			s.forward(ctx, p.leader, b)
+			return
+		}
+		replies, err := s.server.execute(ctx, p.term, b, writes)
+		switch {
+		case errors.Is(err, driver.ErrTooLarge) && len(b) > 1:
+			s.runBatch(ctx, b[:len(b)/2])
+			s.runBatch(ctx, b[len(b)/2:])
+			return
+		case nothingWritten(err) && s.server.outlived(ctx, p.term):
+			// The token was lost before the batch: whoever leads can have it.
+		default:
+			s.replyAll(b, replies, err)
+			return
+		}
+	}
+}
+
+// nothingWritten reports whether a batch failed only because the token is
+// another process's.
+func nothingWritten(err error) bool {
+	return errors.Is(err, fence.ErrFenced) && catalog.OutcomeOf(err) != driver.Unknown
+}
+
+func (s *session) replyAll(b batch, replies [][]byte, err error) {
 	for _, u := range b {
 		replies = s.reply(u, replies, err)
 	}
@@ -119,18 +152,10 @@ func (b batch) apply(a *access) (replies [][]byte, err error) {
 	return replies, a.err
 }
 
-// execute runs a batch in the term under way. An error concerns the whole
-// batch: none of its commands has an answer, or any effect, unless the outcome
-// is unknown.
-func (s *Server) execute(ctx context.Context, b batch) ([][]byte, error) {
-	data, writes := b.needs()
-	if !data {
-		return nil, nil
-	}
-	t, err := s.admit()
-	if err != nil {
-		return nil, err
-	}
+// execute runs a batch in a term that it was admitted to. An error concerns the
+// whole batch: none of its commands has an answer, or any effect, unless the
+// outcome is unknown.
+func (s *Server) execute(ctx context.Context, t *term, b batch, writes bool) ([][]byte, error) {
 	defer t.running.Done()
 	ctx, cancel := t.bound(ctx)
 	defer cancel()

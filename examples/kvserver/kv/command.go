@@ -24,32 +24,34 @@ type op struct {
 	local  func(s *session) []byte // answers without the data
 	data   func(a *access) []byte  // answers from the data, and changes them
 	writes bool
-	bytes  int // of keys and values, for the bound of a batch
+	bytes  int      // of keys and values, for the bound of a batch
+	args   [][]byte // as they came, with the name; for another server
 }
 
 // commandTable returns the commands that the server knows, by their names in
 // lower case. Those of transactions are the session's.
 func commandTable() map[string]command {
 	return map[string]command{
-		"set":     {-3, makeSet},
-		"get":     {2, makeGet},
-		"mget":    {-2, makeMGet},
-		"del":     {-2, makeDel},
-		"exists":  {-2, makeExists},
-		"incr":    {2, makeIncr},
-		"mset":    {-3, makeMSet},
-		"dbsize":  {1, makeDBSize},
-		"scan":    {-2, makeScan},
-		"ping":    {-1, makePing},
-		"echo":    {2, makeEcho},
-		"info":    {-1, makeInfo},
-		"select":  {2, makeSelect},
-		"command": {-1, makeCommand},
-		"config":  {-2, makeConfig},
-		"client":  {-2, makeClient},
-		"hello":   {-1, makeHello},
-		"auth":    {-2, makeAuth},
-		"quit":    {-1, makeQuit},
+		"set":      {-3, makeSet},
+		"get":      {2, makeGet},
+		"mget":     {-2, makeMGet},
+		"del":      {-2, makeDel},
+		"exists":   {-2, makeExists},
+		"incr":     {2, makeIncr},
+		"mset":     {-3, makeMSet},
+		"dbsize":   {1, makeDBSize},
+		"scan":     {-2, makeScan},
+		"ping":     {-1, makePing},
+		"echo":     {2, makeEcho},
+		"info":     {-1, makeInfo},
+		"select":   {2, makeSelect},
+		"command":  {-1, makeCommand},
+		"config":   {-2, makeConfig},
+		"client":   {-2, makeClient},
+		"hello":    {-1, makeHello},
+		"auth":     {-2, makeAuth},
+		"quit":     {-1, makeQuit},
+		hopCommand: {2, makeHop},
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"github.com/fencepost/fencepost/fence"
 )
 
+// brief is a HoldTimeout of servers that nobody tells who leads.
+const brief = 20 * time.Millisecond
+
 func TestAServerThatDoesNotLeadRefusesDataAndAnswersTheRest(t *testing.T) {
 	server, address := standby(t, kv.Config{})
 	c := dial(t, address)
@@ -43,7 +46,7 @@ func TestStandingIsAskedForEveryRefusal(t *testing.T) {
 
 func TestAServerThatIsSupersededSaysByWhom(t *testing.T) {
 	store := newFile(t)
-	c := leading(t, store, kv.Config{})
+	c := leading(t, store, kv.Config{HoldTimeout: brief})
 	require.Equal(t, "+OK", c.words("SET a 1"))
 	open(t, store, catalog.Config{Generation: 2, Holder: fence.Holder{Name: "green"}})
 	const want = `^-FENCED superseded by g2\.e2 of green, since [-0-9T:Z]+: this server held g1\.e1, and nothing was written$`
@@ -57,14 +60,14 @@ func TestAServerThatIsSupersededSaysByWhom(t *testing.T) {
 
 func TestAServerThatIsFencedByEpochSaysSo(t *testing.T) {
 	store := newFile(t)
-	c := leading(t, store, kv.Config{})
+	c := leading(t, store, kv.Config{HoldTimeout: brief})
 	open(t, store, catalog.Config{Generation: 1})
 	require.Regexp(t, `^-FENCED fenced by epoch: g1\.e2 of .*: this server held g1\.e1, and nothing was written$`, c.words("SET a 2"))
 }
 
 func TestAConfirmedReadIsNeverServedAfterAFence(t *testing.T) {
 	store := newFile(t)
-	server, address := standby(t, kv.Config{ConfirmReads: true})
+	server, address := standby(t, kv.Config{ConfirmReads: true, HoldTimeout: brief})
 	server.Lead(open(t, watch(store), catalog.Config{PollInterval: time.Hour}))
 	c := dial(t, address)
 	require.Equal(t, "+OK", c.words("SET a 1"))
@@ -75,7 +78,7 @@ func TestAConfirmedReadIsNeverServedAfterAFence(t *testing.T) {
 
 func TestAWriteThatChangesNothingIsConfirmedToo(t *testing.T) {
 	store := newFile(t)
-	server, address := standby(t, kv.Config{ConfirmReads: true})
+	server, address := standby(t, kv.Config{ConfirmReads: true, HoldTimeout: brief})
 	server.Lead(open(t, watch(store), catalog.Config{PollInterval: time.Hour}))
 	c := dial(t, address)
 	require.Equal(t, ":0", c.words("DEL a"))

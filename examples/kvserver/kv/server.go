@@ -46,6 +46,15 @@ type Config struct {
 	// UNKNOWN where they may have landed. Default 2 s.
 	DrainTimeout time.Duration
 
+	// HoldTimeout is for how long commands are held back, from the first
+	// moment at which nobody could answer them, until they are refused.
+	// Default 10 s.
+	HoldTimeout time.Duration
+
+	// ForwardTimeout is how long another server may take to answer what was
+	// forwarded to it. What it took by then has the answer UNKNOWN. Default 5 s.
+	ForwardTimeout time.Duration
+
 	// Logger receives what no client is told. Default: discard.
 	Logger *slog.Logger
 }
@@ -55,6 +64,8 @@ func (c Config) withDefaults() Config {
 	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, 512<<10)
 	c.MaxRequest = cmp.Or(c.MaxRequest, 128<<20)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 2*time.Second)
+	c.HoldTimeout = cmp.Or(c.HoldTimeout, 10*time.Second)
+	c.ForwardTimeout = cmp.Or(c.ForwardTimeout, 5*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -76,41 +87,74 @@ type Server struct {
 	mu       sync.RWMutex
 	term     *term // nil while not leading
 	standing string
+	leader   string        // the client address of who leads, where commands are forwarded to it
+	changed  chan struct{} // closed and replaced when any of these changes
+	holding  bool          // commands are held back
 }
 
 // New returns a server that does not lead.
 func New(cfg Config) *Server {
 	return &Server{
 		cfg: cfg.withDefaults(), data: catalog.Bytes(Collection), commands: commandTable(),
-		cursors: newCursors(maxCursors), started: time.Now(),
+		cursors: newCursors(maxCursors), started: time.Now(), changed: make(chan struct{}),
 	}
 }
 
-// Lead starts admitting reads and writes, into c. The caller keeps c open until
-// [Server.Follow] has returned.
+// Lead starts admitting reads and writes, into c; what was held back goes on. The
+// caller keeps c open until [Server.Hold] or [Server.Follow] has returned.
 func (s *Server) Lead(c *catalog.Catalog) {
 	t := &term{catalog: c}
 	t.ctx, t.cut = context.WithCancelCause(context.Background())
-	s.mu.Lock()
-	old := s.term
-	s.term = t
-	s.mu.Unlock()
-	old.drain(s.cfg.DrainTimeout)
+	s.change(func() { s.term, s.holding, s.leader = t, false, "" })
+}
+
+// Hold holds reads and writes back from now on, lets those under way finish
+// within DrainTimeout, and returns when none is left. What is held back waits for
+// Lead, Forward or Follow, for HoldTimeout at most, and its clients send nothing
+// more meanwhile.
+func (s *Server) Hold() {
+	s.change(func() { s.term, s.holding = nil, true })
+}
+
+// Forward sends what was held back, and all that comes from now on, to the
+// server that leads, which has the given address for clients. It lets what is
+// under way finish first, as Hold does.
+func (s *Server) Forward(address string) {
+	s.change(func() { s.term, s.holding, s.leader = nil, false, address })
 }
 
 // Follow stops admitting reads and writes, lets those under way finish within
-// DrainTimeout, and returns when none is left. Clients are told reason, or what
-// Config.Standing says where that is empty, and with a reason the leader's address,
-// where there is one.
+// DrainTimeout, and returns when none is left. Clients, those that were held back
+// too, are told reason, or what Config.Standing says where that is empty, and with
+// a reason the leader's address, where there is one.
 func (s *Server) Follow(reason, leaderAddr string) {
 	if reason != "" && leaderAddr != "" {
 		reason += ", at " + leaderAddr
 	}
+	s.change(func() { s.term, s.standing, s.holding, s.leader = nil, reason, false, "" })
+}
+
+// change makes what do does known to the sessions, and joins what runs in a
+// term that ends by it.
+func (s *Server) change(do func()) {
 	s.mu.Lock()
 	old := s.term
-	s.term, s.standing = nil, reason
+	do()
+	close(s.changed)
+	s.changed = make(chan struct{})
 	s.mu.Unlock()
 	old.drain(s.cfg.DrainTimeout)
+}
+
+// Connected returns how many clients are connected.
+func (s *Server) Connected() int64 { return s.connected.Load() }
+
+// Standby reports whether commands are neither answered nor refused here, but
+// held back or forwarded.
+func (s *Server) Standby() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.holding || s.leader != ""
 }
 
 // A term is one time of leading.
@@ -141,16 +185,70 @@ func (t *term) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 	return ctx, func() { stop(); cancel(nil) }
 }
 
-// admit returns the term under way, in which the caller runs one batch and
-// calls running.Done; or an error that says why there is none.
-func (s *Server) admit() (*term, error) {
+// A place is where a batch is to be run: in a term of this server, or at the
+// address of another one.
+type place struct {
+	term   *term // the caller runs one batch in it and calls running.Done
+	leader string
+}
+
+// admit returns where a batch is to be run, once that is known, or an error that
+// says why nowhere.
+func (s *Server) admit(ctx context.Context) (place, error) {
+	late := time.NewTimer(s.cfg.HoldTimeout)
+	defer late.Stop()
+	for {
+		p, changed, err := s.where()
+		if changed == nil {
+			return p, err
+		}
+		select {
+		case <-changed:
+		case <-late.C:
+			return place{}, &notLeading{"(the next leader has not come yet)"}
+		case <-ctx.Done():
+			return place{}, context.Cause(ctx)
+		}
+	}
+}
+
+// where looks once. Changed is nil unless batches are held back.
+func (s *Server) where() (p place, changed <-chan struct{}, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.term == nil {
-		return nil, &notLeading{s.why()}
+	switch {
+	case s.term != nil:
+		s.term.running.Add(1)
+		return place{term: s.term}, nil, nil
+	case s.holding:
+		return place{}, s.changed, nil
+	case s.leader != "":
+		return place{leader: s.leader}, nil, nil
+	default:
+		return place{}, nil, &notLeading{s.why()}
 	}
-	s.term.running.Add(1)
-	return s.term, nil
+}
+
+// outlived waits until t is no longer the term under way, and reports whether
+// that came within HoldTimeout.
+func (s *Server) outlived(ctx context.Context, t *term) bool {
+	late := time.NewTimer(s.cfg.HoldTimeout)
+	defer late.Stop()
+	for {
+		s.mu.RLock()
+		over, changed := s.term != t, s.changed
+		s.mu.RUnlock()
+		if over {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-late.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // why says why the server does not lead. The caller holds mu.

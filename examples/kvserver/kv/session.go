@@ -24,6 +24,8 @@ type session struct {
 	name   string       // as CLIENT SETNAME gave it
 	multi  *transaction // nil outside of MULTI
 	out    []byte       // replies not yet sent
+	hops   int          // servers that this client's commands came through
+	up     *upstream    // to the server that leads; nil where none was needed yet
 }
 
 func (s *Server) newSession(conn net.Conn) *session {
@@ -38,6 +40,7 @@ func (s *Server) newSession(conn net.Conn) *session {
 func (s *session) serve(ctx context.Context) {
 	s.server.connected.Add(1)
 	defer s.server.connected.Add(-1)
+	defer func() { s.up.close() }()
 	commands := redcon.NewReader(s.in)
 	for {
 		cmds, err := s.read(commands)
@@ -108,6 +111,7 @@ func (s *session) take(name string, args [][]byte) unit {
 		return s.transact(name, args)
 	}
 	o, err := s.server.parse(name, args)
+	o.args = args
 	switch {
 	case s.multi != nil && name != "quit":
 		return s.multi.queue(o, err, sizeOf(args), s.server.cfg.MaxRequest)

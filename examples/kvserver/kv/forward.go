@@ -1,0 +1,146 @@
+package kv
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tidwall/redcon"
+)
+
+// Forwarding, one command or transaction at a time, in the order in which the
+// client sent them. What has no answer from the other server, and may have come
+// to it, is never sent again: its client is told UNKNOWN. What was answered
+// READONLY changed nothing, and is sent again until that server leads.
+
+// maxHops bounds the servers that a command goes through: two that each take the
+// other for the leader must not pass it on for ever.
+const maxHops = 4
+
+// hopCommand tells a server, once for each connection, through how many others
+// its commands have come.
+const hopCommand = "fencepost.hops"
+
+func makeHop(args [][]byte) (op, error) {
+	hops, ok := parseInteger(args[0])
+	if !ok || hops < 1 || hops > maxHops {
+		return op{}, fmt.Errorf("ERR %s wants 1 to %d", hopCommand, maxHops)
+	}
+	return local(func(s *session) []byte {
+		s.hops = int(hops)
+		return redcon.AppendOK(nil)
+	})
+}
+
+// A request is what one unit sends: its commands, of which the last one's reply
+// is the client's.
+type request struct {
+	text    []byte
+	replies int
+}
+
+// requestOf returns what u sends.
+func requestOf(u unit) (r request) {
+	add := func(args ...[]byte) {
+		r.text = redcon.AppendArray(r.text, len(args))
+		for _, arg := range args {
+			r.text = redcon.AppendBulk(r.text, arg)
+		}
+		r.replies++
+	}
+	if u.exec {
+		add([]byte("MULTI"))
+	}
+	for _, o := range u.ops {
+		add(o.args...)
+	}
+	if u.exec {
+		add([]byte("EXEC"))
+	}
+	return r
+}
+
+// forward runs a batch at another server and appends the replies.
+func (s *session) forward(ctx context.Context, leader string, b batch) {
+	late := time.Now().Add(s.server.cfg.HoldTimeout)
+	for len(b) > 0 {
+		if !b[:1].touchesData() {
+			s.replyAll(b[:1], nil, nil)
+			b = b[1:]
+			continue
+		}
+		n := b.forwardable()
+		answers, fate := s.relay(ctx, leader, late, b[:n])
+		for _, a := range answers {
+			s.out = append(s.out, a...)
+		}
+		for range n - len(answers) {
+			s.out = append(s.out, fate...)
+		}
+		b = b[n:]
+		if len(s.out) > maxBuffered {
+			_ = s.send() // as in run
+		}
+	}
+}
+
+func (b batch) touchesData() bool {
+	data, _ := b.needs()
+	return data
+}
+
+// forwardable is how many units from the first on go to the other server.
+func (b batch) forwardable() (n int) {
+	for n < len(b) && b[n:n+1].touchesData() {
+		n++
+	}
+	return n
+}
+
+// relay sends units until they are answered, and returns the answers; fate is
+// that of the units without one.
+func (s *session) relay(ctx context.Context, leader string, late time.Time, units []unit) (answers [][]byte, fate []byte) {
+	wait := time.Millisecond
+	for {
+		var err error
+		if s.up, err = s.up.to(ctx, leader, s.hops+1); err != nil {
+			fate = errorLine(fmt.Sprintf("%s fencepost: not leading: %s leads, and can't be reached: %v", prefixReadOnly, leader, err))
+		} else {
+			var got [][]byte
+			got, err = s.up.exchange(units[len(answers):], s.server.cfg.ForwardTimeout)
+			if err != nil {
+				s.up.close()
+				s.up = nil
+				fate = errorLine(fmt.Sprintf("%s outcome: the command was forwarded to %s, and no answer came: %v", prefixUnknown, leader, err))
+				return append(answers, got...), fate
+			}
+			stand := done(got)
+			answers = append(answers, got[:stand]...)
+			if len(answers) == len(units) {
+				return answers, nil
+			}
+			fate = got[stand]
+		}
+		if s.hops+1 >= maxHops || time.Now().Add(wait).After(late) || ctx.Err() != nil {
+			return answers, fate
+		}
+		pause(ctx, wait)
+		wait = min(2*wait, 50*time.Millisecond)
+		if p, changed, err := s.server.where(); err == nil && changed == nil && p.leader != "" {
+			leader = p.leader
+		} else if p.term != nil {
+			p.term.running.Done()
+		}
+	}
+}
+
+// done returns how many of the replies stand. Those behind did nothing, for want
+// of a leader, and can be sent again; but not where one in between did something.
+func done(replies [][]byte) int {
+	n := len(replies)
+	for n > 0 && bytes.HasPrefix(replies[n-1], []byte("-"+prefixReadOnly+" ")) {
+		n--
+	}
+	return n
+}
