@@ -2,6 +2,7 @@ package leader_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -191,18 +192,18 @@ func TestAnIdleHolderWritesOnceInAThirdOfTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		handle, other := store.Open(), store.Open()
-		var writes, foreign int
+		var writes, foreign atomic.Int64
 		handle.Inject(func(c memory.Call) memory.Fault {
 			switch c.Method {
 			case "Append", "Install", "Post", "Stage", "Publish", "Trim":
-				writes++
+				writes.Add(1)
 			}
 			return memory.Pass
 		})
 		other.Inject(func(c memory.Call) memory.Fault {
 			switch c.Method {
 			case "Append", "Install", "Post", "Stage", "Publish", "Trim", "Claim":
-				foreign++
+				foreign.Add(1)
 			}
 			return memory.Pass
 		})
@@ -211,10 +212,11 @@ func TestAnIdleHolderWritesOnceInAThirdOfTheLease(t *testing.T) {
 		standby := start(t, other, config(1))
 		standby.await(t, leader.ReadyToPromote)
 		elapse(time.Minute)
-		writes, foreign = 0, 0
+		writes.Store(0)
+		foreign.Store(0)
 		elapse(75 * time.Second)
-		require.InDelta(t, 30, writes, 1, "of ten leases")
-		require.Zero(t, foreign, "a standby writes")
+		require.InDelta(t, 30, writes.Load(), 1, "of ten leases")
+		require.Zero(t, foreign.Load(), "a standby writes")
 		require.NoError(t, standby.end(t))
 		require.NoError(t, p.end(t))
 	})

@@ -58,7 +58,7 @@ func (d *demo) launch(name, store string, generation int, dir string) (*process,
 	}
 	defer logFile.Close() // the child has its own
 	p.cmd = exec.Command(d.binaries.fencepost, "run", "--admin", p.admin, "--stop-grace", "3s", "--",
-		d.binaries.server, "-compact-after", keepLog, "-generation", strconv.Itoa(generation), "-listen", p.listen, "-admin", p.admin)
+		d.binaries.server, "-compact-after", keepLog, "-drain", "0s", "-generation", strconv.Itoa(generation), "-listen", p.listen, "-admin", p.admin)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = logFile, logFile, childEnviron(store)
 	// A group of its own: Ctrl-C at the terminal is for this process, which
 	// then ends the others in order.

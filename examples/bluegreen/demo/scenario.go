@@ -169,7 +169,7 @@ func (r *round) comesBack(ctx context.Context) bool {
 			if time.Since(said) > time.Second {
 				said = time.Now()
 				what, _ := r.green.watch.now()
-				r.progress.say("  ... green is %s; a standby claims after 5 s without a sign of life of %v", what, before)
+				r.progress.say("  ... green is %s; a standby claims after 7.9 s without a sign of life of %v", what, before)
 			}
 			if _, newest := r.ledger.progress(); newest.Compare(before) <= 0 {
 				return fmt.Errorf("no write was acknowledged since, under a token above %v", before)

@@ -156,7 +156,7 @@ func (p *program) changed(s leader.Status) {
 // the race.
 func (p *program) end(ctx context.Context, err error) {
 	var fenced *fence.Error
-	if errors.As(err, &fenced) && fenced.Superseded() && fenced.By.Address != "" && ctx.Err() == nil {
+	if errors.As(err, &fenced) && fenced.Superseded() && fenced.By.Address != "" && p.flags.drain > 0 && ctx.Err() == nil {
 		p.server.Forward(fenced.By.Address)
 		p.log.Info("superseded; commands are forwarded", "to", fenced.By.Address, "for", p.flags.drain, "clients", p.server.Connected())
 		p.drain(ctx)

@@ -72,7 +72,7 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	set.StringVar(&f.peer, "peer", "", "the `address` at which processes of other hosts reach this one, for handover and failover")
 	set.DurationVar(&f.lease, "lease", 0, "for how `long` the token is believed without a confirmation; default 7.5s")
 	set.IntVar(&f.priority, "priority", 0, "the `number` from 0 to 9 by which standbys take over, 0 first")
-	set.DurationVar(&f.drain, "drain", 10*time.Second, "for how `long` a server that was superseded forwards its clients' commands at most")
+	set.DurationVar(&f.drain, "drain", 10*time.Second, "for how `long` a server that was superseded forwards its clients' commands at most; with 0 it refuses them at once")
 	set.BoolVar(&version, "version", false, "print the version and end")
 	err := set.Parse(args)
 	switch {
