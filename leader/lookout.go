@@ -83,16 +83,19 @@ func (o *lookout) watch(ctx context.Context, claim driver.ID, address string, as
 			return
 		}
 		o.tell()
-		elapse(ctx, o.l.cfg.heartbeat()/10)
+		elapse(ctx, o.patience()/10)
 	}
 }
+
+// patience is how long the holder may take to answer.
+func (o *lookout) patience() time.Duration { return min(o.l.cfg.heartbeat(), 2*time.Second) }
 
 // attend is one connection. It reports whether the holder proved its claim on
 // it.
 func (o *lookout) attend(ctx context.Context, claim driver.ID, address string, ask <-chan struct{}) (proven bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	conn, err := callPresence(ctx, o.l.cfg.heartbeat(), claim, address)
+	conn, err := callPresence(ctx, o.patience(), claim, address)
 	if err != nil {
 		return false
 	}
@@ -131,7 +134,7 @@ const (
 func (o *lookout) refused(ctx context.Context, claim driver.ID, address string) bool {
 	wait := firstWait
 	for range redials {
-		conn, err := callPresence(ctx, o.l.cfg.heartbeat(), claim, address)
+		conn, err := callPresence(ctx, o.patience(), claim, address)
 		var timeout net.Error
 		switch {
 		case err == nil:

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/fence"
@@ -70,10 +71,9 @@ func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
 	cfg.Poll = time.Second
 	standby := start(t, store, cfg)
 	standby.reached(t, leader.ReadyToPromote)
-	beat, err := leader.ReadBeat(t.Context(), store, catalog.Config{})
-	require.NoError(t, err)
+	admin := signOfLife(t, store).Admin
 	require.Eventually(t, func() bool {
-		_, s := ask(t, beat.Admin, http.MethodGet, "/api/leader/status", "", "")
+		_, s := ask(t, admin, http.MethodGet, "/api/leader/status", "", "")
 		return s["standbys"] == 1.0
 	}, 30*time.Second, time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) // which is no death
@@ -150,16 +150,24 @@ func post(t *testing.T, store *memory.Store, change func(*leader.Beat)) {
 	require.NoError(t, err)
 }
 
+// signOfLife waits for the holder's first one.
+func signOfLife(t *testing.T, store driver.Store) (b leader.Beat) {
+	t.Helper()
+	require.Eventually(t, func() (ok bool) {
+		var err error
+		b, err = leader.ReadBeat(t.Context(), store, catalog.Config{})
+		return err == nil && b.Seq > 0
+	}, 30*time.Second, time.Millisecond)
+	return b
+}
+
 // behind starts a holder that others reach by a relay.
 func behind(t *testing.T, store *memory.Store) (*process, *relay) {
 	cfg := called(1)
 	cfg.Lease = time.Hour
 	holder := start(t, store.Open(), cfg)
 	holder.reached(t, leader.Leading)
-	require.Eventually(t, func() bool {
-		b, err := leader.ReadBeat(t.Context(), store, catalog.Config{})
-		return err == nil && b.Seq > 0
-	}, 30*time.Second, time.Millisecond)
+	signOfLife(t, store)
 	return holder, newRelay(t, holder.Status().Admin)
 }
 
@@ -235,12 +243,8 @@ func TestAProcessOfAnotherHostCallsThePeerAddressWhichObeysNobody(t *testing.T) 
 	cfg.Peer = "127.0.0.1:0" // stands for an address that others reach
 	holder := start(t, store.Open(), cfg)
 	holder.reached(t, leader.Leading)
-	var beat leader.Beat
-	require.Eventually(t, func() (ok bool) {
-		var err error
-		beat, err = leader.ReadBeat(t.Context(), store, catalog.Config{})
-		return err == nil && beat.Peer != ""
-	}, 30*time.Second, time.Millisecond)
+	beat := signOfLife(t, store)
+	require.NotEmpty(t, beat.Peer)
 	for _, path := range []string{"/api/leader/promote", "/api/leader/abort", "/api/leader/step-down", "/api/leader/preference"} {
 		code, _ := ask(t, beat.Peer, http.MethodPost, path, "", `{"generation": 1, "reason": "", "prefer_not_to_lead": true}`)
 		require.Equal(t, http.StatusNotFound, code, path)
