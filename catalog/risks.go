@@ -1,6 +1,14 @@
 package catalog
 
-import "github.com/fencepost/fencepost/catalog/driver"
+import (
+	"time"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+// settling is for how long what is not urgent leaves the store to the first
+// commits of a holder.
+const settling = 200 * time.Millisecond
 
 // tellRisks says aloud, once, what could make the store lose a commit that it
 // has acknowledged. The claim has landed by now and waits for none of it.
@@ -9,6 +17,7 @@ func (c *Catalog) tellRisks() {
 	if !ok {
 		return
 	}
+	elapse(c.base, settling)
 	found, err := callStore(c.base, c.cfg.StoreTimeout, teller.Risks)
 	if err != nil {
 		c.cfg.Logger.DebugContext(c.base, "whether the store could lose a commit can't be told", "store", c.store.String(), "err", err)

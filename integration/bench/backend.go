@@ -24,6 +24,9 @@ type backend interface {
 	// open returns a catalog's store, with connections of its own.
 	open(ctx context.Context, catalog string) (driver.Store, error)
 
+	// url names a catalog's store to other programs.
+	url(catalog string) string
+
 	// raw connects to an empty table of its own.
 	raw(ctx context.Context, table string) (raw, error)
 

@@ -18,23 +18,25 @@ import (
 	"github.com/fencepost/fencepost/catalog/etcd"
 )
 
-type etcdBackend struct{ url string }
+type etcdBackend struct{ server string }
 
 func newEtcd() (backend, error) {
-	url := os.Getenv("FENCEPOST_TEST_ETCD")
-	if url == "" {
+	server := os.Getenv("FENCEPOST_TEST_ETCD")
+	if server == "" {
 		return nil, errors.New("FENCEPOST_TEST_ETCD is not set: use make bench")
 	}
-	return &etcdBackend{url}, nil
+	return &etcdBackend{server}, nil
 }
 
 func (b *etcdBackend) name() string { return "etcd" }
 
 func (b *etcdBackend) open(ctx context.Context, catalog string) (driver.Store, error) {
-	return etcd.Open(ctx, b.url+"/"+catalog, etcd.Config{})
+	return etcd.Open(ctx, b.url(catalog), etcd.Config{})
 }
 
-func (b *etcdBackend) endpoint() string { return "http://" + strings.TrimPrefix(b.url, "etcd://") }
+func (b *etcdBackend) url(catalog string) string { return b.server + "/" + catalog }
+
+func (b *etcdBackend) endpoint() string { return "http://" + strings.TrimPrefix(b.server, "etcd://") }
 
 // syncs returns how often the server has synced its WAL.
 func (b *etcdBackend) syncs(ctx context.Context, _ string, _ func() error) (int64, error) {

@@ -37,14 +37,15 @@ type plan struct {
 	each     int // operations of one round by each of the workers
 	entries  int // of the large catalog
 	bulks    int // rounds of opening it
-	takeover int // takeovers
+	takeover int // takeovers, promotions and failovers
+	handover int // promotions under load
 
 	overwrites int // updates of a thousand entries
 }
 
 var (
-	full  = plan{rounds: 7, serial: 1000, each: 250, entries: 1_000_000, bulks: 3, takeover: 200, overwrites: 1_000_000}
-	quick = plan{rounds: 3, serial: 300, each: 80, entries: 100_000, bulks: 3, takeover: 50, overwrites: 50_000}
+	full  = plan{rounds: 7, serial: 1000, each: 250, entries: 1_000_000, bulks: 3, takeover: 200, handover: 50, overwrites: 1_000_000}
+	quick = plan{rounds: 3, serial: 300, each: 80, entries: 100_000, bulks: 3, takeover: 50, handover: 10, overwrites: 50_000}
 )
 
 // options are the command line.
@@ -89,6 +90,9 @@ func sections() []section {
 		{"confirm", confirms},
 		{"view", views},
 		{"takeover", takeovers},
+		{"promotion", promotions},
+		{"failover", failovers},
+		{"handover", handovers},
 		{"open", opens},
 		{"compact", compacts},
 	}
@@ -102,6 +106,10 @@ func sectionNames() (names []string) {
 }
 
 func main() {
+	if spec := os.Getenv(childVar); spec != "" {
+		fmt.Fprintln(os.Stderr, "bench: a child ended:", child(spec))
+		os.Exit(1)
+	}
 	o, err := parse(os.Args[1:])
 	if err != nil {
 		os.Exit(64)

@@ -21,20 +21,20 @@ func newPostgres() (backend, error) {
 	if dsn == "" {
 		return nil, errors.New("FENCEPOST_TEST_POSTGRES is not set: use make bench")
 	}
+	if u, err := url.Parse(dsn); err != nil || u.RawQuery == "" {
+		return nil, errors.New("FENCEPOST_TEST_POSTGRES is no URL with parameters: use make bench")
+	}
 	return &postgresBackend{dsn}, nil
 }
 
 func (b *postgresBackend) name() string { return "postgres" }
 
 func (b *postgresBackend) open(ctx context.Context, catalog string) (driver.Store, error) {
-	u, err := url.Parse(b.dsn)
-	if err != nil {
-		return nil, err
-	}
-	q := u.Query()
-	q.Set("catalog", catalog)
-	u.RawQuery = q.Encode()
-	return postgres.Open(ctx, u.String(), postgres.Config{})
+	return postgres.Open(ctx, b.url(catalog), postgres.Config{})
+}
+
+func (b *postgresBackend) url(catalog string) string {
+	return b.dsn + "&catalog=" + url.QueryEscape(catalog)
 }
 
 // syncs returns how often the server has synced its WAL. A connection's process

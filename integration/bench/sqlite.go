@@ -28,6 +28,8 @@ func (b *sqliteBackend) open(_ context.Context, catalog string) (driver.Store, e
 	return sqlite.Open(b.path(catalog), sqlite.Config{})
 }
 
+func (b *sqliteBackend) url(catalog string) string { return "sqlite:" + b.path(catalog) }
+
 // syncs returns the pages in the WAL. It grows with each commit until the first
 // checkpoint; a commit that changes no byte would not let it grow.
 func (b *sqliteBackend) syncs(_ context.Context, catalog string, _ func() error) (int64, error) {
