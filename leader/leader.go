@@ -150,6 +150,9 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 		err = errAgain
 	case exitcodes.Of(err) == exitcodes.Retry && ctx.Err() != nil: // as in follow
 		err = context.Cause(ctx)
+	case exitcodes.Of(err) == exitcodes.Retry: // to start anew would only come here again
+		l.log.WarnContext(ctx, "the claim did not succeed, and is waited for again", "store", l.store.String(), "err", err)
+		err = errAgain
 	}
 	return c, sent, err
 }

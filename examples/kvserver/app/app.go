@@ -135,6 +135,10 @@ func (p *program) serve(ctx context.Context, ln net.Listener) error {
 		p.server.Lead(c)
 		<-ctx.Done()
 		p.server.Hold()
+		wg.Go(func() { // the clients need not wait until this process has cleaned up
+			<-c.Done()
+			p.forward(c.Err())
+		})
 		return context.Cause(ctx)
 	})
 	p.end(ctx, err)
@@ -152,18 +156,28 @@ func (p *program) changed(s leader.Status) {
 	}
 }
 
+// forward sends what comes here to the process that err says took over, and
+// reports whether it did: a newer generation, and there is a drain period.
+func (p *program) forward(err error) bool {
+	var fenced *fence.Error
+	if !errors.As(err, &fenced) || !fenced.Superseded() || fenced.By.Address == "" || p.flags.drain == 0 {
+		return false
+	}
+	p.server.Forward(fenced.By.Address)
+	return true
+}
+
 // end answers what is still there to be answered, once this process is out of
 // the race.
 func (p *program) end(ctx context.Context, err error) {
-	var fenced *fence.Error
-	if errors.As(err, &fenced) && fenced.Superseded() && fenced.By.Address != "" && p.flags.drain > 0 && ctx.Err() == nil {
-		p.server.Forward(fenced.By.Address)
-		p.log.Info("superseded; commands are forwarded", "to", fenced.By.Address, "for", p.flags.drain, "clients", p.server.Connected())
+	if ctx.Err() == nil && p.forward(err) {
+		p.log.Info("superseded; commands are forwarded", "for", p.flags.drain, "clients", p.server.Connected())
 		p.drain(ctx)
 		return
 	}
 	why, address := "(the process is ending)", ""
-	if fenced != nil {
+	var fenced *fence.Error
+	if errors.As(err, &fenced) {
 		why, address = why+": "+fenced.Error(), fenced.By.Address
 	}
 	p.server.Follow(why, address)
