@@ -24,7 +24,7 @@ const (
 	Panic
 
 	// GracefulExit: a newer generation leads. This process is done for ever,
-	// and that is no failure.
+	// and that is no failure. Only an error with the proof has it: see [Of].
 	GracefulExit
 
 	numDispositions

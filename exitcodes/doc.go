@@ -29,8 +29,11 @@
 // answered by a graceful ending with 129, so that a service comes back from it;
 // SIGPIPE ends nothing. See [Main].
 //
-// No path ends with 0 unless an error asks for graceful exit, a stop was
-// requested, or the work returned nil.
+// No path ends with 0 unless an error proves that a newer generation leads, a
+// stop was requested, or the work returned nil. The proof is a method
+// Generations() (held, current uint64) of the error that claims graceful exit,
+// or of one that it wraps, and is there where current is above held. A claim
+// without it is a defect in the program: it ends with 2, and says so.
 //
 // [Main] runs a whole program this way, and [Exit] ends one at once. Both
 // leave an ending record, a [Record], where FENCEPOST_TERMINATION_LOG says, or

@@ -1,6 +1,9 @@
 package exitcodes
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // A disposer is an error that says what the process must do about it. It
 // speaks for every error that it wraps.
@@ -9,12 +12,23 @@ type disposer interface{ Disposition() Disposition }
 // A coder is a disposer whose exit status isn't its disposition's own.
 type coder interface{ ExitCode() Code }
 
+// A witness is an error that carries the proof of its being superseded: the
+// generation that this process held, and the one that it saw in the store.
+type witness interface {
+	Generations() (held, current uint64)
+}
+
 // Of returns what a process must do about err. It looks through the whole
 // tree: what %w wraps, what errors.Join joins, and what a multierror of
 // HashiCorp's holds. An error that has a Disposition speaks for what it wraps;
 // of errors joined side by side the highest of graceful exit, panic, halt,
 // retry and none decides. It returns [None] for nil, and where no error says
 // anything. A Disposition that this package doesn't know counts as [Panic].
+//
+// [GracefulExit] takes more than the word: the error that claims it, or one
+// that it wraps, has a method Generations() (held, current uint64) whose
+// current is above held, as a fence of package fence has. A claim without that
+// proof is a defect in the program, and counts as Panic.
 func Of(err error) Disposition {
 	return decide(voices(err)).disposition
 }
@@ -23,7 +37,7 @@ func Of(err error) Disposition {
 // [Success] for nil, [Failure] where no error has a disposition, and otherwise
 // the code of the one that decides, as [Of] describes. Among several halts
 // [Config] wins, because a restart that another halt asks for would not mend
-// it. Only nil and graceful exit give Success.
+// it. Only nil and graceful exit with its proof give Success.
 func CodeOf(err error) Code {
 	if err == nil {
 		return Success
@@ -36,7 +50,20 @@ type voice struct {
 	err         error // with all its wrapping, up to the join above it
 	disposition Disposition
 	code        Code
+	defect      string // of a voice that is a panic because of what it said; else empty
 }
+
+// text is what the error says, and what is wrong with its saying so.
+func (v voice) text(err error) string {
+	if v.defect == "" {
+		return textOf(err)
+	}
+	return textOf(err) + "; " + v.defect
+}
+
+// unproven is what the ending record says of a graceful exit that nothing
+// stands behind.
+const unproven = "graceful exit was claimed without the proof of a newer generation, which is a defect in the program"
 
 // voices collects who is heard of err: along a chain the first error with a
 // disposition, of a join everyone.
@@ -71,11 +98,35 @@ func ask(err error, d disposer) (v voice) {
 	if disposition >= numDispositions {
 		return voice{err: err, disposition: Panic, code: PanicExit}
 	}
+	if claim, _ := d.(error); disposition == GracefulExit && !proven(claim) {
+		return voice{err: err, disposition: Panic, code: PanicExit, defect: unproven}
+	}
 	code := disposition.Code()
 	if c, ok := d.(coder); ok && disposition != GracefulExit {
 		code = usable(c.ExitCode(), code)
 	}
 	return voice{err: err, disposition: disposition, code: code}
+}
+
+// proven reports whether err, or any error that it wraps or joins, carries the
+// proof that a newer generation leads. One that can't answer carries none.
+func proven(err error) bool {
+	for e := err; e != nil; e = unwrap(e) {
+		if testifies(e) || slices.ContainsFunc(branches(e), proven) {
+			return true
+		}
+	}
+	return false
+}
+
+func testifies(err error) (superseded bool) {
+	defer func() { _ = recover() }()
+	w, ok := err.(witness)
+	if !ok {
+		return false
+	}
+	held, current := w.Generations()
+	return current > held
 }
 
 // usable returns code where a process can end with it without claiming

@@ -11,19 +11,32 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 )
 
 // spoken is an error that says its own disposition, and its code where that
 // isn't zero.
 type spoken struct {
-	disposition exitcodes.Disposition
-	code        exitcodes.Code
-	inner       error
+	disposition   exitcodes.Disposition
+	code          exitcodes.Code
+	inner         error
+	held, current uint64
 }
 
-func (s *spoken) Error() string                      { return "an error that says " + s.disposition.String() }
-func (s *spoken) Unwrap() error                      { return s.inner }
-func (s *spoken) Disposition() exitcodes.Disposition { return s.disposition }
+// superseded is the proof that a newer generation leads.
+func superseded() error {
+	return fence.Check(fence.Token{Generation: 7, Epoch: 41}, fence.Token{Generation: 8, Epoch: 42}, fence.Holder{Name: "green"})
+}
+
+// speaks is an error that says d by itself, with the proof where d takes one.
+func speaks(d exitcodes.Disposition) *spoken {
+	return &spoken{disposition: d, held: 7, current: 8}
+}
+
+func (s *spoken) Error() string                       { return "an error that says " + s.disposition.String() }
+func (s *spoken) Unwrap() error                       { return s.inner }
+func (s *spoken) Disposition() exitcodes.Disposition  { return s.disposition }
+func (s *spoken) Generations() (held, current uint64) { return s.held, s.current }
 func (s *spoken) ExitCode() exitcodes.Code {
 	if s.code != 0 {
 		return s.code
@@ -58,13 +71,19 @@ func joins() map[string]func(a, b error) error {
 // voicings are the ways in which an error comes by its disposition.
 func voicings() map[string]func(exitcodes.Disposition) error {
 	return map[string]func(exitcodes.Disposition) error{
-		"method": func(d exitcodes.Disposition) error { return &spoken{disposition: d} },
-		"mark":   func(d exitcodes.Disposition) error { return exitcodes.With(errors.New("marked"), d) },
-		"mark over another": func(d exitcodes.Disposition) error {
-			return exitcodes.With(&spoken{disposition: exitcodes.GracefulExit}, d)
+		"method": func(d exitcodes.Disposition) error { return speaks(d) },
+		"mark": func(d exitcodes.Disposition) error {
+			if d == exitcodes.GracefulExit {
+				return exitcodes.With(fmt.Errorf("marked: %w", superseded()), d)
+			}
+			return exitcodes.With(errors.New("marked"), d)
+		},
+		"mark over another": func(d exitcodes.Disposition) error { return exitcodes.With(superseded(), d) },
+		"mark over a join": func(d exitcodes.Disposition) error {
+			return exitcodes.With(errors.Join(errors.New("plain"), superseded()), d)
 		},
 		"method over another": func(d exitcodes.Disposition) error {
-			return &spoken{disposition: d, inner: &spoken{disposition: exitcodes.GracefulExit}}
+			return &spoken{disposition: d, inner: superseded()}
 		},
 	}
 }
@@ -86,14 +105,14 @@ func TestOfAnyTwoErrorsTheHigherDispositionDecides(t *testing.T) {
 
 func TestASingleErrorIsHeardThroughEveryWrapping(t *testing.T) {
 	for _, d := range ranked() {
-		err := fmt.Errorf("a: %w", fmt.Errorf("b: %w", &spoken{disposition: d}))
+		err := fmt.Errorf("a: %w", fmt.Errorf("b: %w", speaks(d)))
 		require.Equal(t, d, exitcodes.Of(err))
 		require.Equal(t, d.Code(), exitcodes.CodeOf(err))
 	}
 }
 
 func TestAMarkOnAJoinSpeaksForAllOfIt(t *testing.T) {
-	joined := errors.Join(&spoken{disposition: exitcodes.GracefulExit}, &spoken{disposition: exitcodes.Panic})
+	joined := errors.Join(superseded(), &spoken{disposition: exitcodes.Panic})
 	require.Equal(t, exitcodes.Retry, exitcodes.Of(exitcodes.With(joined, exitcodes.Retry)))
 	require.Equal(t, exitcodes.Halt, exitcodes.Of(errors.Join(
 		exitcodes.With(joined, exitcodes.Retry), &spoken{disposition: exitcodes.Halt})), "its siblings are asked too")
@@ -136,9 +155,35 @@ func TestNoErrorButGracefulExitEndsWithZero(t *testing.T) {
 		}
 		require.Equal(t, exitcodes.Restart, exitcodes.CodeOf(exitcodes.WithCode(errors.New("x"), code)))
 	}
-	superseded := &spoken{disposition: exitcodes.GracefulExit, code: 7}
-	require.Equal(t, exitcodes.Success, exitcodes.CodeOf(superseded), "graceful exit has one code")
+	proven := speaks(exitcodes.GracefulExit)
+	proven.code = 7
+	require.Equal(t, exitcodes.Success, exitcodes.CodeOf(proven), "graceful exit has one code")
 }
+
+func TestGracefulExitWithoutTheProofOfANewerGenerationIsAPanic(t *testing.T) {
+	byEpoch := fence.Check(fence.Token{Generation: 7, Epoch: 41}, fence.Token{Generation: 7, Epoch: 42}, fence.Holder{})
+	for name, err := range map[string]error{
+		"a mark on any error":           exitcodes.With(errors.New("generation 8 leads"), exitcodes.GracefulExit),
+		"a mark on a fence by epoch":    exitcodes.With(byEpoch, exitcodes.GracefulExit),
+		"a mark on a mark":              exitcodes.With(exitcodes.With(errors.New("x"), exitcodes.GracefulExit), exitcodes.GracefulExit),
+		"the same generation":           &spoken{disposition: exitcodes.GracefulExit, held: 8, current: 8},
+		"an older generation":           &spoken{disposition: exitcodes.GracefulExit, held: 8, current: 7},
+		"a proof above the claim":       &unheard{exitcodes.With(errors.New("x"), exitcodes.GracefulExit)},
+		"a proof that can't be read":    exitcodes.With((*fence.Error)(nil), exitcodes.GracefulExit),
+		"a proof beside it that is not": errors.Join(byEpoch, exitcodes.With(errors.New("x"), exitcodes.GracefulExit)),
+	} {
+		require.Equal(t, exitcodes.Panic, exitcodes.Of(err), name)
+		require.Equal(t, exitcodes.PanicExit, exitcodes.CodeOf(err), name)
+	}
+	require.Equal(t, exitcodes.Success, exitcodes.CodeOf(errors.Join(
+		exitcodes.With(errors.New("x"), exitcodes.GracefulExit), superseded())), "a proof beside it explains that too")
+}
+
+// unheard carries a proof and claims nothing by itself.
+type unheard struct{ error }
+
+func (u *unheard) Unwrap() error                       { return u.error }
+func (u *unheard) Generations() (held, current uint64) { return 7, 8 }
 
 func TestADispositionThatNobodyKnowsIsAPanic(t *testing.T) {
 	err := &spoken{disposition: 200, code: exitcodes.Success}
@@ -154,7 +199,8 @@ func TestANilPointerInAnErrorsClothesIsNoSuccess(t *testing.T) {
 }
 
 func ExampleOf() {
-	superseded := exitcodes.With(errors.New("generation 8 leads"), exitcodes.GracefulExit)
+	held, current := fence.Token{Generation: 7, Epoch: 41}, fence.Token{Generation: 8, Epoch: 42}
+	superseded := fence.Check(held, current, fence.Holder{Name: "green"})
 	lost := exitcodes.With(errors.New("connection lost"), exitcodes.Retry)
 	err := fmt.Errorf("serving: %w", errors.Join(lost, superseded))
 	fmt.Println(exitcodes.Of(err), exitcodes.CodeOf(err))

@@ -115,6 +115,7 @@ func endings() map[string]error {
 		"usage":        exitcodes.WithCode(errors.New("no such flag"), exitcodes.Usage),
 		"broken":       exitcodes.With(errors.New("lost commit"), exitcodes.Panic),
 		"plain":        errors.New("plain"),
+		"unproven":     exitcodes.With(errors.New("tired"), exitcodes.GracefulExit),
 		"not stopping": context.Canceled,
 	}
 }
@@ -153,7 +154,7 @@ func TestAProcessEndsWithTheStatusOfItsError(t *testing.T) {
 	want := map[string]int{
 		"nothing": 0, "superseded": 0, "explained": 0, "fenced": 166, "retry spent": 75,
 		"config": 78, "usage": 64, "broken": 2, "plain": 1, "not stopping": 1,
-		"go panic": 2, "end": 166, "exit": 166,
+		"unproven": 2, "go panic": 2, "end": 166, "exit": 166,
 	}
 	for name, code := range want {
 		for _, prefix := range []string{"", "exit "} {

@@ -29,6 +29,14 @@ func signalled(signals ...os.Signal) chan os.Signal {
 	return c
 }
 
+// leads is an error with the proof that a newer generation does. Package fence
+// has the real one, and imports this package.
+type leads string
+
+func (l leads) Error() string                       { return string(l) }
+func (l leads) Disposition() Disposition            { return GracefulExit }
+func (l leads) Generations() (held, current uint64) { return 7, 8 }
+
 func until(ctx context.Context) error {
 	<-ctx.Done()
 	return context.Cause(ctx)
@@ -36,7 +44,7 @@ func until(ctx context.Context) error {
 
 func TestWhatTheWorkReturnsAfterARequestedStopDecides(t *testing.T) {
 	plain := errors.New("flushing failed")
-	superseded := With(errors.New("generation 8 leads"), GracefulExit)
+	superseded := leads("generation 8 leads")
 	fenced := With(errors.New("fenced by epoch"), Halt)
 	broken := With(errors.New("lost commit"), Panic)
 	cases := map[string]struct {
@@ -122,7 +130,7 @@ func TestASecondSignalEndsAtOnceWith128AndItsNumber(t *testing.T) {
 
 func TestAStopDuringAnEndingLeavesTheWorkItsGraceAndTheCauseDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		superseded := With(errors.New("generation 8 leads"), GracefulExit)
+		superseded := leads("generation 8 leads")
 		e := newProgram(Options{Grace: time.Hour}).await(func(ctx context.Context) error {
 			require.True(t, End(ctx, superseded))
 			require.True(t, End(ctx, errors.New("too late to matter")))
@@ -193,7 +201,7 @@ func TestAnEndingSaysInOneLineWhyAndWithWhichCode(t *testing.T) {
 		"db: plain; other (exit 1)\n":                           errors.Join(errors.New("plain"), errors.New("other")),
 		"db: fenced by epoch (halt, exit 166)\n":                With(errors.New("fenced by epoch"), Halt),
 		"db: no rights (halt, exit 78)\n":                       WithCode(errors.New("no rights"), Config),
-		"db: generation 8 leads (graceful exit, exit 0)\n":      With(errors.New("generation 8 leads"), GracefulExit),
+		"db: generation 8 leads (graceful exit, exit 0)\n":      leads("generation 8 leads"),
 		"db: unreachable for 5 minutes\t(?) (retry, exit 75)\n": With(errors.New("unreachable for 5 minutes\t(?)"), Retry),
 	}
 	for want, err := range lines {

@@ -116,10 +116,10 @@ func recordOf(err error, decided voice) Record {
 	if err == nil {
 		return r
 	}
-	r.Reason = textOf(err)
+	r.Reason = decided.text(err)
 	for _, leaf := range leaves(err) {
 		v := decide(voices(leaf))
-		r.Errors = append(r.Errors, RecordedError{v.disposition.String(), v.code, textOf(leaf)})
+		r.Errors = append(r.Errors, RecordedError{v.disposition.String(), v.code, v.text(leaf)})
 	}
 	return r
 }

@@ -23,7 +23,7 @@ func recorded(t *testing.T, err error) Record {
 }
 
 func TestTheRecordListsEveryErrorTheExplainedAwayOnesToo(t *testing.T) {
-	fenced := With(errors.New("generation 8 leads"), GracefulExit)
+	fenced := leads("generation 8 leads")
 	lost := With(errors.New("connection lost"), Retry)
 	r := recorded(t, With(errors.Join(lost, errors.Join(errors.New("plain"), fenced)), GracefulExit))
 
@@ -36,6 +36,15 @@ func TestTheRecordListsEveryErrorTheExplainedAwayOnesToo(t *testing.T) {
 		{"graceful exit", Success, "generation 8 leads"},
 	}, r.Errors)
 	require.WithinDuration(t, time.Now(), r.At, time.Minute)
+}
+
+func TestTheRecordSaysThatAGracefulExitHadNoProof(t *testing.T) {
+	r := recorded(t, errors.Join(errors.New("plain"), With(errors.New("tired"), GracefulExit)))
+	require.Equal(t, "panic", r.Disposition)
+	require.Equal(t, PanicExit, r.Code)
+	require.False(t, r.Superseded)
+	require.Equal(t, "plain\ntired; "+unproven, r.Reason)
+	require.Equal(t, []RecordedError{{"none", Failure, "plain"}, {"panic", PanicExit, "tired; " + unproven}}, r.Errors)
 }
 
 func TestARecordOfAnySizeIsOneValidLineWithinTheBound(t *testing.T) {

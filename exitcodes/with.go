@@ -1,7 +1,8 @@
 package exitcodes
 
 // With returns err marked with d, for an application's own errors. It returns
-// nil for a nil err. The mark wins over what the errors beneath err say.
+// nil for a nil err. The mark wins over what the errors beneath err say, but
+// [GracefulExit] only repeats what one of them proves: see [Of].
 func With(err error, d Disposition) error {
 	if err == nil {
 		return nil

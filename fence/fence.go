@@ -79,6 +79,12 @@ func Check(held, current Token, by Holder) error {
 // Superseded reports whether the fence is a newer generation's.
 func (e *Error) Superseded() bool { return e.Current.Generation > e.Held.Generation }
 
+// Generations returns the two that decide whether the process is superseded.
+// Package exitcodes asks for them before it ends a process with 0.
+func (e *Error) Generations() (held, current uint64) {
+	return uint64(e.Held.Generation), uint64(e.Current.Generation)
+}
+
 func (e *Error) Error() string {
 	reason, advice := "fenced by epoch", "end, and start again as a standby"
 	if e.Superseded() {

@@ -47,6 +47,9 @@ func TestSupersededEndsGracefully(t *testing.T) {
 	require.ErrorAs(t, err, &fenced)
 	require.True(t, fenced.Superseded())
 	require.Equal(t, exitcodes.GracefulExit, fenced.Disposition())
+	held, current := fenced.Generations()
+	require.Equal(t, [2]uint64{7, 8}, [2]uint64{held, current})
+	require.Equal(t, exitcodes.Success, exitcodes.CodeOf(err))
 	require.EqualError(t, err, "commit: superseded: held g7.e41, the store has g8.e42 of an unnamed holder: "+
 		"end for good: a newer generation leads")
 }
