@@ -9,14 +9,21 @@
 //	0, and its record says superseded     parked until told to stop, or the end with 0
 //	any other 0                           the end, with 0
 //	64                                    the end, with 64: a restart mends no command line
-//	166                                   restart at once the first time, then with back-off
+//	166, a halt                           restart at once the first time, then with back-off
 //	78                                    restart after the longest delay
 //	75, 2, other codes, a signal          restart with back-off
 //	anything, after a requested stop      the end, with the child's code
 //
 // Back-off doubles from 1 s to 30 s, with jitter, and starts anew once a child
-// was up for a minute. A record counts only where its code is the one that the
-// child really ended with.
+// was healthy for a minute: ready, by its own READY=1, or up, where it never says
+// anything at NOTIFY_SOCKET. One that speaks there and is never ready was never
+// healthy, however long it was up. A record counts only where its code is the one
+// that the child really ended with.
+//
+// Halts have a budget besides: five within ten minutes. Further ones wait, with
+// delays that grow likewise and that no health resets, until the ten minutes hold
+// no more than five again. So two equals that fence each other for ever, healthy
+// in between, do it a few times a minute at most.
 //
 // SIGTERM and SIGINT request a stop. They, and SIGHUP, SIGQUIT, SIGUSR1 and
 // SIGUSR2, go to the whole process group of the child. What is still there of
@@ -30,8 +37,9 @@
 // needs another standard input. To hand the terminal over would take Ctrl-C
 // away from run, which would then answer it with a restart.
 //
-// A service manager that listens at NOTIFY_SOCKET, as systemd does for a unit
-// of Type=notify, hears from run and not from the child: READY=1 when the child
+// The child always finds a NOTIFY_SOCKET of run's own, on Linux. A service manager
+// that listens at run's, as systemd does for a unit of Type=notify, hears from run
+// and not from the child: READY=1 when the child
 // says it, or when run parks; a STATUS for each decision, and between them the
 // child's own; STOPPING=1 and the time that it takes when a stop is requested.
 // Only the child itself is listened to, not whom it starts.
@@ -73,10 +81,15 @@ type Config struct {
 
 	StopGrace    time.Duration // from the stop to SIGKILL for the group; default 30 s
 	KillGrace    time.Duration // from SIGKILL until what is still there is left behind; default 5 s
-	HealthyAfter time.Duration // up for that long, a child's earlier endings are forgotten; default 60 s
+	HealthyAfter time.Duration // ready (or, if it is silent, up) for that long, a child's earlier endings are forgotten; default 60 s
 	FirstDelay   time.Duration // of the back-off; default 1 s
 	MaxDelay     time.Duration // of the back-off; default 30 s
 	BindTimeout  time.Duration // for the admin address to become free when parked; default 30 s
+
+	// HaltBudget is how many halts (166) within HaltWindow may be answered at
+	// once, health or not; further ones wait. The defaults are 5 and 10 min.
+	HaltBudget int
+	HaltWindow time.Duration
 
 	// Stdin, Stdout and Stderr are handed to the child; Stderr also takes a
 	// line for every decision. The defaults are the process's own.
@@ -95,6 +108,8 @@ func (c Config) withDefaults() Config {
 	c.FirstDelay = cmp.Or(c.FirstDelay, time.Second)
 	c.MaxDelay = cmp.Or(c.MaxDelay, 30*time.Second)
 	c.BindTimeout = cmp.Or(c.BindTimeout, 30*time.Second)
+	c.HaltBudget = cmp.Or(c.HaltBudget, 5)
+	c.HaltWindow = cmp.Or(c.HaltWindow, 10*time.Minute)
 	c.Stdin = cmp.Or(c.Stdin, os.Stdin)
 	c.Stdout = cmp.Or(c.Stdout, os.Stdout)
 	c.Stderr = cmp.Or(c.Stderr, os.Stderr)
@@ -115,11 +130,14 @@ func (c Config) validate() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"stop grace": c.StopGrace, "kill grace": c.KillGrace, "healthy after": c.HealthyAfter, "first delay": c.FirstDelay,
-		"longest delay": c.MaxDelay, "bind time-out": c.BindTimeout,
+		"longest delay": c.MaxDelay, "bind time-out": c.BindTimeout, "halt window": c.HaltWindow,
 	} {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("%s is %v, below zero", name, d))
 		}
+	}
+	if c.HaltBudget < 0 {
+		errs = append(errs, fmt.Errorf("halt budget is %d, below zero", c.HaltBudget))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return exitcodes.WithCode(err, exitcodes.Usage)

@@ -112,6 +112,11 @@ func (p player) play(step string) {
 		p.tell("STOPPING=1", "STATUS=the child ends")
 		waitFor(p.events, "test release")
 		os.Exit(number)
+	case "ready": // speaks, and ends once the test has released that many starts
+		p.tell("READY=1")
+		p.speak(number)
+	case "unready":
+		p.speak(number)
 	case "lie":
 		p.tell("READY=1", "STATUS=a helper speaks")
 	case "bury": // has a grandchild that outlives its parent and then ends
@@ -173,6 +178,16 @@ func (p player) listen(code int) {
 
 func (p player) tell(assignments ...string) { must(exitcodes.Notify(assignments...)) }
 
+// speak says which start this is, and ends with code at as many releases.
+func (p player) speak(code int) {
+	data, err := os.ReadFile(p.events)
+	must(err)
+	start := strings.Count(string(data), "child started ")
+	p.tell("STATUS=start " + strconv.Itoa(start))
+	waitForAll(p.events, "test release", start)
+	os.Exit(code)
+}
+
 // spawn starts another player, which holds the read end of a pipe whose write
 // end dies with this process.
 func (p player) spawn(name, step string) {
@@ -226,9 +241,11 @@ func (r *running) release() {
 	must(f.Close())
 }
 
-func waitFor(path, event string) {
+func waitFor(path, event string) { waitForAll(path, event, 1) }
+
+func waitForAll(path, event string, n int) {
 	for range time.Tick(5 * time.Millisecond) {
-		if data, _ := os.ReadFile(path); strings.Contains(string(data), event) {
+		if data, _ := os.ReadFile(path); strings.Count(string(data), event) >= n {
 			return
 		}
 	}

@@ -14,7 +14,8 @@ import (
 
 // A manager is the service manager that started run, such as systemd, and the
 // way on which the child's words reach it: a socket of run's own, which the
-// child gets in place of the manager's. What the child says of itself is not
+// child gets in place of the manager's. Where there is no manager run still
+// listens: whether the child is ready decides what its endings mean. What the child says of itself is not
 // always so of the service: its STOPPING=1 before a restart would make the
 // manager end run when the time for stopping is over.
 type manager struct {
@@ -36,13 +37,13 @@ type word struct {
 // its child.
 func relayed() []string { return []string{"READY", "STATUS", "EXTEND_TIMEOUT_USEC"} }
 
-// openManager listens for children, where a service manager listens for run.
+// openManager listens for children.
 func (s *supervisor) openManager() {
 	s.manager.close = func() {}
-	if os.Getenv(exitcodes.NotifySocketEnv) == "" {
-		return
-	}
 	name, words, stop, err := relay()
+	if err != nil && os.Getenv(exitcodes.NotifySocketEnv) == "" {
+		return // nobody else listens either, and a child that is up counts as healthy
+	}
 	if err != nil {
 		s.tell("the service manager will not hear of the child what it says itself: %v", err)
 		return
@@ -56,8 +57,12 @@ func (s *supervisor) hear(w word) {
 	if w.pid != s.child.pid || s.child.status != nil || s.stop != nil {
 		return
 	}
+	var lines []string
 	for line := range strings.Lines(w.text) {
-		line = strings.TrimSpace(line)
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	s.child.heed(lines)
+	for _, line := range lines {
 		name, _, _ := strings.Cut(line, "=")
 		switch {
 		case line == "READY=1":
@@ -65,6 +70,20 @@ func (s *supervisor) hear(w word) {
 		case name != "READY" && slices.Contains(relayed(), name):
 			s.say(line)
 		}
+	}
+}
+
+// heed remembers what a message says of the child's health. What it says from
+// STOPPING=1 on is no word of its readiness: exitcodes.Main says that much for
+// programs that never say they are ready.
+func (c *child) heed(lines []string) {
+	c.stopping = c.stopping || slices.Contains(lines, "STOPPING=1")
+	if c.stopping {
+		return
+	}
+	c.spoke = true
+	if c.ready.IsZero() && slices.Contains(lines, "READY=1") {
+		c.ready = time.Now()
 	}
 }
 

@@ -2,6 +2,7 @@ package entrypoint
 
 import (
 	"crypto/rand"
+	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
@@ -63,6 +64,65 @@ func TestTheServiceManagerHearsOfTheChildWhatIsSoOfTheService(t *testing.T) {
 	r.ends(0)
 	require.Equal(t, 1, count(l.heard, "READY=1"))
 	require.Equal(t, 2, count(l.heard, "STOPPING=1"))
+}
+
+// A child of these speaks as often as it is started, and ends once the test has
+// heard it.
+func (l *listener) speaks(r *running, starts int) {
+	l.t.Helper()
+	for n := range starts {
+		l.until(fmt.Sprintf("STATUS=start %d", n+1))
+		r.release()
+	}
+}
+
+func TestEqualsThatFenceEachOtherWhileTheyAreHealthyRunOutOfTheirBudget(t *testing.T) {
+	l := managed(t)
+	r := begin(t, Config{HealthyAfter: 1, HaltBudget: 2}, "ready=166", "ready=166", "ready=166", "ready=166", "exit=0")
+	l.speaks(r, 4)
+	r.ends(0)
+	lines := r.read(r.stderr)
+	require.Equal(t, 2, strings.Count(lines, "exited 166: restarting at once"), lines)
+	require.Regexp(t, `exited 166: restarting in \d+ms: 3 halts within 10m, after 2 restarts\n`, lines)
+	require.Regexp(t, `exited 166: restarting in \d+ms: 4 halts within 10m, after 3 restarts\n`, lines)
+}
+
+func TestAChildThatSpeaksAndIsNeverReadyWasNotHealthyByBeingUp(t *testing.T) {
+	l := managed(t)
+	r := begin(t, Config{HealthyAfter: 1}, "unready=166", "unready=166", "exit=0")
+	l.speaks(r, 2)
+	r.ends(0)
+	require.Regexp(t, `exited 166: restarting in \d+ms, after 1 restart\n`, r.read(r.stderr))
+
+	// It says no more than how it ends.
+	r = begin(t, Config{HealthyAfter: 1}, "fenced", "fenced", "exit=0")
+	r.ends(0)
+	require.Equal(t, 2, strings.Count(r.read(r.stderr), "restarting at once"))
+}
+
+func TestAChildFindsSomebodyWhoListensWithoutAServiceManagerToo(t *testing.T) {
+	t.Setenv(exitcodes.NotifySocketEnv, "")
+	r := begin(t, Config{Command: []string{"sh", "-c", `[ -n "$NOTIFY_SOCKET" ] && exit 64`}})
+	r.ends(64)
+	require.NotContains(t, r.read(r.stderr), "service manager")
+}
+
+func TestOfAMessageOnlyWhatIsSaidBeforeStoppingCounts(t *testing.T) {
+	var c child
+	c.heed([]string{"WATCHDOG=1"})
+	require.True(t, c.spoke)
+	require.Zero(t, c.ready)
+	c.heed([]string{"STATUS=x", "READY=1"})
+	first := c.ready
+	require.NotZero(t, first)
+	c.heed([]string{"READY=1"})
+	require.Equal(t, first, c.ready)
+
+	c = child{}
+	c.heed([]string{"STOPPING=1", "STATUS=stopping"})
+	c.heed([]string{"READY=1"})
+	c.heed([]string{"STATUS=draining"})
+	require.Equal(t, child{stopping: true}, c)
 }
 
 func count(all []string, beginning string) (n int) {

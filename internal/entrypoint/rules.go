@@ -22,7 +22,10 @@ type ending struct {
 	pid    int
 	code   exitcodes.Code // 128 plus the signal's number where one killed it
 	signal syscall.Signal // that killed it; 0 for none
+	at     time.Time      // when it ended
 	uptime time.Duration
+	spoke  bool              // it said something to the service manager before it was stopping
+	ready  time.Duration     // since it first said READY=1; 0 where it never did
 	record *exitcodes.Record // nil where the child left none that fits
 }
 
@@ -36,6 +39,16 @@ func notStarted(err error) ending {
 
 func (e ending) superseded() bool {
 	return e.code == exitcodes.Success && e.record != nil && e.record.Superseded
+}
+
+// healthy reports whether the child was well for long enough to forget what was
+// before. One that speaks was well once it said that it is ready; of one that
+// has no word for that, being up is all there is.
+func (e ending) healthy(long time.Duration) bool {
+	if e.spoke {
+		return e.ready >= long
+	}
+	return e.uptime >= long
 }
 
 // String says how the child ended, and why.
@@ -77,22 +90,38 @@ const (
 	restart
 )
 
+// A decision is the step that follows an ending.
+type decision struct {
+	step  step
+	delay time.Duration // before a restart
+	why   string        // it is that long, where the ending alone does not say; may be empty
+}
+
 // rules decide what follows each ending. They remember the endings since a
-// child was last healthy.
+// child was last healthy, and longer than that only the halts.
 type rules struct {
 	cfg    Config
-	delays *backoff.ExponentialBackOff
-	halted bool // a halt has been answered at once
+	delays *backoff.ExponentialBackOff // since a child was last healthy
+	halted bool                        // a halt was answered at once since then
+	budget budget                      // of halts, whoever was healthy
+	spent  *backoff.ExponentialBackOff // since the budget was last enough
 }
 
 func newRules(cfg Config) *rules {
+	return &rules{
+		cfg: cfg, delays: growing(cfg), spent: growing(cfg),
+		budget: budget{size: cfg.HaltBudget, window: cfg.HaltWindow},
+	}
+}
+
+// growing are delays that double.
+func growing(cfg Config) *backoff.ExponentialBackOff {
 	delays := backoff.NewExponentialBackOff()
 	delays.InitialInterval = cfg.FirstDelay
 	delays.MaxInterval = cfg.MaxDelay
 	delays.Multiplier = 2
-	r := &rules{cfg: cfg, delays: delays}
-	r.forget()
-	return r
+	delays.Reset()
+	return delays
 }
 
 func (r *rules) forget() {
@@ -100,24 +129,43 @@ func (r *rules) forget() {
 	r.halted = false
 }
 
-// after returns what follows e, and for a restart after which delay.
-func (r *rules) after(e ending) (step, time.Duration) {
-	if e.uptime >= r.cfg.HealthyAfter {
+// after returns what follows e.
+func (r *rules) after(e ending) decision {
+	if e.healthy(r.cfg.HealthyAfter) {
 		r.forget()
 	}
 	switch {
 	case e.superseded() && r.cfg.OnSuperseded == Park:
-		return park, 0
+		return decision{step: park}
 	case e.code == exitcodes.Success, e.code == exitcodes.Usage:
-		return finish, 0
+		return decision{step: finish}
 	case e.code == exitcodes.Config:
-		return restart, r.cfg.MaxDelay
-	case e.code == exitcodes.Restart && !r.halted:
-		r.halted = true
-		return restart, 0
+		return decision{step: restart, delay: r.cfg.MaxDelay}
+	case e.code == exitcodes.Restart:
+		return r.afterHalt(e)
 	default:
-		return restart, min(r.delays.NextBackOff(), r.cfg.MaxDelay)
+		return decision{step: restart, delay: r.next(r.delays)}
 	}
+}
+
+// afterHalt restarts at once the first time since a child was healthy, as long
+// as the budget lasts; else after the longer one of the two delays.
+func (r *rules) afterHalt(e ending) decision {
+	d := decision{step: restart}
+	if r.halted {
+		d.delay = r.next(r.delays)
+	}
+	r.halted = true
+	if r.budget.spend(e.at) {
+		r.spent.Reset()
+		return d
+	}
+	d.delay, d.why = max(d.delay, r.next(r.spent)), r.budget.String()
+	return d
+}
+
+func (r *rules) next(delays *backoff.ExponentialBackOff) time.Duration {
+	return min(delays.NextBackOff(), r.cfg.MaxDelay)
 }
 
 // final is the status of run when a stop was requested and the child then

@@ -20,18 +20,16 @@ func superseded() ending {
 func defaults() Config { return Config{Command: []string{"true"}}.withDefaults() }
 
 func TestOnlyASupersededChildParks(t *testing.T) {
-	after, _ := newRules(defaults()).after(superseded())
-	require.Equal(t, park, after)
+	require.Equal(t, park, newRules(defaults()).after(superseded()).step)
 
 	cfg := defaults()
 	cfg.OnSuperseded = End
-	after, _ = newRules(cfg).after(superseded())
-	require.Equal(t, finish, after)
+	require.Equal(t, finish, newRules(cfg).after(superseded()).step)
 
 	for code := exitcodes.Code(0); code < 256; code++ {
 		e := exited(code)
 		e.record = &exitcodes.Record{Code: code, Superseded: code != 0}
-		after, _ := newRules(defaults()).after(e)
+		after := newRules(defaults()).after(e).step
 		require.NotEqual(t, park, after, "code %d", code)
 		require.Equal(t, code == 0 || code == 64, after == finish, "code %d", code)
 	}
@@ -39,11 +37,9 @@ func TestOnlyASupersededChildParks(t *testing.T) {
 
 func TestAHaltRestartsAtOnceTheFirstTimeAndBacksOffAfterwards(t *testing.T) {
 	r := newRules(defaults())
-	_, delay := r.after(exited(166))
-	require.Zero(t, delay)
+	require.Zero(t, r.after(exited(166)).delay)
 	for i := range 8 {
-		_, delay = r.after(exited(166))
-		requireBackOff(t, i, delay)
+		requireBackOff(t, i, r.after(exited(166)).delay)
 	}
 }
 
@@ -51,8 +47,7 @@ func TestACrashBacksOffFromTheFirstTime(t *testing.T) {
 	for _, code := range []exitcodes.Code{1, 2, 3, 75, 126, 137, 139, 255} {
 		r := newRules(defaults())
 		for i := range 8 {
-			_, delay := r.after(exited(code))
-			requireBackOff(t, i, delay)
+			requireBackOff(t, i, r.after(exited(code)).delay)
 		}
 	}
 }
@@ -68,29 +63,109 @@ func requireBackOff(t *testing.T, i int, delay time.Duration) {
 func TestAConfigurationErrorAlwaysWaitsLongest(t *testing.T) {
 	r := newRules(defaults())
 	for range 3 {
-		_, delay := r.after(exited(78))
-		require.Equal(t, 30*time.Second, delay)
+		require.Equal(t, 30*time.Second, r.after(exited(78)).delay)
 	}
 }
 
 func TestAHealthyChildsEarlierEndingsAreForgotten(t *testing.T) {
 	r := newRules(defaults())
-	for range 8 {
+	for range 2 {
 		r.after(exited(166))
 	}
 	healthy := exited(1)
 	healthy.uptime = time.Minute
-	_, delay := r.after(healthy)
-	requireBackOff(t, 0, delay)
-	_, delay = r.after(exited(166))
-	require.Zero(t, delay, "the first halt again")
-	_, delay = r.after(exited(166))
-	requireBackOff(t, 1, delay)
+	requireBackOff(t, 0, r.after(healthy).delay)
+	require.Zero(t, r.after(exited(166)).delay, "the first halt again")
+	requireBackOff(t, 1, r.after(exited(166)).delay)
 
 	unhealthy := exited(166)
 	unhealthy.uptime = time.Minute - 1
-	_, delay = r.after(unhealthy)
-	requireBackOff(t, 2, delay)
+	requireBackOff(t, 2, r.after(unhealthy).delay)
+}
+
+// well is an ending with code of a child that said READY=1 long ago.
+func well(code exitcodes.Code) ending {
+	e := exited(code)
+	e.uptime, e.spoke, e.ready = time.Hour, true, time.Minute
+	return e
+}
+
+func TestAChildThatSpeaksIsHealthyByItsReadinessAndASilentOneByItsUptime(t *testing.T) {
+	const long = time.Minute
+	for _, c := range []struct {
+		ending
+		healthy bool
+	}{
+		{ending{uptime: long}, true},
+		{ending{uptime: long - 1}, false},
+		{ending{uptime: long, spoke: true}, false}, // it never was ready
+		{ending{uptime: time.Hour, spoke: true, ready: long - 1}, false},
+		{ending{uptime: time.Hour, spoke: true, ready: long}, true},
+	} {
+		require.Equal(t, c.healthy, c.ending.healthy(long), "%+v", c.ending)
+	}
+	r := newRules(defaults())
+	r.after(exited(166))
+	never := well(166)
+	never.ready = 0
+	requireBackOff(t, 0, r.after(never).delay)
+	require.Zero(t, r.after(well(166)).delay)
+}
+
+func TestOnlyAsManyHaltsAsTheBudgetHasRestartAtOnceHoweverHealthy(t *testing.T) {
+	r := newRules(defaults())
+	now := time.Unix(1e9, 0)
+	haltAfter := func(d time.Duration) decision {
+		now = now.Add(d)
+		e := well(166)
+		e.at = now
+		return r.after(e)
+	}
+	for range 5 {
+		require.Equal(t, "at once", haltAfter(time.Minute).String())
+	}
+	for i := range 4 {
+		d := haltAfter(time.Minute)
+		requireBackOff(t, i, d.delay)
+		require.Contains(t, d.String(), fmt.Sprintf(": %d halts within 10m", 6+i))
+	}
+	crash := well(1)
+	crash.at = now
+	requireBackOff(t, 0, r.after(crash).delay)
+	requireBackOff(t, 4, haltAfter(time.Minute).delay)
+
+	require.Equal(t, "at once", haltAfter(6*time.Minute).String(), "four are left of the window, and it is the fifth")
+	d := haltAfter(time.Second)
+	requireBackOff(t, 0, d.delay)
+	require.Contains(t, d.String(), ": 6 halts within 10m")
+
+	require.Equal(t, "at once", haltAfter(10*time.Minute).String())
+}
+
+func TestAHaltBeyondTheBudgetWaitsForTheLongerOfItsTwoDelays(t *testing.T) {
+	r := newRules(defaults())
+	for range 6 {
+		r.after(exited(166))
+	}
+	requireBackOff(t, 5, r.after(exited(166)).delay)
+}
+
+// Each is healthy as soon as it is up, and is fenced at once by the other.
+func TestTwoEqualsThatFenceEachOtherStayBoundedPerMinute(t *testing.T) {
+	r := newRules(defaults())
+	start := time.Unix(1e9, 0)
+	perMinute := make([]int, 60)
+	for now := start; now.Before(start.Add(time.Hour)); {
+		perMinute[now.Sub(start)/time.Minute]++
+		e := well(166)
+		e.at = now
+		now = now.Add(r.after(e).delay)
+	}
+	require.LessOrEqual(t, perMinute[0], 5+8, "the budget, and as many as fit while the delays grow")
+	for i, n := range perMinute[1:] {
+		require.LessOrEqual(t, n, 4, "minute %d, at half of the longest delay", i+1)
+		require.NotZero(t, n, "minute %d: it is never given up", i+1)
+	}
 }
 
 func TestAfterAStopTheChildsCodeCountsAndDyingOfTheStopIsObeying(t *testing.T) {
@@ -102,9 +177,9 @@ func TestAfterAStopTheChildsCodeCountsAndDyingOfTheStopIsObeying(t *testing.T) {
 }
 
 func TestAConfigNamesAllItsMistakesAtOnceAndIsAUsageError(t *testing.T) {
-	cfg := Config{OnSuperseded: "sleep", StopGrace: -1, FirstDelay: -2}.withDefaults()
+	cfg := Config{OnSuperseded: "sleep", StopGrace: -1, FirstDelay: -2, HaltBudget: -3, HaltWindow: -4}.withDefaults()
 	err := cfg.validate()
-	for _, mistake := range []string{"no command", `"sleep"`, "stop grace", "first delay"} {
+	for _, mistake := range []string{"no command", `"sleep"`, "stop grace", "first delay", "halt budget is -3", "halt window"} {
 		require.ErrorContains(t, err, mistake)
 	}
 	require.Equal(t, exitcodes.Usage, exitcodes.CodeOf(err))

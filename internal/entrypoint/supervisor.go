@@ -86,12 +86,15 @@ type supervisor struct {
 
 // A child is a process that was started, and its group, which has its id.
 type child struct {
-	pid     int // 0 before the first start
-	started time.Time
-	status  *syscall.WaitStatus // nil while it runs
-	ended   time.Time
-	killed  bool // its group was sent SIGKILL
-	gone    bool // its whole group has ended, or was left behind
+	pid      int // 0 before the first start
+	started  time.Time
+	spoke    bool                // to the service manager, other than of its own end
+	stopping bool                // it said so
+	ready    time.Time           // when it first said READY=1; zero before
+	status   *syscall.WaitStatus // nil while it runs
+	ended    time.Time
+	killed   bool // its group was sent SIGKILL
+	gone     bool // its whole group has ended, or was left behind
 }
 
 func (s *supervisor) run() (exitcodes.Code, error) {
@@ -104,16 +107,16 @@ func (s *supervisor) run() (exitcodes.Code, error) {
 			return s.stopped(e), nil
 		}
 		s.log.passOn(e.summary())
-		step, delay := s.rules.after(e)
-		switch step {
+		next := s.rules.after(e)
+		switch next.step {
 		case finish:
 			s.announce("%v: done%s (exit %d)", e, s.counted(), e.code)
 			return e.code, nil
 		case park:
 			return s.park(e), nil
 		}
-		s.announce("%v: restarting %s%s", e, in(delay), s.counted())
-		if !s.pause(delay) {
+		s.announce("%v: restarting %s%s", e, next, s.counted())
+		if !s.pause(next.delay) {
 			return s.stoppedBetween(), nil
 		}
 		s.restarts++
@@ -250,7 +253,10 @@ func (s *supervisor) stoppedBetween() exitcodes.Code {
 }
 
 func (c child) ending() ending {
-	e := ending{pid: c.pid, uptime: c.ended.Sub(c.started), code: exitcodes.Code(c.status.ExitStatus())}
+	e := ending{pid: c.pid, at: c.ended, uptime: c.ended.Sub(c.started), spoke: c.spoke, code: exitcodes.Code(c.status.ExitStatus())}
+	if !c.ready.IsZero() {
+		e.ready = c.ended.Sub(c.ready)
+	}
 	if c.status.Signaled() {
 		e.signal = c.status.Signal()
 		e.code = 128 + exitcodes.Code(e.signal)
@@ -285,9 +291,14 @@ func (s *supervisor) counted() string {
 	}
 }
 
-func in(d time.Duration) string {
-	if d == 0 {
+// String says when a restart comes, and why so late.
+func (d decision) String() string {
+	if d.delay == 0 {
 		return "at once"
 	}
-	return "in " + d.Round(time.Millisecond).String()
+	when := "in " + d.delay.Round(time.Millisecond).String()
+	if d.why != "" {
+		when += ": " + d.why
+	}
+	return when
 }
