@@ -21,8 +21,8 @@ lint: ## formatting and vet, both modules
 fmt: ## format every Go file
 	@gofmt -w .
 
-docs: ## docs/errors.md, from the drivers' tables
-	@go run ./internal/errordoc/gen > docs/errors.md.new && mv docs/errors.md.new docs/errors.md
+docs: ## docs/errors.md and the table of docs/supervisors.md, from the tables in the code
+	@go run ./internal/errordoc/gen
 
 demo: ## blue is replaced by green, under load, on SQLite
 	@go run ./examples/bluegreen

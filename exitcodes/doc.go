@@ -11,7 +11,7 @@
 //
 // The codes are a public contract and are never renumbered.
 //
-//	code  disposition    for                                         a supervisor
+//	code  disposition    for                                         fencepost run
 //	0     graceful exit  superseded by a newer generation            leaves it down
 //	0     -              a requested stop, or work that was done     leaves it down
 //	1     none           an application's error without disposition  restarts, growing back-off

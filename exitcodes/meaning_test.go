@@ -33,9 +33,10 @@ func TestEveryCodeThatHasANameHasAMeaning(t *testing.T) {
 		m, ok := exitcodes.MeaningOf(code)
 		require.True(t, ok, code)
 		require.Equal(t, code, m.Code)
-		require.Len(t, m.Supervisors, 5)
-		for _, a := range m.Supervisors {
-			require.NotEmpty(t, a.Do, "%d: %s", code, a.Supervisor)
+		require.Len(t, m.Supervisors, 6)
+		for i, a := range m.Supervisors {
+			require.NotEmpty(t, a.Does, "%d: %s", code, a.Supervisor)
+			require.Equal(t, exitcodes.Meanings()[0].Supervisors[i].Supervisor, a.Supervisor)
 		}
 		names++
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,51 +16,48 @@ import (
 	"github.com/fencepost/fencepost/fence"
 )
 
-// A row is one way to end, and what follows under each supervisor with the files
-// of examples/supervisors. The table in docs/supervisors.md is made of these
-// rows, and the tests play them.
-type row struct {
-	name string // of the role that ends like this
-	code string // as the table has it
-	says string // why a process ends so
-
-	run         string // fencepost run
-	systemd     string // fencepost@.service
-	supervisord string // [program:kv-9]
-	pod         string // kubernetes/pod.yaml
-	compose     string // kv-9 of compose.yaml
-
-	down bool // it stays down, under systemd, supervisord and the pod
+// A role is one way to end. What follows it under each supervisor is what
+// exitcodes.Meanings says, of which fencepost explain and the table in
+// docs/supervisors.md are made; the tests play it.
+type role struct {
+	name string
+	exitcodes.Meaning
 }
 
-const (
-	down    = "stays down"
-	failed  = "stays down, failed"
-	atOnce  = "restarts at once"
-	backOff = "restarts, growing delays"
-	later   = "restarts after 1 s"
-)
-
-func rows() []row {
-	same := func(name, code, says string) row {
-		return row{name, code, says, backOff, later, atOnce, backOff, backOff, false}
+func roles() []role {
+	var all []role
+	for _, r := range []struct {
+		name string
+		code exitcodes.Code
+	}{
+		{"superseded", 0}, {"done", 0}, {"failure", 1}, {"panic", 2}, {"usage", 64},
+		{"retry", 75}, {"config", 78}, {"fenced", 166}, {"killed", 128 + 9},
+	} {
+		m, _ := exitcodes.MeaningOf(r.code)
+		m.Code = r.code
+		all = append(all, role{r.name, m})
 	}
-	fenced := same("fenced", "166", "fenced by epoch, or it must start anew")
-	fenced.run = "restarts at once, then growing delays"
-	return []row{
-		{"superseded", "0", "superseded by a newer generation", "parks; with `--on-superseded=exit` ends with 0", down, down, down, down, true},
-		{"done", "0", "a requested stop, or work that is done", "ends with 0", down, down, down, down, true},
-		same("failure", "1", "an application's own error"),
-		same("panic", "2", "a broken invariant, or Go's panic"),
-		{"usage", "64", "the command line is wrong", "ends with 64", failed, down, failed, backOff, true},
-		same("retry", "75", "the store could not be reached for long"),
-		{"config", "78", "only configuration or rights help", "restarts every 30 s", failed, down, failed, backOff, true},
-		fenced,
-		same("killed", "signal", "a crash, or out of memory"),
-	}
+	return all
 }
 
-// end ends this process as a row says.
+// does is what a supervisor does after this end.
+func does(t *testing.T, m exitcodes.Meaning, supervisor string) string {
+	t.Helper()
+	i := slices.IndexFunc(m.Supervisors, func(a exitcodes.Advice) bool { return a.Supervisor == supervisor })
+	require.GreaterOrEqual(t, i, 0, supervisor)
+	return m.Supervisors[i].Does
+}
+
+// down reports whether it is to stay down, and requires a word for either.
+func down(t *testing.T, m exitcodes.Meaning, supervisor string) bool {
+	t.Helper()
+	words := does(t, m, supervisor)
+	stays := strings.HasPrefix(words, "stays down")
+	require.NotEqual(t, stays, strings.HasPrefix(words, "restarts"), words)
+	return stays
+}
+
+// end ends this process as a role does.
 func end(name string) error {
 	held := fence.Token{Generation: 7, Epoch: 41}
 	switch name {
@@ -93,14 +91,6 @@ func page(t *testing.T) string {
 	return string(text)
 }
 
-func TestTheTableOfThePageIsTheOneThatTheTestsPlay(t *testing.T) {
-	want := "| ends with | because | `fencepost run` | systemd | supervisord | Kubernetes, pod with rules | Compose, `on-failure` |\n|---|---|---|---|---|---|---|\n"
-	for _, r := range rows() {
-		want += "| " + strings.Join([]string{r.code, r.says, r.run, r.systemd, r.supervisord, r.pod, r.compose}, " | ") + " |\n"
-	}
-	require.Contains(t, page(t), want, "the table of the page must be:\n"+want)
-}
-
 func TestThePageLinksEveryFile(t *testing.T) {
 	text := page(t)
 	require.NoError(t, filepath.WalkDir(examples, func(path string, d fs.DirEntry, err error) error {
@@ -112,15 +102,48 @@ func TestThePageLinksEveryFile(t *testing.T) {
 	}))
 }
 
-func TestEveryCodeOfTheContractHasARow(t *testing.T) {
-	codes := make(map[string]bool)
-	for _, r := range rows() {
-		codes[r.code] = true
+func TestEveryCodeOfTheContractIsPlayed(t *testing.T) {
+	played := make(map[exitcodes.Code]bool)
+	for _, r := range roles() {
+		played[r.Code] = true
 	}
 	for _, m := range exitcodes.Meanings() {
 		if m.Code != m.Last || strings.HasPrefix(m.Producer, "fencepost run") {
-			continue // signals, which have the row of their name, and what run alone ends with
+			continue // signals, of which one is, and what run alone ends with
 		}
-		require.True(t, codes[fmt.Sprint(int(m.Code))], "code %d", m.Code)
+		require.True(t, played[m.Code], "code %d", m.Code)
 	}
+}
+
+// What fencepost run alone ends with is named in the files that start it.
+func TestTheFilesWithTheEntrypointKeepItDownAsTheMeaningsSay(t *testing.T) {
+	for name, setting := range map[string]string{
+		"systemd/fencepost-run@.service": "\nRestartPreventExitStatus=", "supervisord.conf": "\nexitcodes=0,",
+	} {
+		_, rest, found := strings.Cut(example(t, name), setting)
+		require.True(t, found, name)
+		line, _, _ := strings.Cut(rest, "\n")
+		require.Equal(t, []string{"64", "126", "127"}, strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == ',' }), name)
+	}
+	for _, code := range []exitcodes.Code{64, 126, 127} {
+		m, _ := exitcodes.MeaningOf(code)
+		require.Equal(t, fmt.Sprintf("ends with %d", code), does(t, m, "fencepost run"))
+		require.True(t, down(t, m, "systemd"))
+		require.True(t, down(t, m, "supervisord"))
+	}
+}
+
+// Each note names the code in the setting of the unit that it is about.
+func TestTheNotesNameTheSettingsOfTheFiles(t *testing.T) {
+	unit := example(t, "systemd/fencepost@.service")
+	_, rest, _ := strings.Cut(unit, "\nRestartPreventExitStatus=")
+	line, _, _ := strings.Cut(rest, "\n")
+	prevented := strings.Fields(line)
+	for _, r := range roles() {
+		status := fmt.Sprint(r.Code)
+		i := slices.IndexFunc(r.Supervisors, func(a exitcodes.Advice) bool { return a.Supervisor == "systemd" })
+		noted := strings.Contains(r.Supervisors[i].Note, "RestartPreventExitStatus="+status)
+		require.Equal(t, slices.Contains(prevented, status), noted, "code %s", status)
+	}
+	require.Contains(t, unit, "\nRestart=on-failure\n")
 }

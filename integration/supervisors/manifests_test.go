@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -93,12 +92,8 @@ func TestTheRulesOfThePodDoWithEachCodeWhatTheTableSays(t *testing.T) {
 	require.Nil(t, c.LivenessProbe, "the kubelet's SIGTERM ends it with 0, after which the rules keep it down")
 	require.Nil(t, c.StartupProbe, "as for liveness")
 	require.NotNil(t, c.RestartPolicy, "rules need one")
-	for _, r := range rows() {
-		code, err := strconv.Atoi(r.code)
-		if err != nil {
-			code = 128 + 9
-		}
-		require.Equal(t, !r.down, restarts(t, c, int32(code)), "code %s", r.code)
+	for _, r := range roles() {
+		require.Equal(t, !down(t, r.Meaning, "Kubernetes"), restarts(t, c, int32(r.Code)), "code %d", r.Code)
 	}
 }
 
@@ -132,6 +127,9 @@ func TestComposeKnowsEveryField(t *testing.T) {
 		require.Equal(t, strings.TrimPrefix(name, "kv-"), *s.Environment["FENCEPOST_GENERATION"])
 	}
 	require.Equal(t, "on-failure", project.Services["kv-9"].Restart)
+	for _, r := range roles() {
+		require.Equal(t, r.Code == 0, down(t, r.Meaning, "Compose"), "on-failure restarts whatever is not 0: code %d", r.Code)
+	}
 }
 
 // A task is what RegisterTaskDefinition takes, as far as the example uses it.

@@ -90,26 +90,26 @@ func TestSupervisordDoesWithEachCodeWhatTheTableSays(t *testing.T) {
 	logs := t.TempDir()
 	const last = 3
 	var programs strings.Builder
-	for _, r := range rows() {
+	for _, r := range roles() {
 		programs.WriteString(program(t, "kv-9", r.name, child(t, r.name, filepath.Join(logs, r.name), last)))
 	}
 	s := beginSupervisord(t, programs.String())
-	for _, r := range rows() {
-		how, expected := "exit status "+r.code, "not expected"
+	for _, r := range roles() {
+		how, expected := fmt.Sprint("exit status ", r.Code), "not expected"
 		if r.name == "killed" {
 			how = "terminated by SIGKILL"
 		}
-		if r.down {
+		if down(t, r.Meaning, "supervisord") {
 			expected = "expected"
 		}
 		s.says("exited: " + r.name + " (" + how + "; " + expected + ")")
-		if !r.down {
+		if !down(t, r.Meaning, "supervisord") {
 			eventually(t, r.name+" is restarted", func() bool { return starts(filepath.Join(logs, r.name)) == last })
 		}
 	}
 	states := s.states()
-	for _, r := range rows() {
-		if r.down {
+	for _, r := range roles() {
+		if down(t, r.Meaning, "supervisord") {
 			require.Equal(t, "EXITED", states[r.name], r.name)
 			require.Equal(t, 1, starts(filepath.Join(logs, r.name)), r.name)
 		} else {

@@ -79,6 +79,6 @@ func TestEveryExitStatusOfTheContractIsExplained(t *testing.T) {
 		require.Equal(t, exitcodes.Success, got.code, got.stderr)
 		v := list(t, got.stdout)[0]
 		require.Equal(t, []string{"code", "disposition", "last", "means", "name", "producer", "supervisors"}, fields(v))
-		require.Len(t, v["supervisors"], 5)
+		require.Len(t, v["supervisors"], 6)
 	}
 }

@@ -38,7 +38,7 @@ type exit struct {
 func exitOf(m exitcodes.Meaning) exit {
 	e := exit{Code: m.Code, Last: m.Last, Name: m.Name, Disposition: m.Disposition, Means: m.Means, Producer: m.Producer, Supervisors: map[string]string{}}
 	for _, s := range m.Supervisors {
-		e.Supervisors[s.Supervisor] = s.Do
+		e.Supervisors[s.Supervisor] = s.String()
 	}
 	return e
 }
@@ -54,7 +54,7 @@ func (a *app) showExits(all []exitcodes.Meaning, inFull bool) error {
 		}
 		rows := [][]string{{"CODE", "NAME", "DISPOSITION", "FENCEPOST RUN"}}
 		for _, m := range all {
-			rows = append(rows, []string{rangeText(m), m.Name, m.Disposition, short(m.Supervisors[0].Do, lineWidth-50)})
+			rows = append(rows, []string{rangeText(m), m.Name, m.Disposition, short(m.Supervisors[0].Does, lineWidth-50)})
 		}
 		return table(w, rows)
 	})
@@ -70,7 +70,7 @@ func rangeText(m exitcodes.Meaning) string {
 func printExit(w io.Writer, m exitcodes.Meaning) error {
 	rows := [][2]string{{"means", m.Means}, {"disposition", m.Disposition}, {"who ends with it", m.Producer}}
 	for _, s := range m.Supervisors {
-		rows = append(rows, [2]string{s.Supervisor, s.Do})
+		rows = append(rows, [2]string{s.Supervisor, s.String()})
 	}
 	return prose(w, fmt.Sprintf("exit status %d  %s", m.Code, m.Name), rows)
 }

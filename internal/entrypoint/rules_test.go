@@ -67,6 +67,39 @@ func TestAConfigurationErrorAlwaysWaitsLongest(t *testing.T) {
 	}
 }
 
+func TestWhatTheMeaningsSayOfRunIsWhatTheRulesDo(t *testing.T) {
+	for _, m := range exitcodes.Meanings() {
+		run := m.Supervisors[0]
+		require.Equal(t, "fencepost run", run.Supervisor)
+		if m.Disposition == "-" && m.Code == m.Last {
+			require.Contains(t, []exitcodes.Code{notExecutable, notFound}, m.Code)
+			require.Equal(t, fmt.Sprintf("ends with %d", m.Code), run.Does, "of run's own start, see the tests with processes")
+			continue
+		}
+		r := newRules(defaults())
+		first, second := r.after(exited(m.Code)), r.after(exited(m.Code))
+		switch run.Does {
+		case "parks if superseded, else ends with 0":
+			require.Equal(t, []step{finish, park}, []step{first.step, r.after(superseded()).step})
+		case fmt.Sprintf("ends with %d", m.Code):
+			require.Equal(t, finish, first.step)
+		case "restarts every 30 s":
+			require.Equal(t, []decision{{step: restart, delay: 30 * time.Second}, {step: restart, delay: 30 * time.Second}}, []decision{first, second})
+		case "restarts at once, then growing delays":
+			require.Equal(t, decision{step: restart}, first)
+			requireBackOff(t, 0, second.delay)
+			require.Contains(t, run.Note, "five times within ten minutes")
+			require.Equal(t, 5, defaults().HaltBudget)
+			require.Equal(t, 10*time.Minute, defaults().HaltWindow)
+		case "restarts, growing delays":
+			requireBackOff(t, 0, first.delay)
+			requireBackOff(t, 1, second.delay)
+		default:
+			require.Fail(t, "no rule does that", "%d: %s", m.Code, run.Does)
+		}
+	}
+}
+
 func TestAHealthyChildsEarlierEndingsAreForgotten(t *testing.T) {
 	r := newRules(defaults())
 	for range 2 {

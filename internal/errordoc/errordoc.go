@@ -1,10 +1,12 @@
-// Package errordoc writes docs/errors.md out of the drivers' tables and the
-// contract of exit statuses, so that the document can't say anything else.
+// Package errordoc writes docs/errors.md, and the table in docs/supervisors.md,
+// out of the drivers' tables and the contract of exit statuses, so that the
+// documents can't say anything else.
 package errordoc
 
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -53,9 +55,54 @@ func exits(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "\n### %s: %s\n\n%s\n\n| disposition | %s |\n|---|---|\n| who ends with it | %s |\n", codes, m.Name, m.Means, m.Disposition, cell(m.Producer))
 		for _, s := range m.Supervisors {
-			fmt.Fprintf(b, "| %s | %s |\n", cell(s.Supervisor), cell(s.Do))
+			fmt.Fprintf(b, "| %s | %s |\n", cell(s.Supervisor), cell(s.String()))
 		}
 	}
+}
+
+// The page of the supervisors is written by hand, but for its table.
+const (
+	tableBegins = "<!-- what exitcodes.Meanings says, by make docs -->\n"
+	tableEnds   = "<!-- end -->\n"
+)
+
+// Supervisors returns docs/supervisors.md with its table made anew: what each
+// supervisor does with each exit status that a server of its own ends with.
+func Supervisors(page string) (string, error) {
+	before, rest, begins := strings.Cut(page, tableBegins)
+	_, after, ends := strings.Cut(rest, tableEnds)
+	if !begins || !ends {
+		return "", fmt.Errorf("the page has no place for its table: want %q and then %q", tableBegins, tableEnds)
+	}
+	return before + tableBegins + whatFollows() + tableEnds + after, nil
+}
+
+func whatFollows() string {
+	all := exitcodes.Meanings()
+	heads := []string{"ends with", "because"}
+	for _, s := range all[0].Supervisors {
+		heads = append(heads, cell(s.Supervisor))
+	}
+	rows := [][]string{heads, slices.Repeat([]string{"---"}, len(heads))}
+	for _, m := range all {
+		if strings.HasPrefix(m.Producer, "fencepost run") {
+			continue // the table is about what run, and the others, start
+		}
+		code := fmt.Sprint(m.Code)
+		if m.Last != m.Code {
+			code = m.Name
+		}
+		row := []string{code, cell(m.Because())}
+		for _, s := range m.Supervisors {
+			row = append(row, cell(s.Does))
+		}
+		rows = append(rows, row)
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+	}
+	return b.String()
 }
 
 func family(b *strings.Builder, f driver.Family) {

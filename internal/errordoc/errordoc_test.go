@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/errordoc"
 	"github.com/fencepost/fencepost/internal/storeurl"
 )
@@ -17,6 +18,22 @@ func TestTheDocumentOfErrorsIsCurrent(t *testing.T) {
 	got, err := os.ReadFile("../../docs/errors.md")
 	require.NoError(t, err)
 	require.True(t, want.String() == string(got), "docs/errors.md is not what the tables say: run make docs")
+}
+
+func TestTheTableOfTheSupervisorsIsCurrent(t *testing.T) {
+	page, err := os.ReadFile("../../docs/supervisors.md")
+	require.NoError(t, err)
+	want, err := errordoc.Supervisors(string(page))
+	require.NoError(t, err)
+	require.True(t, want == string(page), "docs/supervisors.md is not what exitcodes.Meanings says: run make docs")
+	for _, m := range exitcodes.Meanings() {
+		if m.Producer != "fencepost run, as shells do" {
+			require.Contains(t, want, " | "+m.Because()+" | ")
+		}
+	}
+
+	_, err = errordoc.Supervisors("a page without a table")
+	require.ErrorContains(t, err, "no place for its table")
 }
 
 func TestTheDocumentHasEveryEntry(t *testing.T) {
