@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/fencepost/fencepost/exitcodes"
 )
@@ -85,17 +86,39 @@ func play(role, log, last string) {
 	}, exitcodes.Options{Name: role})
 }
 
-// startOf notes a start in a log, and returns the how manieth it is.
+// startOf notes the time of a start in a log, and returns the how manieth it is.
 func startOf(log string) (int, error) {
 	f, err := os.OpenFile(log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	if _, err := fmt.Fprintln(f, "started"); err != nil {
+	var now unix.Timespec // of a clock that nobody sets, and that all processes have
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, err
+	}
+	if _, err := fmt.Fprintln(f, now.Nano()); err != nil {
 		return 0, err
 	}
 	return starts(log), nil
+}
+
+// gaps are the times from each start in a log to the next.
+func gaps(t *testing.T, log string) []time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(log)
+	require.NoError(t, err)
+	var all []time.Duration
+	var last int64
+	for i, line := range strings.Fields(string(text)) {
+		at, err := strconv.ParseInt(line, 10, 64)
+		require.NoError(t, err)
+		if i > 0 {
+			all = append(all, time.Duration(at-last))
+		}
+		last = at
+	}
+	return all
 }
 
 func starts(log string) int {
