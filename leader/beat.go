@@ -7,7 +7,6 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
-	"github.com/fencepost/fencepost/internal/clock"
 )
 
 // A Beat is the holder's sign of life on the board. Its counter is what
@@ -23,10 +22,10 @@ type Beat struct {
 	Left  bool        `json:"left"`           // no work runs, and another process may claim
 }
 
-// reach returns where this process can call the holder, if it can: a loopback
-// address means something only within one host.
-func (b Beat) reach() string {
-	if b.Admin != "" && b.Host != "" && b.Host == clock.Host() {
+// reach returns where a process of host can call the holder, if it can: a
+// loopback address means something only within one host.
+func (b Beat) reach(host string) string {
+	if b.Admin != "" && b.Host != "" && b.Host == host {
 		return b.Admin
 	}
 	return b.Peer
@@ -54,7 +53,7 @@ func (t *tenure) beat(ctx context.Context, left bool) error {
 		}
 		*b = Beat{
 			Claim: claim.ID, Token: claim.Token, Seq: t.seq, At: time.Now().UTC().Truncate(time.Microsecond),
-			Admin: t.admin.address(), Peer: t.peer.address(), Host: clock.Host(), Left: left,
+			Admin: t.admin.address(), Peer: t.peer.address(), Host: t.host, Left: left,
 		}
 		return nil
 	})

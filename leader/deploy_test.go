@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -257,4 +258,30 @@ func TestOfTwoGenerationsPromotedAtOnceTheHigherLeadsAndTheOtherEndsSuperseded(t
 			require.NoError(t, three.end(t))
 		})
 	}
+}
+
+func TestAProcessThatPromotesItselfAndWasOvertakenWaitsForItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		blue := start(t, store.Open(), config(1))
+		blue.await(t, leader.Leading)
+		handle := store.Open()
+		var once sync.Once
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Post" {
+				once.Do(func() { promote(t, store, 3) }) // right before its own
+			}
+			return memory.Pass
+		})
+		cfg := config(2)
+		cfg.AutoPromote = true
+		two := start(t, handle, cfg)
+		elapse(time.Hour)
+		require.Equal(t, leader.ReadyToPromote, two.Status().Phase)
+		three := start(t, store.Open(), config(3))
+		three.await(t, leader.Leading)
+		require.ErrorIs(t, <-two.ended, fence.ErrSuperseded)
+		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+		require.NoError(t, three.end(t))
+	})
 }

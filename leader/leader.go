@@ -14,6 +14,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/clock"
 )
 
 // A Leader takes one process through its phases. Its methods may be called
@@ -24,6 +25,7 @@ type Leader struct {
 	log   *slog.Logger
 	board *catalog.Board
 	lease lease
+	host  string // of this process, as clock.Host names it
 
 	admin     listening
 	peer      listening
@@ -55,7 +57,7 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 		promoted: make(chan struct{}, 1), asks: make(chan *ask), announced: make(chan struct{}),
 	}
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
-	l.lease.born = l.lease.clock()
+	l.lease.born, l.host = l.lease.clock(), clock.Host()
 	l.reluctant.Store(cfg.PreferNotToLead)
 	l.status = Status{Generation: cfg.Catalog.Generation, Since: time.Now(), Reason: "started"}
 	return l, nil
@@ -161,7 +163,7 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 // Where it doesn't answer it is simply fenced. The function that it returns
 // tells a holder that is not fenced by then to go on.
 func (l *Leader) askHolder(ctx context.Context, f *catalog.Follower, now turn) (end func()) {
-	address := now.holder.reach()
+	address := now.holder.reach(l.host)
 	if address == "" {
 		return func() {}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 )
 
 // A turn is the moment at which a process may claim: on which conditions, and
@@ -131,8 +132,8 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 	intent, aborted, err := w.intent(ctx)
 	mine := w.cfg.Catalog.Generation
 	if err == nil && w.cfg.AutoPromote && !aborted && intent.Value.Generation < mine {
-		if _, err = Promote(ctx, w.store, w.cfg.boardConfig(), mine, "itself"); err == nil {
-			intent, aborted, err = w.intent(ctx)
+		if _, err = Promote(ctx, w.store, w.cfg.boardConfig(), mine, "itself"); err == nil || refusal(err) && !errors.Is(err, fence.ErrSuperseded) {
+			intent, aborted, err = w.intent(ctx) // somebody else may have been faster
 		}
 	}
 	if err != nil || aborted || intent.Value.Generation != mine {
@@ -159,14 +160,14 @@ func (w *waiting) standby(ctx context.Context, now *turn) error {
 	}
 	claim, beat := now.head.Claim, note.Value
 	if beat.Claim == claim.ID {
-		w.out.at(ctx, claim.ID, beat.reach())
+		w.out.at(ctx, claim.ID, beat.reach(w.host))
 	}
 	silent := w.quiet.observe(sent, w.lease.now(), claim.ID, beat, w.cfg.heartbeat())
 	switch {
 	case beat.Left && beat.Claim == claim.ID:
 		now.opts.Reason = fmt.Sprintf("the holder of %v has left", claim.Token)
 	case w.out.dead(claim.ID):
-		now.opts.Reason = fmt.Sprintf("the process of %v is gone: its connection broke, and %s refuses another", claim.Token, beat.reach())
+		now.opts.Reason = fmt.Sprintf("the process of %v is gone: its connection broke, and %s refuses another", claim.Token, beat.reach(w.host))
 	case silent >= w.cfg.silence():
 		now.opts.Reason = fmt.Sprintf("no sign of life of %v for %v", claim.Token, silent.Round(time.Millisecond))
 	}

@@ -3,12 +3,11 @@ package clock
 import (
 	"os"
 	"strings"
-	"sync"
 )
 
 // Host names this boot of this host, and the network in which its loopback
 // addresses lie. It is empty where the system does not say.
-var Host = sync.OnceValue(func() string {
+func Host() string {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
@@ -18,4 +17,4 @@ var Host = sync.OnceValue(func() string {
 		return ""
 	}
 	return strings.TrimSpace(string(boot)) + " " + network
-})
+}
