@@ -243,12 +243,22 @@ func (r *running) release() {
 
 func waitFor(path, event string) { waitForAll(path, event, 1) }
 
+// waitForAll ends the process where the test has gone, with its file, before
+// event came n times.
 func waitForAll(path, event string, n int) {
-	for range time.Tick(5 * time.Millisecond) {
-		if data, _ := os.ReadFile(path); strings.Count(string(data), event) >= n {
+	const most = 200 // of looks in a row that find no file
+	for missing := 0; missing < most; <-time.After(5 * time.Millisecond) {
+		data, err := os.ReadFile(path)
+		switch {
+		case err != nil:
+			missing++
+		case strings.Count(string(data), event) >= n:
 			return
+		default:
+			missing = 0
 		}
 	}
+	os.Exit(1)
 }
 
 func forever() { <-time.After(time.Hour) }
