@@ -193,10 +193,12 @@ type Presenter interface {
 
 // A PresenceWatcher is a Store that can tell when such a showing has ended.
 type PresenceWatcher interface {
-	// WatchPresence calls lost soon after the presence of claim has ended, where
-	// it was there. It returns when ctx ends, or when it can't watch any more,
-	// with the reason. A call of lost is a hint: a broken session, a revoked
-	// lease or an election looks like a death.
+	// WatchPresence calls lost soon after the presence of claim has ended, once
+	// for each time, and not where it never was there; one that was there for
+	// a moment only may go unseen. It returns when ctx ends, or when it can't
+	// watch any more, with the reason. It writes nothing and keeps no Present
+	// waiting. A call of lost is a hint: a broken session, a revoked lease or an
+	// election looks like a death.
 	WatchPresence(ctx context.Context, claim ID, lost func()) error
 }
 

@@ -90,6 +90,7 @@ func TestASoundStoreBreaksNoRule(t *testing.T) {
 func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
 	all := brokenStores()
 	maps.Copy(all, brokenCompactions())
+	maps.Copy(all, brokenPresences())
 	for name, broken := range all {
 		for _, rule := range broken.rules {
 			t.Run(name+"/"+rule, func(t *testing.T) {

@@ -275,3 +275,50 @@ func TestACallThatBreaksTheContractPanicsAndWritesNothing(t *testing.T) {
 	require.Equal(t, driver.NotApplied, e.Outcome)
 	drivertest.SameHead(t, head, drivertest.ReadHead(t, s))
 }
+
+func TestAPresenceThatIsBrokenOffIsLostAndMayBeShownAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.New()
+		holder, bystander := s.Open(), s.Open()
+		claim, beside := driver.NewID(), driver.NewID()
+		lost, kept := watchPresence(t, s, claim), watchPresence(t, s, beside)
+		other := present(t, bystander, beside)
+		for range 2 {
+			done := present(t, holder, claim)
+			synctest.Wait()
+			holder.BreakOff()
+			requireFault(t, <-done, driver.NotApplied)
+			<-lost
+		}
+		synctest.Wait()
+		require.Empty(t, kept, "what another handle shows")
+		require.NoError(t, bystander.Close())
+		require.Error(t, <-other)
+		<-kept
+		require.NoError(t, s.Close())
+	})
+}
+
+// present shows a claim, and returns a channel that gets why that ended.
+func present(t *testing.T, s *memory.Store, claim driver.ID) <-chan error {
+	shown, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- s.Present(t.Context(), claim, func() { close(shown) }) }()
+	<-shown
+	return done
+}
+
+// watchPresence returns a channel that gets the losses of a claim.
+func watchPresence(t *testing.T, s *memory.Store, claim driver.ID) <-chan struct{} {
+	lost := make(chan struct{}, 1)
+	go func() { _ = s.WatchPresence(t.Context(), claim, func() { lost <- struct{}{} }) }()
+	synctest.Wait()
+	return lost
+}
+
+func TestAFaultMakesPresenceFailAsOneThatMayBeTriedAgain(t *testing.T) {
+	s := memory.New()
+	s.Inject(func(memory.Call) memory.Fault { return memory.LoseRequest })
+	nobody := func() { t.Error("called in spite of the fault") }
+	requireFault(t, s.Present(t.Context(), driver.NewID(), nobody), driver.NotApplied)
+	requireFault(t, s.WatchPresence(t.Context(), driver.NewID(), nobody), driver.NotApplied)
+}
