@@ -34,10 +34,13 @@ type ear struct {
 	rouse    context.CancelFunc // ends the connection's wait; nil where it does not wait
 }
 
-// A watcher is one call of Watch.
+// A watcher is one call of Watch, or of Present, for which the connection holds
+// a lock in place of listening.
 type watcher struct {
 	store   *Store
-	channel string
+	channel string        // what is listened to, or the lock
+	begin   string        // the statement by which the server learns of it,
+	end     string        // and that it is no longer wanted
 	begun   bool          // the server was told of its channel; the ear's
 	news    chan struct{} // one waits at most
 	ended   chan struct{}
@@ -58,7 +61,13 @@ func (e *ear) close() {
 
 // join adds a watcher, and begins to listen where nobody does yet.
 func (e *ear) join(s *Store) *watcher {
-	w := &watcher{store: s, channel: channel(s.catalog), news: make(chan struct{}, 1), ended: make(chan struct{})}
+	name := channel(s.catalog)
+	sanitized := pgx.Identifier{name}.Sanitize()
+	return e.add(&watcher{store: s, channel: name, begin: "listen " + sanitized, end: "unlisten " + sanitized})
+}
+
+func (e *ear) add(w *watcher) *watcher {
+	w.news, w.ended = make(chan struct{}, 1), make(chan struct{})
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.watchers[w] = struct{}{}
@@ -115,7 +124,7 @@ func (e *ear) listen() error {
 		return err
 	}
 	defer hangUp(conn)
-	heard := map[string]bool{} // the channels that the server was told of
+	heard := map[string]string{} // the channels that the server was told of, and how they are ended
 	for {
 		channel, err := e.next(conn, heard)
 		if err != nil {
@@ -126,7 +135,7 @@ func (e *ear) listen() error {
 }
 
 // next returns the channel of the next notification.
-func (e *ear) next(conn *pgx.Conn, heard map[string]bool) (channel string, err error) {
+func (e *ear) next(conn *pgx.Conn, heard map[string]string) (channel string, err error) {
 	for {
 		if err := e.settle(conn, heard); err != nil {
 			return "", err
@@ -144,7 +153,7 @@ func (e *ear) next(conn *pgx.Conn, heard map[string]bool) (channel string, err e
 
 // settle tells the server of the channels that are watched now, and the
 // watchers who have come that they are.
-func (e *ear) settle(conn *pgx.Conn, heard map[string]bool) error {
+func (e *ear) settle(conn *pgx.Conn, heard map[string]string) error {
 	for {
 		fresh, statements := e.changes(heard)
 		if len(fresh) == 0 && statements == "" {
@@ -181,7 +190,7 @@ func (e *ear) unwatched() error {
 
 // changes returns the watchers that have come, and the statements by which the
 // server learns what is watched.
-func (e *ear) changes(heard map[string]bool) (fresh []*watcher, statements string) {
+func (e *ear) changes(heard map[string]string) (fresh []*watcher, statements string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.changed {
@@ -195,15 +204,15 @@ func (e *ear) changes(heard map[string]bool) (fresh []*watcher, statements strin
 		if !w.begun {
 			fresh = append(fresh, w)
 		}
-		if !heard[w.channel] {
-			heard[w.channel] = true
-			b.WriteString("listen " + pgx.Identifier{w.channel}.Sanitize() + ";")
+		if _, known := heard[w.channel]; !known {
+			heard[w.channel] = w.end
+			b.WriteString(w.begin + ";")
 		}
 	}
-	for channel := range heard {
+	for channel, end := range heard {
 		if !wanted[channel] && len(wanted) > 0 { // else the connection ends
 			delete(heard, channel)
-			b.WriteString("unlisten " + pgx.Identifier{channel}.Sanitize() + ";")
+			b.WriteString(end + ";")
 		}
 	}
 	return fresh, b.String()
