@@ -54,7 +54,7 @@ func busy(err error) bool {
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_PROTOCOL:
 		return true
 	}
-	return errors.Is(err, errWanted) || errors.Is(err, errReaders)
+	return errors.Is(err, errWanted) || errors.Is(err, errReaders) || errors.Is(err, errShown)
 }
 
 // codeOf returns SQLite's extended result code, or -1 where err has none.

@@ -4,8 +4,9 @@
 // The file is in WAL mode with full sync: a commit that was acknowledged
 // survives the loss of power as far as the disk keeps its promises. The file is
 // created by the first claim or the first note, never by a read. Beside it lie
-// SQLite's own -wal and -shm files, and a -claim file, which holds no data: its
-// lock tells a holder to let a claim go first.
+// SQLite's own -wal and -shm files, a -claim file, whose lock tells a holder to
+// let a claim go first, and a -presence file, whose locks show which claims'
+// processes are there. The two hold no data.
 //
 // The catalog is no other than what the file says; the package decides nothing
 // about tokens. It is for local disks: locks on network file systems can't be
@@ -13,9 +14,10 @@
 // until it is continued or killed; they fail within their bounds and name it.
 //
 // A catalog that is held, or followed, and idle keeps two connections, which
-// are six open files, and where it is watched one instance of inotify. Linux
-// gives a user 128 of these (fs.inotify.max_user_instances): with more catalogs
-// than that, raise it, or the later ones only poll.
+// are six open files, where its presence is shown one more, and where it is
+// watched one instance of inotify. Linux gives a user 128 of these
+// (fs.inotify.max_user_instances): with more catalogs than that, raise it, or the
+// later ones only poll. Only on Linux is presence shown.
 package sqlite
 
 import (
@@ -60,6 +62,9 @@ type Store struct {
 
 	ready atomic.Bool // the file was seen to hold a catalog
 
+	root context.Context // of what is shown and watched; ends in Close
+	end  context.CancelFunc
+
 	mu     sync.Mutex
 	reads  *sql.DB     // nil until the file was first seen
 	file   os.FileInfo // which file that was
@@ -69,6 +74,9 @@ type Store struct {
 var (
 	_ driver.Store   = (*Store)(nil)
 	_ driver.Watcher = (*Store)(nil)
+
+	_ driver.Presenter       = (*Store)(nil)
+	_ driver.PresenceWatcher = (*Store)(nil)
 )
 
 // Open returns a Store over the file at path. It touches nothing: the file is
@@ -88,6 +96,7 @@ func Open(path string, cfg Config) (*Store, error) {
 		write: make(chan *writer, 1),
 		heads: make(chan *headReader, 1),
 	}
+	s.root, s.end = context.WithCancel(context.Background())
 	s.write <- nil
 	s.heads <- nil
 	return s, nil
@@ -119,6 +128,7 @@ func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: MaxPayloa
 // Close closes what was opened. Further calls fail, or do nothing. It waits for
 // a write or a reading of the head under way.
 func (s *Store) Close() error {
+	s.end()
 	w := <-s.write
 	defer func() { s.write <- nil }()
 	h := <-s.heads

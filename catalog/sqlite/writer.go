@@ -117,7 +117,7 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 	if w.commitTx, err = w.conn.PrepareContext(ctx, "COMMIT"); err != nil {
 		return nil, err
 	}
-	w.claim, err = openClaimFile(path, w.file)
+	w.claim, err = openLockFile(path+"-claim", w.file)
 	return w, err
 }
 
@@ -150,13 +150,13 @@ func (w *writer) checkpoint(ctx context.Context) error {
 // errReaders counts as busy.
 var errReaders = errors.New("readers of an old snapshot hold back the checkpoint")
 
-// openClaimFile opens the file of the claims' lock. Whoever may write the
-// database may lock it, and nobody else.
-func openClaimFile(path string, database os.FileInfo) (*os.File, error) {
+// openLockFile opens a file that is there for its locks, and creates it where
+// there is none. Whoever may write the database may lock it, and nobody else.
+func openLockFile(path string, database os.FileInfo) (*os.File, error) {
 	mode := database.Mode().Perm() & 0o222
-	f, err := os.OpenFile(path+"-claim", os.O_RDWR|os.O_CREATE|os.O_EXCL, mode|mode<<1)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode|mode<<1)
 	if errors.Is(err, fs.ErrExist) {
-		return os.OpenFile(path+"-claim", os.O_RDWR, 0)
+		return os.OpenFile(path, os.O_RDWR, 0)
 	}
 	if err != nil {
 		return nil, err

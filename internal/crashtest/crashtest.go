@@ -1,5 +1,6 @@
 // Package crashtest kills real processes between the steps of a claim and of a
-// commit, and checks what the next process finds.
+// commit, and checks what the next process finds; and while they show a claim,
+// and checks that another one is told.
 package crashtest
 
 import (
@@ -33,14 +34,20 @@ const (
 type Open func(where string) (driver.Store, error)
 
 // Child plays the child's part where this process is a child, and reports that
-// it was one and lives: its point was not reached, and it must end with a
-// status other than 0. TestMain is to call it first.
+// it was one and lives, though its part was to die: it must end with a status
+// other than 0. TestMain is to call it first.
 func Child(open Open) bool {
-	where, point := os.Getenv(whereVar), os.Getenv(pointVar)
-	if point == "" {
+	where, point, claim := os.Getenv(whereVar), os.Getenv(pointVar), os.Getenv(presentVar)
+	var err error
+	switch {
+	case point != "":
+		err = die(where, step.Point(point), open)
+	case claim != "":
+		err = show(where, claim, open)
+	default:
 		return false
 	}
-	if err := die(where, step.Point(point), open); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "child:", err)
 	}
 	return true
