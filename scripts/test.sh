@@ -64,6 +64,6 @@ fi
 root=$PWD
 gotestsum() { go tool -modfile="$root/integration/go.mod" gotestsum --format pkgname --format-hide-empty-pkg -- "$@"; }
 step "the library, its commands and examples"
-gotestsum -race -timeout 15m ./...
+gotestsum -race -timeout 25m ./...
 step "the library against peers and faults"
-(cd integration && gotestsum -race -timeout 15m ./...)
+(cd integration && gotestsum -race -timeout 25m ./...)

@@ -187,7 +187,8 @@ type Presenter interface {
 	// Present shows that the process that made claim is there, until ctx ends or
 	// the showing breaks off, and returns why. It calls shown once others can
 	// see it. It ends by itself, soon, where the process dies; a process that is
-	// stopped may go on being shown.
+	// stopped may go on being shown. Where the store can show nobody as it is
+	// connected, the error wraps ErrNoPresence, here and in WatchPresence.
 	Present(ctx context.Context, claim ID, shown func()) error
 }
 

@@ -2,7 +2,6 @@ package drivertest
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -28,28 +27,10 @@ func presenceRules() []rule {
 				b.Log("the store is no driver.Presenter and driver.PresenceWatcher, and promises no presence: a death is noticed by silence")
 				return
 			}
-			if b.showsNobody() {
-				b.Log("the store shows nobody as it is connected: a death is noticed by silence")
-				return
-			}
 			r.test(b)
 		}
 	}
 	return rules
-}
-
-// showsNobody reports whether the store says so, to who shows and to who looks.
-func (b *bench) showsNobody() bool {
-	b.Helper()
-	ctx, cancel := context.WithCancel(b.ctx)
-	defer cancel()
-	err := b.s.(driver.Presenter).Present(ctx, driver.NewID(), cancel)
-	if !errors.Is(err, driver.ErrNoPresence) {
-		return false
-	}
-	err = b.s.(driver.PresenceWatcher).WatchPresence(b.ctx, driver.NewID(), func() {})
-	require.ErrorIs(b, err, driver.ErrNoPresence, "it can't show, and watches")
-	return true
 }
 
 // A presence is one call of Present.
@@ -223,7 +204,7 @@ func presenceWaitsForNoWatcher(b *bench) {
 	claim := Install(b, b.s, 1).Claim.ID
 	other := b.another()
 	for i := range watchers {
-		b.lookOut([]driver.Store{b.s, other}[i%2], claim)
+		b.unlost(b.lookOut([]driver.Store{b.s, other}[i%2], claim), quiet, "before the claim was shown") // they watch by now
 	}
 	for range showings {
 		b.hide(b.present(b.s, claim))

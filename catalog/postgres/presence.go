@@ -10,7 +10,7 @@ import (
 )
 
 // presencePoll is how often a watcher looks whether a claim is still shown.
-const presencePoll = time.Second
+const presencePoll = 250 * time.Millisecond
 
 // errPooled: a pooler hands sessions around, and none of them is this process's.
 var errPooled = fmt.Errorf("%w: a pooler stands between here and the server", driver.ErrNoPresence)
@@ -55,7 +55,7 @@ const presenceSQL = `select exists (
 		and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
 		and classid::bigint << 32 | objid::bigint = $1)`
 
-// WatchPresence implements [driver.PresenceWatcher]. It looks once a second.
+// WatchPresence implements [driver.PresenceWatcher]. It looks four times a second.
 func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func()) error {
 	if !s.joinLater() {
 		return s.fail("watch presence", errClosed, notSent)
