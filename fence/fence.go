@@ -34,7 +34,7 @@ var (
 // A Holder says who holds a token, for people. No decision reads it.
 type Holder struct {
 	Name    string    `json:"name"`    // such as a host or pod name; may be empty
-	Address string    `json:"address"` // where its admin API listens; may be empty
+	Address string    `json:"address"` // where others reach it, such as its clients; may be empty
 	Build   string    `json:"build"`   // what was built, such as a commit; may be empty
 	Since   time.Time `json:"since"`   // by the clock of the claimer, when it claimed
 }

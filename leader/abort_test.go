@@ -2,6 +2,7 @@ package leader_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,4 +126,37 @@ func TestOfAnAbortAndAClaimExactlyOneWins(t *testing.T) {
 	}
 	require.Positive(t, aborts)
 	require.Positive(t, claimed)
+}
+
+func TestAnAbortThatIsAcknowledgedBeforeTheClaimLandsWins(t *testing.T) {
+	for _, method := range []string{"Claim", "Install"} {
+		t.Run(method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := memory.New()
+				blue := start(t, store.Open(), config(1))
+				blue.await(t, leader.Leading)
+				handle := store.Open()
+				var once sync.Once
+				handle.Inject(func(c memory.Call) memory.Fault {
+					if c.Method == method { // green has read the intent
+						once.Do(func() {
+							_, err := leader.Abort(t.Context(), store.Open(), catalog.Config{}, 2, "test")
+							require.NoError(t, err)
+						})
+					}
+					return memory.Pass
+				})
+				green := start(t, handle, config(2))
+				green.await(t, leader.ReadyToPromote)
+				promote(t, store, 2)
+				elapse(time.Hour)
+				require.Contains(t, phases(green), leader.Promoting, "it was not about to claim")
+				require.Equal(t, leader.ReadyToPromote, green.Status().Phase)
+				require.Equal(t, leader.Leading, blue.Status().Phase)
+				require.Len(t, claims(t, store), 1)
+				require.NoError(t, green.end(t))
+				require.NoError(t, blue.end(t))
+			})
+		})
+	}
 }

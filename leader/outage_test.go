@@ -2,6 +2,7 @@ package leader_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -219,5 +220,46 @@ func TestAnIdleHolderWritesOnceInAThirdOfTheLease(t *testing.T) {
 		require.Zero(t, foreign.Load(), "a standby writes")
 		require.NoError(t, standby.end(t))
 		require.NoError(t, p.end(t))
+	})
+}
+
+func TestTheLeaseCountsFromBeforeTheStoreWasAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		handle := store.Open()
+		p := start(t, handle, config(1))
+		p.await(t, leader.Leading)
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Post" {
+				elapse(time.Second) // on its way
+			}
+			return memory.Pass
+		})
+		elapse(10 * time.Second)
+		renewed := 0
+		for last := 0.0; renewed < 20; {
+			left := p.Status().LeaseLeft
+			require.LessOrEqual(t, left, 6.5, "the second on the way was not counted")
+			if left > last {
+				renewed++
+			}
+			last = left
+			elapse(10 * time.Millisecond)
+		}
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestWhatIsWorseThanAPauseEndsTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := exitcodes.With(errors.New("my invariant is broken"), exitcodes.Panic)
+		p := run(t, memory.New(), config(1), func(ctx context.Context, _ *catalog.Catalog) error {
+			<-ctx.Done()
+			return errors.Join(context.Cause(ctx), broken)
+		})
+		p.await(t, leader.Leading)
+		require.Error(t, p.StepDown(t.Context(), ""))
+		require.ErrorIs(t, <-p.ended, broken)
+		require.Equal(t, leader.Failed, p.Status().Phase)
 	})
 }

@@ -107,8 +107,12 @@ func (s *session) relay(ctx context.Context, leader string, late time.Time, unit
 		if s.up, err = s.up.to(ctx, leader, s.hops+1); err != nil {
 			fate = errorLine(fmt.Sprintf("%s fencepost: not leading: %s leads, and can't be reached: %v", prefixReadOnly, leader, err))
 		} else {
+			todo := units[len(answers):]
+			if !s.up.leads { // what comes later must not be done before what is sent again
+				todo = todo[:1]
+			}
 			var got [][]byte
-			got, err = s.up.exchange(units[len(answers):], s.server.cfg.ForwardTimeout)
+			got, err = s.up.exchange(todo, s.server.cfg.ForwardTimeout)
 			if err != nil {
 				s.up.close()
 				s.up = nil
@@ -117,8 +121,12 @@ func (s *session) relay(ctx context.Context, leader string, late time.Time, unit
 			}
 			stand := done(got)
 			answers = append(answers, got[:stand]...)
-			if len(answers) == len(units) {
+			s.up.leads = stand == len(got)
+			switch {
+			case len(answers) == len(units):
 				return answers, nil
+			case s.up.leads:
+				continue
 			}
 			fate = got[stand]
 		}

@@ -207,3 +207,25 @@ func TestAHandoverUnderLoadFailsNoCommandAndCountsEachOnce(t *testing.T) {
 	failures.Range(func(reply, _ any) bool { t.Error(reply); return true })
 	require.Equal(t, fmt.Sprintf(`"%d"`, acked.Load()), dial(t, leader).words("GET n"))
 }
+
+// A fickle server refuses the first commands for want of a leader, and then
+// leads, in the middle of a pipeline too.
+func TestWhatIsSentAgainIsNotDoneBehindWhatCameLater(t *testing.T) {
+	for range 20 {
+		from, front := standby(t, kv.Config{})
+		to, leader := standby(t, kv.Config{MaxBatch: 1})
+		from.Forward(leader)
+		c := dial(t, front)
+		lines := make([]string, 50)
+		for i := range lines {
+			lines[i] = fmt.Sprintf("SET a %d", i)
+		}
+		c.sendLines(lines...)
+		require.Eventually(t, func() bool { return to.Connected() == 1 }, patience, 100*time.Microsecond)
+		to.Lead(open(t, memory.New(), catalog.Config{}))
+		for range lines {
+			require.Equal(t, "+OK", c.reply())
+		}
+		require.Equal(t, `"49"`, c.words("GET a"))
+	}
+}

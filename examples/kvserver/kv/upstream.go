@@ -19,6 +19,7 @@ type upstream struct {
 	address string
 	conn    net.Conn
 	in      *bufio.Reader
+	leads   bool // it did what it was sent last
 }
 
 // dialTimeout bounds one try to connect.

@@ -1,0 +1,51 @@
+package leader
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/generation"
+)
+
+func TestAHandoverThatTheStoreSaysNothingOfIsRefusedWhoeverAsks(t *testing.T) {
+	store := memory.New()
+	l, err := New(store, Config{Catalog: catalog.Config{Generation: 2}, Admin: "127.0.0.1:0"})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ended, works := make(chan error, 1), make(chan struct{}, 9)
+	go func() {
+		ended <- l.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error {
+			works <- struct{}{}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+	}()
+	<-works
+	claim, address := l.holding().Claim().ID, l.Status().Admin
+	for _, g := range []generation.Generation{1, 2, 3} {
+		_, err = callHandover(ctx, 10*time.Second, claim, address, g)
+		require.ErrorContains(t, err, "is not promoted over 2", "%v", g)
+	}
+	_, err = callPresence(ctx, 10*time.Second, driver.NewID(), address)
+	require.ErrorContains(t, err, "does not hold the claim")
+	p, err := callPresence(ctx, 10*time.Second, claim, address)
+	require.NoError(t, err)
+	p.Close()
+
+	_, err = Promote(ctx, store, catalog.Config{}, 3, "test")
+	require.NoError(t, err)
+	p, err = callHandover(ctx, 10*time.Second, claim, address, 3)
+	require.NoError(t, err)
+	require.Equal(t, HandingOver, l.Status().Phase)
+	p.Close() // and the holder goes on
+	<-works
+	require.Equal(t, Leading, l.Status().Phase)
+	stop()
+	require.NoError(t, <-ended)
+}
