@@ -37,8 +37,9 @@ func ReadBeat(ctx context.Context, store driver.Store, cfg catalog.Config) (Beat
 	return posted.Value, err
 }
 
-// beat posts one sign of life, unless a later claim has posted its own.
-func (t *tenure) beat(ctx context.Context, left bool) error {
+// beat posts one sign of life, unless a later claim has posted its own. The last
+// one says that the holder has left, and so does each while the token is offered.
+func (t *tenure) beat(ctx context.Context, last bool) error {
 	select {
 	case t.posting <- struct{}{}:
 	case <-ctx.Done():
@@ -46,6 +47,7 @@ func (t *tenure) beat(ctx context.Context, left bool) error {
 	}
 	defer func() { <-t.posting }()
 	t.seq++
+	left := last || t.offered.Load()
 	claim := t.c.Claim()
 	_, err := catalog.UpdateNote(ctx, t.board, beatKey, func(b *Beat) error {
 		if b.Token.Compare(claim.Token) > 0 {

@@ -18,6 +18,7 @@ type gate struct {
 	rehearsed driver.Head // on which the migrations were run
 	pending   bool        // there were some
 	held      bool        // CaughtUp says yes
+	warned    bool        // that this process proceeds nevertheless
 	since     time.Duration
 }
 
@@ -39,7 +40,10 @@ func (g *gate) check(ctx context.Context, f *catalog.Follower) (missing string, 
 	case limit == 0 || waited < limit:
 		return missing, nil
 	case g.l.cfg.WhenLate == ProceedLate:
-		g.l.log.WarnContext(ctx, "not caught up, and proceeding", "waited", waited, "missing", missing)
+		if !g.warned {
+			g.warned = true
+			g.l.log.WarnContext(ctx, "not caught up, and proceeding", "waited", waited, "missing", missing)
+		}
 		return "", nil
 	default:
 		return "", &LateError{Waited: waited, Missing: missing}

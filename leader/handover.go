@@ -38,6 +38,17 @@ func (a *ask) refuse(err error) {
 	a.result <- err
 }
 
+// step answers an ask while no work runs: a successor may claim at once, and an
+// offer could not be written.
+func (a *ask) step(revision uint64) {
+	if a.anyone {
+		a.refuse(ErrUnconfirmed)
+		return
+	}
+	a.answer <- answer{revision: revision}
+	a.result <- nil
+}
+
 // request hands a to the tenure, and returns once the work is joined: the
 // revision up to which it has committed.
 func (l *Leader) request(ctx context.Context, a *ask) (revision uint64, err error) {
@@ -64,7 +75,7 @@ func (t *tenure) handOver(ctx context.Context) (stage, error) {
 	bounded, cancel := context.WithTimeout(ctx, t.cfg.HandoverTimeout)
 	defer cancel()
 	if a.anyone {
-		t.offer(bounded, true)
+		t.offer(bounded)
 	}
 	a.answer <- answer{revision: t.c.Head().Revision}
 	lapsed, stop := t.lapsed(bounded)
@@ -80,9 +91,6 @@ func (t *tenure) handOver(ctx context.Context) (stage, error) {
 		a.result <- claimed(ctx)
 		return nil, context.Cause(ctx)
 	}
-	if a.anyone {
-		t.offer(ctx, false)
-	}
 	return t.goOn(ctx, a, failed)
 }
 
@@ -95,30 +103,34 @@ func claimed(ctx context.Context) error {
 }
 
 // goOn ends a handover of which nothing came, unless it did at the last moment.
+// The token was as good as given: only what the store says from now on, with the
+// offer withdrawn, lets the work go on.
 func (t *tenure) goOn(ctx context.Context, a *ask, failed error) (stage, error) {
-	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
-	defer cancel()
-	_ = t.c.Confirm(bounded) // where it is not answered, the lease decides
+	t.offered.Store(false)
+	t.lease.forget()
+	err := t.renew(ctx)
+	t.announce()
 	if ctx.Err() != nil {
 		a.result <- claimed(ctx)
 		return nil, context.Cause(ctx)
 	}
 	a.result <- fmt.Errorf("leader: %w: this process goes on leading", failed)
 	t.why = "not handed over: " + failed.Error()
-	if t.lease.left() <= 0 {
-		t.move(Unconfirmed, fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease))
+	if err != nil {
+		t.move(Unconfirmed, fmt.Sprintf("the store has not confirmed the token since it was offered: %v", err))
 		return t.reconfirm, nil
 	}
 	return t.serve, nil
 }
 
-// offer tells standbys that they may claim, or that they may no longer.
-func (t *tenure) offer(ctx context.Context, open bool) {
-	t.offered.Store(open)
+// offer tells standbys that they may claim.
+func (t *tenure) offer(ctx context.Context) {
+	t.offered.Store(true)
+	t.stepped.Store(true)
 	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
 	defer cancel()
-	if err := t.beat(bounded, open); err != nil && ctx.Err() == nil {
-		t.log.WarnContext(ctx, "the offer to take over was not written", "open", open, "err", err)
+	if err := t.beat(bounded, false); err != nil && ctx.Err() == nil {
+		t.log.WarnContext(ctx, "the offer to take over was not written", "err", err)
 	}
 	t.announce()
 }

@@ -375,3 +375,50 @@ func TestTwentyStandbysOfAHolderThatDiedMakeOneClaim(t *testing.T) {
 		}
 	})
 }
+
+func TestAHolderThatOfferedItsTokenWorksOnlyOnceTheStoreHasConfirmedIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store, config(1))
+		p.await(t, leader.Leading)
+		stepped := make(chan error, 1)
+		go func() { stepped <- p.StepDown(t.Context(), "") }()
+		p.await(t, leader.HandingOver)
+		elapse(4 * time.Second)
+		store.Inject(refuse)                           // for less than its lease
+		require.ErrorContains(t, <-stepped, "goes on") // once the store lets it
+		require.False(t, p.Held())
+		p.await(t, leader.Unconfirmed)
+		require.EqualValues(t, 1, p.works.Load(), "the work went on under a token that was offered")
+		beat, err := leader.ReadBeat(t.Context(), store.Open(), catalog.Config{})
+		require.NoError(t, err)
+		require.True(t, beat.Left)
+		store.Inject(nil)
+		p.await(t, leader.Leading)
+		beat, err = leader.ReadBeat(t.Context(), store.Open(), catalog.Config{})
+		require.NoError(t, err)
+		require.False(t, beat.Left, "the work goes on, and the offer stands")
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestWhoKnowsThatItWasFencedDoesNotHoldTheToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		slow := make(chan struct{})
+		p := run(t, store, config(1), func(ctx context.Context, _ *catalog.Catalog) error {
+			<-ctx.Done()
+			<-slow
+			return nil
+		})
+		p.await(t, leader.Leading)
+		require.True(t, p.Held())
+		next, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 2})
+		require.NoError(t, err)
+		elapse(time.Second)
+		require.False(t, p.Held())
+		close(slow)
+		require.ErrorIs(t, <-p.ended, fence.ErrSuperseded)
+		require.NoError(t, next.Close())
+	})
+}

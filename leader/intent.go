@@ -90,10 +90,12 @@ func Abort(ctx context.Context, store driver.Store, cfg catalog.Config, g genera
 	if err != nil {
 		return Intent{}, err
 	}
+	var before Intent
 	posted, err := catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
 		if i.aborts(g) {
 			return catalog.ErrUnchanged
 		}
+		before = *i
 		i.Aborted = append(above(i.Aborted, leads), g)
 		if len(i.Aborted) > maxAborted {
 			return fmt.Errorf("leader: more than %d generations above %v were given up: promote a higher one first", maxAborted, leads)
@@ -109,9 +111,26 @@ func Abort(ctx context.Context, store driver.Store, cfg catalog.Config, g genera
 	// A claim is conditional on the note: behind the write above none lands.
 	// One before it did.
 	if _, err := leadsOrLed(ctx, board, g); err != nil {
+		var late *TooLateError
+		if errors.As(err, &late) {
+			err = errors.Join(err, putBack(ctx, board, before, posted.Version))
+		}
 		return posted.Value, err
 	}
 	return posted.Value, nil
+}
+
+// putBack undoes an abort that came too late, unless somebody has written since.
+func putBack(ctx context.Context, board *catalog.Board, before Intent, version int64) error {
+	now, err := catalog.ReadNote[Intent](ctx, board, intentKey)
+	if err != nil || now.Version != version {
+		return err
+	}
+	_, err = catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
+		*i = before
+		return nil
+	})
+	return err
 }
 
 // leadsOrLed returns which generation leads, and an error where that is g or a

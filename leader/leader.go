@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -31,13 +33,13 @@ type Leader struct {
 	peer      listening
 	attending atomic.Int64 // connections that are kept for presence
 	reluctant atomic.Bool
-	promoted  chan struct{} // receives when the admin API was told to promote
-	asks      chan *ask     // to the tenure, while the work runs
+	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
+	promoted  chan struct{}                   // receives when the admin API was told to promote
+	asks      chan *ask                       // to the tenure, while the work runs
 
 	mu        sync.Mutex
 	status    Status
-	holder    *catalog.Catalog // while this process holds the token
-	announced chan struct{}    // closed and replaced when there is something to see on the board
+	announced chan struct{} // closed and replaced when there is something to see on the board
 
 	told  string // the last STATUS; of the goroutine that moves, as seen and ready are
 	seen  sighting
@@ -93,7 +95,10 @@ func (l *Leader) Run(ctx context.Context, work Work) error {
 // clock, and answers less than a commit, a guard or Confirm do: none of these
 // can succeed once a newer token is in the store, and Held may say yes for as
 // long as it takes this process to hear of that.
-func (l *Leader) Held() bool { return l.lease.left() > 0 }
+func (l *Leader) Held() bool {
+	c := l.holder.Load()
+	return c != nil && c.Err() == nil && l.lease.left() > 0
+}
 
 // ended says in which phase a process ends, and why.
 func ended(ctx context.Context, err error) (Phase, string) {
@@ -115,19 +120,32 @@ func ended(ctx context.Context, err error) (Phase, string) {
 // generation was faster, or took over as was offered, it waits again, as a
 // standby.
 func (l *Leader) lead(ctx context.Context, work Work) error {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = l.cfg.HandoverTimeout, 12*l.cfg.HandoverTimeout
 	for {
 		c, sent, err := l.promote(ctx)
 		if err == nil {
+			pause.Reset()
 			err = l.hold(ctx, c, work, sent)
 		}
 		if !errors.Is(err, errAgain) {
 			return err
 		}
+		if errors.Is(err, errLater) {
+			elapse(ctx, pause.NextBackOff())
+		}
 	}
 }
 
-// errAgain means that another process leads, and that waiting begins anew.
-var errAgain = errors.New("leader: another was faster")
+var (
+	// errAgain means that waiting begins anew, such as because another process
+	// leads.
+	errAgain = errors.New("leader: another was faster")
+
+	// errLater is an errAgain behind a claim that failed in passing: to ask the
+	// holder again at once would keep it from its work.
+	errLater = fmt.Errorf("%w, or the store failed", errAgain)
+)
 
 // promote follows until it is this process's turn, and claims. Sent is when the
 // claim was begun, by the lease's clock.
@@ -144,6 +162,11 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 	}
 	l.move(Promoting, now.opts.Reason)
 	defer l.askHolder(ctx, f, now)()
+	if now.gate != nil {
+		if err := now.gate.renew(ctx, f); err != nil { // on the holder's last commit
+			return nil, 0, err
+		}
+	}
 	sent = l.lease.now()
 	c, err = f.Open(ctx, now.opts)
 	switch {
@@ -154,7 +177,7 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 		err = context.Cause(ctx)
 	case exitcodes.Of(err) == exitcodes.Retry: // to start anew would only come here again
 		l.log.WarnContext(ctx, "the claim did not succeed, and is waited for again", "store", l.store.String(), "err", err)
-		err = errAgain
+		err = errLater
 	}
 	return c, sent, err
 }

@@ -15,26 +15,30 @@ type lease struct {
 	length time.Duration
 	clock  clock.Clock
 	born   time.Duration // by clock
-	until  atomic.Int64  // by now; 0: nothing was ever confirmed
+	until  atomic.Int64  // by now; 0: nothing is confirmed
+	floor  atomic.Int64  // by now; what was asked for before it confirms nothing any more
 }
 
 // now is the time since the lease was made, and never 0.
 func (l *lease) now() time.Duration { return l.clock() - l.born + 1 }
 
 // renew notes a confirmation that was asked for at sent. An older one than is
-// known changes nothing.
+// known, or than when the lease was given up, changes nothing.
 func (l *lease) renew(sent time.Duration) {
 	until := int64(sent + l.length)
 	for {
 		old := l.until.Load()
-		if until <= old || l.until.CompareAndSwap(old, until) {
+		if until <= old || int64(sent) < l.floor.Load() || l.until.CompareAndSwap(old, until) {
 			return
 		}
 	}
 }
 
-// forget gives the lease up.
-func (l *lease) forget() { l.until.Store(0) }
+// forget gives the lease up, until a confirmation that is asked for from now on.
+func (l *lease) forget() {
+	l.floor.Store(int64(l.now()))
+	l.until.Store(0)
+}
 
 // left is for how long the lease can still be believed; 0 or less: it can't.
 func (l *lease) left() time.Duration {

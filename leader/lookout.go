@@ -42,12 +42,11 @@ func (o *lookout) at(ctx context.Context, claim driver.ID, address string) {
 	o.stop()
 	o.claim, o.address = claim, address
 	ctx, o.cancel = context.WithCancel(ctx)
-	ask := make(chan struct{}, 1)
 	if w, ok := o.l.store.(driver.PresenceWatcher); ok {
-		o.wg.Go(func() { o.heed(ctx, w, claim, ask) })
+		o.wg.Go(func() { o.heed(ctx, w, claim) })
 	}
 	if address != "" {
-		o.wg.Go(func() { o.watch(ctx, claim, address, ask) })
+		o.wg.Go(func() { o.watch(ctx, claim, address) })
 	}
 }
 
@@ -65,11 +64,10 @@ func (o *lookout) dead(claim driver.ID) bool {
 }
 
 // watch stays connected to the holder of claim until it is dead or ctx ends.
-// What ask receives is a reason to connect anew.
-func (o *lookout) watch(ctx context.Context, claim driver.ID, address string, ask <-chan struct{}) {
+func (o *lookout) watch(ctx context.Context, claim driver.ID, address string) {
 	proven := false
 	for ctx.Err() == nil {
-		if o.attend(ctx, claim, address, ask) {
+		if o.attend(ctx, claim, address) {
 			proven = true
 		}
 		if ctx.Err() != nil {
@@ -90,34 +88,16 @@ func (o *lookout) watch(ctx context.Context, claim driver.ID, address string, as
 // patience is how long the holder may take to answer.
 func (o *lookout) patience() time.Duration { return min(o.l.cfg.heartbeat(), 2*time.Second) }
 
-// attend is one connection. It reports whether the holder proved its claim on
-// it.
-func (o *lookout) attend(ctx context.Context, claim driver.ID, address string, ask <-chan struct{}) (proven bool) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// attend is one connection, until it ends by itself or with ctx. It reports
+// whether the holder proved its claim on it.
+func (o *lookout) attend(ctx context.Context, claim driver.ID, address string) (proven bool) {
 	conn, err := callPresence(ctx, o.patience(), claim, address)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
-	ended := make(chan struct{})
-	o.wg.Go(func() {
-		defer close(ended)
-		for conn.word() == nil {
-			o.tell() // it has something to say: see the board
-		}
-	})
-	select {
-	case <-ended:
-	case <-ask:
-		if o.refused(ctx, claim, address) {
-			break
-		}
-		select {
-		case <-ended:
-		case <-ctx.Done():
-		}
-	case <-ctx.Done():
+	for conn.word() == nil {
+		o.tell() // it has something to say: see the board
 	}
 	return true
 }
@@ -150,17 +130,11 @@ func (o *lookout) refused(ctx context.Context, claim driver.ID, address string) 
 	return false
 }
 
-// heed has the connection tried anew whenever the store says that the holder's
-// presence is lost.
-func (o *lookout) heed(ctx context.Context, w driver.PresenceWatcher, claim driver.ID, ask chan<- struct{}) {
+// heed looks at the board whenever the store says that the holder's presence is
+// lost.
+func (o *lookout) heed(ctx context.Context, w driver.PresenceWatcher, claim driver.ID) {
 	for ctx.Err() == nil {
-		err := w.WatchPresence(ctx, claim, func() {
-			o.tell()
-			select {
-			case ask <- struct{}{}:
-			default: // it is going to ask already
-			}
-		})
+		err := w.WatchPresence(ctx, claim, o.tell)
 		if ctx.Err() == nil {
 			o.l.log.DebugContext(ctx, "the store can't tell of the holder's presence", "err", err)
 		}

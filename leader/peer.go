@@ -34,10 +34,10 @@ const (
 // maxAttending bounds the connections that are kept for presence.
 const maxAttending = 512
 
-// proof is what who knows claim can say about nonce.
-func proof(claim driver.ID, who, nonce string) string {
+// proof is what who knows claim can say about a nonce and what is asked for.
+func proof(claim driver.ID, who, nonce, path, generation string) string {
 	h := hmac.New(sha256.New, claim[:])
-	_, _ = io.WriteString(h, who+" "+nonce) // never fails: see hash.Hash
+	_, _ = fmt.Fprintf(h, "%s %q %q %q", who, nonce, path, generation) // never fails: see hash.Hash
 	return hex.EncodeToString(h.Sum(nil))
 }
 
@@ -60,11 +60,12 @@ func (l *Leader) proven(w http.ResponseWriter, r *http.Request) (string, bool) {
 	q := r.URL.Query()
 	nonce := q.Get("nonce")
 	c := l.holding()
-	if c == nil || len(nonce) < 16 || !hmac.Equal([]byte(q.Get("proof")), []byte(proof(c.Claim().ID, "asks", nonce))) {
+	about := func(who string) string { return proof(c.Claim().ID, who, nonce, r.URL.Path, q.Get("generation")) }
+	if c == nil || len(nonce) < 16 || !hmac.Equal([]byte(q.Get("proof")), []byte(about("asks"))) {
 		refuse(w, http.StatusNotFound, errors.New("leader: this process does not hold the claim that is asked for"))
 		return "", false
 	}
-	return proof(c.Claim().ID, "holds", nonce), true
+	return about("holds"), true
 }
 
 // stream begins an answer of several lines, which lasts for as long as ctx.
@@ -168,11 +169,12 @@ func call(ctx context.Context, timeout time.Duration, claim driver.ID, method, a
 		q = url.Values{}
 	}
 	q.Set("nonce", nonce)
-	q.Set("proof", proof(claim, "asks", nonce))
+	about := func(who string) string { return proof(claim, who, nonce, path, q.Get("generation")) }
+	q.Set("proof", about("asks"))
 	ctx, cancel := context.WithCancel(ctx)
 	late := time.AfterFunc(timeout, cancel)
 	p, err := answered(ctx, method, (&url.URL{Scheme: "http", Host: address, Path: path, RawQuery: q.Encode()}).String())
-	if err == nil && !hmac.Equal([]byte(p.first.Proof), []byte(proof(claim, "holds", nonce))) {
+	if err == nil && !hmac.Equal([]byte(p.first.Proof), []byte(about("holds"))) {
 		p.body.Close()
 		err = fmt.Errorf("leader: the process at %s does not prove that it holds the claim %v", address, claim)
 	}

@@ -44,7 +44,7 @@ func checkPromotion(ctx context.Context, store driver.Store, cfg catalog.Config,
 	switch promoted := intent.Generation; {
 	case err != nil:
 		r.Add(CheckPromotion, driver.Failure, unread, "%v", err)
-	case intent.aborts(mine):
+	case intent.aborts(mine) && leads < mine:
 		r.Add(CheckPromotion, driver.Failure, higher, "this generation was given up, and can never lead")
 	case promoted == generation.None:
 		r.Add(CheckPromotion, driver.Fine, "", "none is asked for")

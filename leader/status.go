@@ -54,8 +54,8 @@ func (l *Leader) Status() Status {
 	s.Store, s.Admin = l.store.String(), l.admin.address()
 	s.LeaseLeft = max(0, l.lease.left().Seconds())
 	s.Reluctant, s.Standbys = l.reluctant.Load(), l.attending.Load()
-	if l.holder != nil {
-		s.Revision = l.holder.Head().Revision
+	if c := l.holder.Load(); c != nil {
+		s.Revision = c.Head().Revision
 	}
 	return s
 }
@@ -109,7 +109,8 @@ func (l *Leader) holds(c *catalog.Catalog) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.holder, l.status.Token = c, nil
+	l.holder.Store(c)
+	l.status.Token = nil
 	if c != nil {
 		token := c.Token()
 		l.status.Token = &token
@@ -117,10 +118,14 @@ func (l *Leader) holds(c *catalog.Catalog) {
 }
 
 // holding returns the catalog while this process holds the token, or nil.
-func (l *Leader) holding() *catalog.Catalog {
+func (l *Leader) holding() *catalog.Catalog { return l.holder.Load() }
+
+// because notes why the phase is still what it is.
+func (l *Leader) because(reason string) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.holder
+	l.status.Reason = reason
+	l.mu.Unlock()
+	l.tell()
 }
 
 // news returns a channel that is closed when there is something to see on the

@@ -23,7 +23,8 @@ type tenure struct {
 
 	posting chan struct{} // holds one while a sign of life is posted: seq is its poster's
 	seq     uint64
-	offered atomic.Bool   // any process of this generation may claim
+	offered atomic.Bool   // signs of life say that any process of this generation may claim
+	stepped atomic.Bool   // the board may still say so
 	renewed chan struct{} // holds one after a renewal of the lease
 
 	// Of the goroutine that runs the tenure:
@@ -88,11 +89,11 @@ func (t *tenure) interrupt(ctx context.Context, cancel context.CancelCauseFunc) 
 	defer stop()
 	select {
 	case <-lapsed:
+		cancel(ErrUnconfirmed) // first: telling of it may take a while
 		t.move(Unconfirmed, fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease))
-		cancel(ErrUnconfirmed)
 	case t.ask = <-t.asks:
-		t.move(HandingOver, t.ask.reason)
 		cancel(ErrHandingOver)
+		t.move(HandingOver, t.ask.reason)
 	case <-ctx.Done():
 	}
 }
@@ -126,6 +127,8 @@ func (t *tenure) reconfirm(ctx context.Context) (stage, error) {
 	for t.lease.left() <= 0 {
 		select {
 		case <-t.renewed:
+		case a := <-t.asks: // no work runs: there is nothing to wait for
+			a.step(t.c.Head().Revision)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -164,13 +167,14 @@ func (t *tenure) renew(ctx context.Context) error {
 	sent := t.lease.now()
 	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
 	defer cancel()
-	if err := t.beat(bounded, t.offered.Load()); err != nil {
+	if err := t.beat(bounded, false); err != nil {
 		return err
 	}
 	if err := t.c.Confirm(bounded); err != nil {
 		return err
 	}
 	t.lease.renew(sent)
+	t.stepped.Store(t.offered.Load()) // as the board says now
 	select {
 	case t.renewed <- struct{}{}:
 	default: // one is there already
@@ -211,7 +215,7 @@ func (t *tenure) conclude(ctx context.Context, err error) error {
 // steppedDown reports whether the handle ended because a process of this
 // generation took over while that was offered.
 func (t *tenure) steppedDown(why error) bool {
-	return t.offered.Load() && errors.Is(why, fence.ErrFenced) && exitcodes.Of(why) == exitcodes.Halt
+	return t.stepped.Load() && errors.Is(why, fence.ErrFenced) && exitcodes.Of(why) == exitcodes.Halt
 }
 
 // explained reports whether what the work returned is only the echo of why the

@@ -18,6 +18,7 @@ type turn struct {
 	opts   catalog.ClaimOptions
 	head   driver.Head // what was judged
 	holder Beat        // of the holder that is to be asked first; zero: nobody is
+	gate   *gate       // what must still be true once the holder has been asked; nil: nothing
 }
 
 // A waiting is what a process knows while it waits for its turn.
@@ -95,7 +96,7 @@ func (w *waiting) unready(missing string) {
 	if w.Status().Phase == ReadyToPromote {
 		w.move(CatchingUp, missing)
 	}
-	w.say("catching up: " + missing)
+	w.because(missing)
 }
 
 // first is the turn of whoever comes first to a catalog, unless its generation
@@ -146,6 +147,7 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 	if err == nil && beat.Value.Claim == now.head.Claim.ID {
 		now.holder = beat.Value
 	}
+	now.gate = w.gate
 	now.opts.When = []driver.Note{intent.Note()}
 	now.opts.Reason = "promoted by " + intent.Value.By
 	return nil // without the holder's address it is not asked
@@ -166,6 +168,7 @@ func (w *waiting) standby(ctx context.Context, now *turn) error {
 	switch {
 	case beat.Left && beat.Claim == claim.ID:
 		now.opts.Reason = fmt.Sprintf("the holder of %v has left", claim.Token)
+		now.opts.When = []driver.Note{note.Note()} // an offer may be withdrawn
 	case w.out.dead(claim.ID):
 		now.opts.Reason = fmt.Sprintf("the process of %v is gone: its connection broke, and %s refuses another", claim.Token, beat.reach(w.host))
 	case silent >= w.cfg.silence():

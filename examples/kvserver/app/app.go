@@ -74,7 +74,7 @@ func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
 	if opts.Wrap != nil {
 		store = opts.Wrap(store)
 	}
-	p := &program{flags: f, log: log, address: ln.Addr().String()}
+	p := &program{flags: f, log: log, address: advertised(f, ln.Addr().String())}
 	p.server = kv.New(kv.Config{
 		Info:         func() []kv.Field { return info(p.lead.Status()) },
 		Standing:     func() string { return standing(p.lead.Status()) },
@@ -84,7 +84,7 @@ func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
 	if p.lead, err = leader.New(store, p.leaderConfig(opts)); err != nil {
 		return err
 	}
-	log.Info("clients can connect", "address", p.address, "store", store.String())
+	log.Info("clients can connect", "address", ln.Addr().String(), "store", store.String())
 	return p.serve(ctx, ln)
 }
 
@@ -92,9 +92,23 @@ func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
 type program struct {
 	flags   flags
 	log     *slog.Logger
-	address string // of the clients' port
+	address string // of the clients' port, as others reach it; may be empty
 	server  *kv.Server
 	lead    *leader.Leader
+}
+
+// advertised is where others reach the clients' port. An address that names no
+// host of its own means something else everywhere: without -advertise nobody
+// forwards there.
+func advertised(f flags, listens string) string {
+	if f.advertise != "" {
+		return f.advertise
+	}
+	host, _, err := net.SplitHostPort(listens)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		return ""
+	}
+	return listens
 }
 
 func (p *program) leaderConfig(opts Options) leader.Config {
@@ -131,14 +145,18 @@ func (p *program) serve(ctx context.Context, ln net.Listener) error {
 			cancel(served)
 		}
 	})
+	var watched *catalog.Catalog
 	err := p.lead.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
 		p.server.Lead(c)
+		if c != watched { // and not once more behind a pause
+			watched = c
+			wg.Go(func() { // the clients need not wait until this process has cleaned up
+				<-c.Done()
+				p.forward(c.Err())
+			})
+		}
 		<-ctx.Done()
 		p.server.Hold()
-		wg.Go(func() { // the clients need not wait until this process has cleaned up
-			<-c.Done()
-			p.forward(c.Err())
-		})
 		return context.Cause(ctx)
 	})
 	p.end(ctx, err)
@@ -160,7 +178,7 @@ func (p *program) changed(s leader.Status) {
 // reports whether it did: a newer generation, and there is a drain period.
 func (p *program) forward(err error) bool {
 	var fenced *fence.Error
-	if !errors.As(err, &fenced) || !fenced.Superseded() || fenced.By.Address == "" || p.flags.drain == 0 {
+	if !errors.As(err, &fenced) || !fenced.Superseded() || fenced.By.Address == "" || fenced.By.Address == p.address || p.flags.drain == 0 {
 		return false
 	}
 	p.server.Forward(fenced.By.Address)
@@ -183,14 +201,18 @@ func (p *program) end(ctx context.Context, err error) {
 	p.server.Follow(why, address)
 }
 
-// drain waits until no client is left, or the drain period or ctx is over.
+// drain waits until no client has been there for a while, in which one might come
+// back, or the drain period or ctx is over.
 func (p *program) drain(ctx context.Context) {
-	const look = 10 * time.Millisecond
+	const look, quiet = 10 * time.Millisecond, time.Second
 	bounded, cancel := context.WithTimeout(ctx, p.flags.drain)
 	defer cancel()
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	for p.server.Connected() > 0 {
+	for last := time.Now(); time.Since(last) < quiet; {
+		if p.server.Connected() > 0 {
+			last = time.Now()
+		}
 		select {
 		case <-tick.C:
 		case <-bounded.Done():

@@ -85,10 +85,11 @@ func (s *session) runBatch(ctx context.Context, b batch) {
 	}
 }
 
-// nothingWritten reports whether a batch failed only because the token is
-// another process's.
+// nothingWritten reports whether a batch failed, without any effect, only because
+// the token is another process's or this one stops leading.
 func nothingWritten(err error) bool {
-	return errors.Is(err, fence.ErrFenced) && catalog.OutcomeOf(err) != driver.Unknown
+	stopped := errors.Is(err, fence.ErrFenced) || errors.Is(err, errDrained) || errors.Is(err, catalog.ErrClosed)
+	return stopped && catalog.OutcomeOf(err) != driver.Unknown
 }
 
 func (s *session) replyAll(b batch, replies [][]byte, err error) {
