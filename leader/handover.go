@@ -12,8 +12,9 @@ import (
 // An ask is the wish of another process to take over, or of a person that one
 // does.
 type ask struct {
-	reason string          // for people
-	anyone bool            // any process of this generation may claim
+	reason string // for people
+	anyone bool   // any process of this generation may claim
+	asked  time.Time
 	gone   <-chan struct{} // closed when who asked waits no longer
 	answer chan answer     // receives one, once the work is joined
 	result chan error      // receives one: nil where another process claimed
@@ -26,7 +27,7 @@ type answer struct {
 }
 
 func newAsk(ctx context.Context, reason string, anyone bool) *ask {
-	return &ask{reason: reason, anyone: anyone, gone: ctx.Done(), answer: make(chan answer, 1), result: make(chan error, 1)}
+	return &ask{reason: reason, anyone: anyone, asked: time.Now(), gone: ctx.Done(), answer: make(chan answer, 1), result: make(chan error, 1)}
 }
 
 // refuse answers an ask that nothing comes of.
@@ -72,7 +73,7 @@ func (l *Leader) request(ctx context.Context, a *ask) (revision uint64, err erro
 func (t *tenure) handOver(ctx context.Context) (stage, error) {
 	a := t.ask
 	t.ask = nil
-	bounded, cancel := context.WithTimeout(ctx, t.cfg.HandoverTimeout)
+	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(t.cfg.HandoverTimeout))
 	defer cancel()
 	if a.anyone {
 		t.offer(bounded)

@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/tidwall/redcon"
 
@@ -60,14 +61,15 @@ func (s *session) runBatch(ctx context.Context, b batch) {
 		s.replyAll(b, nil, nil)
 		return
 	}
+	late := time.Now().Add(s.server.cfg.HoldTimeout)
 	for {
-		p, err := s.server.admit(ctx)
+		p, err := s.server.admit(ctx, late)
 		switch {
 		case err != nil:
 			s.replyAll(b, nil, err)
 			return
 		case p.leader != "":
-			s.forward(ctx, p.leader, b)
+			s.forward(ctx, p.leader, b, late)
 			return
 		}
 		replies, err := s.server.execute(ctx, p.term, b, writes)
@@ -76,7 +78,7 @@ func (s *session) runBatch(ctx context.Context, b batch) {
 			s.runBatch(ctx, b[:len(b)/2])
 			s.runBatch(ctx, b[len(b)/2:])
 			return
-		case nothingWritten(err) && s.server.outlived(ctx, p.term):
+		case nothingWritten(err) && s.server.outlived(ctx, p.term, late):
 			// The token was lost before the batch: whoever leads can have it.
 		default:
 			s.replyAll(b, replies, err)

@@ -62,8 +62,7 @@ func requestOf(u unit) (r request) {
 }
 
 // forward runs a batch at another server and appends the replies.
-func (s *session) forward(ctx context.Context, leader string, b batch) {
-	late := time.Now().Add(s.server.cfg.HoldTimeout)
+func (s *session) forward(ctx context.Context, leader string, b batch, late time.Time) {
 	for len(b) > 0 {
 		if !b[:1].touchesData() {
 			s.replyAll(b[:1], nil, nil)

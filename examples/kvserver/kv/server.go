@@ -46,9 +46,8 @@ type Config struct {
 	// UNKNOWN where they may have landed. Default 2 s.
 	DrainTimeout time.Duration
 
-	// HoldTimeout is for how long commands are held back, from the first
-	// moment at which nobody could answer them, until they are refused.
-	// Default 10 s.
+	// HoldTimeout is for how long a command is held back, or sent again to who
+	// is to lead, from when it came until it is refused. Default 10 s.
 	HoldTimeout time.Duration
 
 	// ForwardTimeout is how long another server may take to answer what was
@@ -194,9 +193,9 @@ type place struct {
 
 // admit returns where a batch is to be run, once that is known, or an error that
 // says why nowhere.
-func (s *Server) admit(ctx context.Context) (place, error) {
-	late := time.NewTimer(s.cfg.HoldTimeout)
-	defer late.Stop()
+func (s *Server) admit(ctx context.Context, late time.Time) (place, error) {
+	over := time.NewTimer(time.Until(late))
+	defer over.Stop()
 	for {
 		p, changed, err := s.where()
 		if changed == nil {
@@ -204,7 +203,7 @@ func (s *Server) admit(ctx context.Context) (place, error) {
 		}
 		select {
 		case <-changed:
-		case <-late.C:
+		case <-over.C:
 			return place{}, &notLeading{"(the next leader has not come yet)"}
 		case <-ctx.Done():
 			return place{}, context.Cause(ctx)
@@ -230,20 +229,20 @@ func (s *Server) where() (p place, changed <-chan struct{}, err error) {
 }
 
 // outlived waits until t is no longer the term under way, and reports whether
-// that came within HoldTimeout.
-func (s *Server) outlived(ctx context.Context, t *term) bool {
-	late := time.NewTimer(s.cfg.HoldTimeout)
-	defer late.Stop()
+// that came in time.
+func (s *Server) outlived(ctx context.Context, t *term, late time.Time) bool {
+	over := time.NewTimer(time.Until(late))
+	defer over.Stop()
 	for {
 		s.mu.RLock()
-		over, changed := s.term != t, s.changed
+		ended, changed := s.term != t, s.changed
 		s.mu.RUnlock()
-		if over {
+		if ended {
 			return true
 		}
 		select {
 		case <-changed:
-		case <-late.C:
+		case <-over.C:
 			return false
 		case <-ctx.Done():
 			return false
