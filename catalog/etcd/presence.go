@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -9,110 +10,93 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-// presenceTTL is after how many seconds a process that died is no longer shown.
-const presenceTTL = 5
+// presenceTTL is how long a process that died is shown still, at most. The
+// renewals, all of a client's on one stream, write nothing.
+const presenceTTL = 3 * time.Second
 
-// Present implements [driver.Presenter], by a key under a lease that is kept
-// alive. It ends when the lease does, be it revoked or not renewed in time.
+var errLapsed = errors.New("the lease of a presence ended")
+
+// Present implements [driver.Presenter]: it keeps a key under a lease of three
+// seconds, which is revoked at the end. Only Close waits for that, for two
+// seconds at most.
 func (s *Store) Present(ctx context.Context, claim driver.ID, shown func()) error {
-	ended := make(chan error, 1)
-	if !s.spawn(func() { ended <- s.present(ctx, claim, shown) }) {
+	done := make(chan error, 1)
+	if !s.spawn(func() { done <- s.present(ctx, claim, shown) }) {
 		return s.fail("present", errClosed, read)
 	}
-	return s.fail("present", <-ended, read)
+	return s.fail("present", <-done, read) // what was written, no reader sees
 }
 
 func (s *Store) present(ctx context.Context, claim driver.ID, shown func()) error {
-	ctx, cancel := context.WithCancel(ctx)
+	alive, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.alive, cancel)()
-	client, err := s.dial(ctx)
+	err := s.keepShown(alive, claim, shown)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case s.alive.Err() != nil:
+		return errClosed
+	default:
+		return err
+	}
+}
+
+// keepShown puts the key and renews its lease until ctx ends or that fails.
+func (s *Store) keepShown(ctx context.Context, claim driver.ID, shown func()) error {
+	client, lease, err := s.putPresence(ctx, claim)
+	if lease != clientv3.NoLease {
+		defer s.endLease(client, lease)
+	}
 	if err != nil {
 		return err
 	}
-	lease, err := s.show(ctx, client, claim)
-	if lease != 0 {
-		defer s.hide(client, lease)
-	}
-	if err != nil {
-		return err
-	}
-	renewed, err := client.KeepAlive(clientv3.WithRequireLeader(ctx), lease)
+	renewals, err := client.KeepAlive(ctx, lease)
 	if err != nil {
 		return err
 	}
 	shown()
-	for range renewed { // until the lease is no more
+	for range renewals {
 	}
-	switch {
-	case s.alive.Err() != nil:
-		return errClosed
-	case ctx.Err() != nil:
-		return ctx.Err()
-	default:
-		return errWatchEnded
-	}
+	return errLapsed
 }
 
-// show puts the key under a new lease, which it returns even where that failed.
-func (s *Store) show(ctx context.Context, client *clientv3.Client, claim driver.ID) (clientv3.LeaseID, error) {
-	bounded, cancel := bound(ctx)
+// putPresence returns the lease under which the key is; one also where it could
+// not be put.
+func (s *Store) putPresence(ctx context.Context, claim driver.ID) (*clientv3.Client, clientv3.LeaseID, error) {
+	ctx, cancel := bound(ctx)
 	defer cancel()
-	granted, err := client.Grant(bounded, presenceTTL)
-	if err != nil {
-		return 0, err
-	}
-	_, err = client.Put(bounded, s.keys.presence(claim), whoami(time.Now()), clientv3.WithLease(granted.ID))
-	return granted.ID, err
-}
-
-// hide ends a lease, and so what hangs on it. Where that fails it ends by itself.
-func (s *Store) hide(client *clientv3.Client, lease clientv3.LeaseID) {
-	ctx, cancel := context.WithTimeout(s.root, time.Second)
-	defer cancel()
-	if _, err := client.Revoke(ctx, lease); err != nil {
-		s.log.Debug("the lease of a presence was not revoked", "store", s.name, "error", err)
-	}
-}
-
-// WatchPresence implements [driver.PresenceWatcher], by a watch on the key.
-func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func()) error {
-	return s.fail("watch presence", s.watchPresence(ctx, claim, lost), read)
-}
-
-func (s *Store) watchPresence(ctx context.Context, claim driver.ID, lost func()) error {
 	client, err := s.dial(ctx)
 	if err != nil {
-		return err
+		return nil, clientv3.NoLease, err
 	}
-	key := s.keys.presence(claim)
-	bounded, done := bound(ctx)
-	defer done()
-	found, err := client.Get(bounded, key)
+	lease, err := client.Grant(ctx, int64(presenceTTL/time.Second))
 	if err != nil {
-		return err
+		return nil, clientv3.NoLease, err
 	}
-	seen := len(found.Kvs) > 0
-	watch, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	defer cancel()
-	defer context.AfterFunc(s.root, cancel)()
-	for resp := range client.Watch(watch, key, clientv3.WithRev(found.Header.Revision+1)) {
-		if err := resp.Err(); err != nil {
-			return whyRefused(err)
-		}
+	_, err = client.Put(ctx, s.keys.presence(claim), whoami(time.Now()), clientv3.WithLease(lease.ID))
+	return client, lease.ID, err
+}
+
+// endLease revokes the lease of a presence, behind the back of a caller whose
+// server may be out of reach.
+func (s *Store) endLease(client *clientv3.Client, lease clientv3.LeaseID) {
+	revoke := func() { s.revoke(client, lease, "a presence's") }
+	if !s.spawn(revoke) {
+		revoke() // in the midst of Close, which waits for this call
+	}
+}
+
+// WatchPresence implements [driver.PresenceWatcher]: it watches the key, whose
+// end is told also where it lay in a time without a connection. A key that is put
+// anew in place of one of a broken lease was never gone.
+func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func()) error {
+	key := s.keys.presence(claim)
+	return s.watch(ctx, "watch presence", key, key+"\x00", func(resp clientv3.WatchResponse) {
 		for _, e := range resp.Events {
-			if seen && e.Type == clientv3.EventTypeDelete {
+			if e.Type == clientv3.EventTypeDelete {
 				lost()
 			}
-			seen = e.Type == clientv3.EventTypePut
 		}
-	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case s.root.Err() != nil:
-		return errClosed
-	default:
-		return errWatchEnded
-	}
+	})
 }

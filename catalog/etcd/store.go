@@ -20,6 +20,8 @@
 //	claim/%016x   the claims, by revision
 //	board/KEY     the notes; a note's version is its mod revision
 //	wanted        who claims just now; leased
+//	presence/ID   who shows that the process of a claim is there, by the claim's
+//	              id; leased
 //	snapshot      the published snapshot, frozen text form
 //	part/ID/%08x  the parts of snapshots, by the snapshot's id
 //	staged/%016x/ID
@@ -78,7 +80,9 @@ var (
 	_ driver.Store   = (*Store)(nil)
 	_ driver.Watcher = (*Store)(nil)
 
-	_ driver.ClaimWatcher = (*Store)(nil)
+	_ driver.ClaimWatcher    = (*Store)(nil)
+	_ driver.Presenter       = (*Store)(nil)
+	_ driver.PresenceWatcher = (*Store)(nil)
 )
 
 // A Store is one catalog in etcd. It implements [driver.Store] and

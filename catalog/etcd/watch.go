@@ -20,25 +20,25 @@ import (
 // While the connection is broken the client connects anew by itself and then
 // tells what it missed; a member without a leader ends the watch.
 func (s *Store) Watch(ctx context.Context, wake func()) error {
-	return s.watch(ctx, s.keys.board(""), s.keys.end()+"\x00", wake)
+	return s.watch(ctx, "watch", s.keys.board(""), s.keys.end()+"\x00", func(clientv3.WatchResponse) { wake() })
 }
 
 // WatchClaims implements [driver.ClaimWatcher]: claims alone write the token.
 func (s *Store) WatchClaims(ctx context.Context, wake func()) error {
-	return s.watch(ctx, s.keys.token(), s.keys.token()+"\x00", wake)
+	return s.watch(ctx, "watch", s.keys.token(), s.keys.token()+"\x00", func(clientv3.WatchResponse) { wake() })
 }
 
 // watch tries twice: a stream keeps the user's token that it began with, and all
 // watches of a client share one, so that a token which is no longer good can
 // hinder a watch that has come later. It then begins another stream.
-func (s *Store) watch(ctx context.Context, from, to string, wake func()) error {
+func (s *Store) watch(ctx context.Context, op, from, to string, each func(clientv3.WatchResponse)) error {
 	stream := s.stream.Load()
-	err := s.watchOn(ctx, stream, from, to, wake)
+	err := s.watchOn(ctx, stream, from, to, each)
 	if outdated(err) {
 		s.stream.CompareAndSwap(stream, stream+1)
-		err = s.watchOn(ctx, s.stream.Load(), from, to, wake)
+		err = s.watchOn(ctx, s.stream.Load(), from, to, each)
 	}
-	return s.fail("watch", err, read)
+	return s.fail(op, err, read)
 }
 
 // outdated reports whether a watch was refused over the token of its stream.
@@ -48,7 +48,7 @@ func outdated(err error) bool {
 
 // watchOn watches on the stream of a number: the client has one for each set of
 // metadata.
-func (s *Store) watchOn(ctx context.Context, stream int64, from, to string, wake func()) error {
+func (s *Store) watchOn(ctx context.Context, stream int64, from, to string, each func(clientv3.WatchResponse)) error {
 	client, err := s.dial(ctx)
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func (s *Store) watchOn(ctx context.Context, stream int64, from, to string, wake
 		if err := resp.Err(); err != nil {
 			return whyRefused(err)
 		}
-		wake()
+		each(resp)
 	}
 	switch {
 	case ctx.Err() != nil:
