@@ -26,7 +26,7 @@ const (
 var (
 	errShown         = errors.New("another process shows this claim")
 	errPresenceMoved = errors.New("the -presence file is no longer the one that was locked")
-	errNoPresence    = errors.New("presence needs the locks of Linux that belong to an open file")
+	errNoPresence    = fmt.Errorf("%w: that needs the locks of Linux that belong to an open file", driver.ErrNoPresence)
 )
 
 // Present implements [driver.Presenter]. It costs one open file and writes
