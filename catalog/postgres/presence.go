@@ -6,26 +6,45 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/gather"
 )
 
-// presencePoll is how often a watcher looks whether a claim is still shown.
-const presencePoll = 250 * time.Millisecond
+const (
+	// presencePoll is how often a watcher looks whether a claim is still shown.
+	presencePoll = 250 * time.Millisecond
+
+	// presencesAtOnce bounds how many claims one statement looks for.
+	presencesAtOnce = 1000
+
+	// mostShown bounds the locks of a process: the server's table of them has
+	// room for 6,400 by default, and whose lock finds none fails, whoever it is.
+	mostShown = 1000
+)
 
 // errPooled: a pooler hands sessions around, and none of them is this process's.
 var errPooled = fmt.Errorf("%w: a pooler stands between here and the server", driver.ErrNoPresence)
+
+var errCrowded = fmt.Errorf("this process shows %d claims already", mostShown)
 
 // presenceLock is the number of the advisory lock that shows a claim.
 func presenceLock(claim driver.ID) int64 { return int64(binary.BigEndian.Uint64(claim[:8])) }
 
 // Present implements [driver.Presenter], by a lock that the session of the
-// listening connection holds, shared, so that nobody waits for it.
+// listening connection holds, shared, so that nobody waits for it. A process
+// shows 1,000 claims at most.
 func (s *Store) Present(ctx context.Context, claim driver.ID, shown func()) error {
 	if !s.joinLater() {
 		return s.fail("present", errClosed, notSent)
 	}
 	defer s.watchers.Done()
-	if _, err := s.present(ctx, claim); err != nil { // of a pooler the first answer tells
+	defer s.shown.Add(-1)
+	if s.shown.Add(1) > mostShown {
+		return s.fail("present", errCrowded, notSent)
+	}
+	if _, err := s.isShown(ctx, claim); err != nil { // of a pooler the first answer tells
 		return s.fail("present", err, notSent)
 	}
 	lock := presenceLock(claim)
@@ -48,14 +67,8 @@ func (s *Store) Present(ctx context.Context, claim driver.ID, shown func()) erro
 	}
 }
 
-// presenceSQL looks for the lock; a lock's number is shown in two halves.
-const presenceSQL = `select exists (
-	select from pg_catalog.pg_locks
-	where locktype = 'advisory' and objsubid = 1 and granted
-		and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-		and classid::bigint << 32 | objid::bigint = $1)`
-
-// WatchPresence implements [driver.PresenceWatcher]. It looks four times a second.
+// WatchPresence implements [driver.PresenceWatcher]. It looks four times a second,
+// on a connection that is kept for liveness.
 func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func()) error {
 	if !s.joinLater() {
 		return s.fail("watch presence", errClosed, notSent)
@@ -64,11 +77,11 @@ func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func())
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.root, cancel)()
-	tick := time.NewTicker(presencePoll)
-	defer tick.Stop()
+	next := time.NewTimer(presencePoll)
+	defer next.Stop()
 	seen := false
 	for {
-		there, err := s.present(ctx, claim)
+		there, err := s.isShown(ctx, claim)
 		switch {
 		case s.root.Err() != nil:
 			return s.fail("watch presence", errClosed, notSent)
@@ -78,25 +91,76 @@ func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func())
 			lost()
 		}
 		seen = there
+		next.Reset(s.untilLook())
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-ctx.Done():
 		}
 	}
 }
 
-// present reports whether claim is shown.
-func (s *Store) present(ctx context.Context, claim driver.ID) (there bool, err error) {
+// untilLook returns how long it is to the next look. Watchers that share
+// connections look at the same instants, so that one statement looks for all.
+func (l *links) untilLook() time.Duration {
+	return presencePoll - time.Since(l.born)%presencePoll
+}
+
+// isShown asks, together with whoever else does at the same time.
+func (s *Store) isShown(ctx context.Context, claim driver.ID) (bool, error) {
 	bounded, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	conn, err := s.acquire(bounded, s.liveness)
+	return s.presences.Ask(bounded, claim)
+}
+
+func (l *links) seeOne(ctx context.Context, claim driver.ID) (bool, error) {
+	answer := l.seeAll(ctx, []driver.ID{claim})[0]
+	return answer.Value, answer.Err
+}
+
+// seeAll looks for claims by one statement. Where the connection was broken it
+// tries another one.
+func (l *links) seeAll(ctx context.Context, claims []driver.ID) []gather.Answer[bool] {
+	held, broken, err := l.readLocks(ctx, claims)
+	if broken && ctx.Err() == nil {
+		l.liveness.Reset() // the other one went the same way, most likely
+		held, _, err = l.readLocks(ctx, claims)
+	}
+	answers := make([]gather.Answer[bool], len(claims))
+	for i, claim := range claims {
+		answers[i] = gather.Answer[bool]{Value: held[presenceLock(claim)], Err: err}
+	}
+	return answers
+}
+
+// locksSQL finds those locks that somebody holds; the number of a lock is kept in
+// two halves.
+const locksSQL = `select number from (
+	select classid::bigint << 32 | objid::bigint as number from pg_catalog.pg_locks
+	where locktype = 'advisory' and objsubid = 1 and granted
+		and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+	) held where number = any ($1::bigint[])`
+
+func (l *links) readLocks(ctx context.Context, claims []driver.ID) (held map[int64]bool, broken bool, err error) {
+	conn, err := l.acquire(ctx, l.liveness)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	defer give(conn)
-	if s.unprepared.Load() {
-		return false, errPooled
+	if l.unprepared.Load() {
+		return nil, false, errPooled
 	}
-	err = conn.QueryRow(bounded, presenceSQL, s.args(presenceLock(claim))...).Scan(&there)
-	return there, err
+	wanted := make([]int64, len(claims))
+	for i, claim := range claims {
+		wanted[i] = presenceLock(claim)
+	}
+	rows, err := conn.Query(ctx, locksSQL, l.args(wanted)...)
+	if err != nil {
+		return nil, conn.Conn().IsClosed(), err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	held = make(map[int64]bool, len(found))
+	for _, number := range found {
+		held[number] = true
+	}
+	return held, conn.Conn().IsClosed(), err
 }
