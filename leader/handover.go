@@ -39,9 +39,9 @@ func (a *ask) refuse(err error) {
 	a.result <- err
 }
 
-// step answers an ask while no work runs: a successor may claim at once, and an
+// yield answers an ask while no work runs: a successor may claim at once, and an
 // offer could not be written.
-func (a *ask) step(revision uint64) {
+func (a *ask) yield(revision uint64) {
 	if a.anyone {
 		a.refuse(ErrUnconfirmed)
 		return

@@ -96,7 +96,7 @@ func (l *Leader) Run(ctx context.Context, work Work) error {
 // can succeed once a newer token is in the store, and Held may say yes for as
 // long as it takes this process to hear of that.
 func (l *Leader) Held() bool {
-	c := l.holder.Load()
+	c := l.holding()
 	return c != nil && c.Err() == nil && l.lease.left() > 0
 }
 

@@ -54,7 +54,7 @@ func (l *Leader) Status() Status {
 	s.Store, s.Admin = l.store.String(), l.admin.address()
 	s.LeaseLeft = max(0, l.lease.left().Seconds())
 	s.Reluctant, s.Standbys = l.reluctant.Load(), l.attending.Load()
-	if c := l.holder.Load(); c != nil {
+	if c := l.holding(); c != nil {
 		s.Revision = c.Head().Revision
 	}
 	return s
@@ -62,18 +62,22 @@ func (l *Leader) Status() Status {
 
 // move changes the phase, as far as the rules allow it, and tells of it.
 func (l *Leader) move(next Phase, reason string) {
-	l.note(next, reason)
+	if from, err := l.note(next, reason); err != nil {
+		l.log.Error("a forbidden move", "err", err)
+	} else {
+		l.log.Info("phase", "from", from.String(), "to", next.String(), "generation", l.cfg.Catalog.Generation, "reason", reason)
+	}
 	l.tell()
 }
 
-func (l *Leader) note(next Phase, reason string) {
+// note changes the phase, which was from.
+func (l *Leader) note(next Phase, reason string) (from Phase, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	from := l.status.Phase
+	from = l.status.Phase
 	to, err := from.To(next)
 	if err != nil {
-		l.log.Error("a forbidden move", "err", err)
-		return
+		return from, err
 	}
 	m := Move{From: from, To: to, At: time.Now(), Reason: reason}
 	l.status.Phase, l.status.Since, l.status.Reason = to, m.At, reason
@@ -82,7 +86,7 @@ func (l *Leader) note(next Phase, reason string) {
 		l.status.Moves = l.status.Moves[extra:]
 	}
 	l.status.Serving = to == Leading
-	l.log.Info("phase", "from", from.String(), "to", to.String(), "generation", l.status.Generation, "reason", reason)
+	return from, nil
 }
 
 // sees notes who leads, and tells of it.

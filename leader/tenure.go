@@ -128,7 +128,7 @@ func (t *tenure) reconfirm(ctx context.Context) (stage, error) {
 		select {
 		case <-t.renewed:
 		case a := <-t.asks: // no work runs: there is nothing to wait for
-			a.step(t.c.Head().Revision)
+			a.yield(t.c.Head().Revision)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -169,7 +170,7 @@ func (h *handing) promote(blue *kvserver, generation int, pauses *[]time.Duratio
 	if err != nil {
 		return nil, err
 	}
-	*pauses = append(*pauses, newTimingLongest(longest))
+	*pauses = append(*pauses, slices.Max(longest))
 	select {
 	case <-blue.ended:
 	case <-time.After(30 * time.Second):
@@ -179,13 +180,6 @@ func (h *handing) promote(blue *kvserver, generation int, pauses *[]time.Duratio
 		return nil, fmt.Errorf("generation %d ended with %d", blue.generation, code)
 	}
 	return green, nil
-}
-
-func newTimingLongest(all []time.Duration) (longest time.Duration) {
-	for _, d := range all {
-		longest = max(longest, d)
-	}
-	return longest
 }
 
 // write sends one request after the other until it is told to stop, and returns

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/leader"
 )
@@ -145,13 +146,12 @@ func (b *bench) promotion(name string, blue *contender, g generation.Generation)
 		return 0, nil, err
 	}
 	committed := <-green.committed
-	if err := blue.until(in(leader.Superseded)); err != nil && !errors.Is(err, io.EOF) && blue.Status().Phase != leader.Superseded {
-		return 0, nil, err
+	if err := <-blue.ended; !errors.Is(err, fence.ErrSuperseded) {
+		return 0, nil, fmt.Errorf("blue ended otherwise than superseded: %w", err)
 	}
 	if os.Getenv("FENCEPOST_BENCH_TRACE") != "" {
 		trace(began, blue, green, committed)
 	}
-	<-blue.ended
 	blue.stop()
 	return committed.Sub(began), green, blue.store.Close()
 }

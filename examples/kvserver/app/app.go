@@ -2,9 +2,11 @@
 // that says when it may serve.
 //
 // The client port is opened first and answers from then on; data commands are
-// refused with READONLY until the process leads. When the token is lost, or a
-// stop was asked for, commands under way are finished and only then is the
-// catalog closed; the process ends as package exitcodes says.
+// refused with READONLY until the process leads. When the token is lost or handed
+// over, or a stop was asked for, commands under way are finished and only then is
+// the catalog closed. What comes during a handover is held back, and goes on here
+// or is forwarded to who leads then: for a drain period where that is the next
+// generation, whereafter the process ends as package exitcodes says.
 package app
 
 import (
@@ -92,23 +94,25 @@ func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
 type program struct {
 	flags   flags
 	log     *slog.Logger
-	address string // of the clients' port, as others reach it; may be empty
+	address string // of the clients' port, as others reach it
 	server  *kv.Server
 	lead    *leader.Leader
 }
 
 // advertised is where others reach the clients' port. An address that names no
-// host of its own means something else everywhere: without -advertise nobody
-// forwards there.
+// host means something else everywhere: then it is this host's name.
 func advertised(f flags, listens string) string {
 	if f.advertise != "" {
 		return f.advertise
 	}
-	host, _, err := net.SplitHostPort(listens)
-	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
-		return ""
+	host, port, err := net.SplitHostPort(listens)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+		return listens
 	}
-	return listens
+	if host, err = os.Hostname(); err != nil {
+		return listens
+	}
+	return net.JoinHostPort(host, port)
 }
 
 func (p *program) leaderConfig(opts Options) leader.Config {

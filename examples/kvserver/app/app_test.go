@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -129,10 +131,15 @@ type process struct {
 }
 
 func start(t *testing.T, store string, g generation.Generation, opts Options, auto bool) *process {
+	return startAs(t, flags{store: store, generation: g, autoPromote: auto}, opts)
+}
+
+// startAs runs the program with flags, at an address for clients of its own.
+func startAs(t *testing.T, f flags, opts Options) *process {
 	log := &lines{seen: make(chan string, 1)}
 	ctx, stop := context.WithCancelCause(context.WithoutCancel(t.Context()))
 	p := &process{stop: stop, done: make(chan error, 1)}
-	f := flags{store: store, generation: g, listen: "127.0.0.1:0", autoPromote: auto, name: g.String()}
+	f.listen, f.name = "127.0.0.1:0", f.generation.String()
 	go func() { p.done <- run(ctx, f, opts, log) }()
 	select {
 	case p.address = <-log.seen:
@@ -212,5 +219,40 @@ func TestInfoOfAWaitingProcessNamesItsPhase(t *testing.T) {
 	text := fmt.Sprint(fields)
 	for _, part := range []string{"{fencepost_phase promoting}", "{fencepost_generation 2}", "{fencepost_token g2.e5}", "{fencepost_leader_token g2.e5}"} {
 		require.Contains(t, text, part)
+	}
+}
+
+func TestAServerThatNamesNoHostIsReachedByTheHostsName(t *testing.T) {
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	for listens, want := range map[string]string{
+		"127.0.0.1:6380": "127.0.0.1:6380", "kv-1:6380": "kv-1:6380", "[::]:6380": net.JoinHostPort(host, "6380"), "0.0.0.0:6380": net.JoinHostPort(host, "6380"),
+	} {
+		require.Equal(t, want, advertised(flags{}, listens), listens)
+		require.Equal(t, "kv.example:1", advertised(flags{advertise: "kv.example:1"}, listens))
+	}
+}
+
+func TestWhatComesToAServerThatSteppedDownIsForwarded(t *testing.T) {
+	store := "sqlite:" + filepath.Join(t.TempDir(), "kv.db")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	admin := ln.Addr().String()
+	require.NoError(t, ln.Close())
+	old := startAs(t, flags{store: store, generation: 1, admin: admin}, Options{})
+	old.eventually(t, "INCR a", ":1")
+	next := start(t, store, 1, Options{}, false)
+	require.Eventually(t, func() bool {
+		return strings.HasPrefix(next.ask(t, "GET a"), "-READONLY") && strings.Contains(next.ask(t, "GET a"), "ready")
+	}, 20*time.Second, 5*time.Millisecond)
+	resp, err := http.Post("http://"+admin+"/api/leader/step-down", "application/json", strings.NewReader(`{"reason":"test"}`))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.Equal(t, ":2", old.ask(t, "INCR a"))
+	next.eventually(t, "INCR a", ":3")
+	for _, p := range []*process{old, next} {
+		p.stop(exitcodes.ErrStopRequested)
+		require.NoError(t, <-p.done)
 	}
 }

@@ -71,7 +71,7 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	set.BoolVar(&f.confirmReads, "confirm-reads", false, "ask the store after every read whether this process still holds the token")
 	set.Int64Var(&f.compactAfter, "compact-after", 0, "how many `bytes` of log are kept at least; default 1048576")
 	set.StringVar(&f.peer, "peer", "", "the `address` at which processes of other hosts reach this one, for handover and failover")
-	set.StringVar(&f.advertise, "advertise", "", "the `address` at which others reach the clients' port, to forward there; default -listen, where that names a host")
+	set.StringVar(&f.advertise, "advertise", "", "the `address` at which others reach the clients' port, to forward there; default -listen, with the host's name where it names none")
 	set.DurationVar(&f.lease, "lease", 0, "for how `long` the token is believed without a confirmation; default 7.5s")
 	set.IntVar(&f.priority, "priority", 0, "the `number` from 0 to 9 by which standbys take over, 0 first")
 	set.DurationVar(&f.drain, "drain", 10*time.Second, "for how `long` a server that was superseded forwards its clients' commands at most; with 0 it refuses them at once")

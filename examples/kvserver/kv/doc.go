@@ -8,7 +8,11 @@
 // write again whose outcome it doesn't know: only the client knows whether its
 // write may be repeated.
 //
-//	Follow ── READONLY ──► Lead(catalog) ── reads and writes ──► Follow
+//	Follow ── READONLY ──► Lead(catalog) ── reads and writes ──► Hold ── held back ──► Lead, Forward or Follow
+//	Forward(address) ── to the server that leads ──► Follow
+//
+// What is held back or forwarded has changed nothing yet, or is answered UNKNOWN:
+// forward.go says how.
 //
 // # Order and atomicity
 //
