@@ -160,3 +160,34 @@ func TestAnAbortThatIsAcknowledgedBeforeTheClaimLandsWins(t *testing.T) {
 		})
 	}
 }
+
+func TestAnAbortThatComesTooLateChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		blue := start(t, store.Open(), config(1))
+		blue.await(t, leader.Leading)
+		promote(t, store, 2)
+		before, err := leader.ReadIntent(t.Context(), store, catalog.Config{})
+		require.NoError(t, err)
+		handle := store.Open()
+		var once sync.Once
+		var green *process
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Post" { // it has seen that nobody leads yet
+				once.Do(func() {
+					green = start(t, store.Open(), config(2))
+					green.await(t, leader.Leading)
+				})
+			}
+			return memory.Pass
+		})
+		var late *leader.TooLateError
+		_, err = leader.Abort(t.Context(), handle, catalog.Config{}, 2, "test")
+		require.ErrorAs(t, err, &late)
+		after, err := leader.ReadIntent(t.Context(), store, catalog.Config{})
+		require.NoError(t, err)
+		require.Equal(t, before, after)
+		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+		require.NoError(t, green.end(t))
+	})
+}

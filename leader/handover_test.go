@@ -422,3 +422,86 @@ func TestWhoKnowsThatItWasFencedDoesNotHoldTheToken(t *testing.T) {
 		require.NoError(t, next.Close())
 	})
 }
+
+func TestAnOfferThatWasWithdrawnIsNotClaimedAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		holder := start(t, store.Open(), config(1))
+		holder.await(t, leader.Leading)
+		handle := store.Open()
+		var once sync.Once
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Claim" {
+				once.Do(func() { elapse(7 * time.Second) }) // longer than the offer stands
+			}
+			return memory.Pass
+		})
+		standby := start(t, handle, config(1))
+		standby.await(t, leader.ReadyToPromote)
+		require.ErrorContains(t, holder.StepDown(t.Context(), ""), "goes on leading")
+		elapse(time.Minute)
+		require.Contains(t, phases(standby), leader.Promoting, "it was not about to claim")
+		require.Equal(t, leader.Leading, holder.Status().Phase)
+		require.Len(t, claims(t, store), 1)
+		require.NoError(t, standby.end(t))
+		require.NoError(t, holder.end(t))
+	})
+}
+
+func TestTheMigrationsAreRehearsedOnTheHoldersLastCommitToo(t *testing.T) {
+	store := memory.New()
+	blue := run(t, store.Open(), called(1), func(ctx context.Context, c *catalog.Catalog) error {
+		<-ctx.Done()
+		if errors.Is(context.Cause(ctx), leader.ErrHandingOver) { // what was still under way
+			return errors.Join(c.Update(context.Background(), set("a", 101)), context.Cause(ctx))
+		}
+		return context.Cause(ctx)
+	})
+	blue.reached(t, leader.Leading)
+	tooMuch := errors.New("too much")
+	cfg := called(2)
+	cfg.Catalog.Migrations = []catalog.Migration{{Version: 1, Up: func(tx *catalog.Tx) error {
+		if n, _, err := entries.Get(tx, "a"); n > 100 || err != nil {
+			return errors.Join(tooMuch, err)
+		}
+		return nil
+	}}}
+	green := start(t, store.Open(), cfg)
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	err := <-green.ended
+	require.ErrorIs(t, err, tooMuch)
+	require.ErrorContains(t, err, "rehearsal", "it came to a claim")
+	blue.reached(t, leader.Leading)
+	require.NoError(t, blue.end(t))
+}
+
+func TestAClaimThatFailsInPassingComesAgainLaterAndLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		blue := start(t, store.Open(), config(1))
+		blue.await(t, leader.Leading)
+		handle := store.Open()
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Claim" {
+				return memory.Refuse
+			}
+			return memory.Pass
+		})
+		green := start(t, handle, config(2))
+		promote(t, store, 2)
+		elapse(10 * time.Minute)
+		tries := 0
+		for _, phase := range phases(green) {
+			if phase == leader.Promoting {
+				tries++
+			}
+		}
+		require.Greater(t, tries, 4)
+		require.Less(t, tries, 20, "each asks the holder to pause")
+		handle.Inject(nil)
+		green.await(t, leader.Leading)
+		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+		require.NoError(t, green.end(t))
+	})
+}

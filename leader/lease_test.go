@@ -60,3 +60,15 @@ func TestCheckingALeaseAllocatesNothing(t *testing.T) {
 		}))
 	}
 }
+
+func TestWhatWasAskedForBeforeALeaseWasGivenUpDoesNotBringItBack(t *testing.T) {
+	reading := time.Hour
+	l := lease{length: time.Second, clock: func() time.Duration { return reading }, born: time.Hour}
+	sent := l.now()
+	reading += 100 * time.Millisecond
+	l.forget()
+	l.renew(sent)
+	require.LessOrEqual(t, l.left(), time.Duration(0))
+	l.renew(l.now())
+	require.Equal(t, time.Second, l.left())
+}

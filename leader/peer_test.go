@@ -2,6 +2,8 @@ package leader
 
 import (
 	"context"
+	"net/http"
+	"net/url"
 	"testing"
 	"time"
 
@@ -34,6 +36,10 @@ func TestAHandoverThatTheStoreSaysNothingOfIsRefusedWhoeverAsks(t *testing.T) {
 	}
 	_, err = callPresence(ctx, 10*time.Second, driver.NewID(), address)
 	require.ErrorContains(t, err, "does not hold the claim")
+	const nonce = "overheard at a presence"
+	asked := url.Values{"generation": {"3"}, "nonce": {nonce}, "proof": {proof(claim, "asks", nonce, presencePath, "")}}
+	_, err = answered(ctx, http.MethodPost, "http://"+address+handoverPath+"?"+asked.Encode())
+	require.ErrorContains(t, err, "does not hold the claim", "the proof of one question served another")
 	p, err := callPresence(ctx, 10*time.Second, claim, address)
 	require.NoError(t, err)
 	p.Close()

@@ -229,3 +229,26 @@ func TestWhatIsSentAgainIsNotDoneBehindWhatCameLater(t *testing.T) {
 		require.Equal(t, `"49"`, c.words("GET a"))
 	}
 }
+
+func TestACommandThatTheDrainCutBeforeItBeganIsHeldBack(t *testing.T) {
+	store := watch(newFile(t))
+	server, address := standby(t, kv.Config{DrainTimeout: 20 * time.Millisecond})
+	c := open(t, store, catalog.Config{})
+	server.Lead(c)
+	first := dial(t, address)
+	release := store.holdUp()
+	first.sendLines("SET a 1")
+	<-store.held
+	second := first.another()
+	second.sendLines("SET b 2") // queued behind it
+	third, asked := first.another(), 0
+	require.Eventually(t, func() bool {
+		asked++
+		return strings.Contains(third.words("INFO stats"), fmt.Sprintf("total_commands_processed:%d\\r", 2+asked))
+	}, patience, 10*time.Millisecond)
+	server.Hold()
+	require.Regexp(t, "^-UNKNOWN ", first.reply())
+	release()
+	server.Lead(c)
+	require.Equal(t, "+OK", second.reply())
+}
