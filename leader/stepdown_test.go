@@ -1,0 +1,147 @@
+package leader_test
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/leader"
+)
+
+func TestAStandbyTakesOverFromAHolderThatStepsDownAndThatIsAStandbyThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		one := start(t, store.Open(), config(1))
+		one.await(t, leader.Leading)
+		two := start(t, store.Open(), config(1))
+		two.await(t, leader.ReadyToPromote)
+		began := time.Now()
+		require.NoError(t, one.StepDown(t.Context(), "maintenance"))
+		require.Less(t, time.Since(began), time.Second)
+		two.await(t, leader.Leading)
+		one.await(t, leader.ReadyToPromote)
+		require.True(t, one.Status().Reluctant)
+		require.ErrorIs(t, *one.cause.Load(), leader.ErrHandingOver)
+		history := claims(t, store)
+		require.Len(t, history, 2)
+		require.Contains(t, history[1].Reason, "has left")
+		elapse(10 * time.Minute)
+		require.Len(t, claims(t, store), 2)
+
+		require.NoError(t, two.StepDown(t.Context(), "and back"))
+		one.await(t, leader.Leading)
+		require.EqualValues(t, 2, one.works.Load())
+		require.NoError(t, one.end(t))
+		require.NoError(t, two.end(t))
+	})
+}
+
+func TestAHolderThatStepsDownWhereNobodyIsThereGoesOnLeading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store.Open(), config(1))
+		p.await(t, leader.Leading)
+		token := *p.Status().Token
+		err := p.StepDown(t.Context(), "maintenance")
+		require.ErrorContains(t, err, "no other process claimed within 5s")
+		p.await(t, leader.Leading)
+		require.Equal(t, &token, p.Status().Token)
+		require.False(t, p.Status().Reluctant)
+		synctest.Wait()
+		require.NoError(t, p.holds.Load().Update(t.Context(), set("a", 1)))
+		late := start(t, store.Open(), config(1))
+		elapse(10 * time.Minute)
+		require.Equal(t, leader.ReadyToPromote, late.Status().Phase, "the offer still stands")
+		require.NoError(t, late.end(t))
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestOnlyAHolderStepsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		one := start(t, store.Open(), config(1))
+		one.await(t, leader.Leading)
+		two := start(t, store.Open(), config(1))
+		two.await(t, leader.ReadyToPromote)
+		require.ErrorContains(t, two.StepDown(t.Context(), ""), "does not lead")
+		require.NoError(t, two.end(t))
+		require.NoError(t, one.end(t))
+	})
+}
+
+func TestAnOutageDuringAHandoverEndsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		cfg := config(1)
+		cfg.HandoverTimeout = time.Hour
+		p := start(t, store, cfg)
+		p.await(t, leader.Leading)
+		stepped := make(chan error, 1)
+		go func() { stepped <- p.StepDown(t.Context(), "") }()
+		p.await(t, leader.HandingOver)
+		store.Inject(refuse)
+		p.await(t, leader.Unconfirmed)
+		require.Error(t, <-stepped)
+		store.Inject(nil)
+		p.await(t, leader.Leading)
+		require.Len(t, claims(t, store), 1)
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestAHolderThatOfferedItsTokenWorksOnlyOnceTheStoreHasConfirmedIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store, config(1))
+		p.await(t, leader.Leading)
+		stepped := make(chan error, 1)
+		go func() { stepped <- p.StepDown(t.Context(), "") }()
+		p.await(t, leader.HandingOver)
+		elapse(4 * time.Second)
+		store.Inject(refuse)                           // for less than its lease
+		require.ErrorContains(t, <-stepped, "goes on") // once the store lets it
+		require.False(t, p.Held())
+		p.await(t, leader.Unconfirmed)
+		require.EqualValues(t, 1, p.works.Load(), "the work went on under a token that was offered")
+		beat, err := leader.ReadBeat(t.Context(), store.Open(), catalog.Config{})
+		require.NoError(t, err)
+		require.True(t, beat.Left)
+		store.Inject(nil)
+		p.await(t, leader.Leading)
+		beat, err = leader.ReadBeat(t.Context(), store.Open(), catalog.Config{})
+		require.NoError(t, err)
+		require.False(t, beat.Left, "the work goes on, and the offer stands")
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestAnOfferThatWasWithdrawnIsNotClaimedAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		holder := start(t, store.Open(), config(1))
+		holder.await(t, leader.Leading)
+		handle := store.Open()
+		var once sync.Once
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Claim" {
+				once.Do(func() { elapse(7 * time.Second) }) // longer than the offer stands
+			}
+			return memory.Pass
+		})
+		standby := start(t, handle, config(1))
+		standby.await(t, leader.ReadyToPromote)
+		require.ErrorContains(t, holder.StepDown(t.Context(), ""), "goes on leading")
+		elapse(time.Minute)
+		require.Contains(t, phases(standby), leader.Promoting, "it was not about to claim")
+		require.Equal(t, leader.Leading, holder.Status().Phase)
+		require.Len(t, claims(t, store), 1)
+		require.NoError(t, standby.end(t))
+		require.NoError(t, holder.end(t))
+	})
+}
