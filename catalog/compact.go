@@ -77,6 +77,12 @@ func (c *Catalog) compactLoop() {
 		case <-ctx.Done():
 		}
 	})
+	select {
+	case <-time.After(settling):
+	case <-c.compacts.due: // and is asked for again below
+	case <-ctx.Done():
+		return
+	}
 	c.report(ctx, c.trim(ctx))
 	c.askForCompaction(c.state.Load())
 	pause := backoff.NewExponentialBackOff()

@@ -106,6 +106,7 @@ func TestALogThatIsFoundTooLargeIsCompactedWithoutACommit(t *testing.T) {
 		require.NoError(t, c.Close())
 		c, err = Open(t.Context(), store, Config{Generation: 1, CompactAfter: 10_000})
 		require.NoError(t, err)
+		elapse(t.Context(), settling)
 		synctest.Wait()
 		found, err := Compacted(t.Context(), store)
 		require.NoError(t, err)

@@ -189,7 +189,8 @@ func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error
 	if !f.opened.CompareAndSwap(false, true) {
 		return nil, ErrClosed
 	}
-	return f.r.open(ctx, opts)
+	_, at := f.Head()
+	return f.r.open(ctx, opts, at)
 }
 
 // Close ends the follower and joins its goroutines. It returns the reason why

@@ -50,11 +50,12 @@ func mayWrite(cfg Config) error {
 	return nil
 }
 
-// open claims, and turns the replica into a holder.
-func (r *replica) open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
+// open claims, and turns the replica into a holder. Read is when it was last
+// compared with the store.
+func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (*Catalog, error) {
 	bounded, cancel := context.WithTimeout(ctx, r.cfg.ClaimTimeout)
 	defer cancel()
-	c := claimer{replica: r, opts: opts, base: r.head.Claim, tried: make(map[driver.ID]attempt)}
+	c := claimer{replica: r, opts: opts, base: r.head.Claim, read: read, tried: make(map[driver.ID]attempt)}
 	settled, err := c.persist(bounded, c.try)
 	if err != nil {
 		return nil, err
@@ -78,6 +79,7 @@ type claimer struct {
 	*replica
 	opts  ClaimOptions
 	base  driver.Claim          // the claim that this one is to follow
+	read  time.Time             // when the replica was last compared with the store
 	tried map[driver.ID]attempt // whose answers were lost
 }
 
@@ -117,12 +119,15 @@ func (c *claimer) explain(ctx context.Context, err error) error {
 const underWay = 3
 
 // try reads the head and judges it without disturbing anyone, catches up, and
-// only then begins a claim.
+// only then begins a claim, under which it does both again.
 func (c *claimer) try(ctx context.Context) (settled bool, err error) {
-	head, err := c.readHead(ctx)
-	if err != nil {
-		return false, err
+	head := c.head
+	if time.Since(c.read) > c.cfg.PollInterval { // else the follower has just read it
+		if head, err = c.readHead(ctx); err != nil {
+			return false, err
+		}
 	}
+	c.read = time.Time{}
 	if done, err := c.admit(head); done || err != nil {
 		return done, err
 	}

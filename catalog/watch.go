@@ -34,27 +34,24 @@ func claimsOf(store driver.Store) listener {
 	return writesOf(store)
 }
 
-// watch calls look at once, after every wake-up of the store and at least
-// every PollInterval, until ctx ends. An error of look is reported once for
+// watch calls look after every wake-up of the store, the first of which comes
+// when it has begun to listen, and at least every PollInterval, until ctx ends;
+// at once where the store wakes nobody. An error of look is reported once for
 // each run of errors; the next poll tries again. It joins what it starts.
 func watch(ctx context.Context, store driver.Store, cfg Config, listen listener, look func(context.Context) error) {
 	wake := make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if listen != nil {
+	if listen == nil {
+		wake <- struct{}{}
+	} else {
 		wg.Go(func() { keepWatching(ctx, listen, cfg, wake) })
 	}
 	poll := time.NewTimer(untilPoll(cfg.PollInterval))
 	defer poll.Stop()
+	var looked time.Time
 	failing := false
 	for {
-		looked := time.Now()
-		err := look(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
-			cfg.Logger.WarnContext(ctx, "the head can't be read", "store", store.String(), "err", err)
-		}
-		failing = err != nil
-		poll.Reset(untilPoll(cfg.PollInterval))
 		select {
 		case <-ctx.Done():
 			return
@@ -62,6 +59,13 @@ func watch(ctx context.Context, store driver.Store, cfg Config, listen listener,
 			rest(ctx, gap-time.Since(looked))
 		case <-poll.C:
 		}
+		looked = time.Now()
+		err := look(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			cfg.Logger.WarnContext(ctx, "the head can't be read", "store", store.String(), "err", err)
+		}
+		failing = err != nil
+		poll.Reset(untilPoll(cfg.PollInterval))
 	}
 }
 

@@ -109,7 +109,11 @@ func claimed(ctx context.Context) error {
 func (t *tenure) goOn(ctx context.Context, a *ask, failed error) (stage, error) {
 	t.offered.Store(false)
 	t.lease.forget()
-	err := t.renew(ctx)
+	elapse(ctx, settling) // most often the successor is gone because it has claimed, and that is about to be heard
+	err := t.confirm(ctx)
+	if err == nil {
+		err = t.renew(ctx)
+	}
 	t.announce()
 	if ctx.Err() != nil {
 		a.result <- claimed(ctx)

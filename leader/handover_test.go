@@ -136,6 +136,27 @@ func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
 	require.Len(t, claims(t, store), 2)
 }
 
+func TestAHolderWhoseSuccessorHasClaimedWritesNothingMore(t *testing.T) {
+	store := memory.New()
+	handle := store.Open()
+	var late atomic.Int64
+	handle.Inject(func(c memory.Call) memory.Fault {
+		if head, err := store.Head(context.Background()); c.Method == "Post" && (err != nil || head.Claim.Token.Generation > 1) {
+			late.Add(1)
+		}
+		return memory.Pass
+	})
+	blue := start(t, handle, called(1))
+	blue.reached(t, leader.Leading)
+	green := start(t, store.Open(), called(2))
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+	require.Contains(t, phases(blue), leader.HandingOver)
+	require.Zero(t, late.Load(), "the successor's first commits have the store to themselves")
+	require.NoError(t, green.end(t))
+}
+
 func TestTheHolderGoesOnWhereTheClaimOfItsSuccessorFails(t *testing.T) {
 	store := memory.New()
 	blue := start(t, store.Open(), called(1))

@@ -44,25 +44,28 @@ const maxAborted = 1000
 // *AbortedError where g was given up. It succeeds, and writes nothing, where g
 // leads and no higher one was promoted.
 func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, by string) (Intent, error) {
+	posted, err := promote(ctx, catalog.NewBoard(store, cfg), g, by)
+	return posted.Value, err
+}
+
+func promote(ctx context.Context, board *catalog.Board, g generation.Generation, by string) (i catalog.Posted[Intent], err error) {
 	if err := checkNumber("promote", g); err != nil {
-		return Intent{}, err
+		return i, err
 	}
-	board := catalog.NewBoard(store, cfg)
+	reserved := make(chan error, 1)
+	go func() { reserved <- board.Reserve(ctx, g) }()
 	head, err := board.Head(ctx)
-	if err != nil {
-		return Intent{}, err
+	if err := errors.Join(<-reserved, err); err != nil {
+		return i, err
 	}
 	current := head.Claim
 	if current.Token.Generation > g {
-		return Intent{}, fence.Check(fence.Token{Generation: g}, current.Token, current.Holder)
+		return i, fence.Check(fence.Token{Generation: g}, current.Token, current.Holder)
 	}
 	if current.Token.Generation == g {
-		return leadsAlready(ctx, store, cfg, g)
+		return leadsAlready(ctx, board, g)
 	}
-	if err := board.Reserve(ctx, g); err != nil {
-		return Intent{}, err
-	}
-	posted, err := catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
+	return catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
 		switch {
 		case i.aborts(g):
 			return &AbortedError{Generation: g}
@@ -74,7 +77,6 @@ func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g gene
 		*i = Intent{Generation: g, At: now(), By: by, Aborted: above(i.Aborted, current.Token.Generation)}
 		return nil
 	})
-	return posted.Value, err
 }
 
 // Abort gives generation g up, for good: nobody can promote it any more, and no
@@ -161,10 +163,10 @@ func above(all []generation.Generation, g generation.Generation) []generation.Ge
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // leadsAlready returns the intent that stands while g leads.
-func leadsAlready(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation) (Intent, error) {
-	i, err := ReadIntent(ctx, store, cfg)
-	if err == nil && i.Generation > g {
-		err = &OvertakenError{Wanted: g, Promoted: i}
+func leadsAlready(ctx context.Context, board *catalog.Board, g generation.Generation) (catalog.Posted[Intent], error) {
+	i, err := catalog.ReadNote[Intent](ctx, board, intentKey)
+	if err == nil && i.Value.Generation > g {
+		err = &OvertakenError{Wanted: g, Promoted: i.Value}
 	}
 	return i, err
 }

@@ -34,7 +34,7 @@ type Leader struct {
 	attending atomic.Int64 // connections that are kept for presence
 	reluctant atomic.Bool
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
-	promoted  chan struct{}                   // receives when the admin API was told to promote
+	promoted  chan catalog.Posted[Intent]     // receives what the admin API was told to promote
 	asks      chan *ask                       // to the tenure, while the work runs
 
 	mu        sync.Mutex
@@ -56,7 +56,7 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 	l := &Leader{
 		store: store, cfg: cfg, log: cfg.Logger,
 		board:    catalog.NewBoard(store, cfg.boardConfig()),
-		promoted: make(chan struct{}, 1), asks: make(chan *ask), announced: make(chan struct{}),
+		promoted: make(chan catalog.Posted[Intent], 1), asks: make(chan *ask), announced: make(chan struct{}),
 	}
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
 	l.lease.born, l.host = l.lease.clock(), clock.Host()
@@ -120,6 +120,11 @@ func ended(ctx context.Context, err error) (Phase, string) {
 // generation was faster, or took over as was offered, it waits again, as a
 // standby.
 func (l *Leader) lead(ctx context.Context, work Work) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	warming, stop := context.WithCancel(ctx)
+	defer stop()
+	wg.Go(func() { l.keepWarm(warming) })
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = l.cfg.HandoverTimeout, 12*l.cfg.HandoverTimeout
 	for {
@@ -134,6 +139,27 @@ func (l *Leader) lead(ctx context.Context, work Work) error {
 		if errors.Is(err, errLater) {
 			elapse(ctx, pause.NextBackOff())
 		}
+	}
+}
+
+// warmEvery is how often a waiting process sees to it that its store is warm.
+const warmEvery = time.Second
+
+// keepWarm has the store make ready, while this process waits, what a claim and
+// the first commits need: nobody writes between two leaders.
+func (l *Leader) keepWarm(ctx context.Context) {
+	w, ok := l.store.(driver.Warmer)
+	for ok {
+		if l.holding() == nil {
+			bounded, cancel := context.WithTimeout(ctx, l.cfg.heartbeat())
+			err := w.Warm(bounded)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				l.log.DebugContext(ctx, "the store is not warm", "err", err)
+			}
+			ok = err == nil || exitcodes.Of(err) <= exitcodes.Retry // else it will fail again
+		}
+		ok = elapse(ctx, warmEvery) && ok
 	}
 }
 

@@ -137,6 +137,11 @@ func (t *tenure) reconfirm(ctx context.Context) (stage, error) {
 	return t.serve, nil
 }
 
+// settling is for how long what is not urgent leaves the store to others: at the
+// beginning of a tenure to the first commits of the work, and at the end of a
+// handover to those of the successor.
+const settling = 20 * time.Millisecond
+
 // keepRenewing renews the lease until ctx ends. A failure is no reason to stop
 // the work: the lease lapses by itself.
 func (t *tenure) keepRenewing(ctx context.Context) {
@@ -182,9 +187,17 @@ func (t *tenure) renew(ctx context.Context) error {
 	return nil
 }
 
+// confirm asks whether the claim is still mine.
+func (t *tenure) confirm(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
+	defer cancel()
+	return t.c.Confirm(bounded)
+}
+
 // present shows in the store that this process is there, until ctx ends.
 func (t *tenure) present(ctx context.Context) {
 	p, ok := t.store.(driver.Presenter)
+	elapse(ctx, settling)
 	for ok && ctx.Err() == nil {
 		err := p.Present(ctx, t.c.Claim().ID, func() {})
 		if ctx.Err() == nil {

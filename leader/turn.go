@@ -29,6 +29,9 @@ type waiting struct {
 	quiet silence
 	out   *lookout
 	due   due
+	told  catalog.Posted[Intent] // by the admin API, which has just written it; not looked at yet
+
+	holder Beat // seen of the holder that a deploy is to take over from
 }
 
 // awaitTurn waits until this process may claim.
@@ -39,6 +42,7 @@ func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (turn, erro
 	defer poll.Stop()
 	for {
 		now, mine, err := w.look(ctx)
+		w.told = catalog.Posted[Intent]{}
 		switch {
 		case err == nil && mine:
 			return now, nil
@@ -50,7 +54,7 @@ func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (turn, erro
 		}
 		select {
 		case <-poll.C:
-		case <-l.promoted:
+		case w.told = <-l.promoted:
 		case <-w.out.nudge:
 		case <-f.Done():
 			return turn{}, f.Err()
@@ -111,8 +115,12 @@ func (w *waiting) first(ctx context.Context, now *turn) error {
 	return nil
 }
 
-// intent reads which generation may lead, and whether mine was given up.
+// intent reads which generation may lead, and whether mine was given up. What was
+// told need not be read: a claim rests on its version.
 func (w *waiting) intent(ctx context.Context) (i catalog.Posted[Intent], aborted bool, err error) {
+	if i, w.told = w.told, i; i.Version != 0 {
+		return i, i.Value.aborts(w.cfg.Catalog.Generation), nil
+	}
 	if i, err = readNote[Intent](ctx, w.Leader, intentKey); err != nil {
 		return i, false, err
 	}
@@ -130,6 +138,7 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 		return nil
 	}
 	w.ready("everything is read")
+	w.whereabouts(ctx, now.head.Claim.ID) // before it is needed
 	intent, aborted, err := w.intent(ctx)
 	mine := w.cfg.Catalog.Generation
 	if err == nil && w.cfg.AutoPromote && !aborted && intent.Value.Generation < mine {
@@ -143,14 +152,25 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 	if err := w.gate.renew(ctx, w.f); err != nil {
 		return err
 	}
-	beat, err := readNote[Beat](ctx, w.Leader, beatKey)
-	if err == nil && beat.Value.Claim == now.head.Claim.ID {
-		now.holder = beat.Value
-	}
+	now.holder = w.whereabouts(ctx, now.head.Claim.ID)
 	now.gate = w.gate
 	now.opts.When = []driver.Note{intent.Note()}
 	now.opts.Reason = "promoted by " + intent.Value.By
-	return nil // without the holder's address it is not asked
+	return nil
+}
+
+// whereabouts returns a sign of life of the holder of claim, which says where it
+// can be asked to hand over; zero where there is none. That does not change under
+// one claim.
+func (w *waiting) whereabouts(ctx context.Context, claim driver.ID) Beat {
+	if w.holder.Claim == claim {
+		return w.holder
+	}
+	w.holder = Beat{}
+	if beat, err := readNote[Beat](ctx, w.Leader, beatKey); err == nil && beat.Value.Claim == claim {
+		w.holder = beat.Value
+	}
+	return w.holder
 }
 
 // standby judges the holder by its silence, and by the end of its process.

@@ -203,6 +203,17 @@ type PresenceWatcher interface {
 	WatchPresence(ctx context.Context, claim ID, lost func()) error
 }
 
+// A Warmer is a Store whose first claim costs more than a later one.
+type Warmer interface {
+	// Warm makes ready what a claim and the first commits behind it need, such
+	// as connections and prepared statements, where that is not ready yet. It
+	// is called again and again while a process waits for its turn. It writes
+	// nothing that a reader of head, log or board could see, creates nothing
+	// where there is no catalog yet, and keeps nobody waiting. Nothing rests on
+	// it.
+	Warm(ctx context.Context) error
+}
+
 // Limits are the sizes that a store takes, in bytes.
 type Limits struct {
 	Payload int // largest payload of a record

@@ -32,7 +32,7 @@ type rule struct {
 
 func storeRules() []rule {
 	return slices.Concat(headRules(), appendRules(), claimRules(), blockRules(), logRules(), snapshotRules(),
-		noteRules(), boardRules(), errorRules(), concurrencyRules(), watchRules(), presenceRules(), closeRules())
+		noteRules(), boardRules(), errorRules(), concurrencyRules(), watchRules(), presenceRules(), warmRules(), closeRules())
 }
 
 // check checks r on the catalog that open opens, and waits for patience at most

@@ -91,6 +91,7 @@ func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
 	all := brokenStores()
 	maps.Copy(all, brokenCompactions())
 	maps.Copy(all, brokenPresences())
+	maps.Copy(all, brokenWarmers())
 	for name, broken := range all {
 		for _, rule := range broken.rules {
 			t.Run(name+"/"+rule, func(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/internal/step"
 )
@@ -35,12 +37,22 @@ func (s *Store) claim(ctx context.Context) (*claiming, error) {
 	if err != nil {
 		return nil, err
 	}
-	lease, err := client.Grant(ctx, int64(s.ttl/time.Second))
+	if spare, ok := s.takeSpare(); ok {
+		c, err := s.claimUnder(ctx, client, spare)
+		if !errors.Is(err, rpctypes.ErrLeaseNotFound) { // it may have ended nevertheless
+			return c, err
+		}
+	}
+	lease, err := s.grant(ctx, client)
 	if err != nil {
 		return nil, err
 	}
-	c := &claiming{store: s, client: client, lease: lease.ID}
-	if err := c.begin(ctx, time.Duration(lease.TTL)*time.Second); err != nil {
+	return s.claimUnder(ctx, client, lease)
+}
+
+func (s *Store) claimUnder(ctx context.Context, client *clientv3.Client, lease lease) (*claiming, error) {
+	c := &claiming{store: s, client: client, lease: lease.id}
+	if err := c.begin(ctx, lease); err != nil {
 		c.Abandon()
 		return nil, err
 	}
@@ -61,14 +73,11 @@ type claiming struct {
 
 // begin keeps the lease alive, takes the claim-wanted key and reads the head
 // under it.
-func (c *claiming) begin(ctx context.Context, ttl time.Duration) (err error) {
-	if err := c.keepAlive(ctx, ttl); err != nil {
+func (c *claiming) begin(ctx context.Context, lease lease) error {
+	if err := c.keepAlive(ctx, lease); err != nil {
 		return err
 	}
 	if err := c.want(ctx); err != nil {
-		return err
-	}
-	if c.found, err = c.store.readHead(ctx); err != nil {
 		return err
 	}
 	step.Reach(ctx, step.ClaimBegun)
@@ -78,13 +87,13 @@ func (c *claiming) begin(ctx context.Context, ttl time.Duration) (err error) {
 // keepAlive renews the lease three times in its life, until the claim ends or
 // ctx's deadline is over. It does not end with ctx itself, which may be that
 // of one call.
-func (c *claiming) keepAlive(ctx context.Context, ttl time.Duration) error {
+func (c *claiming) keepAlive(ctx context.Context, lease lease) error {
 	deadline, _ := ctx.Deadline()
 	alive, cancel := context.WithDeadline(c.store.alive, deadline)
 	c.quiet = cancel
 	renew := func() {
 		defer cancel()
-		tick := time.NewTicker(ttl / 3)
+		tick := time.NewTimer(lease.ttl/3 - time.Since(lease.sent))
 		defer tick.Stop()
 		for {
 			select {
@@ -94,6 +103,7 @@ func (c *claiming) keepAlive(ctx context.Context, ttl time.Duration) error {
 				}
 				return
 			case <-tick.C:
+				tick.Reset(lease.ttl / 3)
 			}
 			if _, err := c.client.KeepAliveOnce(alive, c.lease); err != nil && alive.Err() == nil {
 				c.store.log.Warn("a claim's lease was not renewed", "store", c.store.name, "error", err)
@@ -113,14 +123,15 @@ func (c *claiming) want(ctx context.Context) error {
 	key := c.store.keys.wanted()
 	for {
 		resp, err := c.client.Txn(ctx).If(absent(key)).
-			Then(clientv3.OpPut(key, me, clientv3.WithLease(c.lease))).
+			Then(clientv3.OpPut(key, me, clientv3.WithLease(c.lease)), c.store.keys.readHead()).
 			Else(clientv3.OpGet(key)).Commit()
 		if err != nil {
 			return err
 		}
 		if resp.Succeeded {
 			c.wanted = resp.Header.Revision
-			return nil
+			c.found, err = c.store.foundIn(ctx, c.client, all(resp, 1))
+			return err
 		}
 		other := printable(got(resp, 0).Value)
 		if err := c.store.await(ctx, c.client, resp.Header.Revision); err != nil {

@@ -39,10 +39,15 @@ func (s *Store) readHead(ctx context.Context) (found, error) {
 	if err != nil {
 		return found{}, err
 	}
-	if len(resp.Get().Kvs) == 0 {
+	return s.foundIn(ctx, client, resp.Get().Kvs)
+}
+
+// foundIn returns the head that the answer to keys.readHead holds.
+func (s *Store) foundIn(ctx context.Context, client *clientv3.Client, kvs []*mvccpb.KeyValue) (found, error) {
+	if len(kvs) == 0 {
 		return s.readAbsent(ctx, client)
 	}
-	return s.decode(resp.Get().Kvs)
+	return s.decode(kvs)
 }
 
 // readHead reads the two keys of the head, which are neighbours.

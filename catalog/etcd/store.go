@@ -83,6 +83,7 @@ var (
 	_ driver.ClaimWatcher    = (*Store)(nil)
 	_ driver.Presenter       = (*Store)(nil)
 	_ driver.PresenceWatcher = (*Store)(nil)
+	_ driver.Warmer          = (*Store)(nil)
 )
 
 // A Store is one catalog in etcd. It implements [driver.Store] and
@@ -100,6 +101,7 @@ type Store struct {
 	stop  context.CancelFunc
 
 	newest atomic.Pointer[decoded] // the claim read last; nil before the first
+	spare  spare
 
 	mu     sync.Mutex
 	closed bool

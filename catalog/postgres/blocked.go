@@ -30,13 +30,13 @@ func patienceOf(ctx context.Context) patience {
 	return patience{ask: left - margin, lock: left - margin/2, giveUp: left - margin/4}
 }
 
-// lock takes the claim's locks. Where it can't within its time, the error
-// wraps ErrBlocked and names who holds them.
-func (c *claiming) lock(ctx context.Context, wait patience, pid int) error {
+// lock takes the claim's locks by lockAll. Where it can't within its time, the
+// error wraps ErrBlocked and names who holds them.
+func (c *claiming) lock(ctx context.Context, wait patience, pid int, lockAll func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, wait.giveUp)
 	defer cancel()
 	answer := c.store.askLater(wait, pid)
-	err := c.lockAll(bounded)
+	err := lockAll(bounded)
 	blockers, askErr := answer()
 	refused := sqlState(err) == "55P03"
 	late := err != nil && ctx.Err() == nil && bounded.Err() != nil

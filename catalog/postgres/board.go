@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -16,36 +18,86 @@ const notesSQL = `select key, value, version from fencepost.board
 	where catalog = $1 and starts_with(key, $2) order by key`
 
 // Notes returns the notes whose key begins with prefix, ordered by the bytes
-// of their keys.
+// of their keys. It looks at the server and at the board by one round trip.
 func (s *Store) Notes(ctx context.Context, prefix string) ([]driver.Note, error) {
-	var notes []driver.Note
-	err := s.read(ctx, "notes", func(q querier, _ state) error {
-		rows, err := q.Query(ctx, notesSQL, s.args(s.catalog, prefix)...)
-		if err == nil {
-			notes, err = pgx.CollectRows(rows, pgx.RowToStructByPos[driver.Note])
-		}
-		if err != nil {
-			return s.fail("notes", err, notSent)
-		}
-		return nil
-	})
+	notes, err := s.notes(ctx, prefix)
+	if err != nil {
+		return nil, s.fail("notes", err, notSent)
+	}
+	return notes, nil
+}
+
+func (s *Store) notes(ctx context.Context, prefix string) ([]driver.Note, error) {
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return nil, err
+	}
+	defer give(conn)
+	notes, err := s.notesBy(ctx, conn, prefix)
+	s.leave(conn, err)
 	return notes, err
 }
 
-// The three ways to change a note. Each returns a row where it did, and tells
-// the watchers in the same transaction.
+func (s *Store) notesBy(ctx context.Context, q batcher, prefix string) (notes []driver.Note, err error) {
+	board := statement{sql: notesSQL, args: []any{s.catalog, prefix}, rows: func(rows pgx.Rows) (err error) {
+		notes, err = pgx.CollectRows(rows, pgx.RowToStructByPos[driver.Note])
+		return err
+	}}
+	st, err := s.readState(ctx, q, board)
+	if err == nil && st.exists {
+		err = checkVersion(st.version)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return notes, nil
+}
+
+// here holds on the server process that was looked at, with tables that this
+// build knows: schemaVersion.
+const here = `pg_postmaster_start_time() = $3::timestamptz and (select version from fencepost.schema_version) = 1`
+
+// The three ways to change a note, and the one to find that there is none. Each
+// returns a row where the note was as it had to be, and tells the watchers in
+// the same transaction.
 const (
 	insertNote = `with changed as (insert into fencepost.board (catalog, key, value, version)
-		select $1, $2, $3::bytea, $4 where ` + durable + ` on conflict do nothing returning 1)
-		select pg_notify($5, '') from changed`
-	updateNote = `with changed as (update fencepost.board set value = $3::bytea, version = $4
-		where catalog = $1 and key = $2 and version = $6 and ` + durable + ` returning 1)
-		select pg_notify($5, '') from changed`
+		select $1, $2, $6::bytea, $5::bigint where ` + here + ` and ` + durable + ` on conflict do nothing returning 1)
+		select pg_notify($4, '') from changed`
+	updateNote = `with changed as (update fencepost.board set value = $6::bytea, version = $5
+		where catalog = $1 and key = $2 and version = $7 and ` + here + ` and ` + durable + ` returning 1)
+		select pg_notify($4, '') from changed`
 	deleteNote = `with changed as (delete from fencepost.board
-		where catalog = $1 and key = $2 and version = $4 and ` + durable + ` returning 1)
-		select pg_notify($3, '') from changed`
-	missingNote = `select where not exists (select from fencepost.board where catalog = $1 and key = $2)`
+		where catalog = $1 and key = $2 and version = $5 and ` + here + ` and ` + durable + ` returning 1)
+		select pg_notify($4, '') from changed`
+	missingNote = `select where ` + here + ` and not exists (select from fencepost.board where catalog = $1 and key = $2)`
 )
+
+// A posting is one way to change a note, and the version that it makes.
+type posting struct {
+	note    driver.Note
+	sql     string
+	args    func(at time.Time) []any
+	version int64
+}
+
+func (s *Store) newPosting(n driver.Note) posting {
+	p := posting{note: n}
+	var more []any
+	switch {
+	case n.Value == nil && n.Version == 0:
+		p.sql = missingNote
+	case n.Value == nil:
+		p.sql, more = deleteNote, []any{channel(s.catalog), n.Version}
+	default:
+		p.sql, p.version = insertNote, newVersion()
+		if more = []any{channel(s.catalog), p.version, n.Value}; n.Version != 0 {
+			p.sql, more = updateNote, append(more, n.Version)
+		}
+	}
+	p.args = func(at time.Time) []any { return append([]any{s.catalog, n.Key, at}, more...) }
+	return p
+}
 
 // Post replaces a note. The first note of a database creates the schema.
 func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
@@ -57,59 +109,62 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
 		return 0, s.fail("post", err, notSent)
 	}
 	defer give(conn)
-	st, err := s.readState(ctx, conn)
-	if err == nil && st.exists {
-		err = checkVersion(st.version)
-	}
-	if err != nil {
-		s.leave(conn, err)
-		return 0, s.fail("post", err, notSent)
-	}
-	version, sent, err := s.post(ctx, conn, n, st.exists)
-	if err != nil {
+	p := s.newPosting(n)
+	if sent, err := s.post(ctx, conn, p); err != nil {
 		s.leave(conn, err)
 		return 0, s.fail("post", err, sent)
 	}
-	return version, nil
+	return p.version, nil
 }
 
-func (s *Store) post(ctx context.Context, conn *pgxpool.Conn, n driver.Note, exists bool) (int64, sent, error) {
-	version := newVersion()
-	sql, args := insertNote, []any{s.catalog, n.Key, n.Value, version, channel(s.catalog)}
-	switch {
-	case n.Value == nil && n.Version == 0:
-		version, sql, args = 0, missingNote, []any{s.catalog, n.Key}
-	case n.Value == nil:
-		version, sql, args = 0, deleteNote, []any{s.catalog, n.Key, channel(s.catalog), n.Version}
-	case n.Version != 0:
-		sql, args = updateNote, append(args, n.Version)
+// post sends a posting, as append does a commit: where it changed nothing,
+// either the note is another one, or the server is, which is looked at then.
+func (s *Store) post(ctx context.Context, conn *pgxpool.Conn, p posting) (sent, error) {
+	var at time.Time // zero is the start of no server
+	if known := s.place.Load(); known != nil {
+		at = known.started
 	}
-	switch {
-	case exists:
-		sent, err := s.write(ctx, conn, sql, args, n)
-		return version, sent, err
-	case sql == insertNote:
-		sent, err := s.postFirst(ctx, conn, sql, args, n)
-		if errors.Is(err, errAppeared) {
-			sent, err = s.write(ctx, conn, sql, args, n)
+	var refused error
+	for {
+		if !at.IsZero() {
+			sent, err := s.write(ctx, conn, p, at)
+			if !errors.Is(err, driver.ErrConflict) && !undefined(err) {
+				return sent, err
+			}
+			refused = err
 		}
-		return version, sent, err
-	case sql == missingNote:
-		return 0, notSent, nil
-	default:
-		return 0, notSent, noteConflict(n)
+		st, err := s.readState(ctx, conn)
+		if err == nil && st.exists {
+			err = checkVersion(st.version)
+		}
+		if err != nil {
+			return notSent, err
+		}
+		switch {
+		case !st.exists && p.sql == missingNote:
+			return notSent, nil
+		case !st.exists && p.sql == insertNote:
+			if sent, err := s.postFirst(ctx, conn, p, st.started); !errors.Is(err, errAppeared) {
+				return sent, err
+			}
+		case !st.exists:
+			return notSent, noteConflict(p.note)
+		case at.Equal(st.started):
+			return notSent, refused
+		}
+		at = st.started
 	}
 }
 
 // write sends one statement that must return a row.
-func (s *Store) write(ctx context.Context, conn *pgxpool.Conn, sql string, args []any, n driver.Note) (sent, error) {
+func (s *Store) write(ctx context.Context, conn *pgxpool.Conn, p posting, at time.Time) (sent, error) {
 	if err := ctx.Err(); err != nil {
 		return notSent, err
 	}
 	expectCommit(conn.Conn().PgConn())
-	tag, err := conn.Exec(ctx, sql, s.args(args...)...)
+	tag, err := conn.Exec(ctx, p.sql, s.args(p.args(at)...)...)
 	if err == nil && tag.RowsAffected() == 0 {
-		return notSent, noteConflict(n)
+		return notSent, noteConflict(p.note)
 	}
 	if err == nil {
 		err = checkCommit(conn.Conn().PgConn())
@@ -118,7 +173,7 @@ func (s *Store) write(ctx context.Context, conn *pgxpool.Conn, sql string, args 
 }
 
 // postFirst creates the schema and writes the note, in one transaction.
-func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, sql string, args []any, n driver.Note) (sent, error) {
+func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, p posting, at time.Time) (sent, error) {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return notSent, err
@@ -131,9 +186,9 @@ func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, sql string, a
 	if err != nil {
 		return notSent, err
 	}
-	tag, err := tx.Exec(ctx, sql, s.args(args...)...)
+	tag, err := tx.Exec(ctx, p.sql, s.args(p.args(at)...)...)
 	if err == nil && tag.RowsAffected() == 0 {
-		err = noteConflict(n)
+		err = noteConflict(p.note)
 	}
 	if err != nil {
 		return notSent, err
@@ -156,35 +211,26 @@ func newVersion() int64 {
 	return max(int64(binary.BigEndian.Uint64(id[:])>>1), 1)
 }
 
-// checkNotes makes sure that each note is at its version, and stays there
-// until the claim has ended.
-func (c *claiming) checkNotes(ctx context.Context, when []driver.Note) error {
-	for _, n := range when {
-		held, err := c.holdNote(ctx, n)
-		if err != nil {
-			return err
-		}
-		if !held {
+const (
+	holdNoteSQL   = `select from fencepost.board where catalog = $1 and key = $2 and version = $3 for share`
+	keepPlaceSQL  = `insert into fencepost.board (catalog, key, value, version) values ($1, $2, '', $3) on conflict do nothing`
+	leavePlaceSQL = `delete from fencepost.board where catalog = $1 and key = $2 and version = $3`
+)
+
+// holdNote makes sure that a note is at its version, and stays there until the
+// claim has ended. One that must not exist can't be locked; a placeholder, gone
+// again before anyone can see it, keeps its place: whoever inserts the same key
+// waits for the end of this transaction.
+func (s *Store) holdNote(n driver.Note) []statement {
+	held := func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() != 1 {
 			return noteConflict(n)
 		}
+		return nil
 	}
-	return nil
-}
-
-// holdNote locks a note. One that must not exist can't be locked; a
-// placeholder, gone again before anyone can see it, keeps its place: whoever
-// inserts the same key waits for the end of this transaction.
-func (c *claiming) holdNote(ctx context.Context, n driver.Note) (bool, error) {
-	s := c.store
 	if n.Version != 0 {
-		tag, err := c.tx.Exec(ctx, `select from fencepost.board where catalog = $1 and key = $2 and version = $3 for share`,
-			s.args(s.catalog, n.Key, n.Version)...)
-		return tag.RowsAffected() == 1, err
+		return []statement{{sql: holdNoteSQL, args: []any{s.catalog, n.Key, n.Version}, tag: held}}
 	}
-	tag, err := c.tx.Exec(ctx, `insert into fencepost.board (catalog, key, value, version) values ($1, $2, '', $3) on conflict do nothing`,
-		s.args(s.catalog, n.Key, newVersion())...)
-	if err != nil || tag.RowsAffected() == 0 {
-		return false, err
-	}
-	return true, c.exec(ctx, `delete from fencepost.board where catalog = $1 and key = $2`, s.catalog, n.Key)
+	place := []any{s.catalog, n.Key, newVersion()}
+	return []statement{{sql: keepPlaceSQL, args: place, tag: held}, {sql: leavePlaceSQL, args: place, tag: held}}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -71,75 +72,108 @@ func (s *Store) enlist(c *claiming) error {
 const beginSQL = `select pg_backend_pid(), set_config('lock_timeout', $1, true),
 	set_config('idle_in_transaction_session_timeout', $2, true), set_config('tcp_user_timeout', $2, true), ` + durable
 
+// errAbsent means that there is no schema, so that there is nothing to lock.
+var errAbsent = errors.New("there is no schema fencepost")
+
+// begin begins the transaction, and anew where the schema is not there or was
+// created meanwhile.
 func (c *claiming) begin(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for {
-		err := c.tryBegin(ctx)
-		if !errors.Is(err, errAppeared) {
+	for lock, absent := c.lockAll, false; ; {
+		err := c.tryBegin(ctx, lock)
+		switch {
+		case errors.Is(err, errAbsent) && !absent:
+			lock, absent = c.reserve, true
+		case errors.Is(err, errAppeared):
+			lock = c.lockAll
+		default:
 			return err
 		}
 		rollback(c.tx)
 	}
 }
 
-func (c *claiming) tryBegin(ctx context.Context) error {
+func (c *claiming) tryBegin(ctx context.Context, lock func(context.Context) error) error {
 	tx, err := c.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return err
 	}
 	c.tx = tx
-	if c.begun, err = c.store.readServer(ctx, tx); err != nil {
-		return err
-	}
 	wait := patienceOf(ctx)
-	pid, err := c.store.setBounds(ctx, tx, wait)
+	pid, err := c.setBounds(ctx, wait)
 	if err != nil {
 		return err
 	}
-	return c.lock(ctx, wait, pid)
+	return c.lock(ctx, wait, pid, lock)
 }
 
-func (s *Store) setBounds(ctx context.Context, tx pgx.Tx, wait patience) (pid int, err error) {
-	var lock, idle, tcp string
-	var durable bool
-	err = tx.QueryRow(ctx, beginSQL, s.args(millis(wait.lock), millis(s.config.ClaimIdle))...).
-		Scan(&pid, &lock, &idle, &tcp, &durable)
+// setBounds looks at the server, and sets the bounds of the transaction.
+func (c *claiming) setBounds(ctx context.Context, wait patience) (pid int, err error) {
+	s := c.store
+	look := statement{sql: serverAloneSQL, row: func(row pgx.Row) (err error) {
+		c.begun, err = s.scanServer(row)
+		return err
+	}}
+	err = s.together(ctx, c.tx, look, s.bounds(wait, &pid))
 	return pid, err
+}
+
+// bounds sets the bounds of a transaction, and tells the backend's process.
+func (s *Store) bounds(wait patience, pid *int) statement {
+	return statement{sql: beginSQL, args: []any{millis(wait.lock), millis(s.config.ClaimIdle)}, row: func(row pgx.Row) error {
+		var lock, idle, tcp string
+		var durable bool
+		return row.Scan(pid, &lock, &idle, &tcp, &durable)
+	}}
 }
 
 func millis(d time.Duration) string {
 	return strconv.FormatInt(max(d.Milliseconds(), 1), 10) + "ms"
 }
 
+const (
+	advisoryLockSQL = `select pg_advisory_xact_lock($1)`
+	lockTokenSQL    = `select from fencepost.token where catalog = $1 for update`
+	lockHeadSQL     = `select from fencepost.head where catalog = $1 for update`
+)
+
 // lockAll takes the locks, each of which may have to wait, and reads the head,
 // which then can't move any more.
 func (c *claiming) lockAll(ctx context.Context) error {
 	s := c.store
-	if err := c.exec(ctx, `select pg_advisory_xact_lock($1)`, lockKey("catalog "+s.catalog)); err != nil {
-		return err
-	}
-	exists, err := s.schemaExists(ctx, c.tx)
-	if err != nil {
-		return err
-	}
-	if !exists {
-		return s.reserveSchema(ctx, c.tx)
-	}
-	for _, table := range []string{"token", "head"} {
-		if err := c.exec(ctx, `select from fencepost.`+table+` where catalog = $1 for update`, s.catalog); err != nil {
+	err := s.together(ctx, c.tx,
+		s.lockCatalog(),
+		statement{sql: lockTokenSQL, args: []any{s.catalog}},
+		statement{sql: lockHeadSQL, args: []any{s.catalog}},
+		statement{sql: headSQL, args: []any{s.catalog}, row: func(row pgx.Row) (err error) {
+			c.state, err = s.scanHead(row)
 			return err
-		}
+		}},
+	)
+	switch {
+	case undefined(err):
+		return fmt.Errorf("%w: %w", errAbsent, err)
+	case errors.Is(err, pgx.ErrNoRows):
+		c.state, err = s.readHeadBy(ctx, c.tx, absentSQL, nil)
 	}
-	if c.state, err = s.readHead(ctx, c.tx); err != nil {
+	if err != nil {
 		return err
 	}
 	return s.admit(ctx, c.tx, c.state)
 }
 
-func (c *claiming) exec(ctx context.Context, sql string, args ...any) error {
-	_, err := c.tx.Exec(ctx, sql, c.store.args(args...)...)
-	return err
+// reserve takes the locks where there is no schema yet.
+func (c *claiming) reserve(ctx context.Context) error {
+	c.state = state{}
+	if err := c.store.alone(ctx, c.tx, c.store.lockCatalog()); err != nil {
+		return err
+	}
+	return c.store.reserveSchema(ctx, c.tx)
+}
+
+func (s *Store) lockCatalog() statement {
+	return statement{sql: advisoryLockSQL, args: []any{lockKey("catalog " + s.catalog)}}
 }
 
 // Head returns the head as the claim has locked it.
@@ -204,18 +238,18 @@ func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Rec
 	if err != nil {
 		return err
 	}
-	if err := c.checkNotes(ctx, when); err != nil {
+	var all []statement
+	for _, n := range when {
+		all = append(all, c.store.holdNote(n)...)
+	}
+	all = append(all, c.writeHead(claim, rec, text)...)
+	all = append(all, c.writeLog(rec, text)...)
+	if err := c.store.together(ctx, c.tx, all...); err != nil {
 		return err
 	}
-	if err := c.writeHead(ctx, claim, rec, text); err != nil {
-		return err
-	}
-	step.Reach(ctx, step.ClaimHeadWritten)
-	if err := c.writeLog(ctx, rec, text); err != nil {
-		return err
-	}
+	step.Reach(ctx, step.ClaimHeadWritten) // by one round trip with the log
 	step.Reach(ctx, step.ClaimLogWritten)
-	return c.exec(ctx, `select pg_notify($1, '')`, channel(c.store.catalog))
+	return nil
 }
 
 // check refuses what the head could not be read back from.
@@ -237,40 +271,60 @@ func (c *claiming) check(claim driver.Claim, rec driver.Record) (text string, er
 	return string(b), nil
 }
 
-// writeHead moves head and token on condition that the head is what it was
-// when the claim began, which its lock has seen to.
-func (c *claiming) writeHead(ctx context.Context, claim driver.Claim, rec driver.Record, text string) error {
-	s, prior := c.store, c.state.head
-	sql := `insert into fencepost.head (catalog, revision, commit_id, claim) values ($1, $2, $3::uuid, $4) on conflict do nothing`
-	args := []any{s.catalog, int64(rec.Revision), rec.ID.String(), text}
-	if !prior.IsZero() {
-		sql = `update fencepost.head set revision = $2, commit_id = $3::uuid, claim = $4
-			where catalog = $1 and revision = $5 and commit_id = $6::uuid`
-		args = append(args, int64(prior.Revision), prior.Commit.String())
-	}
-	tag, err := c.tx.Exec(ctx, sql, s.args(args...)...)
-	if err == nil && tag.RowsAffected() == 0 {
-		err = fmt.Errorf("%w: the head is not at revision %d, commit %v", driver.ErrConflict, prior.Revision, prior.Commit)
-	}
-	if err != nil {
-		return err
-	}
-	return c.tx.QueryRow(ctx, `insert into fencepost.token (catalog, generation, epoch, claim_id, system_id, timeline)
-		values ($1, $2, $3, $4::uuid, `+systemSQL+`, `+timelineSQL+`)
+// What a claim writes. All but the head and the notification stands on the head
+// that was written before it.
+const (
+	insertHeadSQL = `insert into fencepost.head (catalog, revision, commit_id, claim) values ($1, $2, $3::uuid, $4) on conflict do nothing`
+	moveHeadSQL   = `update fencepost.head set revision = $2, commit_id = $3::uuid, claim = $4
+		where catalog = $1 and revision = $5 and commit_id = $6::uuid`
+	stampTokenSQL = `insert into fencepost.token (catalog, generation, epoch, claim_id, system_id, timeline)
+		select catalog, $2, $3, commit_id, ` + systemSQL + `, ` + timelineSQL + ` from fencepost.head where catalog = $1 and commit_id = $4::uuid
 		on conflict (catalog) do update set generation = excluded.generation, epoch = excluded.epoch, claim_id = excluded.claim_id,
 			system_id = excluded.system_id, timeline = excluded.timeline
-		returning system_id`,
-		s.args(s.catalog, int64(claim.Token.Generation), int64(claim.Token.Epoch), claim.ID.String())...).Scan(&c.system)
+		returning system_id`
+	addClaimSQL = `insert into fencepost.claim (catalog, revision, claim) select catalog, revision, $3 from fencepost.head
+		where catalog = $1 and revision = $2`
+	addLogSQL = `insert into fencepost.log (catalog, revision, commit_id, generation, epoch, payload)
+		select catalog, revision, commit_id, $4, $5, $6 from fencepost.head where catalog = $1 and revision = $2 and commit_id = $3::uuid`
+	notifySQL = `select pg_notify($1, '')`
+)
+
+// writeHead moves head and token on condition that the head is what it was
+// when the claim began, which its lock has seen to.
+func (c *claiming) writeHead(claim driver.Claim, rec driver.Record, text string) []statement {
+	s, prior := c.store, c.state.head
+	sql, args := insertHeadSQL, []any{s.catalog, int64(rec.Revision), rec.ID.String(), text}
+	if !prior.IsZero() {
+		sql, args = moveHeadSQL, append(args, int64(prior.Revision), prior.Commit.String())
+	}
+	return []statement{
+		{sql: sql, args: args, tag: onto(prior)},
+		{
+			sql:  stampTokenSQL,
+			args: []any{s.catalog, int64(claim.Token.Generation), int64(claim.Token.Epoch), claim.ID.String()},
+			row:  func(row pgx.Row) error { return row.Scan(&c.system) },
+		},
+	}
 }
 
-func (c *claiming) writeLog(ctx context.Context, rec driver.Record, text string) error {
-	s := c.store
-	if err := c.exec(ctx, `insert into fencepost.claim (catalog, revision, claim) values ($1, $2, $3)`,
-		s.catalog, int64(rec.Revision), text); err != nil {
-		return err
+// onto requires that a statement has found the head where the claim began.
+func onto(prior driver.Head) func(pgconn.CommandTag) error {
+	return func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() == 0 {
+			return fmt.Errorf("%w: the head is not at revision %d, commit %v", driver.ErrConflict, prior.Revision, prior.Commit)
+		}
+		return nil
 	}
-	return c.exec(ctx, `insert into fencepost.log (catalog, revision, commit_id, generation, epoch, payload)
-		values ($1, $2, $3::uuid, $4, $5, $6)`, append([]any{s.catalog}, recordArgs(rec)...)...)
+}
+
+// writeLog adds to the log and to the history, and notifies the watchers.
+func (c *claiming) writeLog(rec driver.Record, text string) []statement {
+	s, moved := c.store, onto(c.state.head)
+	return []statement{
+		{sql: addClaimSQL, args: []any{s.catalog, int64(rec.Revision), text}, tag: moved},
+		{sql: addLogSQL, args: append([]any{s.catalog}, recordArgs(rec)...), tag: moved},
+		{sql: notifySQL, args: []any{channel(s.catalog)}},
+	}
 }
 
 // Abandon rolls back. It does nothing after the end.

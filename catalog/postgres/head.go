@@ -82,12 +82,13 @@ func (s *Store) look(ctx context.Context) (st state, broken bool, err error) {
 }
 
 // readState reads the state and refuses a server that can't be trusted to have
-// the newest. It must not be used in a transaction before the schema is known
-// to exist.
-func (s *Store) readState(ctx context.Context, q querier) (state, error) {
+// the newest. Where there is a schema, the other statements go along with it, by
+// the same round trip. It must not be used in a transaction before the schema is
+// known to exist.
+func (s *Store) readState(ctx context.Context, q batcher, also ...statement) (state, error) {
 	const tries = 3 // another one may be creating the schema
 	for range tries - 1 {
-		st, err := s.readHead(ctx, q)
+		st, err := s.readHead(ctx, q, also)
 		if err == nil {
 			return st, s.admit(ctx, q, st)
 		}
@@ -101,23 +102,28 @@ func (s *Store) readState(ctx context.Context, q querier) (state, error) {
 			return st, err
 		}
 	}
-	st, err := s.readHead(ctx, q)
+	st, err := s.readHead(ctx, q, also)
 	if err != nil {
 		return state{}, err
 	}
 	return st, s.admit(ctx, q, st)
 }
 
-func (s *Store) readHead(ctx context.Context, q querier) (state, error) {
-	st, err := s.readHeadBy(ctx, q, headSQL)
+func (s *Store) readHead(ctx context.Context, q batcher, also []statement) (state, error) {
+	st, err := s.readHeadBy(ctx, q, headSQL, also)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return s.readHeadBy(ctx, q, absentSQL)
+		return s.readHeadBy(ctx, q, absentSQL, also)
 	}
 	return st, err
 }
 
-func (s *Store) readHeadBy(ctx context.Context, q querier, sql string) (state, error) {
-	return s.scanHead(q.QueryRow(ctx, sql, s.args(s.catalog)...))
+func (s *Store) readHeadBy(ctx context.Context, q batcher, sql string, also []statement) (st state, err error) {
+	head := statement{sql: sql, args: []any{s.catalog}, row: func(row pgx.Row) (err error) {
+		st, err = s.scanHead(row)
+		return err
+	}}
+	err = s.together(ctx, q, append([]statement{head}, also...)...)
+	return st, err
 }
 
 func (s *Store) scanHead(row pgx.Row) (state, error) {
@@ -148,15 +154,19 @@ func (s *Store) scanHead(row pgx.Row) (state, error) {
 	return st, err
 }
 
+const serverAloneSQL = `select ` + serverSQL
+
 // readServer reads what doesn't need the schema, and refuses a server that
 // can't be trusted.
 func (s *Store) readServer(ctx context.Context, q querier) (state, error) {
-	var st state
+	return s.scanServer(q.QueryRow(ctx, serverAloneSQL, s.args()...))
+}
+
+func (s *Store) scanServer(row pgx.Row) (st state, err error) {
 	var wal string
-	if err := q.QueryRow(ctx, `select `+serverSQL, s.args()...).Scan(&st.standby, &wal, &st.started); err != nil {
+	if err := row.Scan(&st.standby, &wal, &st.started); err != nil {
 		return state{}, err
 	}
-	var err error
 	if st.timeline, err = parseTimeline(st.standby, wal); err != nil {
 		return state{}, err
 	}

@@ -14,6 +14,7 @@ const (
 	markPrepared = "fencepost.prepared"
 	markCut      = "fencepost.cut"
 	markPooled   = "fencepost.pooled"
+	markWarm     = "fencepost.warm"
 )
 
 // errCut means that a commit which the server reports as done was not waited

@@ -115,7 +115,7 @@ var errAppeared = errors.New("schema fencepost was created in the meantime")
 // creates one before tx ends. First users of one database may race: the lock
 // lets one of them create it, and the others then find it there.
 func (s *Store) reserveSchema(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1)`, s.args(lockKey("schema"))...); err != nil {
+	if _, err := tx.Exec(ctx, advisoryLockSQL, s.args(lockKey("schema"))...); err != nil {
 		return err
 	}
 	exists, err := s.schemaExists(ctx, tx)

@@ -110,6 +110,9 @@ type links struct {
 	turns     chan struct{} // one for each claim under way
 
 	unprepared atomic.Bool // a pooler stands between: no prepared statements
+
+	warming sync.Mutex // of the next
+	warmed  time.Time  // when enough connections were warm
 }
 
 // newLinks returns the links that cfg and a DSN describe. It names the mistakes

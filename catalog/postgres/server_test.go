@@ -221,6 +221,7 @@ func TestCloseEndsAWatcherAndWaitsForIt(t *testing.T) {
 func TestAPlanThatAnAlteredTableMadeUselessIsTriedAgain(t *testing.T) {
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
+	claim(t, s)
 	version, err := s.Post(within(t, soon), driver.Note{Key: "k", Value: []byte("v")})
 	require.NoError(t, err)
 	want := []driver.Note{{Key: "k", Value: []byte("v"), Version: version}}

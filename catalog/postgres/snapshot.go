@@ -219,10 +219,11 @@ func (s *Store) compactIn(ctx context.Context, by driver.Claim, fn func(pgx.Tx) 
 // that stops here blocks claims no longer than one that stops in a claim, and
 // takes the two locks.
 func (s *Store) lockCompaction(ctx context.Context, tx pgx.Tx, by driver.Claim) error {
-	if _, err := s.setBounds(ctx, tx, patienceOf(ctx)); err != nil {
+	var pid int
+	if err := s.alone(ctx, tx, s.bounds(patienceOf(ctx), &pid)); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1)`, s.args(lockKey("compact "+s.catalog))...); err != nil {
+	if _, err := tx.Exec(ctx, advisoryLockSQL, s.args(lockKey("compact "+s.catalog))...); err != nil {
 		return err
 	}
 	tag, err := tx.Exec(ctx, `select from fencepost.token where catalog = $1 and claim_id = $2::uuid for share`,

@@ -26,6 +26,7 @@ const (
 var (
 	_ driver.Store   = (*Store)(nil)
 	_ driver.Watcher = (*Store)(nil)
+	_ driver.Warmer  = (*Store)(nil)
 )
 
 // A Store keeps one catalog in a PostgreSQL database. It implements

@@ -77,6 +77,7 @@ var (
 
 	_ driver.Presenter       = (*Store)(nil)
 	_ driver.PresenceWatcher = (*Store)(nil)
+	_ driver.Warmer          = (*Store)(nil)
 )
 
 // Open returns a Store over the file at path. It touches nothing: the file is

@@ -19,6 +19,7 @@ type bench struct {
 	backend backend
 	serials atomic.Uint64 // of values, so that no two are the same
 	figures []figure
+	tracer  *tracer
 }
 
 // entries is the collection that everything is written to.

@@ -147,7 +147,7 @@ func measure(ctx context.Context, o options, name string) ([]figure, error) {
 		return nil, err
 	}
 	defer b.close()
-	r := &bench{plan: o.plan, ctx: ctx, backend: b}
+	r := &bench{plan: o.plan, ctx: ctx, backend: b, tracer: newTracer()}
 	if err := r.checkSyncs(); err != nil {
 		return nil, err
 	}

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +43,9 @@ func (b *bench) contend(name string, cfg leader.Config) (*contender, error) {
 		return nil, err
 	}
 	cfg.Admin = "127.0.0.1:0"
+	if b.tracer != nil {
+		store = &tracedStore{store, b.tracer, fmt.Sprintf("g%v", cfg.Catalog.Generation)}
+	}
 	l, err := leader.New(store, cfg)
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -99,7 +102,7 @@ func in(p leader.Phase) func(leader.Status) bool {
 // promotions measures from a call to green's admin API until green has made its
 // first commit, while blue leads and is asked to hand over.
 func promotions(b *bench) error {
-	floor, note, err := b.promotionFloor()
+	floor, idle, note, err := b.promotionFloor()
 	if err != nil {
 		return err
 	}
@@ -128,6 +131,8 @@ func promotions(b *bench) error {
 	f := distribution(figure{Name: "promotion until the first commit", FloorUS: floor, Note: note}, took)
 	f.Ratio = f.P50 / floor
 	b.report(f.atMost(f.Ratio, promotionGoal, "x floor"))
+	f = figure{Name: "promotion, floor from idle", P50: f.P50, P99: f.P99, FloorUS: idle, Ratio: f.P50 / idle}
+	b.report(f.atMost(f.Ratio, promotionGoal, "x floor"))
 	b.report(figure{Name: "promotion, p95", P50: p95(took)}.atMost(p95(took), promotionGoalP95, " µs"))
 	return blue.end()
 }
@@ -140,30 +145,20 @@ func (b *bench) promotion(name string, blue *contender, g generation.Generation)
 	if err := green.until(in(leader.ReadyToPromote)); err != nil {
 		return 0, nil, err
 	}
-	time.Sleep(quiet)
+	time.Sleep(quiet + rand.N(quiet)) // so that it does not fall in with a poll
 	began := time.Now()
+	b.tracer.start(began)
 	if err := post("http://"+green.Status().Admin+"/api/leader/promote", fmt.Sprintf(`{"generation":%v}`, g)); err != nil {
 		return 0, nil, err
 	}
+	b.tracer.note("client", "promote", began)
 	committed := <-green.committed
 	if err := <-blue.ended; !errors.Is(err, fence.ErrSuperseded) {
 		return 0, nil, fmt.Errorf("blue ended otherwise than superseded: %w", err)
 	}
-	if os.Getenv("FENCEPOST_BENCH_TRACE") != "" {
-		trace(began, blue, green, committed)
-	}
+	b.tracer.print(append(blue.Status().Moves[1:], green.Status().Moves...), committed)
 	blue.stop()
 	return committed.Sub(began), green, blue.store.Close()
-}
-
-// trace prints when each phase of a promotion began, in µs.
-func trace(began time.Time, blue, green *contender, committed time.Time) {
-	for _, m := range append(blue.Status().Moves[1:], green.Status().Moves...) {
-		if m.At.After(began) {
-			fmt.Fprintf(os.Stderr, "%8.0f %v -> %v\n", micros(m.At.Sub(began)), m.From, m.To)
-		}
-	}
-	fmt.Fprintf(os.Stderr, "%8.0f committed\n\n", micros(committed.Sub(began)))
 }
 
 // post makes one HTTP call, on a connection of its own.
@@ -181,32 +176,48 @@ func post(target, body string) error {
 	return err
 }
 
-// promotionFloor measures what no promotion can go without.
-func (b *bench) promotionFloor() (us float64, note string, err error) {
+// promotionFloor measures what no promotion can go without, in µs: in a loop, one
+// after the other, and each from idle, as a promotion begins, where caches are
+// cold and processes asleep.
+func (b *bench) promotionFloor() (busy, idle float64, note string, err error) {
 	r, h, err := b.pair()
 	if err != nil {
-		return 0, "", err
+		return 0, 0, "", err
 	}
 	defer r.close()
 	defer h.close()
-	commit, err := load(b.ctx, 1, b.serial, b.rawWrite(r))
-	if err != nil {
-		return 0, "", err
-	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(w, r.Body) // a client that is gone fails by itself
 	}))
 	defer server.Close()
-	call, err := load(b.ctx, 1, b.serial, func(context.Context, int) error { return post(server.URL, `{"generation":1}`) })
-	if err != nil {
-		return 0, "", err
+	write := b.rawWrite(r)
+	ask := func(context.Context, int) error { return post(server.URL, `{"generation":1}`) }
+	commit, err1 := load(b.ctx, 1, b.serial, write)
+	call, err2 := load(b.ctx, 1, b.serial, ask)
+	idleCommit, err3 := b.fromIdle(write)
+	idleCall, err4 := b.fromIdle(ask)
+	wake, err5 := b.wakeUp(h)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		return 0, 0, "", err
 	}
-	wake, err := b.wakeUp(h)
-	if err != nil {
-		return 0, "", err
+	note = fmt.Sprintf("4 raw commits of %.0f (from idle %.0f), 2 calls of %.0f (%.0f), 1 wake-up of %.0f µs",
+		commit.p50, idleCommit, call.p50, idleCall, wake)
+	return 4*commit.p50 + 2*call.p50 + wake, 4*idleCommit + 2*idleCall + wake, note, nil
+}
+
+// fromIdle returns the median of op, in µs, where nothing went before it for a
+// while.
+func (b *bench) fromIdle(op operation) (float64, error) {
+	var took []float64
+	for range 30 {
+		time.Sleep(quiet)
+		began := time.Now()
+		if err := op(b.ctx, 0); err != nil {
+			return 0, err
+		}
+		took = append(took, micros(time.Since(began)))
 	}
-	us = 4*commit.p50 + 2*call.p50 + wake
-	return us, fmt.Sprintf("4 raw commits of %.0f, 2 calls of %.0f, 1 wake-up of %.0f µs", commit.p50, call.p50, wake), nil
+	return median(took), nil
 }
 
 // wakeUp measures how long after a claim was acknowledged another handle is

@@ -1,0 +1,97 @@
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+)
+
+const (
+	// warmConns are for a claim or a commit, and for the sign of life that
+	// goes beside it.
+	warmConns = 2
+
+	// warmFor is for how long nothing needs to be looked at again. It is
+	// shorter than what pgx takes a connection for sound without asking.
+	warmFor = time.Second
+)
+
+// Warm implements [driver.Warmer]: it opens two connections, one where the pool
+// was handed in, and has each claim and commit once for a catalog that can't
+// exist. That changes no row, locks none, and leaves the statements prepared and
+// the server's process with its caches filled. Behind a pooler it does nothing.
+func (s *Store) Warm(ctx context.Context) error {
+	if s.unprepared.Load() || !s.warming.TryLock() {
+		return nil
+	}
+	defer s.warming.Unlock()
+	if time.Since(s.warmed) < warmFor {
+		return nil
+	}
+	n := 1
+	if s.ownPool {
+		n = min(warmConns, int(s.config.MaxConns))
+	}
+	for range n {
+		conn, err := s.acquire(ctx, s.pool)
+		if err != nil {
+			return s.fail("warm", err, notSent)
+		}
+		defer give(conn)
+		if err := s.warmUp(ctx, conn); err != nil {
+			s.leave(conn, err)
+			return s.fail("warm", err, notSent)
+		}
+	}
+	s.warmed = time.Now()
+	return nil
+}
+
+// warmUp warms one connection, unless that was done.
+func (s *Store) warmUp(ctx context.Context, conn *pgxpool.Conn) error {
+	marks := conn.Conn().PgConn().CustomData()
+	if marks[markWarm] == true {
+		return nil
+	}
+	// No catalog has such a name, and no other call this one's.
+	nobody := &Store{links: s.links, name: s.name, catalog: "?" + rand.Text(), claims: map[*claiming]struct{}{}}
+	was := driver.Claim{Token: fence.Token{Generation: 1, Epoch: 1}, ID: driver.NewID(), Revision: 1, DataVersion: 1}
+	next := was
+	next.Revision, next.ID, next.Token.Epoch, next.PriorClaim, next.PriorCommit = 2, driver.NewID(), 2, was.ID, was.ID
+	rec := driver.Record{Revision: next.Revision, ID: next.ID, Token: next.Token}
+
+	c := &claiming{store: nobody, conn: conn}
+	if err := c.tryBegin(ctx, c.lockAll); err != nil {
+		if c.tx != nil {
+			rollback(c.tx)
+		}
+		if errors.Is(err, errAbsent) {
+			return nil // there is nothing to claim yet
+		}
+		return err
+	}
+	c.state.head = was.Head()
+	err := c.write(ctx, next, rec, []driver.Note{{Key: "?", Version: 1}})
+	rollback(c.tx)
+	if !errors.Is(err, driver.ErrConflict) {
+		return err
+	}
+	nobody.place.Store(&place{started: c.begun.started, claim: was.ID})
+	if _, err := nobody.append(ctx, conn, was.Head(), rec); !errors.Is(err, driver.ErrConflict) {
+		return err
+	}
+	if _, err := nobody.post(ctx, conn, nobody.newPosting(driver.Note{Key: "?", Value: []byte{}, Version: 1})); !errors.Is(err, driver.ErrConflict) {
+		return err
+	}
+	if _, err := nobody.notesBy(ctx, conn, "?"); err != nil {
+		return err
+	}
+	marks[markWarm] = true
+	return nil
+}
