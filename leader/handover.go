@@ -109,8 +109,7 @@ func claimed(ctx context.Context) error {
 func (t *tenure) goOn(ctx context.Context, a *ask, failed error) (stage, error) {
 	t.offered.Store(false)
 	t.lease.forget()
-	elapse(ctx, settling) // most often the successor is gone because it has claimed, and that is about to be heard
-	err := t.confirm(ctx)
+	err := t.confirm(ctx) // most often the successor is gone because it has claimed: then nothing is written beside its commits
 	if err == nil {
 		err = t.renew(ctx)
 	}

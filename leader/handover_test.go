@@ -137,6 +137,12 @@ func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
 }
 
 func TestAHolderWhoseSuccessorHasClaimedWritesNothingMore(t *testing.T) {
+	for name, heard := range map[string]bool{"it hears of the claim": true, "it has to ask": false} {
+		t.Run(name, func(t *testing.T) { leavesTheStoreToItsSuccessor(t, heard) })
+	}
+}
+
+func leavesTheStoreToItsSuccessor(t *testing.T, heard bool) {
 	store := memory.New()
 	handle := store.Open()
 	var late atomic.Int64
@@ -144,9 +150,14 @@ func TestAHolderWhoseSuccessorHasClaimedWritesNothingMore(t *testing.T) {
 		if head, err := store.Head(context.Background()); c.Method == "Post" && (err != nil || head.Claim.Token.Generation > 1) {
 			late.Add(1)
 		}
+		if c.Method == "Watch" && !heard {
+			return memory.Refuse
+		}
 		return memory.Pass
 	})
-	blue := start(t, handle, called(1))
+	cfg := called(1)
+	cfg.Catalog.PollInterval = time.Minute
+	blue := start(t, handle, cfg)
 	blue.reached(t, leader.Leading)
 	green := start(t, store.Open(), called(2))
 	green.reached(t, leader.ReadyToPromote)

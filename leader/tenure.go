@@ -137,9 +137,8 @@ func (t *tenure) reconfirm(ctx context.Context) (stage, error) {
 	return t.serve, nil
 }
 
-// settling is for how long what is not urgent leaves the store to others: at the
-// beginning of a tenure to the first commits of the work, and at the end of a
-// handover to those of the successor.
+// settling is for how long what is not urgent leaves the store to the first
+// commits of the work.
 const settling = 20 * time.Millisecond
 
 // keepRenewing renews the lease until ctx ends. A failure is no reason to stop

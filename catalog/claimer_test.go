@@ -1,0 +1,67 @@
+package catalog
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	inmemory "github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/fence"
+)
+
+func TestAClaimByWhoHasReadLongAgoDisturbsNobodyWhereItCantSucceed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := inmemory.New()
+		handle := store.Open()
+		f, err := Follow(t.Context(), handle, Config{Generation: 1})
+		require.NoError(t, err)
+		var deaf atomic.Bool
+		var heads, claims atomic.Int64
+		handle.Inject(func(c inmemory.Call) inmemory.Fault {
+			switch {
+			case deaf.Load():
+				return inmemory.Refuse
+			case c.Method == "Head":
+				heads.Add(1)
+			case c.Method == "Claim":
+				claims.Add(1)
+			}
+			return inmemory.Pass
+		})
+		deaf.Store(true)
+		other, err := Open(t.Context(), store.Open(), Config{Generation: 2})
+		require.NoError(t, err)
+		elapse(t.Context(), time.Second)
+		deaf.Store(false)
+		_, err = f.Open(t.Context(), ClaimOptions{})
+		require.ErrorIs(t, err, fence.ErrSuperseded)
+		require.Zero(t, claims.Load())
+		require.NotZero(t, heads.Load())
+		require.NoError(t, other.Close())
+	})
+}
+
+func TestAClaimByWhoHasJustReadDoesNotReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handle := inmemory.New().Open()
+		f, err := Follow(t.Context(), handle, Config{Generation: 1})
+		require.NoError(t, err)
+		synctest.Wait()
+		var before atomic.Int64
+		handle.Inject(func(c inmemory.Call) inmemory.Fault {
+			if c.Method == "Head" {
+				before.Add(1)
+			}
+			if c.Method == "Claim" {
+				require.Zero(t, before.Load())
+			}
+			return inmemory.Pass
+		})
+		c, err := f.Open(t.Context(), ClaimOptions{})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	})
+}
