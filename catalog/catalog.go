@@ -61,7 +61,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 
 // start starts the goroutines that Close joins.
 func (c *Catalog) start() {
-	c.wg.Go(func() { watch(c.base, c.store, c.cfg, claimsOf(c.store), c.look) })
+	c.wg.Go(func() { watch(c.base, c.store, c.cfg, claimsOf(c.store), make(chan struct{}, 1), c.look) })
 	c.wg.Go(c.commitLoop)
 	c.wg.Go(c.compactLoop)
 	c.wg.Go(c.tellRisks)

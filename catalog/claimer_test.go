@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog/driver"
 	inmemory "github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/fence"
 )
@@ -62,6 +63,30 @@ func TestAClaimByWhoHasJustReadDoesNotReadAgain(t *testing.T) {
 		})
 		c, err := f.Open(t.Context(), ClaimOptions{})
 		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	})
+}
+
+func TestWhoWaitsForAHeadHasTheFollowerLookAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := inmemory.New()
+		c, err := Open(t.Context(), store.Open(), Config{Generation: 1})
+		require.NoError(t, err)
+		handle := store.Open()
+		handle.Inject(func(c inmemory.Call) inmemory.Fault {
+			if c.Method == "Watch" {
+				return inmemory.Refuse
+			}
+			return inmemory.Pass
+		})
+		f, err := Follow(t.Context(), handle, Config{Generation: 1, PollInterval: time.Hour})
+		require.NoError(t, err)
+		elapse(t.Context(), time.Minute)
+		require.NoError(t, c.Update(t.Context(), func(tx *Tx) error { return Bytes("c").Set(tx, "k", []byte("v")) }))
+		began := time.Now()
+		require.NoError(t, f.Wait(t.Context(), func(h driver.Head) bool { return h.Revision >= c.Head().Revision }))
+		require.Less(t, time.Since(began), 10*time.Millisecond, "in the time of the bubble")
+		require.NoError(t, f.Close())
 		require.NoError(t, c.Close())
 	})
 }

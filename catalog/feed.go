@@ -57,7 +57,7 @@ func Feed(ctx context.Context, store driver.Store, cfg Config, after Position, f
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		watch(watching, store, cfg, writesOf(store), func(context.Context) error {
+		watch(watching, store, cfg, writesOf(store), make(chan struct{}, 1), func(context.Context) error {
 			select {
 			case moved <- struct{}{}:
 			default: // one is waiting already

@@ -26,6 +26,7 @@ type Follower struct {
 
 	mu    sync.Mutex
 	moved chan struct{} // closed and replaced when the view moves
+	wake  chan struct{} // has the following goroutine look
 
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
@@ -50,7 +51,7 @@ func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, err
 		return nil, err
 	}
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
-	f := &Follower{r: newReplica(store, cfg), moved: make(chan struct{}), stop: stop}
+	f := &Follower{r: newReplica(store, cfg), moved: make(chan struct{}), wake: make(chan struct{}, 1), stop: stop}
 	f.end.init()
 	pace := newPace(cfg.ClaimTimeout)
 	for {
@@ -66,7 +67,7 @@ func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, err
 			return nil, err
 		}
 	}
-	f.wg.Go(func() { watch(base, store, cfg, writesOf(store), f.look) })
+	f.wg.Go(func() { watch(base, store, cfg, writesOf(store), f.wake, f.look) })
 	return f, nil
 }
 
@@ -152,15 +153,19 @@ func (f *Follower) Head() (driver.Head, time.Time) {
 	return s.head, s.at
 }
 
-// Wait waits until cond holds of the applied head. It returns the reason where
-// the follower ends before, or ctx's cause.
+// Wait waits until cond holds of the applied head, for which it has the follower
+// look at once. It returns the reason where the follower ends before, or ctx's
+// cause.
 func (f *Follower) Wait(ctx context.Context, cond func(driver.Head) bool) error {
-	for {
+	for asked := false; ; asked = true {
 		f.mu.Lock()
 		moved := f.moved
 		f.mu.Unlock()
 		if head, _ := f.Head(); cond(head) {
 			return nil
+		}
+		if !asked {
+			nudge(f.wake)
 		}
 		select {
 		case <-moved:

@@ -36,14 +36,14 @@ func claimsOf(store driver.Store) listener {
 
 // watch calls look after every wake-up of the store, the first of which comes
 // when it has begun to listen, and at least every PollInterval, until ctx ends;
-// at once where the store wakes nobody. An error of look is reported once for
-// each run of errors; the next poll tries again. It joins what it starts.
-func watch(ctx context.Context, store driver.Store, cfg Config, listen listener, look func(context.Context) error) {
-	wake := make(chan struct{}, 1)
+// at once where the store wakes nobody. Wake, which holds one, may be used to ask
+// for a look as well. An error of look is reported once for each run of errors;
+// the next poll tries again. It joins what it starts.
+func watch(ctx context.Context, store driver.Store, cfg Config, listen listener, wake chan struct{}, look func(context.Context) error) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	if listen == nil {
-		wake <- struct{}{}
+		nudge(wake)
 	} else {
 		wg.Go(func() { keepWatching(ctx, listen, cfg, wake) })
 	}
@@ -66,6 +66,13 @@ func watch(ctx context.Context, store driver.Store, cfg Config, listen listener,
 		}
 		failing = err != nil
 		poll.Reset(untilPoll(cfg.PollInterval))
+	}
+}
+
+func nudge(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default: // one is waiting already
 	}
 }
 
@@ -100,17 +107,11 @@ func rest(ctx context.Context, d time.Duration) {
 // where it had begun, and ever later where it does not begin.
 func keepWatching(ctx context.Context, listen listener, cfg Config, wake chan<- struct{}) {
 	var begun atomic.Bool
-	nudge := func() {
-		select {
-		case wake <- struct{}{}:
-		default: // one is waiting already
-		}
-	}
 	next := newPace(0).next
 	next.InitialInterval, next.MaxInterval = 100*time.Millisecond, 10*time.Second
 	next.Reset()
 	for {
-		err := listen(ctx, func() { begun.Store(true); nudge() })
+		err := listen(ctx, func() { begun.Store(true); nudge(wake) })
 		if ctx.Err() != nil {
 			return
 		}
@@ -118,7 +119,7 @@ func keepWatching(ctx context.Context, listen listener, cfg Config, wake chan<- 
 		if begun.Swap(false) {
 			next.Reset()
 		}
-		nudge()
+		nudge(wake)
 		rest(ctx, next.NextBackOff())
 	}
 }
