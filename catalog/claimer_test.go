@@ -90,3 +90,31 @@ func TestWhoWaitsForAHeadHasTheFollowerLookAtOnce(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 }
+
+func TestAHolderLeavesTheStoreToItsFirstCommits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handle := inmemory.New().Open()
+		var heads, trims atomic.Int64
+		var claimed atomic.Bool
+		handle.Inject(func(c inmemory.Call) inmemory.Fault {
+			switch {
+			case c.Method == "Install":
+				claimed.Store(true)
+			case c.Method == "Head" && claimed.Load():
+				heads.Add(1)
+			case c.Method == "Trim":
+				trims.Add(1)
+			}
+			return inmemory.Pass
+		})
+		c, err := Open(t.Context(), handle, Config{Generation: 1, PollInterval: time.Hour})
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Zero(t, trims.Load())
+		elapse(t.Context(), settling)
+		synctest.Wait()
+		require.EqualValues(t, 1, trims.Load())
+		require.EqualValues(t, 1, heads.Load(), "once it listens, and not before")
+		require.NoError(t, c.Close())
+	})
+}

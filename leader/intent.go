@@ -41,31 +41,31 @@ const maxAborted = 1000
 //
 // It returns an error that matches fence.ErrSuperseded where a higher
 // generation leads, an *OvertakenError where one was promoted already, and an
-// *AbortedError where g was given up. It succeeds, and writes nothing, where g
-// leads and no higher one was promoted.
+// *AbortedError where g was given up. It succeeds, and promotes nothing, where
+// g leads and no higher one was promoted.
 func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, by string) (Intent, error) {
-	posted, err := promote(ctx, catalog.NewBoard(store, cfg), g, by)
-	return posted.Value, err
-}
-
-func promote(ctx context.Context, board *catalog.Board, g generation.Generation, by string) (i catalog.Posted[Intent], err error) {
 	if err := checkNumber("promote", g); err != nil {
-		return i, err
+		return Intent{}, err
 	}
+	board := catalog.NewBoard(store, cfg)
 	reserved := make(chan error, 1)
-	go func() { reserved <- board.Reserve(ctx, g) }()
+	go func() { reserved <- board.Reserve(ctx, g) }() // it takes as long as the head
 	head, err := board.Head(ctx)
-	if err := errors.Join(<-reserved, err); err != nil {
-		return i, err
+	notReserved := <-reserved
+	if err != nil {
+		return Intent{}, err
 	}
 	current := head.Claim
 	if current.Token.Generation > g {
-		return i, fence.Check(fence.Token{Generation: g}, current.Token, current.Holder)
+		return Intent{}, fence.Check(fence.Token{Generation: g}, current.Token, current.Holder)
 	}
 	if current.Token.Generation == g {
 		return leadsAlready(ctx, board, g)
 	}
-	return catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
+	if notReserved != nil {
+		return Intent{}, notReserved
+	}
+	posted, err := catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
 		switch {
 		case i.aborts(g):
 			return &AbortedError{Generation: g}
@@ -77,6 +77,7 @@ func promote(ctx context.Context, board *catalog.Board, g generation.Generation,
 		*i = Intent{Generation: g, At: now(), By: by, Aborted: above(i.Aborted, current.Token.Generation)}
 		return nil
 	})
+	return posted.Value, err
 }
 
 // Abort gives generation g up, for good: nobody can promote it any more, and no
@@ -163,12 +164,12 @@ func above(all []generation.Generation, g generation.Generation) []generation.Ge
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // leadsAlready returns the intent that stands while g leads.
-func leadsAlready(ctx context.Context, board *catalog.Board, g generation.Generation) (catalog.Posted[Intent], error) {
+func leadsAlready(ctx context.Context, board *catalog.Board, g generation.Generation) (Intent, error) {
 	i, err := catalog.ReadNote[Intent](ctx, board, intentKey)
 	if err == nil && i.Value.Generation > g {
 		err = &OvertakenError{Wanted: g, Promoted: i.Value}
 	}
-	return i, err
+	return i.Value, err
 }
 
 // An OvertakenError says that a generation can't be promoted because a higher

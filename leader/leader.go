@@ -34,7 +34,7 @@ type Leader struct {
 	attending atomic.Int64 // connections that are kept for presence
 	reluctant atomic.Bool
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
-	promoted  chan catalog.Posted[Intent]     // receives what the admin API was told to promote
+	promoted  chan struct{}                   // receives when the admin API was told to promote
 	asks      chan *ask                       // to the tenure, while the work runs
 
 	mu        sync.Mutex
@@ -56,7 +56,7 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 	l := &Leader{
 		store: store, cfg: cfg, log: cfg.Logger,
 		board:    catalog.NewBoard(store, cfg.boardConfig()),
-		promoted: make(chan catalog.Posted[Intent], 1), asks: make(chan *ask), announced: make(chan struct{}),
+		promoted: make(chan struct{}, 1), asks: make(chan *ask), announced: make(chan struct{}),
 	}
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
 	l.lease.born, l.host = l.lease.clock(), clock.Host()
@@ -142,14 +142,19 @@ func (l *Leader) lead(ctx context.Context, work Work) error {
 	}
 }
 
-// warmEvery is how often a waiting process sees to it that its store is warm.
-const warmEvery = time.Second
+// How often a waiting process sees to it that its store is warm, and how often
+// where that fails for a reason that does not pass by itself.
+const (
+	warmEvery = time.Second
+	warmAgain = time.Minute
+)
 
 // keepWarm has the store make ready, while this process waits, what a claim and
 // the first commits need: nobody writes between two leaders.
 func (l *Leader) keepWarm(ctx context.Context) {
 	w, ok := l.store.(driver.Warmer)
 	for ok {
+		next := warmEvery
 		if l.holding() == nil {
 			bounded, cancel := context.WithTimeout(ctx, l.cfg.heartbeat())
 			err := w.Warm(bounded)
@@ -157,9 +162,11 @@ func (l *Leader) keepWarm(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				l.log.DebugContext(ctx, "the store is not warm", "err", err)
 			}
-			ok = err == nil || exitcodes.Of(err) <= exitcodes.Retry // else it will fail again
+			if exitcodes.Of(err) > exitcodes.Retry {
+				next = warmAgain
+			}
 		}
-		ok = elapse(ctx, warmEvery) && ok
+		ok = elapse(ctx, next)
 	}
 }
 

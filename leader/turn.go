@@ -29,7 +29,6 @@ type waiting struct {
 	quiet silence
 	out   *lookout
 	due   due
-	told  catalog.Posted[Intent] // by the admin API, which has just written it; not looked at yet
 
 	holder Beat // seen of the holder that a deploy is to take over from
 }
@@ -42,7 +41,6 @@ func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (turn, erro
 	defer poll.Stop()
 	for {
 		now, mine, err := w.look(ctx)
-		w.told = catalog.Posted[Intent]{}
 		switch {
 		case err == nil && mine:
 			return now, nil
@@ -54,7 +52,7 @@ func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (turn, erro
 		}
 		select {
 		case <-poll.C:
-		case w.told = <-l.promoted:
+		case <-l.promoted:
 		case <-w.out.nudge:
 		case <-f.Done():
 			return turn{}, f.Err()
@@ -115,12 +113,8 @@ func (w *waiting) first(ctx context.Context, now *turn) error {
 	return nil
 }
 
-// intent reads which generation may lead, and whether mine was given up. What was
-// told need not be read: a claim rests on its version.
+// intent reads which generation may lead, and whether mine was given up.
 func (w *waiting) intent(ctx context.Context) (i catalog.Posted[Intent], aborted bool, err error) {
-	if i, w.told = w.told, i; i.Version != 0 {
-		return i, i.Value.aborts(w.cfg.Catalog.Generation), nil
-	}
 	if i, err = readNote[Intent](ctx, w.Leader, intentKey); err != nil {
 		return i, false, err
 	}

@@ -53,23 +53,25 @@ func (s *Store) notesBy(ctx context.Context, q batcher, prefix string) (notes []
 	return notes, nil
 }
 
-// here holds on the server process that was looked at, with tables that this
-// build knows: schemaVersion.
-const here = `pg_postmaster_start_time() = $3::timestamptz and (select version from fencepost.schema_version) = 1`
+// here holds where the server's process, the newest claim and the version of the
+// tables are those that were looked at.
+const here = `pg_postmaster_start_time() = $3::timestamptz
+	and (select claim_id from fencepost.token where catalog = $1) is not distinct from $4::uuid
+	and (select version from fencepost.schema_version) = $5`
 
 // The three ways to change a note, and the one to find that there is none. Each
 // returns a row where the note was as it had to be, and tells the watchers in
 // the same transaction.
 const (
 	insertNote = `with changed as (insert into fencepost.board (catalog, key, value, version)
-		select $1, $2, $6::bytea, $5::bigint where ` + here + ` and ` + durable + ` on conflict do nothing returning 1)
-		select pg_notify($4, '') from changed`
-	updateNote = `with changed as (update fencepost.board set value = $6::bytea, version = $5
-		where catalog = $1 and key = $2 and version = $7 and ` + here + ` and ` + durable + ` returning 1)
-		select pg_notify($4, '') from changed`
+		select $1, $2, $8::bytea, $7::bigint where ` + here + ` and ` + durable + ` on conflict do nothing returning 1)
+		select pg_notify($6, '') from changed`
+	updateNote = `with changed as (update fencepost.board set value = $8::bytea, version = $7
+		where catalog = $1 and key = $2 and version = $9 and ` + here + ` and ` + durable + ` returning 1)
+		select pg_notify($6, '') from changed`
 	deleteNote = `with changed as (delete from fencepost.board
-		where catalog = $1 and key = $2 and version = $5 and ` + here + ` and ` + durable + ` returning 1)
-		select pg_notify($4, '') from changed`
+		where catalog = $1 and key = $2 and version = $7 and ` + here + ` and ` + durable + ` returning 1)
+		select pg_notify($6, '') from changed`
 	missingNote = `select where ` + here + ` and not exists (select from fencepost.board where catalog = $1 and key = $2)`
 )
 
@@ -77,26 +79,35 @@ const (
 type posting struct {
 	note    driver.Note
 	sql     string
-	args    func(at time.Time) []any
+	more    []any // arguments behind those of here
 	version int64
 }
 
 func (s *Store) newPosting(n driver.Note) posting {
 	p := posting{note: n}
-	var more []any
 	switch {
 	case n.Value == nil && n.Version == 0:
 		p.sql = missingNote
 	case n.Value == nil:
-		p.sql, more = deleteNote, []any{channel(s.catalog), n.Version}
+		p.sql, p.more = deleteNote, []any{channel(s.catalog), n.Version}
 	default:
 		p.sql, p.version = insertNote, newVersion()
-		if more = []any{channel(s.catalog), p.version, n.Value}; n.Version != 0 {
-			p.sql, more = updateNote, append(more, n.Version)
+		if p.more = []any{channel(s.catalog), p.version, n.Value}; n.Version != 0 {
+			p.sql, p.more = updateNote, append(p.more, n.Version)
 		}
 	}
-	p.args = func(at time.Time) []any { return append([]any{s.catalog, n.Key, at}, more...) }
 	return p
+}
+
+// argsAt returns the arguments of a posting that is to land where a look found
+// the server's process started and claim the newest.
+func (s *Store) argsAt(p posting, started time.Time, claim driver.ID) []any {
+	var newest *string // null where nobody ever claimed
+	if !claim.IsZero() {
+		text := claim.String()
+		newest = &text
+	}
+	return s.args(append([]any{s.catalog, p.note.Key, started, newest, schemaVersion}, p.more...)...)
 }
 
 // Post replaces a note. The first note of a database creates the schema.
@@ -118,15 +129,16 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
 }
 
 // post sends a posting, as append does a commit: where it changed nothing,
-// either the note is another one, or the server is, which is looked at then.
+// either the note is another one, or the server or its newest claim is, which
+// are looked at then.
 func (s *Store) post(ctx context.Context, conn *pgxpool.Conn, p posting) (sent, error) {
-	var at time.Time // zero is the start of no server
+	var at place // a zero start is that of no server
 	if known := s.place.Load(); known != nil {
-		at = known.started
+		at = *known
 	}
 	var refused error
 	for {
-		if !at.IsZero() {
+		if !at.started.IsZero() {
 			sent, err := s.write(ctx, conn, p, at)
 			if !errors.Is(err, driver.ErrConflict) && !undefined(err) {
 				return sent, err
@@ -149,20 +161,20 @@ func (s *Store) post(ctx context.Context, conn *pgxpool.Conn, p posting) (sent, 
 			}
 		case !st.exists:
 			return notSent, noteConflict(p.note)
-		case at.Equal(st.started):
+		case at.started.Equal(st.started) && at.claim == st.head.Claim.ID:
 			return notSent, refused
 		}
-		at = st.started
+		at.started, at.claim = st.started, st.head.Claim.ID
 	}
 }
 
 // write sends one statement that must return a row.
-func (s *Store) write(ctx context.Context, conn *pgxpool.Conn, p posting, at time.Time) (sent, error) {
+func (s *Store) write(ctx context.Context, conn *pgxpool.Conn, p posting, at place) (sent, error) {
 	if err := ctx.Err(); err != nil {
 		return notSent, err
 	}
 	expectCommit(conn.Conn().PgConn())
-	tag, err := conn.Exec(ctx, p.sql, s.args(p.args(at)...)...)
+	tag, err := conn.Exec(ctx, p.sql, s.argsAt(p, at.started, at.claim)...)
 	if err == nil && tag.RowsAffected() == 0 {
 		return notSent, noteConflict(p.note)
 	}
@@ -186,7 +198,7 @@ func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, p posting, at
 	if err != nil {
 		return notSent, err
 	}
-	tag, err := tx.Exec(ctx, p.sql, s.args(p.args(at)...)...)
+	tag, err := tx.Exec(ctx, p.sql, s.argsAt(p, at, driver.ID{})...)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = noteConflict(p.note)
 	}

@@ -72,15 +72,20 @@ func (s *Store) enlist(c *claiming) error {
 const beginSQL = `select pg_backend_pid(), set_config('lock_timeout', $1, true),
 	set_config('idle_in_transaction_session_timeout', $2, true), set_config('tcp_user_timeout', $2, true), ` + durable
 
-// errAbsent means that there is no schema, so that there is nothing to lock.
-var errAbsent = errors.New("there is no schema fencepost")
+// errAbsent means that there is nothing to lock.
+var errAbsent = errors.New("schema fencepost is not there, or not whole")
 
 // begin begins the transaction, and anew where the schema is not there or was
-// created meanwhile.
+// created meanwhile. Who has never seen a claim looks first whether there is
+// one, so that the server has no error to note.
 func (c *claiming) begin(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for lock, absent := c.lockAll, false; ; {
+	lock, absent := c.lockAll, false
+	if c.store.place.Load() == nil {
+		lock = c.reserve
+	}
+	for {
 		err := c.tryBegin(ctx, lock)
 		switch {
 		case errors.Is(err, errAbsent) && !absent:

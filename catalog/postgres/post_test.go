@@ -39,6 +39,19 @@ func TestANoteGoesToNoServerThatWasNotLookedAt(t *testing.T) {
 	testpg.Exec(t, dsn, `do $$ begin assert (select count(*) from fencepost.board) = 1; end $$`)
 }
 
+func TestANoteGoesToNoCatalogWhoseClaimWasNotLookedAt(t *testing.T) {
+	s, dsn := held(t)
+	_, err := s.Post(drivertest.Context(t), driver.Note{Key: "k", Value: []byte("v")})
+	require.NoError(t, err)
+	// The copy of another system, restored while the server runs.
+	testpg.Exec(t, dsn, `update fencepost.token set system_id = '1', claim_id = gen_random_uuid();
+		update fencepost.head set claim = replace(claim, (select commit_id::text from fencepost.head), ''), commit_id = (select claim_id from fencepost.token)`)
+	_, err = s.Post(drivertest.Context(t), driver.Note{Key: "other", Value: []byte("v")})
+	require.Error(t, err)
+	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+	testpg.Exec(t, dsn, `do $$ begin assert (select count(*) from fencepost.board) = 1; end $$`)
+}
+
 func TestABoardThatIsMissingIsNoConflict(t *testing.T) {
 	s, dsn := held(t)
 	testpg.Exec(t, dsn, `drop table fencepost.board`)

@@ -47,11 +47,9 @@ func (l *links) together(ctx context.Context, q batcher, all ...statement) error
 				return nil
 			})
 		case s.row != nil:
-			queued.QueryRow(func(row pgx.Row) error {
+			queued.Query(func(rows pgx.Rows) error {
 				if first == nil {
-					first = s.row(row)
-				} else {
-					_ = row.Scan() // it has to be read
+					first = s.row(oneRow{rows})
 				}
 				return nil
 			})
@@ -66,6 +64,18 @@ func (l *links) together(ctx context.Context, q batcher, all ...statement) error
 	}
 	err := q.SendBatch(ctx, &b).Close()
 	return cmp.Or(first, err)
+}
+
+// oneRow is the first row of several, as a pgx.Row.
+type oneRow struct{ rows pgx.Rows }
+
+// Scan implements [pgx.Row].
+func (r oneRow) Scan(dest ...any) error {
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		return cmp.Or(r.rows.Err(), pgx.ErrNoRows)
+	}
+	return r.rows.Scan(dest...)
 }
 
 func (l *links) inTurn(ctx context.Context, q querier, all []statement) error {

@@ -25,20 +25,31 @@ const (
 // Warm implements [driver.Warmer]: it opens two connections, one where the pool
 // was handed in, and has each claim and commit once for a catalog that can't
 // exist. That changes no row, locks none, and leaves the statements prepared and
-// the server's process with its caches filled. Behind a pooler it does nothing.
+// the server's process with its caches filled. It takes no connection that
+// somebody may want, and behind a pooler, or before anything was claimed, does
+// nothing.
 func (s *Store) Warm(ctx context.Context) error {
-	if s.unprepared.Load() || !s.warming.TryLock() {
+	if s.root.Err() != nil {
+		return s.fail("warm", errClosed, notSent)
+	}
+	if s.unprepared.Load() || s.place.Load() == nil || !s.warming.TryLock() {
 		return nil
 	}
 	defer s.warming.Unlock()
 	if time.Since(s.warmed) < warmFor {
 		return nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.root, cancel)()
 	n := 1
 	if s.ownPool {
-		n = min(warmConns, int(s.config.MaxConns))
+		n = warmConns
 	}
 	for range n {
+		if stat := s.pool.Stat(); stat.MaxConns()-stat.AcquiredConns() < 2 {
+			return nil // the last one is for others
+		}
 		conn, err := s.acquire(ctx, s.pool)
 		if err != nil {
 			return s.fail("warm", err, notSent)

@@ -59,15 +59,14 @@ func TestAClaimAndItsFirstCommitsPrepareNothingThatWarmDidNot(t *testing.T) {
 }
 
 func TestWarmIsAskedByOneAtATimeAndSoonAgainForNothing(t *testing.T) {
-	s, err := Open(t.Context(), testpg.URL(t), Config{})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, s.Close()) }()
+	s, _ := held(t)
+	s.pool.Reset()
 	s.warming.Lock()
 	require.NoError(t, s.Warm(t.Context()))
 	require.Zero(t, s.pool.Stat().TotalConns())
 	s.warming.Unlock()
 	require.NoError(t, s.Warm(t.Context()))
-	require.NotZero(t, s.pool.Stat().TotalConns())
+	require.EqualValues(t, warmConns, s.pool.Stat().TotalConns())
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, s.Warm(ended), "there is nothing to do")
@@ -75,4 +74,59 @@ func TestWarmIsAskedByOneAtATimeAndSoonAgainForNothing(t *testing.T) {
 	s.warmed = s.warmed.Add(-time.Minute)
 	s.warming.Unlock()
 	require.Error(t, s.Warm(ended))
+}
+
+func TestWarmTakesNoConnectionThatSomebodyMayWant(t *testing.T) {
+	server, err := Connect(t.Context(), testpg.URL(t), Config{MaxConns: 2})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, server.Close()) }()
+	busy, err := server.Open(t.Context(), "busy")
+	require.NoError(t, err)
+	waits, err := server.Open(t.Context(), "waits")
+	require.NoError(t, err)
+	head := drivertest.Install(t, waits, 1)
+	claiming, err := busy.Claim(drivertest.Context(t))
+	require.NoError(t, err)
+	defer claiming.Abandon()
+	require.EqualValues(t, 1, server.links.pool.Stat().AcquiredConns())
+	acquired := server.links.pool.Stat().AcquireCount()
+	require.NoError(t, waits.Warm(drivertest.Context(t)))
+	require.Equal(t, acquired, server.links.pool.Stat().AcquireCount())
+	drivertest.Append(t, waits, head, []byte("a"))
+	claiming.Abandon()
+	require.NoError(t, waits.Warm(drivertest.Context(t)))
+	require.Equal(t, acquired+2, server.links.pool.Stat().AcquireCount(), "the commit's, and one that was free")
+}
+
+func TestAClaimThatIsRefusedLeavesItsStatementsPrepared(t *testing.T) {
+	s, _ := held(t)
+	require.NoError(t, s.Warm(drivertest.Context(t)))
+	before := statementsOf(t, s)
+	claiming, err := s.Claim(drivertest.Context(t))
+	require.NoError(t, err)
+	claim := drivertest.NextClaim(t, claiming.Head(), 2)
+	err = claiming.Install(drivertest.Context(t), claim, drivertest.ClaimRecord(claim), driver.Note{Key: "other", Version: 7})
+	require.ErrorIs(t, err, driver.ErrConflict)
+	require.Equal(t, before, statementsOf(t, s))
+}
+
+func TestTheFirstLookAtADatabaseWithoutASchemaIsNoErrorOfTheServers(t *testing.T) {
+	dsn := testpg.URL(t)
+	s, err := Open(t.Context(), dsn, Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	require.NoError(t, s.Warm(drivertest.Context(t)))
+	require.Zero(t, s.pool.Stat().TotalConns(), "there is nothing to claim")
+	failed := func() (n int64) {
+		require.NoError(t, testpg.Connect(t, dsn).QueryRow(t.Context(), `select xact_rollback from pg_stat_database where datname = current_database()`).Scan(&n))
+		return n
+	}
+	before := failed()
+	claiming, err := s.Claim(drivertest.Context(t))
+	require.NoError(t, err)
+	defer claiming.Abandon()
+	claim := drivertest.NextClaim(t, claiming.Head(), 1)
+	require.NoError(t, claiming.Install(drivertest.Context(t), claim, drivertest.ClaimRecord(claim)))
+	require.NoError(t, s.Close()) // a session tells its figures at its end
+	require.Equal(t, before, failed())
 }

@@ -151,6 +151,12 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
+func (s *Store) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // checkAbsent says whether it is right that there is no file, or an empty one:
 // its folder must be there, and a WAL, which holds commits, must not.
 func checkAbsent(path string) error {

@@ -38,10 +38,7 @@ func (s *Store) acquire(ctx context.Context) (*writer, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("another write of this process is under way: %w", ctx.Err())
 	}
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.isClosed() {
 		s.write <- w
 		return nil, errClosed
 	}
