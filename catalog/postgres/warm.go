@@ -32,12 +32,15 @@ func (s *Store) Warm(ctx context.Context) error {
 	if s.root.Err() != nil {
 		return s.fail("warm", errClosed, notSent)
 	}
-	if s.unprepared.Load() || s.place.Load() == nil || !s.warming.TryLock() {
+	if s.unprepared.Load() || !s.warming.TryLock() {
 		return nil
 	}
 	defer s.warming.Unlock()
 	if time.Since(s.warmed) < warmFor {
 		return nil
+	}
+	if head, err := s.Head(ctx); err != nil || head.IsZero() {
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -110,13 +110,25 @@ func TestAClaimThatIsRefusedLeavesItsStatementsPrepared(t *testing.T) {
 	require.Equal(t, before, statementsOf(t, s))
 }
 
+func TestWarmOpensNothingWhereThereIsNothingToClaim(t *testing.T) {
+	s, err := Open(t.Context(), testpg.URL(t), Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	require.NoError(t, s.Warm(drivertest.Context(t)))
+	require.Zero(t, s.pool.Stat().TotalConns())
+	drivertest.Install(t, s, 1)
+	other, err := Open(t.Context(), s.pool.Config().ConnString(), Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, other.Close()) }()
+	require.NoError(t, other.Warm(drivertest.Context(t)))
+	require.EqualValues(t, warmConns, other.pool.Stat().TotalConns(), "who has not looked yet looks")
+}
+
 func TestTheFirstLookAtADatabaseWithoutASchemaIsNoErrorOfTheServers(t *testing.T) {
 	dsn := testpg.URL(t)
 	s, err := Open(t.Context(), dsn, Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
-	require.NoError(t, s.Warm(drivertest.Context(t)))
-	require.Zero(t, s.pool.Stat().TotalConns(), "there is nothing to claim")
 	failed := func() (n int64) {
 		require.NoError(t, testpg.Connect(t, dsn).QueryRow(t.Context(), `select xact_rollback from pg_stat_database where datname = current_database()`).Scan(&n))
 		return n
