@@ -50,10 +50,7 @@ func (c *Catalog) askForCompaction(now *state) {
 	if c.compacts.logSize.Load() < max(c.cfg.CompactAfter, now.size) {
 		return
 	}
-	select {
-	case c.compacts.due <- struct{}{}:
-	default: // asked already
-	}
+	nudge(c.compacts.due)
 }
 
 // longestPause is how long a compaction that failed waits at most until the

@@ -58,10 +58,7 @@ func Feed(ctx context.Context, store driver.Store, cfg Config, after Position, f
 	go func() {
 		defer close(done)
 		watch(watching, store, cfg, writesOf(store), make(chan struct{}, 1), func(context.Context) error {
-			select {
-			case moved <- struct{}{}:
-			default: // one is waiting already
-			}
+			nudge(moved)
 			return nil
 		})
 	}()

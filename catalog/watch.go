@@ -69,10 +69,11 @@ func watch(ctx context.Context, store driver.Store, cfg Config, listen listener,
 	}
 }
 
+// nudge leaves one word in a channel that holds one, unless one waits there.
 func nudge(wake chan<- struct{}) {
 	select {
 	case wake <- struct{}{}:
-	default: // one is waiting already
+	default:
 	}
 }
 

@@ -137,8 +137,8 @@ func (t *tenure) reconfirm(ctx context.Context) (stage, error) {
 	return t.serve, nil
 }
 
-// settling is for how long what is not urgent leaves the store to the first
-// commits of the work.
+// settling is for how long the presence leaves the store to the first commits of
+// the work. It is short, since until then no end of it tells anybody of a death.
 const settling = 20 * time.Millisecond
 
 // keepRenewing renews the lease until ctx ends. A failure is no reason to stop

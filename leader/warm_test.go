@@ -10,8 +10,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/leader"
 )
 
@@ -68,4 +70,68 @@ func TestAStoreThatCantBeWarmedIsAskedAgainOnlyWhereThatMayPass(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAHolderShowsItselfOnceTheFirstCommitsHadTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handle := memory.New().Open()
+		var shown atomic.Int64
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Present" {
+				shown.Add(1)
+			}
+			return memory.Pass
+		})
+		holder := start(t, handle, config(1))
+		holder.await(t, leader.Leading)
+		synctest.Wait()
+		require.Zero(t, shown.Load())
+		elapse(time.Second)
+		require.EqualValues(t, 1, shown.Load())
+		require.NoError(t, holder.end(t))
+	})
+}
+
+func TestAProcessThatMayBePromotedReadsOnceWhereTheHolderIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		holder := start(t, store.Open(), config(1))
+		holder.await(t, leader.Leading)
+		handle := store.Open()
+		var notes atomic.Int64
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Notes" {
+				notes.Add(1)
+			}
+			return memory.Pass
+		})
+		cfg := config(2)
+		cfg.Poll = 100 * time.Millisecond
+		green := start(t, handle, cfg)
+		green.await(t, leader.ReadyToPromote)
+		elapse(time.Second)
+		notes.Store(0)
+		elapse(10 * time.Second)
+		require.InDelta(t, 100, notes.Load(), 2, "the intent alone, once a poll")
+		require.NoError(t, green.end(t))
+		require.NoError(t, holder.end(t))
+	})
+}
+
+func TestASupersededPromotionSaysSoThoughItsNumberCantBeReserved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		holder := start(t, store.Open(), config(2))
+		holder.await(t, leader.Leading)
+		handle := store.Open()
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Post" {
+				return memory.Refuse
+			}
+			return memory.Pass
+		})
+		_, err := leader.Promote(t.Context(), handle, catalog.Config{RetryBudget: time.Second}, 1, "test")
+		require.ErrorIs(t, err, fence.ErrSuperseded)
+		require.NoError(t, holder.end(t))
+	})
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -99,15 +98,15 @@ func (s *Store) newPosting(n driver.Note) posting {
 	return p
 }
 
-// argsAt returns the arguments of a posting that is to land where a look found
-// the server's process started and claim the newest.
-func (s *Store) argsAt(p posting, started time.Time, claim driver.ID) []any {
+// argsAt returns the arguments of a posting that is to land at a place, and
+// nowhere else.
+func (s *Store) argsAt(p posting, at place) []any {
 	var newest *string // null where nobody ever claimed
-	if !claim.IsZero() {
-		text := claim.String()
+	if !at.claim.IsZero() {
+		text := at.claim.String()
 		newest = &text
 	}
-	return s.args(append([]any{s.catalog, p.note.Key, started, newest, schemaVersion}, p.more...)...)
+	return s.args(append([]any{s.catalog, p.note.Key, at.started, newest, schemaVersion}, p.more...)...)
 }
 
 // Post replaces a note. The first note of a database creates the schema.
@@ -156,7 +155,7 @@ func (s *Store) post(ctx context.Context, conn *pgxpool.Conn, p posting) (sent, 
 		case !st.exists && p.sql == missingNote:
 			return notSent, nil
 		case !st.exists && p.sql == insertNote:
-			if sent, err := s.postFirst(ctx, conn, p, st.started); !errors.Is(err, errAppeared) {
+			if sent, err := s.postFirst(ctx, conn, p, place{started: st.started}); !errors.Is(err, errAppeared) {
 				return sent, err
 			}
 		case !st.exists:
@@ -174,7 +173,7 @@ func (s *Store) write(ctx context.Context, conn *pgxpool.Conn, p posting, at pla
 		return notSent, err
 	}
 	expectCommit(conn.Conn().PgConn())
-	tag, err := conn.Exec(ctx, p.sql, s.argsAt(p, at.started, at.claim)...)
+	tag, err := conn.Exec(ctx, p.sql, s.argsAt(p, at)...)
 	if err == nil && tag.RowsAffected() == 0 {
 		return notSent, noteConflict(p.note)
 	}
@@ -185,7 +184,7 @@ func (s *Store) write(ctx context.Context, conn *pgxpool.Conn, p posting, at pla
 }
 
 // postFirst creates the schema and writes the note, in one transaction.
-func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, p posting, at time.Time) (sent, error) {
+func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, p posting, at place) (sent, error) {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return notSent, err
@@ -198,7 +197,7 @@ func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, p posting, at
 	if err != nil {
 		return notSent, err
 	}
-	tag, err := tx.Exec(ctx, p.sql, s.argsAt(p, at, driver.ID{})...)
+	tag, err := tx.Exec(ctx, p.sql, s.argsAt(p, at)...)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = noteConflict(p.note)
 	}

@@ -17,8 +17,8 @@ const (
 	// goes beside it.
 	warmConns = 2
 
-	// warmFor is for how long nothing needs to be looked at again. It is
-	// shorter than what pgx takes a connection for sound without asking.
+	// warmFor is for how long nothing needs to be looked at again, however
+	// many catalogs of a Server wait.
 	warmFor = time.Second
 )
 
@@ -85,23 +85,18 @@ func (s *Store) warmUp(ctx context.Context, conn *pgxpool.Conn) error {
 		if c.tx != nil {
 			rollback(c.tx)
 		}
-		if errors.Is(err, errAbsent) {
-			return nil // there is nothing to claim yet
-		}
 		return err
 	}
 	c.state.head = was.Head()
-	err := c.write(ctx, next, rec, []driver.Note{{Key: "?", Version: 1}})
+	claimErr := c.write(ctx, next, rec, []driver.Note{{Key: "?", Version: 1}})
 	rollback(c.tx)
-	if !errors.Is(err, driver.ErrConflict) {
-		return err
-	}
 	nobody.place.Store(&place{started: c.begun.started, claim: was.ID})
-	if _, err := nobody.append(ctx, conn, was.Head(), rec); !errors.Is(err, driver.ErrConflict) {
-		return err
-	}
-	if _, err := nobody.post(ctx, conn, nobody.newPosting(driver.Note{Key: "?", Value: []byte{}, Version: 1})); !errors.Is(err, driver.ErrConflict) {
-		return err
+	_, appendErr := nobody.append(ctx, conn, was.Head(), rec)
+	_, postErr := nobody.post(ctx, conn, nobody.newPosting(driver.Note{Key: "?", Value: []byte{}, Version: 1}))
+	for _, err := range []error{claimErr, appendErr, postErr} {
+		if err != nil && !errors.Is(err, driver.ErrConflict) { // there is no head, and no note
+			return err
+		}
 	}
 	if _, err := nobody.notesBy(ctx, conn, "?"); err != nil {
 		return err

@@ -66,7 +66,12 @@ func TestWarmIsAskedByOneAtATimeAndSoonAgainForNothing(t *testing.T) {
 	require.Zero(t, s.pool.Stat().TotalConns())
 	s.warming.Unlock()
 	require.NoError(t, s.Warm(t.Context()))
-	require.EqualValues(t, warmConns, s.pool.Stat().TotalConns())
+	var marked []any
+	for _, conn := range s.pool.AcquireAllIdle(t.Context()) {
+		marked = append(marked, conn.Conn().PgConn().CustomData()[markWarm])
+		conn.Release()
+	}
+	require.Equal(t, []any{true, true}, marked, "none is warmed a second time")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, s.Warm(ended), "there is nothing to do")
@@ -74,6 +79,20 @@ func TestWarmIsAskedByOneAtATimeAndSoonAgainForNothing(t *testing.T) {
 	s.warmed = s.warmed.Add(-time.Minute)
 	s.warming.Unlock()
 	require.Error(t, s.Warm(ended))
+}
+
+func TestAClosedStoreIsNotWarmThoughItsServerIs(t *testing.T) {
+	server, err := Connect(t.Context(), testpg.URL(t), Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, server.Close()) }()
+	open, err := server.Open(t.Context(), "open")
+	require.NoError(t, err)
+	closed, err := server.Open(t.Context(), "closed")
+	require.NoError(t, err)
+	drivertest.Install(t, open, 1)
+	require.NoError(t, open.Warm(drivertest.Context(t)))
+	require.NoError(t, closed.Close())
+	require.ErrorIs(t, closed.Warm(drivertest.Context(t)), errClosed)
 }
 
 func TestWarmTakesNoConnectionThatSomebodyMayWant(t *testing.T) {

@@ -123,6 +123,14 @@ func (s *tracedStore) Watch(ctx context.Context, wake func()) error {
 	return s.Store.(driver.Watcher).Watch(ctx, wake)
 }
 
+// WatchClaims falls back on what a holder does where the store has none.
+func (s *tracedStore) WatchClaims(ctx context.Context, wake func()) error {
+	if w, ok := s.Store.(driver.ClaimWatcher); ok {
+		return w.WatchClaims(ctx, wake)
+	}
+	return s.Watch(ctx, wake)
+}
+
 func (s *tracedStore) Present(ctx context.Context, claim driver.ID, shown func()) error {
 	return s.Store.(driver.Presenter).Present(ctx, claim, shown)
 }
