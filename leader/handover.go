@@ -147,7 +147,8 @@ func (t *tenure) offer(ctx context.Context) {
 func (l *Leader) StepDown(ctx context.Context, reason string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // where nobody waits for it any more, the offer ends
-	before := l.PreferNotToLead(true)
+	l.leaving.Add(1)
+	defer l.leaving.Add(-1)
 	a := newAsk(ctx, "stepping down: "+reason, true)
 	_, err := l.request(ctx, a)
 	if err == nil {
@@ -157,8 +158,8 @@ func (l *Leader) StepDown(ctx context.Context, reason string) error {
 			err = errors.New("leader: what became of the offer is not known")
 		}
 	}
-	if err != nil {
-		l.PreferNotToLead(before)
+	if err == nil {
+		l.PreferNotToLead(true)
 	}
 	return err
 }
@@ -169,3 +170,7 @@ func (l *Leader) StepDown(ctx context.Context, reason string) error {
 func (l *Leader) PreferNotToLead(on bool) (before bool) {
 	return l.reluctant.Swap(on)
 }
+
+// prefersNot reports whether this process leaves the lead to others, as it also
+// does while it steps down.
+func (l *Leader) prefersNot() bool { return l.reluctant.Load() || l.leaving.Load() > 0 }

@@ -33,6 +33,7 @@ type Leader struct {
 	peer      listening
 	attending atomic.Int64 // connections that are kept for presence
 	reluctant atomic.Bool
+	leaving   atomic.Int64                    // calls of StepDown under way
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
 	promoted  chan struct{}                   // receives when the admin API was told to promote
 	asks      chan *ask                       // to the tenure, while the work runs

@@ -61,6 +61,7 @@ func (p *process) await(t *testing.T, phase leader.Phase) {
 	t.Helper()
 	for range 100_000 {
 		if p.Status().Phase == phase {
+			synctest.Wait() // what begins with the phase has begun
 			return
 		}
 		if p.Status().Phase.Ended() {

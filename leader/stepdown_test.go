@@ -1,6 +1,7 @@
 package leader_test
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -58,6 +59,29 @@ func TestAHolderThatStepsDownWhereNobodyIsThereGoesOnLeading(t *testing.T) {
 		elapse(10 * time.Minute)
 		require.Equal(t, leader.ReadyToPromote, late.Status().Phase, "the offer still stands")
 		require.NoError(t, late.end(t))
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestStepDownsThatFailSideBySideLeaveThePreferenceAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store.Open(), config(1))
+		p.await(t, leader.Leading)
+		failed := make(chan error, 2)
+		first, giveUp := context.WithCancel(t.Context())
+		go func() { failed <- p.StepDown(first, "one") }()
+		p.await(t, leader.HandingOver)
+		go func() { failed <- p.StepDown(t.Context(), "two") }()
+		synctest.Wait()
+		require.True(t, p.Status().Reluctant, "it is about to leave")
+		giveUp()
+		require.Error(t, <-failed)
+		p.await(t, leader.HandingOver)
+		p.PreferNotToLead(true)
+		p.PreferNotToLead(false) // what a person says meanwhile stands
+		require.Error(t, <-failed)
+		require.False(t, p.Status().Reluctant)
 		require.NoError(t, p.end(t))
 	})
 }

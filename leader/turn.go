@@ -83,7 +83,7 @@ func (w *waiting) look(ctx context.Context) (turn, bool, error) {
 		w.due.forget()
 		return now, false, err
 	}
-	return now, w.due.reached(w.lease.now(), head.Claim.ID, w.cfg.delay(w.reluctant.Load())), nil
+	return now, w.due.reached(w.lease.now(), head.Claim.ID, w.cfg.delay(w.prefersNot())), nil
 }
 
 // ready notes that this process could lead.
