@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
@@ -72,7 +73,34 @@ func (h handshakes) ClientHandshake(ctx context.Context, authority string, raw n
 		h.link.set(err)
 		return conn, info, err
 	}
-	return &firstRead{Conn: conn, link: h.link}, info, nil
+	again := func() error { return h.listen(authority, raw.RemoteAddr()) }
+	return &firstRead{Conn: conn, link: h.link, again: again}, info, nil
+}
+
+// listenTimeout bounds the second handshake with a server that ended a
+// connection without a word.
+const listenTimeout = time.Second
+
+// listen connects once more, says nothing behind the handshake, and returns
+// what the server says then. A server that is still to read something when it
+// refuses a client's certificate resets the connection, and the word about that
+// is lost with it.
+func (h handshakes) listen(authority string, addr net.Addr) error {
+	ctx, cancel := context.WithTimeout(context.Background(), listenTimeout)
+	defer cancel()
+	raw, err := new(net.Dialer).DialContext(ctx, addr.Network(), addr.String())
+	if err != nil {
+		return err
+	}
+	defer raw.Close()
+	conn, _, err := h.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = raw.Close() })()
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 func (h handshakes) Clone() credentials.TransportCredentials {
@@ -80,16 +108,25 @@ func (h handshakes) Clone() credentials.TransportCredentials {
 }
 
 // errSilent means that a server ended a connection before it said anything, as
-// one does that ends, one that wants TLS and gets plain text, and one whose word
-// about the client's certificate was lost with the connection.
+// one does that ends, and one that wants TLS and gets plain text.
 var errSilent = errors.New("the server ended the connection without a word")
 
 // A firstRead is a connection that reports its first answer: with TLS 1.3 a
 // server refuses a client's certificate only after the handshake.
 type firstRead struct {
 	net.Conn
-	link *link
-	done bool // gRPC reads from one goroutine
+	link  *link
+	again func() error // says why a server may have said nothing; nil for plain text
+	done  bool         // gRPC reads from one goroutine
+	reset atomic.Bool  // the server's side was gone when something was written
+}
+
+func (c *firstRead) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if gone(err) {
+		c.reset.Store(true) // gRPC closes the connection, and what Read says is of that
+	}
+	return n, err
 }
 
 func (c *firstRead) Read(b []byte) (int, error) {
@@ -101,11 +138,26 @@ func (c *firstRead) Read(b []byte) (int, error) {
 			c.link.clear()
 		case remoteAlert(err):
 			c.link.set(err)
-		case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-			c.link.set(fmt.Errorf("%w: %w", errSilent, err))
+		case gone(err), c.reset.Load():
+			c.link.set(c.silence(err))
 		}
 	}
 	return n, err
+}
+
+// gone reports whether err says that the other side has ended the connection.
+func gone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// silence is why a connection ended, with err, before the server said anything.
+func (c *firstRead) silence(err error) error {
+	if c.again != nil {
+		if reason := c.again(); remoteAlert(reason) {
+			return reason
+		}
+	}
+	return fmt.Errorf("%w: %w", errSilent, err)
 }
 
 // remoteAlert reports whether err is a TLS alert of the other side. Package

@@ -3,6 +3,7 @@ package etcd_test
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -78,7 +80,7 @@ func refuses(t *testing.T, at string, cfg etcd.Config) {
 		func(ctx context.Context) error { _, err := catalog.Open(ctx, s, config); return err },
 	} {
 		err := ask(within(t, time.Second))
-		for range 20 { // the server's reason can be lost with the connection that it ends
+		for range 20 { // a busy machine is not done within a second
 			if exitcodes.Of(err) != exitcodes.Retry {
 				break
 			}
@@ -108,6 +110,36 @@ func TestTLSWithBothCertificatesWorksFromEndToEndAndEveryOtherHalts(t *testing.T
 	} {
 		t.Run(name, func(t *testing.T) { refuses(t, server.URL(), config) })
 	}
+}
+
+// TestARefusalThatWasLostWithItsConnectionIsAskedForAgain has a server that ends
+// a connection without a word, and refuses the certificate of who connects soon
+// after: gRPC itself waits for longer.
+func TestARefusalThatWasLostWithItsConnectionIsAskedForAgain(t *testing.T) {
+	authority := testcert.NewAuthority(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	own, served := []tls.Certificate{authority.Server().TLS()}, make(chan struct{})
+	go func() {
+		defer close(served)
+		var silent time.Time
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			cfg := &tls.Config{Certificates: own, NextProtos: []string{"h2"}}
+			if time.Since(silent) < backoff.DefaultConfig.BaseDelay/2 {
+				cfg.ClientAuth = tls.RequireAnyClientCert
+			}
+			if tls.Server(conn, cfg).Handshake() == nil {
+				silent = time.Now()
+			}
+			_ = conn.Close() // whatever became of it
+		}
+	}()
+	defer func() { _ = ln.Close(); <-served }()
+	refuses(t, "etcds://"+ln.Addr().String()+"/catalog", showing(authority))
 }
 
 func TestAServersCertificateThatIsNotItsOwnHalts(t *testing.T) {
