@@ -59,18 +59,14 @@ const here = `pg_postmaster_start_time() = $3::timestamptz
 	and (select version from fencepost.schema_version) = $5`
 
 // The three ways to change a note, and the one to find that there is none. Each
-// returns a row where the note was as it had to be, and tells the watchers in
-// the same transaction.
+// returns a row where the note was as it had to be.
 const (
-	insertNote = `with changed as (insert into fencepost.board (catalog, key, value, version)
-		select $1, $2, $8::bytea, $7::bigint where ` + here + ` and ` + durable + ` on conflict do nothing returning 1)
-		select pg_notify($6, '') from changed`
-	updateNote = `with changed as (update fencepost.board set value = $8::bytea, version = $7
-		where catalog = $1 and key = $2 and version = $9 and ` + here + ` and ` + durable + ` returning 1)
-		select pg_notify($6, '') from changed`
-	deleteNote = `with changed as (delete from fencepost.board
-		where catalog = $1 and key = $2 and version = $7 and ` + here + ` and ` + durable + ` returning 1)
-		select pg_notify($6, '') from changed`
+	insertNote = `insert into fencepost.board (catalog, key, value, version)
+		select $1, $2, $7::bytea, $6::bigint where ` + here + ` and ` + durable + ` on conflict do nothing returning 1`
+	updateNote = `update fencepost.board set value = $7::bytea, version = $6
+		where catalog = $1 and key = $2 and version = $8 and ` + here + ` and ` + durable + ` returning 1`
+	deleteNote = `delete from fencepost.board
+		where catalog = $1 and key = $2 and version = $6 and ` + here + ` and ` + durable + ` returning 1`
 	missingNote = `select where ` + here + ` and not exists (select from fencepost.board where catalog = $1 and key = $2)`
 )
 
@@ -88,10 +84,10 @@ func (s *Store) newPosting(n driver.Note) posting {
 	case n.Value == nil && n.Version == 0:
 		p.sql = missingNote
 	case n.Value == nil:
-		p.sql, p.more = deleteNote, []any{channel(s.catalog), n.Version}
+		p.sql, p.more = deleteNote, []any{n.Version}
 	default:
 		p.sql, p.version = insertNote, newVersion()
-		if p.more = []any{channel(s.catalog), p.version, n.Value}; n.Version != 0 {
+		if p.more = []any{p.version, n.Value}; n.Version != 0 {
 			p.sql, p.more = updateNote, append(p.more, n.Version)
 		}
 	}

@@ -18,11 +18,17 @@ const (
 	pingTimeout = 5 * time.Second
 )
 
+// linger is for how long the connection stays where nobody watches any more: who
+// has followed watches again once it has claimed, and for the server to end one
+// process and begin another costs more than the claim.
+const linger = 5 * time.Second
+
 // An ear is the one connection that listens, for all watchers. It is there as
-// long as somebody watches.
+// long as somebody watches, and for a while longer.
 type ear struct {
 	config *pgx.ConnConfig
 	quiet  time.Duration // after which the connection is looked at
+	linger time.Duration
 	root   context.Context
 	end    context.CancelFunc
 	tasks  sync.WaitGroup
@@ -48,7 +54,7 @@ type watcher struct {
 }
 
 func newEar(ctx context.Context, config *pgx.ConnConfig) *ear {
-	e := &ear{config: config, quiet: quietPeriod, watchers: map[*watcher]struct{}{}}
+	e := &ear{config: config, quiet: quietPeriod, linger: linger, watchers: map[*watcher]struct{}{}}
 	e.root, e.end = context.WithCancel(context.WithoutCancel(ctx))
 	return e
 }
@@ -157,7 +163,7 @@ func (e *ear) settle(conn *pgx.Conn, heard map[string]string) error {
 	for {
 		fresh, statements := e.changes(heard)
 		if len(fresh) == 0 && statements == "" {
-			return e.unwatched()
+			return nil
 		}
 		if statements != "" {
 			if err := e.say(conn, statements); err != nil {
@@ -179,13 +185,10 @@ func (e *ear) say(conn *pgx.Conn, statements string) error {
 	return err
 }
 
-func (e *ear) unwatched() error {
+func (e *ear) unwatched() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.watchers) == 0 {
-		return errUnwatched
-	}
-	return nil
+	return len(e.watchers) == 0
 }
 
 // changes returns the watchers that have come, and the statements by which the
@@ -210,7 +213,7 @@ func (e *ear) changes(heard map[string]string) (fresh []*watcher, statements str
 		}
 	}
 	for channel, end := range heard {
-		if !wanted[channel] && len(wanted) > 0 { // else the connection ends
+		if !wanted[channel] {
 			delete(heard, channel)
 			b.WriteString(end + ";")
 		}
@@ -219,9 +222,13 @@ func (e *ear) changes(heard map[string]string) (fresh []*watcher, statements str
 }
 
 // wait returns the channel of a notification, or errRoused, or "" where none
-// came for a while and the server still answers.
+// came for a while and the server still answers, or errUnwatched.
 func (e *ear) wait(conn *pgx.Conn) (channel string, err error) {
-	quiet, cancel := context.WithTimeout(e.root, e.quiet)
+	limit, unwatched := e.quiet, e.unwatched()
+	if unwatched {
+		limit = e.linger
+	}
+	quiet, cancel := context.WithTimeout(e.root, limit)
 	defer cancel()
 	if !e.sleepy(cancel) {
 		return "", errRoused
@@ -235,6 +242,8 @@ func (e *ear) wait(conn *pgx.Conn) (channel string, err error) {
 		return "", err
 	case roused:
 		return "", errRoused
+	case unwatched:
+		return "", errUnwatched
 	}
 	ping, stop := context.WithTimeout(e.root, pingTimeout)
 	defer stop()

@@ -4,8 +4,8 @@ import (
 	"context"
 )
 
-// Watch calls wake after every claim and after every note posted, by LISTEN on
-// a connection that all stores of one [Server] share. Behind a pooler in
+// Watch calls wake after every claim, by LISTEN on a connection that all stores
+// of one [Server] share. Behind a pooler in
 // transaction mode it never calls wake again after the first time, without an
 // error.
 func (s *Store) Watch(ctx context.Context, wake func()) error {

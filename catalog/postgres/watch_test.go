@@ -5,9 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/internal/testpg"
 )
 
@@ -25,10 +26,70 @@ func TestAWatcherLeavesAServerThatTheStoreHasLeft(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- s.Watch(ctx, func() { heard <- struct{}{} }) }()
 	<-heard
-	version, err := s.Post(ctx, driver.Note{Key: "k", Value: []byte("v")})
-	require.NoError(t, err)
+	testpg.Exec(t, s.pool.Config().ConnString(), `select pg_notify('`+channel(s.catalog)+`', '')`)
 	<-heard
-	require.NotZero(t, version)
 	s.place.Store(&place{started: st.started.Add(time.Microsecond)})
 	require.ErrorIs(t, <-done, errMoved)
+}
+
+// TestWhoWatchesAgainSoonFindsTheConnection is the way of a follower that
+// becomes a holder: else a process of the server ends, and another begins,
+// beside the claim and the first commits.
+func TestWhoWatchesAgainSoonFindsTheConnection(t *testing.T) {
+	s, err := Open(t.Context(), testpg.URL(t), Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	s.ear.linger = time.Hour
+	holder := drivertest.Install(t, s, 1).Claim.ID
+	look := testpg.Connect(t, s.pool.Config().ConnString())
+	listening := func() (pids []int) {
+		rows, err := look.Query(drivertest.Context(t), `select pid from pg_stat_activity where datname = current_database()
+			and query like any (array['listen %', 'unlisten %', 'select pg_advisory_%lock_shared(%'])`)
+		require.NoError(t, err)
+		pids, err = pgx.CollectRows(rows, pgx.RowTo[int])
+		require.NoError(t, err)
+		return pids
+	}
+	locks := func() (n int) {
+		require.NoError(t, look.QueryRow(drivertest.Context(t), `select count(*) from pg_locks where locktype = 'advisory'
+			and mode = 'ShareLock' and database = (select oid from pg_database where datname = current_database())`).Scan(&n))
+		return n
+	}
+	begin := func(call func(context.Context, func()) error) (end func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		begun, done := make(chan struct{}, 1), make(chan error, 1)
+		go func() { done <- call(ctx, func() { begun <- struct{}{} }) }()
+		<-begun
+		return func() {
+			cancel()
+			require.ErrorIs(t, <-done, context.Canceled)
+		}
+	}
+	end := begin(s.Watch)
+	first := listening()
+	require.Len(t, first, 1)
+	end()
+	end = begin(func(ctx context.Context, shown func()) error { return s.Present(ctx, holder, shown) })
+	require.Equal(t, first, listening())
+	require.Equal(t, 1, locks())
+	end()
+	require.Eventually(t, func() bool { return locks() == 0 }, 30*time.Second, time.Millisecond, "who is gone is shown")
+	end = begin(s.Watch)
+	require.Equal(t, first, listening())
+	end()
+}
+
+func TestTheConnectionEndsAWhileAfterTheLastWatcherHasLeft(t *testing.T) {
+	s, err := Open(t.Context(), testpg.URL(t), Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	s.ear.linger = time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	heard, done := make(chan struct{}, 1), make(chan error, 1)
+	go func() { done <- s.Watch(ctx, func() { heard <- struct{}{} }) }()
+	<-heard
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	s.ear.tasks.Wait()
+	require.Empty(t, testpg.Backends(t, s.pool.Config().ConnString(), "fencepost"), "of a store that has asked for nothing else")
 }
