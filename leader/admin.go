@@ -152,16 +152,16 @@ func (l *Leader) servePromote(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusConflict, fmt.Errorf("this process is of generation %v, and generation %v is to be promoted: ask one of its processes", mine, want))
 		return
 	}
-	intent, err := Promote(r.Context(), l.store, l.cfg.boardConfig(), want, "the admin API")
+	intent, err := promote(r.Context(), l.store, l.cfg.boardConfig(), want, "the admin API")
 	if err != nil {
 		refuse(w, failed(err), err)
 		return
 	}
 	select {
-	case l.promoted <- struct{}{}:
+	case l.promoted <- intent:
 	default: // it is going to look already
 	}
-	reply(w, http.StatusAccepted, map[string]any{"intent": intent, "status": l.Status()})
+	reply(w, http.StatusAccepted, map[string]any{"intent": intent.Value, "status": l.Status()})
 }
 
 // serveAbort gives a generation up, whichever this process is of.

@@ -84,6 +84,7 @@ func (t *tenure) handOver(ctx context.Context) (stage, error) {
 	failed := errors.New("the successor gave up")
 	select {
 	case <-a.gone:
+		elapse(ctx, settling) // most often because it has claimed, of which the store tells by then
 	case <-lapsed:
 	case <-bounded.Done():
 		failed = fmt.Errorf("no other process claimed within %v", t.cfg.HandoverTimeout)
@@ -109,7 +110,7 @@ func claimed(ctx context.Context) error {
 func (t *tenure) goOn(ctx context.Context, a *ask, failed error) (stage, error) {
 	t.offered.Store(false)
 	t.lease.forget()
-	err := t.confirm(ctx) // most often the successor is gone because it has claimed: then nothing is written beside its commits
+	err := t.confirm(ctx) // first: nothing is written beside the commits of a successor
 	if err == nil {
 		err = t.renew(ctx)
 	}

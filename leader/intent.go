@@ -44,8 +44,14 @@ const maxAborted = 1000
 // *AbortedError where g was given up. It succeeds, and promotes nothing, where
 // g leads and no higher one was promoted.
 func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, by string) (Intent, error) {
+	posted, err := promote(ctx, store, cfg, g, by)
+	return posted.Value, err
+}
+
+// promote is [Promote], and returns the intent as it stands on the board.
+func promote(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, by string) (none catalog.Posted[Intent], err error) {
 	if err := checkNumber("promote", g); err != nil {
-		return Intent{}, err
+		return none, err
 	}
 	board := catalog.NewBoard(store, cfg)
 	reserved := make(chan error, 1)
@@ -53,19 +59,19 @@ func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g gene
 	head, err := board.Head(ctx)
 	notReserved := <-reserved
 	if err != nil {
-		return Intent{}, err
+		return none, err
 	}
 	current := head.Claim
 	if current.Token.Generation > g {
-		return Intent{}, fence.Check(fence.Token{Generation: g}, current.Token, current.Holder)
+		return none, fence.Check(fence.Token{Generation: g}, current.Token, current.Holder)
 	}
 	if current.Token.Generation == g {
 		return leadsAlready(ctx, board, g)
 	}
 	if notReserved != nil {
-		return Intent{}, notReserved
+		return none, notReserved
 	}
-	posted, err := catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
+	return catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
 		switch {
 		case i.aborts(g):
 			return &AbortedError{Generation: g}
@@ -77,7 +83,6 @@ func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g gene
 		*i = Intent{Generation: g, At: now(), By: by, Aborted: above(i.Aborted, current.Token.Generation)}
 		return nil
 	})
-	return posted.Value, err
 }
 
 // Abort gives generation g up, for good: nobody can promote it any more, and no
@@ -164,12 +169,12 @@ func above(all []generation.Generation, g generation.Generation) []generation.Ge
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // leadsAlready returns the intent that stands while g leads.
-func leadsAlready(ctx context.Context, board *catalog.Board, g generation.Generation) (Intent, error) {
+func leadsAlready(ctx context.Context, board *catalog.Board, g generation.Generation) (catalog.Posted[Intent], error) {
 	i, err := catalog.ReadNote[Intent](ctx, board, intentKey)
 	if err == nil && i.Value.Generation > g {
 		err = &OvertakenError{Wanted: g, Promoted: i.Value}
 	}
-	return i.Value, err
+	return i, err
 }
 
 // An OvertakenError says that a generation can't be promoted because a higher

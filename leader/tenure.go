@@ -44,11 +44,11 @@ func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent t
 	l.lease.renew(sent)
 	held, cancel := c.Context(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { t.keepRenewing(held) })
-	wg.Go(func() { t.present(held) })
 	if l.lease.left() < l.cfg.Lease/2 { // a claim with long migrations
 		_ = t.renew(held) // where it fails, the lease lapses
 	}
+	wg.Go(func() { t.keepRenewing(held) })
+	wg.Go(func() { t.present(held) })
 	var err error
 	for next := t.serve; next != nil; {
 		next, err = next(held)
@@ -137,8 +137,9 @@ func (t *tenure) reconfirm(ctx context.Context) (stage, error) {
 	return t.serve, nil
 }
 
-// settling is for how long the presence leaves the store to the first commits of
-// the work. It is short, since until then no end of it tells anybody of a death.
+// settling is for how long presence leaves the store to the first commits of the
+// work. It is short, since until then no end of it tells anybody of a death. An
+// old holder waits as long before it asks whether it is fenced.
 const settling = 20 * time.Millisecond
 
 // keepRenewing renews the lease until ctx ends. A failure is no reason to stop

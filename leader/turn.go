@@ -31,6 +31,10 @@ type waiting struct {
 	due   due
 
 	holder Beat // seen of the holder that a deploy is to take over from
+
+	// told is the intent that was written here just now, for one look; a claim
+	// fails where it changes behind that.
+	told catalog.Posted[Intent]
 }
 
 // awaitTurn waits until this process may claim.
@@ -41,6 +45,7 @@ func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (turn, erro
 	defer poll.Stop()
 	for {
 		now, mine, err := w.look(ctx)
+		w.told = catalog.Posted[Intent]{}
 		switch {
 		case err == nil && mine:
 			return now, nil
@@ -52,7 +57,7 @@ func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (turn, erro
 		}
 		select {
 		case <-poll.C:
-		case <-l.promoted:
+		case w.told = <-l.promoted:
 		case <-w.out.nudge:
 		case <-f.Done():
 			return turn{}, f.Err()
@@ -113,8 +118,11 @@ func (w *waiting) first(ctx context.Context, now *turn) error {
 	return nil
 }
 
-// intent reads which generation may lead, and whether mine was given up.
+// intent says which generation may lead, and whether mine was given up.
 func (w *waiting) intent(ctx context.Context) (i catalog.Posted[Intent], aborted bool, err error) {
+	if w.told.Value.Generation == w.cfg.Catalog.Generation {
+		return w.told, false, nil
+	}
 	if i, err = readNote[Intent](ctx, w.Leader, intentKey); err != nil {
 		return i, false, err
 	}
