@@ -3,11 +3,14 @@ package leader_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -136,4 +139,68 @@ func TestAnAdminAddressInUseIsAConfigurationError(t *testing.T) {
 	err = l.Run(t.Context(), func(context.Context, *catalog.Catalog) error { return nil })
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
 	require.NoError(t, first.end(t))
+}
+
+// TestWhatTheAdminAPIHasPromotedIsNotReadAgain has the process look at the board
+// by itself once in ten minutes.
+func TestWhatTheAdminAPIHasPromotedIsNotReadAgain(t *testing.T) {
+	store := memory.New()
+	blue := start(t, store.Open(), called(1))
+	blue.reached(t, leader.Leading)
+	handle := store.Open()
+	var reads atomic.Int64
+	handle.Inject(func(c memory.Call) memory.Fault {
+		switch c.Method {
+		case "Post":
+			reads.Store(0)
+		case "Notes":
+			reads.Add(1)
+		case "Claim":
+			assert.Zero(t, reads.Load(), "reads of the board between the intent and the claim")
+		}
+		return memory.Pass
+	})
+	cfg := called(2)
+	cfg.Lease, cfg.Poll = time.Hour, 10*time.Minute
+	green := start(t, handle, cfg)
+	green.reached(t, leader.ReadyToPromote)
+	code, _ := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
+	require.Equal(t, http.StatusAccepted, code)
+	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+	green.reached(t, leader.Leading)
+	require.NoError(t, green.end(t))
+}
+
+func TestWhatTheAdminAPIHasPromotedHoldsForOneLook(t *testing.T) {
+	store := memory.New()
+	blue := start(t, store.Open(), called(1))
+	blue.reached(t, leader.Leading)
+	cfg := called(2)
+	var looks atomic.Int64
+	var caughtUp atomic.Bool
+	cfg.CaughtUp = func(context.Context, *catalog.Follower) error {
+		looks.Add(1)
+		if !caughtUp.Load() {
+			return errors.New("not caught up")
+		}
+		return nil
+	}
+	green := start(t, store.Open(), cfg)
+	looksOnce := func() {
+		before := looks.Load()
+		require.Eventually(t, func() bool { return looks.Load() > before+1 }, 30*time.Second, time.Millisecond)
+	}
+	looksOnce()
+	code, _ := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
+	require.Equal(t, http.StatusAccepted, code)
+	looksOnce()
+	_, err := leader.Abort(t.Context(), store, catalog.Config{}, 2, "test")
+	require.NoError(t, err)
+	caughtUp.Store(true)
+	green.reached(t, leader.ReadyToPromote)
+	looksOnce()
+	require.NotContains(t, phases(green), leader.Promoting)
+	require.Equal(t, leader.Leading, blue.Status().Phase)
+	require.NoError(t, green.end(t))
+	require.NoError(t, blue.end(t))
 }
