@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/generation"
 )
@@ -157,11 +158,21 @@ func (l *Leader) servePromote(w http.ResponseWriter, r *http.Request) {
 		refuse(w, failed(err), err)
 		return
 	}
-	select {
-	case l.promoted <- intent:
-	default: // it is going to look already
-	}
+	l.handOn(intent)
 	reply(w, http.StatusAccepted, map[string]any{"intent": intent.Value, "status": l.Status()})
+}
+
+// handOn hands an intent that was written just now to who waits, in place of an
+// older one.
+func (l *Leader) handOn(intent catalog.Posted[Intent]) {
+	select {
+	case <-l.promoted:
+	default:
+	}
+	select {
+	case l.promoted <- told{intent, l.lease.now()}:
+	default: // somebody else was faster: the process is going to look
+	}
 }
 
 // serveAbort gives a generation up, whichever this process is of.

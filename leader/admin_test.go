@@ -146,7 +146,10 @@ func TestAnAdminAddressInUseIsAConfigurationError(t *testing.T) {
 func TestWhatTheAdminAPIHasPromotedIsNotReadAgain(t *testing.T) {
 	store := memory.New()
 	blue := start(t, store.Open(), called(1))
-	blue.reached(t, leader.Leading)
+	require.Eventually(t, func() bool { // green remembers where its holder is
+		beat, err := leader.ReadBeat(t.Context(), store, catalog.Config{})
+		return err == nil && beat.Seq > 0
+	}, 30*time.Second, time.Millisecond)
 	handle := store.Open()
 	var reads atomic.Int64
 	handle.Inject(func(c memory.Call) memory.Fault {
@@ -164,6 +167,7 @@ func TestWhatTheAdminAPIHasPromotedIsNotReadAgain(t *testing.T) {
 	cfg.Lease, cfg.Poll = time.Hour, 10*time.Minute
 	green := start(t, handle, cfg)
 	green.reached(t, leader.ReadyToPromote)
+	require.Eventually(t, func() bool { return reads.Load() == 2 }, 30*time.Second, time.Millisecond, "the holder, and the intent")
 	code, _ := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
 	require.Equal(t, http.StatusAccepted, code)
 	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)

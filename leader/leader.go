@@ -35,7 +35,7 @@ type Leader struct {
 	reluctant atomic.Bool
 	leaving   atomic.Int64                    // calls of StepDown under way
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
-	promoted  chan catalog.Posted[Intent]     // receives what the admin API has written
+	promoted  chan told                       // holds what the admin API wrote last
 	asks      chan *ask                       // to the tenure, while the work runs
 
 	mu        sync.Mutex
@@ -57,7 +57,7 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 	l := &Leader{
 		store: store, cfg: cfg, log: cfg.Logger,
 		board:    catalog.NewBoard(store, cfg.boardConfig()),
-		promoted: make(chan catalog.Posted[Intent], 1), asks: make(chan *ask), announced: make(chan struct{}),
+		promoted: make(chan told, 1), asks: make(chan *ask), announced: make(chan struct{}),
 	}
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
 	l.lease.born, l.host = l.lease.clock(), clock.Host()

@@ -32,9 +32,15 @@ type waiting struct {
 
 	holder Beat // seen of the holder that a deploy is to take over from
 
-	// told is the intent that was written here just now, for one look; a claim
-	// fails where it changes behind that.
-	told catalog.Posted[Intent]
+	told told // for one look
+}
+
+// A told is an intent that this process wrote at a time. It stands for what the
+// board says for no longer than a look at the board would; a claim fails where
+// it changes behind that.
+type told struct {
+	intent catalog.Posted[Intent]
+	at     time.Duration
 }
 
 // awaitTurn waits until this process may claim.
@@ -45,7 +51,7 @@ func (l *Leader) awaitTurn(ctx context.Context, f *catalog.Follower) (turn, erro
 	defer poll.Stop()
 	for {
 		now, mine, err := w.look(ctx)
-		w.told = catalog.Posted[Intent]{}
+		w.told = told{}
 		switch {
 		case err == nil && mine:
 			return now, nil
@@ -120,8 +126,8 @@ func (w *waiting) first(ctx context.Context, now *turn) error {
 
 // intent says which generation may lead, and whether mine was given up.
 func (w *waiting) intent(ctx context.Context) (i catalog.Posted[Intent], aborted bool, err error) {
-	if w.told.Value.Generation == w.cfg.Catalog.Generation {
-		return w.told, false, nil
+	if w.told.intent.Value.Generation == w.cfg.Catalog.Generation && w.lease.now()-w.told.at < w.cfg.Poll {
+		return w.told.intent, false, nil
 	}
 	if i, err = readNote[Intent](ctx, w.Leader, intentKey); err != nil {
 		return i, false, err

@@ -108,7 +108,8 @@ func (h handshakes) Clone() credentials.TransportCredentials {
 }
 
 // errSilent means that a server ended a connection before it said anything, as
-// one does that ends, and one that wants TLS and gets plain text.
+// one does that ends, one that wants TLS and gets plain text, and one whose word
+// about the client's certificate was lost twice.
 var errSilent = errors.New("the server ended the connection without a word")
 
 // A firstRead is a connection that reports its first answer: with TLS 1.3 a

@@ -100,7 +100,7 @@ func (e *ear) change() {
 	}
 }
 
-// run listens until nobody watches any more, or until an error, of which it
+// run listens until nobody has watched for a while, or until an error, of which it
 // tells every watcher.
 func (e *ear) run() {
 	err := e.listen()
@@ -305,8 +305,14 @@ func (w *watcher) wake() {
 	}
 }
 
+// hangUp ends a connection, also one that pgx ends by itself because a statement
+// was cut short.
 func hangUp(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), abandonTimeout)
 	defer cancel()
 	_ = conn.Close(ctx)
+	select {
+	case <-conn.PgConn().CleanupDone():
+	case <-ctx.Done():
+	}
 }

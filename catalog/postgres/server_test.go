@@ -103,6 +103,7 @@ func TestAWatcherIsWokenByEveryClaimOfItsCatalogAndByNothingElse(t *testing.T) {
 			reaches(3)
 			cancel()
 			fails(t, <-done, exitcodes.None, driver.NotApplied)
+			require.EqualValues(t, 3, woken.Load())
 		})
 	}
 }

@@ -5,9 +5,8 @@ import (
 )
 
 // Watch calls wake after every claim, by LISTEN on a connection that all stores
-// of one [Server] share. Behind a pooler in
-// transaction mode it never calls wake again after the first time, without an
-// error.
+// of one [Server] share. Behind a pooler in transaction mode it never calls wake
+// again after the first time, without an error.
 func (s *Store) Watch(ctx context.Context, wake func()) error {
 	if !s.joinLater() {
 		return s.fail("watch", errClosed, notSent)

@@ -91,5 +91,6 @@ func TestTheConnectionEndsAWhileAfterTheLastWatcherHasLeft(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, <-done, context.Canceled)
 	s.ear.tasks.Wait()
-	require.Empty(t, testpg.Backends(t, s.pool.Config().ConnString(), "fencepost"), "of a store that has asked for nothing else")
+	require.Eventually(t, func() bool { return len(testpg.Backends(t, s.pool.Config().ConnString(), "fencepost")) == 0 },
+		30*time.Second, time.Millisecond, "of a store that has asked for nothing else")
 }
