@@ -208,3 +208,35 @@ func TestWhatTheAdminAPIHasPromotedHoldsForOneLook(t *testing.T) {
 	require.NoError(t, green.end(t))
 	require.NoError(t, blue.end(t))
 }
+
+// TestWhatTheAdminAPIHasPromotedIsReadAgainBehindALongLook aborts what waits to be
+// looked at, while a look takes longer than a poll.
+func TestWhatTheAdminAPIHasPromotedIsReadAgainBehindALongLook(t *testing.T) {
+	store := memory.New()
+	blue := start(t, store.Open(), called(1))
+	blue.reached(t, leader.Leading)
+	cfg := called(2)
+	looks := make(chan struct{})
+	cfg.CaughtUp = func(ctx context.Context, _ *catalog.Follower) error {
+		select {
+		case looks <- struct{}{}:
+		case <-ctx.Done():
+		}
+		return nil
+	}
+	green := start(t, store.Open(), cfg)
+	<-looks
+	green.reached(t, leader.ReadyToPromote)
+	code, _ := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
+	require.Equal(t, http.StatusAccepted, code)
+	_, err := leader.Abort(t.Context(), store, catalog.Config{}, 2, "test")
+	require.NoError(t, err)
+	elapse(2 * cfg.Poll)
+	for range 9 {
+		<-looks
+	}
+	require.NotContains(t, phases(green), leader.Promoting)
+	require.Equal(t, leader.Leading, blue.Status().Phase)
+	require.NoError(t, green.end(t))
+	require.NoError(t, blue.end(t))
+}

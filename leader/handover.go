@@ -142,9 +142,9 @@ func (t *tenure) offer(ctx context.Context) {
 
 // StepDown offers the token to any standby of this generation, and returns nil
 // once one has claimed; this process is a standby then, and prefers not to lead,
-// whatever was said meanwhile (see [Leader.PreferNotToLead]). The work is paused meanwhile. Where nobody
-// claims within HandoverTimeout, this process goes on leading, and StepDown
-// says so.
+// whatever was said meanwhile (see [Leader.PreferNotToLead]). The work is paused
+// for as long. Where nobody claims within HandoverTimeout, this process goes on
+// leading, and StepDown says so.
 func (l *Leader) StepDown(ctx context.Context, reason string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // where nobody waits for it any more, the offer ends

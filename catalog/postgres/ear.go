@@ -100,8 +100,8 @@ func (e *ear) change() {
 	}
 }
 
-// run listens until nobody has watched for a while, or until an error, of which it
-// tells every watcher.
+// run listens until nobody has watched for a while, or until an error, of which
+// it tells every watcher.
 func (e *ear) run() {
 	err := e.listen()
 	e.mu.Lock()
