@@ -105,7 +105,7 @@ func (c *Catalog) View(fn func(*Reader) error) error {
 	if c.end.ended() {
 		return c.end.reason()
 	}
-	return fn(&c.state.Load().reader)
+	return c.state.Load().view(fn)
 }
 
 // Close ends the handle: Updates that were queued are finished, and later ones

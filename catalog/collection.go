@@ -35,7 +35,10 @@ func (c Collection[V]) Name() string { return c.name }
 
 // Get returns the value at key, and whether there is one.
 func (c Collection[V]) Get(s Source, key string) (v V, ok bool, err error) {
-	raw, ok := s.get(c.name, key)
+	raw, ok, err := s.get(c.name, key)
+	if err != nil {
+		return v, false, err
+	}
 	if !ok {
 		return v, false, nil
 	}
@@ -46,10 +49,11 @@ func (c Collection[V]) Get(s Source, key string) (v V, ok bool, err error) {
 }
 
 // Scan calls fn for every entry whose key is at least from, in order, until fn
-// returns false.
+// returns false. The entries are those at the time of the call: fn may scan
+// further, and in a Tx change entries of the same collection.
 func (c Collection[V]) Scan(s Source, from string, fn func(key string, v V) bool) error {
 	var failed error
-	s.ascend(c.name, from, func(key string, raw []byte) bool {
+	err := s.ascend(c.name, from, func(key string, raw []byte) bool {
 		v, err := c.decode(raw)
 		if err != nil {
 			failed = fmt.Errorf("catalog: %s %q: %w", c.name, key, err)
@@ -57,6 +61,9 @@ func (c Collection[V]) Scan(s Source, from string, fn func(key string, v V) bool
 		}
 		return fn(key, v)
 	})
+	if err != nil {
+		return err
+	}
 	return failed
 }
 
@@ -73,8 +80,9 @@ func (c Collection[V]) Set(tx *Tx, key string, v V) error {
 // Delete removes the entry at key and reports whether there was one. Removing
 // what isn't there writes nothing.
 func (c Collection[V]) Delete(tx *Tx, key string) (bool, error) {
-	if _, ok := tx.get(c.name, key); !ok {
-		return false, nil
+	_, ok, err := tx.get(c.name, key)
+	if err == nil && ok {
+		err = tx.change(Change{Collection: c.name, Key: key, Delete: true})
 	}
-	return true, tx.change(Change{Collection: c.name, Key: key, Delete: true})
+	return ok && err == nil, err
 }

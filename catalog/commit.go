@@ -157,16 +157,15 @@ func (c *Catalog) compute(batch []*request) []*group {
 	this := &group{payload: newPayload()}
 	groups := []*group{this}
 	for _, r := range batch {
-		tx := newTx(work)
-		err := r.run(tx)
+		next, changes, err := r.run(work)
 		if r.panicked != nil {
 			c.cfg.Logger.ErrorContext(c.base, "a function given to Update panicked", "panic", fmt.Sprint(r.panicked.value))
 		}
-		if err != nil || len(tx.changes) == 0 {
+		if err != nil || len(changes) == 0 {
 			this.add(r, err)
 			continue
 		}
-		alone := appendChanges(newPayload(), tx.changes)
+		alone := appendChanges(newPayload(), changes)
 		if len(alone) > limit {
 			this.add(r, fmt.Errorf("catalog: %w: %d bytes of changes in one Update, %s takes %d: split it",
 				driver.ErrTooLarge, len(alone), c.store, limit))
@@ -176,7 +175,7 @@ func (c *Catalog) compute(batch []*request) []*group {
 			this = &group{payload: newPayload()}
 			groups = append(groups, this)
 		}
-		work = tx.draft.state
+		work = next
 		this.payload, this.next = append(this.payload, alone[1:]...), work
 		this.add(r, nil)
 	}

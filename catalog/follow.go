@@ -143,7 +143,7 @@ func (f *Follower) View(fn func(*Reader) error) error {
 	if f.end.ended() {
 		return f.end.reason()
 	}
-	return fn(&f.state.Load().reader)
+	return f.state.Load().view(fn)
 }
 
 // Head returns the newest head that was applied, and when the read that found

@@ -222,15 +222,14 @@ func (c *claimer) install(ctx context.Context, claiming driver.Claiming, head dr
 	if err != nil {
 		return exitcodes.With(err, exitcodes.Panic)
 	}
-	tx := newTx(c.state)
-	version, readableBy, err := migrate(tx, head.Claim, c.cfg.Migrations)
+	next, changes, err := migrate(c.state, head.Claim, c.cfg.Migrations)
 	if err != nil {
 		return err
 	}
 	claim := claimOver(head, token, c.cfg.Holder, c.opts.Reason)
-	claim.DataVersion, claim.ReadableBy = version, readableBy
+	claim.DataVersion, claim.ReadableBy = versionsAfter(head.Claim, c.cfg.Migrations)
 	step.Reach(ctx, step.ClaimMigrated)
-	return c.send(ctx, claiming, attempt{claim: claim, state: tx.draft.state}, tx.changes)
+	return c.send(ctx, claiming, attempt{claim: claim, state: next}, changes)
 }
 
 // claimOver is the claim that follows head and changes nothing but the token.

@@ -243,7 +243,9 @@ func TestASnapshotHasTheEntriesOfTheHeadThatItNames(t *testing.T) {
 	store := memory.New()
 	require.NoError(t, catalog.Snapshot(t.Context(), store, catalog.Config{}, func(head driver.Head, r *catalog.Reader) error {
 		require.True(t, head.IsZero())
-		require.Empty(t, r.Collections())
+		names, err := r.Collections()
+		require.NoError(t, err)
+		require.Empty(t, names)
 		return nil
 	}))
 	c, err := catalog.Open(t.Context(), store, ready(1, "", upTo(2, 2)...))
@@ -258,7 +260,9 @@ func TestASnapshotHasTheEntriesOfTheHeadThatItNames(t *testing.T) {
 	mine := errors.New("mine")
 	require.ErrorIs(t, catalog.Snapshot(t.Context(), store, catalog.Config{}, func(head driver.Head, r *catalog.Reader) error {
 		require.EqualValues(t, 3, head.Revision)
-		require.Equal(t, []string{"a", "b"}, r.Collections())
+		names, err := r.Collections()
+		require.NoError(t, err)
+		require.Equal(t, []string{"a", "b"}, names)
 		return mine
 	}), mine)
 	require.NoError(t, c.Close())

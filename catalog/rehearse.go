@@ -74,12 +74,13 @@ func rehearse(store driver.Store, cfg Config, claim driver.Claim, now *state) (*
 		if m.Version <= claim.DataVersion {
 			continue
 		}
-		tx, begun := newTx(now), time.Now()
-		if _, _, err := migrate(tx, claim, []Migration{m}); err != nil {
+		begun := time.Now()
+		next, changes, err := migrate(now, claim, []Migration{m})
+		if err != nil {
 			return nil, nil, err
 		}
 		step := RehearsedMigration{Version: m.Version, Name: m.Name, Took: time.Since(begun)}
-		for _, c := range tx.changes {
+		for _, c := range changes {
 			if c.Delete {
 				step.Deletes++
 			} else {
@@ -87,9 +88,9 @@ func rehearse(store driver.Store, cfg Config, claim driver.Claim, now *state) (*
 			}
 		}
 		before := len(payload)
-		payload = appendChanges(payload, tx.changes)
+		payload = appendChanges(payload, changes)
 		step.Bytes = len(payload) - before
-		now, steps = tx.draft.state, append(steps, step)
+		now, steps = next, append(steps, step)
 	}
 	if limit := store.Limits().Payload; len(payload) > limit {
 		return nil, nil, exitcodes.WithCode(fmt.Errorf("catalog: %w: %d bytes of migrations in one claim, %s takes %d: release them in smaller steps",
@@ -127,14 +128,11 @@ func (r *Rehearsal) Update(fn func(*Tx) error) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	tx := newTx(r.state)
-	if err := fn(tx); err != nil {
+	next, _, err := transact(r.state, fn)
+	if err != nil {
 		return err
 	}
-	if tx.err != nil {
-		return tx.err
-	}
-	r.state = tx.draft.state
+	r.state = next
 	return nil
 }
 
@@ -147,7 +145,7 @@ func (r *Rehearsal) View(fn func(*Reader) error) error {
 	r.mu.Lock()
 	s := r.state
 	r.mu.Unlock()
-	return fn(&s.reader)
+	return s.view(fn)
 }
 
 // Done is closed when the rehearsal has ended. [Rehearsal.Err] says why.

@@ -21,7 +21,7 @@ func Snapshot(ctx context.Context, store driver.Store, cfg Config, fn func(head 
 	for {
 		err := r.catchUp(ctx)
 		if err == nil {
-			return fn(r.head, &r.state.reader)
+			return r.state.view(func(entries *Reader) error { return fn(r.head, entries) })
 		}
 		if !transient(err) || !pace.wait(ctx) {
 			return err

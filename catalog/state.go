@@ -3,20 +3,35 @@ package catalog
 import "github.com/tidwall/btree"
 
 // state is every entry of a catalog at one revision. A published state is
-// never changed: a commit works on a copy that shares what it doesn't touch.
+// never written, not even by the draft that is made of it, so that many
+// goroutines may read it and make drafts of it at once.
 type state struct {
 	collections btree.Map[string, *collection]
-	size        int64  // of all entries, in bytes of a payload
-	reader      Reader // over this state, so that a View allocates nothing
+	size        int64 // of all entries, in bytes of a payload
 }
 
-// collection maps a key to its value.
-type collection = btree.Map[string, []byte]
+// collection maps a key to its value. It is no btree.Map itself: a btree.Map
+// copies values that have a method Copy along with the node that they are in.
+type collection struct {
+	entries btree.Map[string, []byte]
+}
 
-func newState() *state {
-	s := new(state)
-	s.reader.state = s
-	return s
+func newState() *state { return new(state) }
+
+// fork returns a copy of m, which can be changed. M itself must not be changed
+// any more, and is not written: Map.Copy writes to the map that it copies,
+// which is here a copy of m of its own.
+func fork[V any](m *btree.Map[string, V]) *btree.Map[string, V] {
+	shared := *m
+	return shared.Copy()
+}
+
+// view calls fn with a Reader of s, which is dead once fn has returned.
+func (s *state) view(fn func(*Reader) error) error {
+	r := new(Reader)
+	r.state.Store(s)
+	defer r.state.Store(nil)
+	return fn(r)
 }
 
 // get returns the value at key. The bytes are the state's own.
@@ -25,18 +40,20 @@ func (s *state) get(name, key string) ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
-	return c.Get(key)
+	return c.entries.Get(key)
 }
 
 // ascend calls fn for the entries of a collection whose key is at least from,
 // in order, until fn returns false.
 func (s *state) ascend(name, from string, fn func(key string, value []byte) bool) {
 	if c, ok := s.collections.Get(name); ok {
-		c.Ascend(from, fn)
+		c.entries.Ascend(from, fn)
 	}
 }
 
 // A draft is a state under change: a copy of another that can be thrown away.
+// It must not be changed any more once its state is published, or once a draft
+// of that was made.
 type draft struct {
 	*state
 	own map[string]*collection // the collections that were copied already
@@ -44,7 +61,7 @@ type draft struct {
 
 func (s *state) draft() *draft {
 	d := &draft{state: newState(), own: make(map[string]*collection)}
-	d.collections, d.size = *s.collections.Copy(), s.size
+	d.collections, d.size = *fork(&s.collections), s.size
 	return d
 }
 
@@ -52,10 +69,9 @@ func (s *state) draft() *draft {
 func (d *draft) apply(c Change) {
 	col := d.own[c.Collection]
 	if col == nil {
+		col = new(collection)
 		if shared, ok := d.collections.Get(c.Collection); ok {
-			col = shared.Copy()
-		} else {
-			col = new(collection)
+			col.entries = *fork(&shared.entries)
 		}
 		d.own[c.Collection] = col
 		d.collections.Set(c.Collection, col)
@@ -63,9 +79,9 @@ func (d *draft) apply(c Change) {
 	var old []byte
 	var had bool
 	if c.Delete {
-		old, had = col.Delete(c.Key)
+		old, had = col.entries.Delete(c.Key)
 	} else {
-		old, had = col.Load(c.Key, c.Value) // as Set does, but quicker where the key is the last one
+		old, had = col.entries.Load(c.Key, c.Value) // as Set does, but quicker where the key is the last one
 		d.size += entrySize(c.Collection, c.Key, c.Value)
 	}
 	if had {
@@ -73,11 +89,23 @@ func (d *draft) apply(c Change) {
 	}
 }
 
+// reading returns a collection as it is now, for who reads it while the draft
+// is changed further; nil where there is none.
+func (d *draft) reading(name string) *btree.Map[string, []byte] {
+	if own := d.own[name]; own != nil {
+		return own.entries.Copy()
+	}
+	if shared, ok := d.collections.Get(name); ok {
+		return &shared.entries
+	}
+	return nil
+}
+
 // ascendAll calls fn for every entry, ordered by collection and key, until fn
 // fails, and returns its error.
 func (s *state) ascendAll(fn func(Change) error) (err error) {
 	s.collections.Scan(func(name string, c *collection) bool {
-		c.Scan(func(key string, value []byte) bool {
+		c.entries.Scan(func(key string, value []byte) bool {
 			err = fn(Change{Collection: name, Key: key, Value: value})
 			return err == nil
 		})

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidwall/btree"
 )
 
 // The sizes of an entry's parts, in bytes. The value's is the store's: an entry
@@ -17,56 +21,151 @@ const (
 // long. It concerns one call; nothing was written.
 var ErrInvalidEntry = errors.New("catalog: not a valid entry")
 
+// ErrFinished means that a *[Reader] or *[Tx] was used after the function that
+// it was given to had returned. Nothing was read or changed.
+var ErrFinished = errors.New("catalog: used after the function that it was given to had returned")
+
+func finished(collection string) error {
+	return fmt.Errorf("%w: for the collection %q", ErrFinished, collection)
+}
+
 // A Source is what entries are read from: a *[Reader] or a *[Tx].
 type Source interface {
-	get(collection, key string) ([]byte, bool)
-	ascend(collection, from string, fn func(key string, value []byte) bool)
+	get(collection, key string) ([]byte, bool, error)
+	ascend(collection, from string, fn func(key string, value []byte) bool) error
 }
 
 // A Reader reads the entries of one revision. It is valid until the function
-// that it was given to returns.
+// that it was given to returns; later, every method returns [ErrFinished].
 type Reader struct {
-	state *state
+	state atomic.Pointer[state] // nil once the function has returned
 }
 
 // Collections returns the names of all collections that have entries, in
 // order.
-func (r *Reader) Collections() []string {
+func (r *Reader) Collections() ([]string, error) {
+	s := r.state.Load()
+	if s == nil {
+		return nil, ErrFinished
+	}
 	var names []string
-	r.state.collections.Scan(func(name string, c *collection) bool {
-		if c.Len() > 0 {
+	s.collections.Scan(func(name string, c *collection) bool {
+		if c.entries.Len() > 0 {
 			names = append(names, name)
 		}
 		return true
 	})
-	return names
+	return names, nil
 }
 
-func (r *Reader) get(collection, key string) ([]byte, bool) { return r.state.get(collection, key) }
+func (r *Reader) get(collection, key string) ([]byte, bool, error) {
+	s := r.state.Load()
+	if s == nil {
+		return nil, false, finished(collection)
+	}
+	value, ok := s.get(collection, key)
+	return value, ok, nil
+}
 
-func (r *Reader) ascend(collection, from string, fn func(string, []byte) bool) {
-	r.state.ascend(collection, from, fn)
+func (r *Reader) ascend(collection, from string, fn func(string, []byte) bool) (err error) {
+	s := r.state.Load()
+	if s == nil {
+		return finished(collection)
+	}
+	s.ascend(collection, from, func(key string, value []byte) bool {
+		if r.state.Load() == nil {
+			err = finished(collection)
+			return false
+		}
+		return fn(key, value)
+	})
+	return err
 }
 
 // A Tx reads and changes entries. It sees its own changes and those of every
-// commit before it. It is valid until the function that it was given to
-// returns, and is used by one goroutine.
+// commit before it. It is used by one goroutine, and is valid until the function
+// that it was given to returns; later, everything that is done with it fails
+// with [ErrFinished] and changes nothing.
 type Tx struct {
-	draft   *draft
+	mu      sync.Mutex // so that a Tx that was kept can't change what was published
+	draft   *draft     // nil once the function has returned
 	changes []Change
 	err     error // the first refused change; it fails the whole Tx
 }
 
-func newTx(s *state) *Tx { return &Tx{draft: s.draft()} }
+// transact calls fn with a Tx on s, which is dead once fn has returned, however
+// it did. It returns the state that the changes of fn lead to.
+func transact(s *state, fn func(*Tx) error) (next *state, changes []Change, err error) {
+	tx := &Tx{draft: s.draft()}
+	defer tx.finish()
+	if err := fn(tx); err != nil {
+		return nil, nil, err
+	}
+	d := tx.finish()
+	if tx.err != nil {
+		return nil, nil, tx.err
+	}
+	return d.state, tx.changes, nil
+}
 
-func (tx *Tx) get(collection, key string) ([]byte, bool) { return tx.draft.get(collection, key) }
+// finish ends the Tx. Its fields are nobody else's from then on.
+func (tx *Tx) finish() *draft {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	d := tx.draft
+	tx.draft = nil
+	return d
+}
 
-func (tx *Tx) ascend(collection, from string, fn func(string, []byte) bool) {
-	tx.draft.ascend(collection, from, fn)
+func (tx *Tx) get(collection, key string) ([]byte, bool, error) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.draft == nil {
+		return nil, false, finished(collection)
+	}
+	value, ok := tx.draft.get(collection, key)
+	return value, ok, nil
+}
+
+// ascend calls fn with the entries as they were when it was called: fn may
+// change them.
+func (tx *Tx) ascend(collection, from string, fn func(string, []byte) bool) (err error) {
+	entries, err := tx.reading(collection)
+	if entries == nil || err != nil {
+		return err
+	}
+	entries.Ascend(from, func(key string, value []byte) bool {
+		if !tx.alive() {
+			err = finished(collection)
+			return false
+		}
+		return fn(key, value)
+	})
+	return err
+}
+
+func (tx *Tx) reading(collection string) (*btree.Map[string, []byte], error) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.draft == nil {
+		return nil, finished(collection)
+	}
+	return tx.draft.reading(collection), nil
+}
+
+func (tx *Tx) alive() bool {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	return tx.draft != nil
 }
 
 // change applies c to the draft and keeps it for the log.
 func (tx *Tx) change(c Change) error {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.draft == nil {
+		return finished(c.Collection)
+	}
 	if err := c.check(); err != nil {
 		if tx.err == nil {
 			tx.err = err

