@@ -21,7 +21,7 @@ import (
 // Every note is a JSON object. A build that changes one keeps the fields that
 // it does not know, so that old and new builds can share a board.
 type Board struct {
-	store driver.Store
+	store *witness
 	cfg   Config
 
 	allocating sync.Mutex
@@ -30,7 +30,7 @@ type Board struct {
 // NewBoard returns the board of the catalog in store. It contacts nobody. Of
 // cfg it uses StoreTimeout and RetryBudget.
 func NewBoard(store driver.Store, cfg Config) *Board {
-	return &Board{store: store, cfg: cfg.withDefaults()}
+	return &Board{store: witnessed(store), cfg: cfg.withDefaults()}
 }
 
 // Head returns the newest head of the catalog. A failure in passing is tried

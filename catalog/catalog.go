@@ -15,7 +15,7 @@ import (
 // can write until it is fenced or closed. Its methods may be called
 // concurrently.
 type Catalog struct {
-	store driver.Store
+	store *witness
 	cfg   Config
 	claim driver.Claim
 
@@ -145,7 +145,7 @@ func (c *Catalog) look(ctx context.Context) error {
 
 // memory is what this handle knows, with no commit in doubt.
 func (c *Catalog) memory() memory {
-	return memory{claim: c.claim, acked: *c.acked.Load(), seen: c.claim.Token}
+	return memory{claim: c.claim, acked: *c.acked.Load()}
 }
 
 // ending is why a handle has ended. Only one thing replaces a reason: a newer

@@ -245,7 +245,7 @@ func (c *Catalog) builtUpon(fenced error) error {
 // that was seen in the head rather than answered. Every try is the same record
 // on the same condition, so that one of them lands at most.
 func (c *Catalog) land(head driver.Head, rec driver.Record) (readBack bool, err error) {
-	m := memory{claim: c.claim, acked: head, seen: c.claim.Token}
+	m := memory{claim: c.claim, acked: head}
 	pace := newPace(c.cfg.RetryBudget)
 	for {
 		if c.end.ended() {

@@ -130,9 +130,9 @@ func TestASnapshotWithoutItsLastPartIsCorruptThoughNoEntryIsCut(t *testing.T) {
 		require.NoError(t, store.Stage(t.Context(), head.Claim, s.ID, n, part))
 	}
 	require.NoError(t, store.Publish(t.Context(), head.Claim, s))
-	_, err = newReplica(lacking{store}, Config{}.withDefaults()).load(t.Context(), head)
+	_, err = newReplica(witnessed(lacking{store}), Config{}.withDefaults()).load(t.Context(), head)
 	require.ErrorIs(t, err, driver.ErrCorrupt)
-	v, err := newReplica(store, Config{}.withDefaults()).load(t.Context(), head)
+	v, err := newReplica(witnessed(store), Config{}.withDefaults()).load(t.Context(), head)
 	require.NoError(t, err)
 	require.Equal(t, head.Commit, v.head.Commit)
 }

@@ -48,7 +48,7 @@ func Feed(ctx context.Context, store driver.Store, cfg Config, after Position, f
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	f := &feed{replica: newReplica(store, cfg), fn: fn}
+	f := &feed{replica: newReplica(witnessed(store), cfg), fn: fn}
 	if err := f.begin(ctx, after); err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func Feed(ctx context.Context, store driver.Store, cfg Config, after Position, f
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		watch(watching, store, cfg, writesOf(store), make(chan struct{}, 1), func(context.Context) error {
+		watch(watching, f.store, cfg, writesOf(f.store), make(chan struct{}, 1), func(context.Context) error {
 			nudge(moved)
 			return nil
 		})
@@ -141,7 +141,6 @@ func (f *feed) jump(ctx context.Context, why string) error {
 	f.cfg.Logger.InfoContext(ctx, "a feed "+why+": it begins again with a snapshot",
 		"store", f.store.String(), "revision", f.head.Revision, "newest", head.Revision)
 	fresh := newReplica(f.store, f.cfg)
-	fresh.seen = f.seen
 	if err := fresh.advance(ctx, f.store, head); err != nil {
 		return err
 	}
@@ -202,6 +201,9 @@ func (f *feed) page(ctx context.Context) (page []driver.Record, err error) {
 		alive()
 		if rec.Revision == f.head.Revision {
 			return sameRecord(rec, f.head)
+		}
+		if err := notAbove(rec.Token, head); err != nil {
+			return err
 		}
 		page, size = append(page, rec), size+len(rec.Payload)
 		if rec.Revision >= head.Revision || len(page) >= pageRecords || size >= pageBytes {

@@ -51,7 +51,7 @@ func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, err
 		return nil, err
 	}
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
-	f := &Follower{r: newReplica(store, cfg), moved: make(chan struct{}), wake: make(chan struct{}, 1), stop: stop}
+	f := &Follower{r: newReplica(witnessed(store), cfg), moved: make(chan struct{}), wake: make(chan struct{}, 1), stop: stop}
 	f.end.init()
 	pace := newPace(cfg.ClaimTimeout)
 	for {
@@ -67,7 +67,7 @@ func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, err
 			return nil, err
 		}
 	}
-	f.wg.Go(func() { watch(base, store, cfg, writesOf(store), f.wake, f.look) })
+	f.wg.Go(func() { watch(base, f.r.store, cfg, writesOf(f.r.store), f.wake, f.look) })
 	return f, nil
 }
 

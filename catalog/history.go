@@ -23,7 +23,7 @@ type Commit struct {
 // [driver.ErrCompacted] means that the log no longer has those: [Compacted] says
 // up to where.
 func ReadLog(ctx context.Context, store driver.Store, after uint64, fn func(Commit) error) error {
-	return store.Log(ctx, after, func(rec driver.Record) error {
+	return witnessed(store).Log(ctx, after, func(rec driver.Record) error {
 		c := Commit{Revision: rec.Revision, ID: rec.ID, Token: rec.Token}
 		if err := decodePayload(rec.Payload, func(ch Change) { c.Changes = append(c.Changes, ch) }); err != nil {
 			return fmt.Errorf("%s: revision %d: %w", store, rec.Revision, err)
@@ -37,7 +37,7 @@ func ReadLog(ctx context.Context, store driver.Store, after uint64, fn func(Comm
 // whole. It writes nothing and needs no token.
 func Compacted(ctx context.Context, store driver.Store) (driver.Snapshot, error) {
 	var found driver.Snapshot
-	err := store.Snapshot(ctx, func(s driver.Snapshot, _ []byte) error {
+	err := witnessed(store).Snapshot(ctx, func(s driver.Snapshot, _ []byte) error {
 		found = s
 		return errEnough
 	})
@@ -51,7 +51,7 @@ func Compacted(ctx context.Context, store driver.Store) (driver.Snapshot, error)
 // compacted. It writes nothing and needs no token.
 func History(ctx context.Context, store driver.Store) ([]driver.Claim, error) {
 	var claims []driver.Claim
-	err := store.Claims(ctx, 0, func(c driver.Claim) error {
+	err := witnessed(store).Claims(ctx, 0, func(c driver.Claim) error {
 		claims = append(claims, c)
 		return nil
 	})

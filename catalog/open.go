@@ -166,7 +166,7 @@ func (c *claimer) admit(head driver.Head) (done bool, err error) {
 		c.become(landed, head)
 		return true, nil
 	}
-	mine := fence.Token{Generation: c.cfg.Generation, Epoch: c.seen.Epoch}
+	mine := fence.Token{Generation: c.cfg.Generation, Epoch: c.store.highest().Epoch}
 	current := head.Claim
 	if current.Token.Generation > c.cfg.Generation {
 		return false, fence.Check(mine, current.Token, current.Holder)
@@ -285,7 +285,7 @@ func (c *claimer) whichCondition(ctx context.Context, conflict error) error {
 
 // become makes this process the holder, as of head.
 func (c *claimer) become(a attempt, head driver.Head) {
-	c.claim, c.seen = a.claim, a.claim.Token
+	c.claim = a.claim
 	c.acked, c.head, c.state = head, head, a.state
 	c.logSize += recordOverhead + a.size
 }

@@ -73,7 +73,7 @@ func (r *Report) Add(name string, grade driver.Grade, remedy, format string, arg
 // claim would. It ends with ctx.
 func Preflight(ctx context.Context, store driver.Store, cfg Config) Report {
 	cfg = cfg.withDefaults()
-	p := preflight{Report: Report{Store: store.String(), Generation: cfg.Generation}, store: store, cfg: cfg}
+	p := preflight{Report: Report{Store: store.String(), Generation: cfg.Generation}, store: witnessed(store), cfg: cfg}
 	if err := cfg.validate(); err != nil {
 		p.Add(CheckConfig, driver.Failure, "correct what is named", "%v", err)
 		return p.Report
@@ -95,7 +95,7 @@ func Preflight(ctx context.Context, store driver.Store, cfg Config) Report {
 // preflight is one preflight under way.
 type preflight struct {
 	Report
-	store   driver.Store
+	store   *witness
 	cfg     Config
 	history []driver.Claim // nil until it was read
 }
@@ -338,7 +338,7 @@ func quantile(sorted []time.Duration, share float64) time.Duration {
 
 // probe asks the driver about its store.
 func (p *preflight) probe(ctx context.Context) {
-	prober, ok := p.store.(driver.Prober)
+	prober, ok := driver.As[driver.Prober](p.store)
 	if !ok {
 		p.Add(CheckSetup, driver.Fine, "", "this driver does not tell how its store is set up")
 		return

@@ -72,7 +72,7 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 	}
 	bounded, cancel := context.WithTimeout(ctx, cfg.ClaimTimeout)
 	defer cancel()
-	r := raiser{claimer: claimer{replica: newReplica(store, cfg), tried: make(map[driver.ID]attempt)}, opts: opts}
+	r := raiser{claimer: claimer{replica: newReplica(witnessed(store), cfg), tried: make(map[driver.ID]attempt)}, opts: opts}
 	settled, err := r.persist(bounded, r.try)
 	if err == nil && settled {
 		holder := newCatalog(ctx, r.replica)

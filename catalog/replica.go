@@ -16,7 +16,7 @@ import (
 // replica is a copy of the entries, as of one head. A follower and a holder
 // have one each; it is used by one goroutine.
 type replica struct {
-	store driver.Store
+	store *witness
 	cfg   Config
 	memory
 	version
@@ -29,7 +29,7 @@ type version struct {
 	logSize int64 // of the records applied since the snapshot, in bytes
 }
 
-func newReplica(store driver.Store, cfg Config) *replica {
+func newReplica(store *witness, cfg Config) *replica {
 	return &replica{store: store, cfg: cfg, version: version{state: newState()}}
 }
 
@@ -95,6 +95,9 @@ func (r *replica) replay(ctx context.Context, from logReader, v *version, head d
 		if rec.Revision > head.Revision {
 			return errEnough
 		}
+		if err := notAbove(rec.Token, head); err != nil {
+			return err
+		}
 		v.head, v.logSize = v.head.After(rec), v.logSize+recordOverhead+int64(len(rec.Payload))
 		return decodePayload(rec.Payload, apply)
 	})
@@ -129,6 +132,8 @@ func (r *replica) load(ctx context.Context, head driver.Head) (version, error) {
 		return version{}, fmt.Errorf("%w: the beginning of the log is gone, and there is no snapshot", driver.ErrCorrupt)
 	case parts != found.Parts:
 		return version{}, fmt.Errorf("%w: %d of the %d parts of snapshot %v", driver.ErrCorrupt, parts, found.Parts, found.ID)
+	case notAbove(found.Token, head) != nil:
+		return version{}, notAbove(found.Token, head)
 	case found.Revision <= r.head.Revision || found.Token.Compare(r.head.Claim.Token) < 0:
 		return version{}, lostCommit("its log was compacted up to revision %d of %v, and %d of %v was read before",
 			found.Revision, found.Token, r.head.Revision, r.head.Claim.Token)
@@ -185,17 +190,9 @@ func (r *replica) classify(err error) error {
 	return err
 }
 
-// readHead reads the newest head once, and remembers the highest token.
+// readHead reads the newest head once.
 func (r *replica) readHead(ctx context.Context) (driver.Head, error) {
-	head, err := callStore(ctx, r.cfg.StoreTimeout, r.store.Head)
-	if err != nil {
-		return driver.Head{}, err
-	}
-	if head.Claim.Token.Compare(r.seen) < 0 {
-		return driver.Head{}, judgeToken(r.memory, head)
-	}
-	r.seen = head.Claim.Token
-	return head, nil
+	return callStore(ctx, r.cfg.StoreTimeout, r.store.Head)
 }
 
 // callStore makes one call of the store under a deadline of its own.

@@ -13,7 +13,7 @@ const settling = 200 * time.Millisecond
 // tellRisks says aloud, once, what could make the store lose a commit that it
 // has acknowledged. The claim has landed by now and waits for none of it.
 func (c *Catalog) tellRisks() {
-	teller, ok := c.store.(driver.RiskTeller)
+	teller, ok := driver.As[driver.RiskTeller](c.store)
 	if !ok {
 		return
 	}

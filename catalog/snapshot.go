@@ -16,7 +16,7 @@ func Snapshot(ctx context.Context, store driver.Store, cfg Config, fn func(head 
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	r := newReplica(store, cfg)
+	r := newReplica(witnessed(store), cfg)
 	pace := newPace(cfg.RetryBudget)
 	for {
 		err := r.catchUp(ctx)

@@ -10,7 +10,6 @@ type memory struct {
 	claim driver.Claim // my own; zero before the first
 	acked driver.Head  // as of my last acknowledged commit
 	doubt driver.ID    // my commit whose answer was lost; zero where none was
-	seen  fence.Token  // the highest token ever seen
 }
 
 // A verdict is what the newest head says of a commit of mine.
@@ -40,11 +39,24 @@ func judge(m memory, head driver.Head) (verdict, error) {
 		token, head.Commit, head.Revision, m.acked.Commit, m.acked.Revision)
 }
 
+// judgeSeen holds the token of a head against one that was seen before the head
+// was read. It comes before any other judgement.
+func judgeSeen(before, token fence.Token) error {
+	if token.Compare(before) < 0 {
+		return lostCommit("it bears token %v, and %v was seen before", token, before)
+	}
+	return nil
+}
+
+// notAbove holds the token of something that lies in the log up to head against
+// the head's own.
+func notAbove(token fence.Token, head driver.Head) error { return judgeSeen(token, head.Claim.Token) }
+
 // judgeToken holds only the claim of the newest head against m.
 func judgeToken(m memory, head driver.Head) error {
 	token := head.Claim.Token
-	if token.Compare(m.seen) < 0 {
-		return lostCommit("it bears token %v, and %v was seen before", token, m.seen)
+	if err := judgeSeen(m.claim.Token, token); err != nil {
+		return err
 	}
 	if err := fence.Check(m.claim.Token, token, head.Claim.Holder); err != nil {
 		return err

@@ -23,7 +23,7 @@ func TestTheNewestHeadDecides(t *testing.T) {
 	acked := mine.Head()
 	acked.Revision, acked.Commit = 9, driver.NewID()
 	doubt := driver.NewID()
-	m := memory{claim: mine, acked: acked, doubt: doubt, seen: mine.Token}
+	m := memory{claim: mine, acked: acked, doubt: doubt}
 	moved := func(id driver.ID, revision uint64) driver.Head {
 		h := acked
 		h.Commit, h.Revision = id, revision
@@ -56,13 +56,13 @@ func TestTheNewestHeadDecides(t *testing.T) {
 			require.NotErrorIs(t, err, c.not, c.name)
 		}
 	}
-	_, err := judge(memory{claim: mine, acked: acked, seen: mine.Token}, moved(driver.ID{}, 10))
+	_, err := judge(memory{claim: mine, acked: acked}, moved(driver.ID{}, 10))
 	require.ErrorIs(t, err, ErrLostCommit, "no commit is in doubt, so none can have landed")
 }
 
 func TestTheClaimThatFollowsMineTellsWhatBecameOfMyCommits(t *testing.T) {
 	mine := claimOf(3, 7)
-	m := memory{claim: mine, acked: mine.Head(), doubt: driver.NewID(), seen: mine.Token}
+	m := memory{claim: mine, acked: mine.Head(), doubt: driver.NewID()}
 	next := claimOf(4, 8)
 	next.PriorClaim, next.PriorCommit = mine.ID, m.doubt
 	v, err := judgeSuccessor(m, next)

@@ -18,8 +18,8 @@ const gap = 2 * time.Millisecond
 type listener func(ctx context.Context, wake func()) error
 
 // writesOf listens to what a follower must read.
-func writesOf(store driver.Store) listener {
-	if w, ok := store.(driver.Watcher); ok {
+func writesOf(store *witness) listener {
+	if w, ok := driver.As[driver.Watcher](store); ok {
 		return w.Watch
 	}
 	return nil
@@ -27,8 +27,8 @@ func writesOf(store driver.Store) listener {
 
 // claimsOf listens to what a holder must notice: to claims alone, where the
 // store can tell them from the holder's own commits.
-func claimsOf(store driver.Store) listener {
-	if w, ok := store.(driver.ClaimWatcher); ok {
+func claimsOf(store *witness) listener {
+	if w, ok := driver.As[driver.ClaimWatcher](store); ok {
 		return w.WatchClaims
 	}
 	return writesOf(store)
@@ -39,7 +39,7 @@ func claimsOf(store driver.Store) listener {
 // at once where the store wakes nobody. Wake, which holds one, may be used to ask
 // for a look as well. An error of look is reported once for each run of errors;
 // the next poll tries again. It joins what it starts.
-func watch(ctx context.Context, store driver.Store, cfg Config, listen listener, wake chan struct{}, look func(context.Context) error) {
+func watch(ctx context.Context, store *witness, cfg Config, listen listener, wake chan struct{}, look func(context.Context) error) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	if listen == nil {

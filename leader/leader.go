@@ -54,6 +54,7 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	store = catalog.Witnessed(store)
 	l := &Leader{
 		store: store, cfg: cfg, log: cfg.Logger,
 		board:    catalog.NewBoard(store, cfg.boardConfig()),
@@ -153,7 +154,7 @@ const (
 // keepWarm has the store make ready, while this process waits, what a claim and
 // the first commits need: nobody writes between two leaders.
 func (l *Leader) keepWarm(ctx context.Context) {
-	w, ok := l.store.(driver.Warmer)
+	w, ok := driver.As[driver.Warmer](l.store)
 	for ok {
 		next := warmEvery
 		if l.holding() == nil {

@@ -42,7 +42,7 @@ func (o *lookout) at(ctx context.Context, claim driver.ID, address string) {
 	o.stop()
 	o.claim, o.address = claim, address
 	ctx, o.cancel = context.WithCancel(ctx)
-	if w, ok := o.l.store.(driver.PresenceWatcher); ok {
+	if w, ok := driver.As[driver.PresenceWatcher](o.l.store); ok {
 		o.wg.Go(func() { o.heed(ctx, w, claim) })
 	}
 	if address != "" {

@@ -20,6 +20,7 @@ const (
 // says besides which generation is promoted, and whether the holder gives signs
 // of life. It writes nothing.
 func Preflight(ctx context.Context, store driver.Store, cfg catalog.Config) catalog.Report {
+	store = catalog.Witnessed(store) // for what is asked besides
 	r := catalog.Preflight(ctx, store, cfg)
 	if slices.ContainsFunc(r.Checks, func(f driver.Finding) bool {
 		return f.Grade == driver.Failure && (f.Name == catalog.CheckConfig || f.Name == catalog.CheckStore)

@@ -196,7 +196,7 @@ func (t *tenure) confirm(ctx context.Context) error {
 
 // present shows in the store that this process is there, until ctx ends.
 func (t *tenure) present(ctx context.Context) {
-	p, ok := t.store.(driver.Presenter)
+	p, ok := driver.As[driver.Presenter](t.store)
 	elapse(ctx, settling)
 	for ok && ctx.Err() == nil {
 		err := p.Present(ctx, t.c.Claim().ID, func() {})

@@ -88,7 +88,7 @@ func readClaim(ctx context.Context, store driver.Store) (claim driver.Claim, err
 // watch has the store wake the caller where it can, until ctx ends; join waits
 // for that end. The interval is how often to look nevertheless.
 func watch(ctx context.Context, store driver.Store) (wake <-chan struct{}, interval time.Duration, join func()) {
-	w, ok := store.(driver.Watcher)
+	w, ok := driver.As[driver.Watcher](store)
 	if !ok {
 		return nil, pollInterval, func() {}
 	}

@@ -29,7 +29,7 @@ func (a *app) withStore(ctx context.Context, fn func(context.Context, driver.Sto
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	a.name = store.String()
-	return fn(ctx, store)
+	return fn(ctx, catalog.Witnessed(store))
 }
 
 // bounded calls fn under a deadline. Where that is what ended fn, the error

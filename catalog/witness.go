@@ -1,0 +1,152 @@
+package catalog
+
+import (
+	"context"
+	"sync"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// A witness is a store with a memory: it compares every head that comes from
+// the store with the highest token that came from it before. It is how this
+// package holds a store, so that no head gets into the package without that
+// comparison, the head under a claim included.
+type witness struct {
+	driver.Store
+
+	mu   sync.Mutex
+	seen fence.Token // the highest token that the store has shown
+}
+
+// Witnessed returns store with a memory: where a head that is read through it
+// bears a lower token than something that was read through it before, the read
+// fails with an error that wraps [ErrLostCommit]. The functions of this package
+// do that for themselves, from their own beginning on. A process that calls
+// several of them on one store gives them all the same one, so that none of them
+// is shown less than another was. Find what else the store can do with
+// [driver.As].
+func Witnessed(store driver.Store) driver.Store { return witnessed(store) }
+
+func witnessed(store driver.Store) *witness {
+	if w, ok := store.(*witness); ok {
+		return w
+	}
+	return &witness{Store: store}
+}
+
+// Unwrap returns the store without the memory, for [driver.As].
+func (w *witness) Unwrap() driver.Store { return w.Store }
+
+func (w *witness) highest() fence.Token {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seen
+}
+
+// saw remembers a token that was in the store.
+func (w *witness) saw(t fence.Token) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.Compare(w.seen) > 0 {
+		w.seen = t
+	}
+}
+
+// compare judges a token that was read after before had been seen: two reads
+// may overtake each other on their way.
+func (w *witness) compare(before, t fence.Token) error {
+	if err := judgeSeen(before, t); err != nil {
+		return err
+	}
+	w.saw(t)
+	return nil
+}
+
+// Head implements [driver.Store].
+func (w *witness) Head(ctx context.Context) (driver.Head, error) {
+	before := w.highest()
+	head, err := w.Store.Head(ctx)
+	if err == nil {
+		err = w.compare(before, head.Claim.Token)
+	}
+	if err != nil {
+		return driver.Head{}, err
+	}
+	return head, nil
+}
+
+// Log implements [driver.Store].
+func (w *witness) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+	return w.Store.Log(ctx, after, w.records(fn))
+}
+
+// records remembers the tokens of what fn gets: a commit is made under a token
+// that was installed.
+func (w *witness) records(fn func(driver.Record) error) func(driver.Record) error {
+	var last fence.Token
+	return func(rec driver.Record) error {
+		if rec.Token != last {
+			last = rec.Token
+			w.saw(last)
+		}
+		return fn(rec)
+	}
+}
+
+// Claims implements [driver.Store]. A history that is read to its end must
+// reach the highest token that was seen.
+func (w *witness) Claims(ctx context.Context, after uint64, fn func(driver.Claim) error) error {
+	before := w.highest()
+	var last fence.Token
+	err := w.Store.Claims(ctx, after, func(c driver.Claim) error {
+		last = c.Token
+		w.saw(last)
+		return fn(c)
+	})
+	if err != nil || after > 0 && last.IsZero() {
+		return err
+	}
+	return judgeSeen(before, last)
+}
+
+// Snapshot implements [driver.Store].
+func (w *witness) Snapshot(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {
+	return w.Store.Snapshot(ctx, func(s driver.Snapshot, part []byte) error {
+		w.saw(s.Token)
+		return fn(s, part)
+	})
+}
+
+// Claim implements [driver.Store].
+func (w *witness) Claim(ctx context.Context) (driver.Claiming, error) {
+	before := w.highest()
+	claiming, err := w.Store.Claim(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.compare(before, claiming.Head().Claim.Token); err != nil {
+		claiming.Abandon()
+		return nil, err
+	}
+	return &witnessedClaiming{claiming, w}, nil
+}
+
+type witnessedClaiming struct {
+	driver.Claiming
+	of *witness
+}
+
+// Log implements [driver.Claiming].
+func (c *witnessedClaiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+	return c.Claiming.Log(ctx, after, c.of.records(fn))
+}
+
+// Install implements [driver.Claiming].
+func (c *witnessedClaiming) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {
+	err := c.Claiming.Install(ctx, claim, rec, when...)
+	if err == nil {
+		c.of.saw(claim.Token)
+	}
+	return err
+}
