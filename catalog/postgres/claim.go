@@ -204,8 +204,8 @@ func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record)
 	return c.store.readLog(ctx, "log", c.tx, c.state.head.Revision, after, fn)
 }
 
-// Install writes head, token, history and log, notifies the watchers and
-// commits.
+// Install writes head, token, history and log, and commits. The watchers are
+// notified behind the commit, which waits for none of that.
 func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -219,6 +219,7 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 	pg := c.conn.Conn().PgConn()
 	expectCommit(pg)
 	err := c.tx.Commit(ctx)
+	c.store.notifier.notify(channel(c.store.catalog)) // whatever the answer: one wake-up too many costs a look
 	if err == nil {
 		err = checkCommit(pg)
 	}
@@ -276,8 +277,8 @@ func (c *claiming) check(claim driver.Claim, rec driver.Record) (text string, er
 	return string(b), nil
 }
 
-// What a claim writes. All but the head and the notification stands on the head
-// that was written before it.
+// What a claim writes. All but the head stands on the head that was written
+// before it.
 const (
 	insertHeadSQL = `insert into fencepost.head (catalog, revision, commit_id, claim) values ($1, $2, $3::uuid, $4) on conflict do nothing`
 	moveHeadSQL   = `update fencepost.head set revision = $2, commit_id = $3::uuid, claim = $4
@@ -291,7 +292,6 @@ const (
 		where catalog = $1 and revision = $2`
 	addLogSQL = `insert into fencepost.log (catalog, revision, commit_id, generation, epoch, payload)
 		select catalog, revision, commit_id, $4, $5, $6 from fencepost.head where catalog = $1 and revision = $2 and commit_id = $3::uuid`
-	notifySQL = `select pg_notify($1, '')`
 )
 
 // writeHead moves head and token on condition that the head is what it was
@@ -322,13 +322,12 @@ func onto(prior driver.Head) func(pgconn.CommandTag) error {
 	}
 }
 
-// writeLog adds to the log and to the history, and notifies the watchers.
+// writeLog adds to the log and to the history.
 func (c *claiming) writeLog(rec driver.Record, text string) []statement {
 	s, moved := c.store, onto(c.state.head)
 	return []statement{
 		{sql: addClaimSQL, args: []any{s.catalog, int64(rec.Revision), text}, tag: moved},
 		{sql: addLogSQL, args: append([]any{s.catalog}, recordArgs(rec)...), tag: moved},
-		{sql: notifySQL, args: []any{channel(s.catalog)}},
 	}
 }
 

@@ -67,6 +67,13 @@
 // lost: it meets an older token, and hears the warning. Whoever remembers more,
 // holder or follower, ends with catalog.ErrLostCommit.
 //
+// # Wake-ups
+//
+// A claim is announced by NOTIFY behind its commit, in a statement of its own
+// that nobody waits for. One that fails, such as because another user of the
+// server has left its queue of notifications full, is logged as a warning;
+// watchers then find the claim by polling.
+//
 // # Presence
 //
 // The process of a claim holds an advisory lock, shared, on the connection that

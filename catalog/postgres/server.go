@@ -22,7 +22,7 @@ import (
 // concurrently.
 //
 // The set is Config.MaxConns connections for commits, claims and logs, two for
-// heads, and one that listens for all catalogs: seven by default, whether they
+// heads and for wake-ups, and one that listens for all catalogs: seven by default, whether they
 // serve one catalog or thousands. What catalogs ask of the head at the same time
 // is asked in one statement. Package catalog polls all catalogs of a process at
 // the same instants, so that the polls of 1,000 idle ones are about 20
@@ -102,8 +102,9 @@ type links struct {
 	to        *pgx.ConnConfig
 	pool      *pgxpool.Pool // for commits, claims and the log
 	ownPool   bool          // close closes it
-	liveness  *pgxpool.Pool // for the head, for presence, and to ask who blocks a claim
+	liveness  *pgxpool.Pool // for the head, for presence, for wake-ups, and to ask who blocks a claim
 	ear       *ear
+	notifier  *notifier
 	heads     *gather.Group[*Store, state]
 	presences *gather.Group[driver.ID, bool]
 	shown     atomic.Int64  // how many calls of Present are under way
@@ -129,6 +130,7 @@ func newLinks(ctx context.Context, conns *pgxpool.Config, cfg Config, mistakes e
 	readyConfig(conns, cfg)
 	l.to = conns.ConnConfig.Copy()
 	l.ear = newEar(ctx, l.to)
+	l.notifier = newNotifier(ctx, l.log, l.sendNotifications)
 	l.heads = gather.New(livenessConns, headsAtOnce, lookAlone, l.lookTogether)
 	l.presences = gather.New(1, presencesAtOnce, l.seeOne, l.seeAll)
 	l.turns = make(chan struct{}, max(conns.MaxConns/2, 1))
@@ -172,8 +174,10 @@ func (l *links) openPools(ctx context.Context, conns *pgxpool.Config) error {
 }
 
 // close closes every connection but those of a pool that was handed in. It
-// waits for calls under way. The stores are closed before.
+// waits for calls under way, and for a moment for wake-ups that are to be sent.
+// The stores are closed before.
 func (l *links) close() {
+	l.notifier.close()
 	l.ear.close()
 	l.heads.Close()
 	l.presences.Close()

@@ -89,7 +89,7 @@ func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: maxPayloa
 
 // Close ends the watchers and the claims under way, which the server then rolls
 // back, and closes every connection that the store made. It waits for calls
-// under way; a pool that was handed in, and the connections of a [Server], stay
+// under way, and up to a second for the wake-up of its last claim; a pool that was handed in, and the connections of a [Server], stay
 // open.
 func (s *Store) Close() error {
 	if s.shut() {
