@@ -31,9 +31,14 @@ type Config struct {
 	// StoreTimeout bounds one call of the store. Default 5 s.
 	StoreTimeout time.Duration
 
-	// ClaimTimeout bounds for how long a claim is tried. The functions of
-	// migrations are not cut short. Default 15 s.
+	// ClaimTimeout bounds for how long a claim is tried, without the time that
+	// migrations take. Default 15 s.
 	ClaimTimeout time.Duration
+
+	// MigrationTimeout bounds a run of the migrations while nobody can commit:
+	// while the holder is paused, or under the claim. A run beside the holder's
+	// commits may take as long as it needs. Default 1 min.
+	MigrationTimeout time.Duration
 
 	// RetryBudget is for how long one commit is tried again before its error
 	// is returned. Default 30 s.
@@ -61,6 +66,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.StoreTimeout = cmp.Or(c.StoreTimeout, 5*time.Second)
 	c.ClaimTimeout = cmp.Or(c.ClaimTimeout, 15*time.Second)
+	c.MigrationTimeout = cmp.Or(c.MigrationTimeout, DefaultMigrationTimeout)
 	c.RetryBudget = cmp.Or(c.RetryBudget, 30*time.Second)
 	c.PollInterval = cmp.Or(c.PollInterval, 250*time.Millisecond)
 	c.MaxQueued = cmp.Or(c.MaxQueued, 1024)
@@ -81,6 +87,7 @@ func (c Config) validate() error {
 	}
 	positive("StoreTimeout", c.StoreTimeout)
 	positive("ClaimTimeout", c.ClaimTimeout)
+	positive("MigrationTimeout", c.MigrationTimeout)
 	positive("RetryBudget", c.RetryBudget)
 	positive("PollInterval", c.PollInterval)
 	if c.MaxQueued <= 0 {

@@ -21,6 +21,9 @@ type Follower struct {
 	r   *replica // the following goroutine's, until it has returned
 	end ending
 
+	applying   sync.Mutex    // held while commits are applied and published; of r.dry and r.trace
+	rehearsing chan struct{} // holds one while the migrations run, and from Open on
+
 	state atomic.Pointer[state]
 	view  atomic.Pointer[sighting]
 
@@ -51,7 +54,7 @@ func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, err
 		return nil, err
 	}
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
-	f := &Follower{r: newReplica(witnessed(store), cfg), moved: make(chan struct{}), wake: make(chan struct{}, 1), stop: stop}
+	f := &Follower{r: newReplica(witnessed(store), cfg), moved: make(chan struct{}), wake: make(chan struct{}, 1), rehearsing: make(chan struct{}, 1), stop: stop}
 	f.end.init()
 	pace := newPace(cfg.ClaimTimeout)
 	for {
@@ -84,16 +87,27 @@ func (f *Follower) look(ctx context.Context) error {
 		err = f.admit(head)
 	}
 	if err == nil {
-		err = f.r.advance(ctx, f.r.store, head)
+		err = f.apply(ctx, sighting{head: head, at: sent})
 	}
 	switch {
 	case err == nil:
-		f.publish(sighting{head: head, at: sent})
 	case exitcodes.Of(err) == exitcodes.Retry, exitcodes.Of(err) == exitcodes.None:
 		return err
 	default:
 		f.end.with(err)
 	}
+	return nil
+}
+
+// apply applies the log up to the head that was seen, and publishes what that
+// leads to.
+func (f *Follower) apply(ctx context.Context, s sighting) error {
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	if err := f.r.advance(ctx, f.r.store, s.head); err != nil {
+		return err
+	}
+	f.publish(s)
 	return nil
 }
 
@@ -184,16 +198,22 @@ func (f *Follower) Done() <-chan struct{} { return f.end.done }
 func (f *Follower) Err() error { return f.end.reason() }
 
 // Open ends the follower and claims, as the function [Open] does, but without
-// reading again what was read already. It claims over the claim that the
-// follower saw last, and over none of its own generation that came since. Where
-// it fails, the follower has ended all the same; a second call fails.
+// reading again what was read already, and without running again migrations
+// that [Follower.Rehearse] has run. It claims over the claim that the follower
+// saw last, and over none of its own generation that came since. If it fails,
+// the follower has ended all the same; a second call fails.
 func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
-	if err := errors.Join(mayWrite(f.r.cfg), f.Close()); err != nil {
+	err := f.prepare(ctx)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
 		return nil, err
 	}
 	if !f.opened.CompareAndSwap(false, true) {
 		return nil, ErrClosed
 	}
+	f.rehearsing <- struct{}{} // a Rehearse under way ends with the follower
 	_, at := f.Head()
 	return f.r.open(ctx, opts, at)
 }

@@ -18,14 +18,17 @@ import (
 // epoch, and what cfg.Migrations still have to do. From then on, no holder of
 // a lower token can commit.
 //
-// Open first reads the log, for as long as that takes. Then it tries again, with
-// jitter, while the store fails in passing or others commit, until ctx ends or
-// cfg.ClaimTimeout is over. Its errors:
+// Open first reads the log and runs the migrations beside the commits of the
+// holder, for as long as that takes. Then it tries to claim, again and again with
+// jitter while the store fails in passing or others commit, until ctx ends or
+// cfg.ClaimTimeout is over. If commits have changed what the migrations read,
+// they run once more under the claim, within cfg.MigrationTimeout. Its errors:
 //
 //   - *fence.Error: a higher generation holds the token (ErrSuperseded), or
 //     another process of this generation claimed meanwhile;
 //   - ErrIncompatible: this build can't read the data, or another build has
 //     this generation;
+//   - ErrMigrationTimeout: the migrations took too long under the claim;
 //   - ErrLostCommit, driver.ErrCorrupt: the store has lost or spoilt data;
 //   - *driver.Error: the store's own, classified.
 //
@@ -53,10 +56,8 @@ func mayWrite(cfg Config) error {
 // open claims, and turns the replica into a holder. Read is when it was last
 // compared with the store.
 func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (*Catalog, error) {
-	bounded, cancel := context.WithTimeout(ctx, r.cfg.ClaimTimeout)
-	defer cancel()
 	c := claimer{replica: r, opts: opts, base: r.head.Claim, read: read, tried: make(map[driver.ID]attempt)}
-	settled, err := c.persist(bounded, c.try)
+	settled, err := c.persist(ctx, c.try)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (
 		// The claim was found in the head after its answer was lost. Landed is
 		// not durable: a further commit whose answer arrives is, with all that
 		// lies beneath it.
-		if err := errors.Join(catalog.settle(remaining(bounded)), catalog.Err()); err != nil {
+		if err := errors.Join(catalog.settle(time.Until(c.pace.until)), catalog.Err()); err != nil {
 			catalog.stop()
 			return nil, err
 		}
@@ -81,6 +82,9 @@ type claimer struct {
 	base  driver.Claim          // the claim that this one is to follow
 	read  time.Time             // when the replica was last compared with the store
 	tried map[driver.ID]attempt // whose answers were lost
+
+	caller context.Context // of Open or Raise
+	pace   *pace           // of the tries; it ends with ClaimTimeout
 }
 
 // attempt is what a claim makes of the catalog if it lands.
@@ -93,22 +97,36 @@ type attempt struct {
 // persist calls try until the claim has landed, and reports whether it was
 // settled by reading the head rather than by an answer.
 func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, error)) (settled bool, err error) {
-	pace := newPace(c.cfg.ClaimTimeout)
+	c.caller, c.pace = ctx, newPace(c.cfg.ClaimTimeout)
 	for {
-		settled, err = try(ctx)
+		bounded, cancel := context.WithDeadline(ctx, c.pace.until)
+		settled, err = try(bounded)
+		cancel()
 		if err == nil {
 			return settled, nil
 		}
-		if !errors.Is(err, driver.ErrConflict) && !transient(err) || !pace.wait(ctx) {
+		if errors.Is(err, errPreempted) {
+			elapse(ctx, preemptEvery) // or this claim would be the first again
+		}
+		if !c.passes(err) || !c.pace.wait(ctx) {
 			return false, c.explain(ctx, err)
 		}
 		c.cfg.Logger.DebugContext(ctx, "claim is tried again", "store", c.store.String(), "err", err)
 	}
 }
 
+// passes reports whether a claim that failed with err may succeed when it is
+// tried again.
+func (c *claimer) passes(err error) bool {
+	if errors.Is(err, ErrMigrationTimeout) {
+		return false
+	}
+	return errors.Is(err, driver.ErrConflict) || transient(err)
+}
+
 // explain adds to an error of the last try that the time was over.
 func (c *claimer) explain(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && time.Now().Before(c.pace.until) {
 		return err
 	}
 	return fmt.Errorf("catalog: no claim within %v: %w", c.cfg.ClaimTimeout, err)
@@ -138,7 +156,7 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 	}
 	step.Reach(ctx, step.OpenHeadRead)
 
-	claiming, err := c.store.Claim(ctx)
+	claiming, err := c.beginClaim(ctx, preemption{Generation: c.cfg.Generation, By: c.cfg.Holder.String()}, head.Claim.Token)
 	if err != nil {
 		return false, err
 	}
@@ -222,14 +240,14 @@ func (c *claimer) install(ctx context.Context, claiming driver.Claiming, head dr
 	if err != nil {
 		return exitcodes.With(err, exitcodes.Panic)
 	}
-	next, changes, err := migrate(c.state, head.Claim, c.cfg.Migrations)
+	next, payload, err := c.migrated(ctx, claiming, head)
 	if err != nil {
 		return err
 	}
 	claim := claimOver(head, token, c.cfg.Holder, c.opts.Reason)
 	claim.DataVersion, claim.ReadableBy = versionsAfter(head.Claim, c.cfg.Migrations)
 	step.Reach(ctx, step.ClaimMigrated)
-	return c.send(ctx, claiming, attempt{claim: claim, state: next}, changes)
+	return c.send(ctx, claiming, attempt{claim: claim, state: next}, payload)
 }
 
 // claimOver is the claim that follows head and changes nothing but the token.
@@ -243,9 +261,9 @@ func claimOver(head driver.Head, token fence.Token, holder fence.Holder, reason 
 }
 
 // send writes a claim, and keeps it in mind where its answer is lost.
-func (c *claimer) send(ctx context.Context, claiming driver.Claiming, this attempt, changes []Change) error {
+func (c *claimer) send(ctx context.Context, claiming driver.Claiming, this attempt, payload []byte) error {
 	claim := this.claim
-	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: claim.Token, Payload: appendChanges(newPayload(), changes)}
+	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: claim.Token, Payload: payload}
 	this.size = int64(len(rec.Payload))
 	err := writeStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) error {
 		return claiming.Install(ctx, claim, rec, c.opts.When...)
@@ -288,10 +306,4 @@ func (c *claimer) become(a attempt, head driver.Head) {
 	c.claim = a.claim
 	c.acked, c.head, c.state = head, head, a.state
 	c.logSize += recordOverhead + a.size
-}
-
-// remaining is how long ctx has until its deadline.
-func remaining(ctx context.Context) time.Duration {
-	deadline, _ := ctx.Deadline()
-	return time.Until(deadline)
 }

@@ -23,6 +23,7 @@ const (
 	CheckRollback   = "rollback"
 	CheckHolder     = "holder"
 	CheckLog        = "log"
+	CheckMigrations = "migrations"
 	CheckClaims     = "claims"
 	CheckBoard      = "board"
 	CheckRoundTrip  = "round trip"
@@ -257,6 +258,39 @@ func (p *preflight) replay(ctx context.Context) {
 		return
 	}
 	p.ok(CheckLog, "read up to revision %d and applied in %v", r.head.Revision, time.Since(began).Round(time.Millisecond))
+	p.migrations(ctx, r)
+}
+
+// ErrNameOnly is what the function of a migration returns if its program knows
+// the migration's versions alone, as the command does. [Preflight] then leaves
+// out what only a run of it can tell.
+var ErrNameOnly = errors.New("catalog: the migration is known by its versions alone")
+
+// migrations runs the migrations as a rehearsal does, and says how long nobody
+// could write for their sake.
+func (p *preflight) migrations(ctx context.Context, r *replica) {
+	if !pending(r.head.Claim, p.cfg.Migrations) || checkVersion(r.head.Claim, p.cfg.Migrations) != nil {
+		return // nothing to run, or told already
+	}
+	dry, err := r.dryRun(ctx, r.head, r.state, newTrace(), nil)
+	switch {
+	case errors.Is(err, ErrNameOnly):
+		return
+	case err != nil:
+		p.Add(CheckMigrations, driver.Failure, "correct the migration, or the data that it can't change", "%v", err)
+		return
+	}
+	took, sets, deletes := dry.took.Round(time.Millisecond), 0, 0
+	for _, s := range dry.steps {
+		sets, deletes = sets+s.Sets, deletes+s.Deletes
+	}
+	text := fmt.Sprintf("%d of them took %v on the data as of revision %d: %d entries set, %d deleted, %d bytes", len(dry.steps), took, r.head.Revision, sets, deletes, len(dry.payload))
+	if limit := p.cfg.MigrationTimeout; dry.took > limit {
+		p.Add(CheckMigrations, driver.Warning, "raise MigrationTimeout, deploy while nothing writes what they read, or make them read less",
+			"%s; that is longer than MigrationTimeout (%v): if a commit changes what they read, the claim fails with code 75 and writes nothing", text, limit)
+		return
+	}
+	p.ok(CheckMigrations, "%s; writers pause for one handover and one commit, and for about %v more only if commits keep changing what they read", text, took)
 }
 
 func (p *preflight) readHistory(ctx context.Context) ([]driver.Claim, error) {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -266,4 +268,42 @@ func TestASnapshotHasTheEntriesOfTheHeadThatItNames(t *testing.T) {
 		return mine
 	}), mine)
 	require.NoError(t, c.Close())
+}
+
+func TestPreflightSaysHowLongTheMigrationsTookAndWhatThatMeans(t *testing.T) {
+	odd := errors.New("an odd row")
+	for name, row := range map[string]struct {
+		up    func(*catalog.Tx) error
+		grade driver.Grade
+		says  string
+	}{
+		"quick": {func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) }, driver.Fine, "writers pause for one handover and one commit"},
+		"slow": {func(*catalog.Tx) error { time.Sleep(time.Second); return nil }, driver.Warning,
+			"1 of them took 1s on the data as of revision 1: 0 entries set, 0 deleted, 1 bytes; that is longer than MigrationTimeout (500ms)"},
+		"fails": {func(*catalog.Tx) error { return odd }, driver.Failure, "an odd row"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := led(t, ready(1, ""))
+			cfg := ready(9, "", catalog.Migration{Version: 1, Name: name, ReadableBy: 1, Up: row.up})
+			cfg.MigrationTimeout = 500 * time.Millisecond
+			before, err := store.Head(t.Context())
+			require.NoError(t, err)
+			check := found(t, catalog.Preflight(t.Context(), store, cfg), catalog.CheckMigrations)
+			require.Equal(t, row.grade, check.Grade, check.Detail)
+			require.Contains(t, check.Detail, row.says)
+			require.Equal(t, row.grade != driver.Fine, check.Remedy != "")
+			after, err := store.Head(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, before, after)
+		})
+	}
+}
+
+func TestPreflightLeavesOutAMigrationThatItKnowsByItsVersionsAlone(t *testing.T) {
+	cfg := ready(9, "", catalog.Migration{Version: 1, ReadableBy: 1, Up: func(*catalog.Tx) error { return catalog.ErrNameOnly }})
+	r := catalog.Preflight(t.Context(), led(t, ready(1, "")), cfg)
+	require.NotEqual(t, driver.Failure, r.Worst())
+	for _, check := range r.Checks {
+		require.NotEqual(t, catalog.CheckMigrations, check.Name)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 	"unicode/utf8"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -70,14 +71,12 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 	if !opts.Above.IsZero() {
 		ctx = driver.Adopting(ctx)
 	}
-	bounded, cancel := context.WithTimeout(ctx, cfg.ClaimTimeout)
-	defer cancel()
 	r := raiser{claimer: claimer{replica: newReplica(witnessed(store), cfg), tried: make(map[driver.ID]attempt)}, opts: opts}
-	settled, err := r.persist(bounded, r.try)
+	settled, err := r.persist(ctx, r.try)
 	if err == nil && settled {
 		holder := newCatalog(ctx, r.replica)
 		defer holder.stop()
-		err = holder.settle(remaining(bounded))
+		err = holder.settle(time.Until(r.pace.until))
 	}
 	switch {
 	case err == nil:
@@ -104,7 +103,7 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 	if done, err := r.admit(ctx, head); done || err != nil {
 		return done, err
 	}
-	claiming, err := r.store.Claim(ctx)
+	claiming, err := r.beginClaim(ctx, preemption{Operator: true, Generation: head.Claim.Token.Generation, By: r.cfg.Holder.String()}, head.Claim.Token)
 	if err != nil {
 		return false, err
 	}
@@ -117,7 +116,7 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return false, r.send(ctx, claiming, attempt{claim: claim, state: newState()}, nil)
+	return false, r.send(ctx, claiming, attempt{claim: claim, state: newState()}, newPayload())
 }
 
 // admit says whether the token may be raised over head. Done means that it was

@@ -2,12 +2,12 @@ package catalog
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
-	"github.com/fencepost/fencepost/exitcodes"
 )
 
 // A Rehearsal is a snapshot of a catalog with private writes on top. It runs
@@ -46,67 +46,121 @@ func Rehearse(ctx context.Context, store driver.Store, cfg Config) (*Rehearsal, 
 	if err != nil {
 		return nil, err
 	}
-	r := &Rehearsal{f: f}
-	if err := r.migrate(store, cfg); err != nil {
+	dry, err := f.rehearse(ctx, f.r.dryRun)
+	if err != nil {
 		_ = f.Close() // the first error says more
 		return nil, err
 	}
-	return r, nil
+	return &Rehearsal{f: f, base: dry.on, state: dry.state, steps: dry.steps}, nil
 }
 
-// migrate runs the migrations on a snapshot of what was read.
-func (r *Rehearsal) migrate(store driver.Store, cfg Config) (err error) {
-	var now *state
-	r.base, now = r.f.snapshot()
-	r.state, r.steps, err = rehearse(store, cfg, r.base.Claim, now)
-	return err
-}
-
-// rehearse runs the migrations that data of claim still need on now, and
-// returns what they lead to.
-func rehearse(store driver.Store, cfg Config, claim driver.Claim, now *state) (*state, []RehearsedMigration, error) {
-	if err := checkVersion(claim, cfg.Migrations); err != nil {
-		return nil, nil, err
-	}
-	var steps []RehearsedMigration
-	payload := newPayload()
-	for _, m := range cfg.Migrations {
-		if m.Version <= claim.DataVersion {
-			continue
-		}
-		begun := time.Now()
-		next, changes, err := migrate(now, claim, []Migration{m})
-		if err != nil {
-			return nil, nil, err
-		}
-		step := RehearsedMigration{Version: m.Version, Name: m.Name, Took: time.Since(begun)}
-		for _, c := range changes {
-			if c.Delete {
-				step.Deletes++
-			} else {
-				step.Sets++
-			}
-		}
-		before := len(payload)
-		payload = appendChanges(payload, changes)
-		step.Bytes = len(payload) - before
-		now, steps = next, append(steps, step)
-	}
-	if limit := store.Limits().Payload; len(payload) > limit {
-		return nil, nil, exitcodes.WithCode(fmt.Errorf("catalog: %w: %d bytes of migrations in one claim, %s takes %d: release them in smaller steps",
-			driver.ErrTooLarge, len(payload), store, limit), exitcodes.Config)
-	}
-	return now, steps, nil
+// Rehearsed says what the newest run of the migrations did.
+type Rehearsed struct {
+	Head       driver.Head // that they were run on
+	Migrations []RehearsedMigration
+	Took       time.Duration // all of them together
 }
 
 // Rehearse runs the migrations that a claim by this follower would run, on the
-// entries that it has read, and throws the result away. It returns what each of
-// them did and the head that they were run on. Nothing is written. Its errors
-// are those that the function [Rehearse] says of migrations.
-func (f *Follower) Rehearse() ([]RehearsedMigration, driver.Head, error) {
+// entries that it has read. Nothing is written. If nothing has changed of what
+// they read in their last run, it returns that one and runs nothing.
+//
+// A later [Follower.Open] installs their changes as they are, provided that no
+// commit has changed by then what they read: nobody has to wait for them.
+//
+// Rehearse takes as long as they do; the end of ctx, or of the follower, ends
+// it. An error of a migration is returned as the claim would return it; one
+// whose changes don't fit into one commit of the store wraps
+// driver.ErrTooLarge.
+func (f *Follower) Rehearse(ctx context.Context) (Rehearsed, error) {
+	dry, err := f.rehearse(ctx, f.r.dryRun)
+	return dry.rehearsed(), err
+}
+
+// RehearsePaused does the same while the holder has stopped its work for the
+// sake of this process. The run is bounded by Config.MigrationTimeout: when that
+// is over, the error wraps [ErrMigrationTimeout].
+func (f *Follower) RehearsePaused(ctx context.Context) (Rehearsed, error) {
+	dry, err := f.rehearse(ctx, f.r.pausedRun)
+	return dry.rehearsed(), err
+}
+
+// Rehearsed returns what the newest run did, and whether a claim could install
+// its changes as they are, as far as this follower has read. Zero if there was
+// none.
+func (f *Follower) Rehearsed() (last Rehearsed, current bool) {
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	head, _ := f.Head()
+	return f.r.dry.rehearsed(), f.r.dry.fits(head.Claim)
+}
+
+// rehearsed says what d did. D may be nil.
+func (d *dryRun) rehearsed() Rehearsed {
+	if d == nil {
+		return Rehearsed{}
+	}
+	return Rehearsed{Head: d.on, Migrations: slices.Clone(d.steps), Took: d.took}
+}
+
+// rehearse returns the newest dry run if it still fits, else one that it makes
+// by run. One is made at a time.
+func (f *Follower) rehearse(ctx context.Context, run runner) (*dryRun, error) {
+	select {
+	case f.rehearsing <- struct{}{}:
+	case <-f.end.done:
+		return nil, f.end.reason()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-f.rehearsing }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer f.end.before(cancel)()
+	head, now, t := f.trace()
+	if t == nil {
+		return f.r.dry, nil
+	}
+	dry, err := run(ctx, head, now, t, nil)
+	if err != nil {
+		return nil, err
+	}
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	f.r.dry = dry
+	return dry, nil
+}
+
+// trace begins to trace the commits behind the entries that it returns; nil if
+// the newest dry run fits these.
+func (f *Follower) trace() (driver.Head, *state, *trace) {
+	f.applying.Lock()
+	defer f.applying.Unlock()
 	head, now := f.snapshot()
-	_, steps, err := rehearse(f.r.store, f.r.cfg, head.Claim, now)
-	return steps, head, err
+	if f.r.dry.fits(head.Claim) {
+		return head, now, nil
+	}
+	f.r.trace = newTrace()
+	return head, now, f.r.trace
+}
+
+// prepare runs the migrations that a claim still needs, if that was not done.
+func (f *Follower) prepare(ctx context.Context) error {
+	if err := mayWrite(f.r.cfg); err != nil {
+		return err
+	}
+	f.applying.Lock()
+	head, _ := f.Head()
+	done := f.r.dry.sameVersions(head.Claim)
+	f.applying.Unlock()
+	if done || !pending(head.Claim, f.r.cfg.Migrations) {
+		return nil
+	}
+	_, err := f.rehearse(ctx, f.r.dryRun)
+	if errors.Is(err, ErrIncompatible) {
+		return nil // the claim says so, if the newest head does not say superseded
+	}
+	return err
 }
 
 // Migrations returns what each migration would do, in order; none where the
@@ -114,7 +168,7 @@ func (f *Follower) Rehearse() ([]RehearsedMigration, driver.Head, error) {
 func (r *Rehearsal) Migrations() []RehearsedMigration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]RehearsedMigration(nil), r.steps...)
+	return slices.Clone(r.steps)
 }
 
 // Head returns the head that was rehearsed on. A later one may hold what makes

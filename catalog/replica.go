@@ -20,6 +20,9 @@ type replica struct {
 	cfg   Config
 	memory
 	version
+
+	dry   *dryRun // the newest; nil before the first
+	trace *trace  // of the newest dry run, or of the one under way; nil before the first
 }
 
 // A version is the entries as of one head.
@@ -85,6 +88,10 @@ func (r *replica) replay(ctx context.Context, from logReader, v *version, head d
 			draft.apply(c)
 		}
 	}
+	if t := r.trace; t != nil {
+		untraced := apply
+		apply = func(c Change) { t.apply(c); untraced(c) }
+	}
 	reading, alive, stop := whileItMoves(ctx, r.cfg.StoreTimeout)
 	defer stop()
 	err := from.Log(reading, max(last.Revision, 1)-1, func(rec driver.Record) error {
@@ -140,6 +147,9 @@ func (r *replica) load(ctx context.Context, head driver.Head) (version, error) {
 	}
 	if err := dec.end(); err != nil {
 		return version{}, fmt.Errorf("snapshot %v: %w", found.ID, err)
+	}
+	if r.trace != nil {
+		r.trace.spoil()
 	}
 	if r.head.Revision > 0 {
 		r.cfg.Logger.InfoContext(ctx, "too far behind the log: a snapshot was read",
@@ -235,6 +245,9 @@ func (p *pace) wait(ctx context.Context) bool {
 	elapse(ctx, d)
 	return ctx.Err() == nil
 }
+
+// extend gives d more time.
+func (p *pace) extend(d time.Duration) { p.until = p.until.Add(d) }
 
 // elapse waits for d, or until ctx ends.
 func elapse(ctx context.Context, d time.Duration) {

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -91,6 +92,19 @@ type Tx struct {
 	draft   *draft     // nil once the function has returned
 	changes []Change
 	err     error // the first refused change; it fails the whole Tx
+
+	ctx   context.Context // of a migration; nil otherwise
+	reads readSet         // what a migration has read; nil otherwise
+}
+
+// Context returns a context that ends when a migration is given up: because the
+// caller's context ends, a higher generation was seen, or MigrationTimeout is
+// over. In an Update it never ends.
+func (tx *Tx) Context() context.Context {
+	if tx.ctx == nil {
+		return context.Background()
+	}
+	return tx.ctx
 }
 
 // transact calls fn with a Tx on s, which is dead once fn has returned, however
@@ -98,11 +112,16 @@ type Tx struct {
 func transact(s *state, fn func(*Tx) error) (next *state, changes []Change, err error) {
 	tx := &Tx{draft: s.draft()}
 	defer tx.finish()
-	if err := fn(tx); err != nil {
-		return nil, nil, err
-	}
+	return tx.result(fn(tx))
+}
+
+// result ends the Tx, whose function has returned err.
+func (tx *Tx) result(err error) (next *state, changes []Change, _ error) {
 	d := tx.finish()
-	if tx.err != nil {
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case tx.err != nil:
 		return nil, nil, tx.err
 	}
 	return d.state, tx.changes, nil
@@ -123,6 +142,9 @@ func (tx *Tx) get(collection, key string) ([]byte, bool, error) {
 	if tx.draft == nil {
 		return nil, false, finished(collection)
 	}
+	if tx.reads != nil {
+		tx.reads.key(collection, key)
+	}
 	value, ok := tx.draft.get(collection, key)
 	return value, ok, nil
 }
@@ -131,17 +153,35 @@ func (tx *Tx) get(collection, key string) ([]byte, bool, error) {
 // change them.
 func (tx *Tx) ascend(collection, from string, fn func(string, []byte) bool) (err error) {
 	entries, err := tx.reading(collection)
-	if entries == nil || err != nil {
+	if err != nil {
 		return err
+	}
+	read := span{from: from, toEnd: true}
+	defer func() { tx.scanned(collection, read) }()
+	if entries == nil {
+		return nil
 	}
 	entries.Ascend(from, func(key string, value []byte) bool {
 		if !tx.alive() {
 			err = finished(collection)
 			return false
 		}
-		return fn(key, value)
+		more := fn(key, value)
+		if !more {
+			read = span{from: from, to: key}
+		}
+		return more
 	})
 	return err
+}
+
+// scanned notes what a migration has read.
+func (tx *Tx) scanned(collection string, read span) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.reads != nil {
+		tx.reads.scan(collection, read)
+	}
 }
 
 func (tx *Tx) reading(collection string) (*btree.Map[string, []byte], error) {

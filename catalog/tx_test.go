@@ -224,7 +224,7 @@ func TestRehearsalsFollowersAndHoldersShareNoMapThatOneOfThemWrites(t *testing.T
 	for range 2 {
 		repeat(func() error { return c.Update(context.Background(), fill) })
 		repeat(func() error { return r.Update(fill) })
-		repeat(func() error { _, _, err := f.Rehearse(); return err })
+		repeat(func() error { _, err := f.Rehearse(t.Context()); return err })
 		for _, v := range []viewer{c, r, f, observer} {
 			repeat(func() error { return v.View(scan) })
 		}

@@ -19,9 +19,13 @@ type Migration struct {
 	// and write the data once this migration has run. Zero means Version: no
 	// older build can. It never falls from one migration to the next.
 	ReadableBy uint64
-	// Up makes the change. It is called once for each try of the claim, while
-	// nobody else can commit, and must do nothing but read and change tx. What
-	// it returns fails the claim, which then has written nothing.
+	// Up makes the change. It must do nothing but read and change tx, and is
+	// called again if commits have changed what it read before the claim could
+	// install its changes: at first beside the holder's commits, and only if
+	// need be while nobody can commit. Then Config.MigrationTimeout bounds it. It
+	// may take as long as it needs; it returns early when tx.Context ends, or is
+	// left behind with a tx that refuses everything. What it returns fails the
+	// claim, which then has written nothing.
 	Up func(tx *Tx) error
 }
 
@@ -74,22 +78,6 @@ func checkVersion(c driver.Claim, ms []Migration) error {
 			c.DataVersion, ms[0].Version)
 	}
 	return nil
-}
-
-// migrate runs what the data of c, which are now, still need, and returns what
-// they lead to. Each migration has a Tx of its own.
-func migrate(now *state, c driver.Claim, ms []Migration) (next *state, changes []Change, err error) {
-	for _, m := range ms {
-		if m.Version <= c.DataVersion {
-			continue
-		}
-		after, its, err := transact(now, m.Up)
-		if err != nil {
-			return nil, nil, fmt.Errorf("catalog: migration %d (%q): %w", m.Version, m.Name, err)
-		}
-		now, changes = after, append(changes, its...)
-	}
-	return now, changes, nil
 }
 
 // versionsAfter returns the versions that the data of c have once ms have run.

@@ -55,7 +55,9 @@ type Config struct {
 
 	// HandoverTimeout is how long a handover may take, from the question to the
 	// holder to the claim. A holder that does not answer is fenced then, and
-	// one whose successor does not claim goes on. Default 5 s.
+	// one whose successor does not claim resumes its work. A successor with
+	// migrations gets twice the time that they took when they last ran, and at
+	// most Catalog.MigrationTimeout more. Default 5 s.
 	HandoverTimeout time.Duration
 
 	// Priority orders the processes of one generation: those with 0 take over
@@ -142,6 +144,7 @@ func (c Config) withDefaults() Config {
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
 	c.HandoverTimeout = cmp.Or(c.HandoverTimeout, 5*time.Second)
 	c.Catalog.RetryBudget = cmp.Or(c.Catalog.RetryBudget, time.Hour)
+	c.Catalog.MigrationTimeout = cmp.Or(c.Catalog.MigrationTimeout, catalog.DefaultMigrationTimeout)
 	if c.Notify == nil {
 		c.Notify = exitcodes.Notify
 	}

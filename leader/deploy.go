@@ -15,10 +15,10 @@ import (
 type gate struct {
 	l         *Leader
 	began     time.Duration
-	rehearsed driver.Head // on which the migrations were run
-	pending   bool        // there were some
-	held      bool        // CaughtUp says yes
-	warned    bool        // that this process proceeds nevertheless
+	ran       bool              // the migrations were run
+	rehearsed catalog.Rehearsed // their newest run
+	held      bool              // CaughtUp says yes
+	warned    bool              // that this process proceeds nevertheless
 	since     time.Duration
 }
 
@@ -27,8 +27,8 @@ func (l *Leader) newGate() *gate { return &gate{l: l, began: l.lease.now()} }
 // check looks once. Missing is empty where the process could lead. An error is
 // final: the migrations fail on these data, or the time is over.
 func (g *gate) check(ctx context.Context, f *catalog.Follower) (missing string, err error) {
-	if head, _ := f.Head(); head.Claim.ID != g.rehearsed.Claim.ID {
-		if err := g.rehearse(ctx, f); err != nil {
+	if head, _ := f.Head(); !g.ran || !sameData(head.Claim, g.rehearsed.Head.Claim) {
+		if err := g.renew(ctx, f); err != nil {
 			return "", err
 		}
 	}
@@ -69,25 +69,48 @@ func (g *gate) caughtUp(ctx context.Context, f *catalog.Follower) (missing strin
 	return ""
 }
 
-// renew runs the migrations once more where the data have changed since.
+// renew runs the migrations once more if commits have changed what they read.
 func (g *gate) renew(ctx context.Context, f *catalog.Follower) error {
-	if head, _ := f.Head(); head.Claim.ID == g.rehearsed.Claim.ID && (!g.pending || head.Commit == g.rehearsed.Commit) {
-		return nil
-	}
-	return g.rehearse(ctx, f)
+	return g.rehearse(ctx, f.Rehearse)
 }
 
-func (g *gate) rehearse(ctx context.Context, f *catalog.Follower) error {
-	steps, head, err := f.Rehearse()
+// renewPaused does the same while the holder has stopped its work, within
+// MigrationTimeout.
+func (g *gate) renewPaused(ctx context.Context, f *catalog.Follower) error {
+	return g.rehearse(ctx, f.RehearsePaused)
+}
+
+func (g *gate) rehearse(ctx context.Context, run func(context.Context) (catalog.Rehearsed, error)) error {
+	last, err := run(ctx)
 	if err != nil {
-		return fmt.Errorf("leader: the rehearsal on the data as of revision %d: %w", head.Revision, err)
+		return fmt.Errorf("leader: the rehearsal on the data as of revision %d: %w", last.Head.Revision, err)
 	}
-	g.rehearsed, g.pending = head, len(steps) > 0
-	for _, s := range steps {
+	if g.ran && last.Head == g.rehearsed.Head {
+		return nil
+	}
+	g.ran, g.rehearsed = true, last
+	for _, s := range last.Migrations {
 		g.l.log.InfoContext(ctx, "migration rehearsed", "version", s.Version, "name", s.Name, "took", s.Took,
-			"sets", s.Sets, "deletes", s.Deletes, "bytes", s.Bytes, "revision", head.Revision)
+			"sets", s.Sets, "deletes", s.Deletes, "bytes", s.Bytes, "revision", last.Head.Revision)
 	}
 	return nil
+}
+
+// sameData reports whether the data are at the same versions under both claims.
+func sameData(a, b driver.Claim) bool {
+	return a.DataVersion == b.DataVersion && a.ReadableBy == b.ReadableBy
+}
+
+// tooSlow says why the migrations could not run while the holder is paused,
+// though they have to: empty if they can, or need not.
+func (g *gate) tooSlow(f *catalog.Follower) (missing string) {
+	last, current := f.Rehearsed()
+	limit := g.l.cfg.Catalog.MigrationTimeout
+	if current || last.Took <= limit {
+		return ""
+	}
+	return fmt.Sprintf("the migrations took %v, which is longer than MigrationTimeout (%v), and commits keep changing what they read",
+		last.Took.Round(time.Millisecond), limit)
 }
 
 // A LateError says that a process has not caught up within CatchUpTimeout.

@@ -15,6 +15,7 @@ type ask struct {
 	reason string // for people
 	anyone bool   // any process of this generation may claim
 	asked  time.Time
+	more   time.Duration   // how much longer than HandoverTimeout the handover may take
 	gone   <-chan struct{} // closed when who asked waits no longer
 	answer chan answer     // receives one, once the work is joined
 	result chan error      // receives one: nil where another process claimed
@@ -73,7 +74,8 @@ func (l *Leader) request(ctx context.Context, a *ask) (revision uint64, err erro
 func (t *tenure) handOver(ctx context.Context) (stage, error) {
 	a := t.ask
 	t.ask = nil
-	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(t.cfg.HandoverTimeout))
+	limit := t.cfg.HandoverTimeout + a.more
+	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(limit))
 	defer cancel()
 	if a.anyone {
 		t.offer(bounded)
@@ -87,7 +89,7 @@ func (t *tenure) handOver(ctx context.Context) (stage, error) {
 		elapse(ctx, settling) // most often because it has claimed, of which the store tells by then
 	case <-lapsed:
 	case <-bounded.Done():
-		failed = fmt.Errorf("no other process claimed within %v", t.cfg.HandoverTimeout)
+		failed = fmt.Errorf("no other process claimed within %v", limit)
 	}
 	if ctx.Err() != nil {
 		a.result <- claimed(ctx)

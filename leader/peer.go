@@ -25,7 +25,8 @@ import (
 // store does. They carry no authority: they say "look", and the store says what.
 //
 //	GET  /api/leader/presence   a line at once, and one whenever there is something to see on the board
-//	POST /api/leader/handover   a line once the work is joined, and one when it is known who leads
+//	POST /api/leader/handover   a line once the work is joined, and one when it is known who leads;
+//	                            ?migrations=8s: the asker may need as much more time than HandoverTimeout
 const (
 	presencePath = "/api/leader/presence"
 	handoverPath = "/api/leader/handover"
@@ -116,6 +117,11 @@ func (l *Leader) serveHandover(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
+	more, err := moreTime(r.URL.Query().Get(migrationsParam))
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
 	intent, err := ReadIntent(r.Context(), l.store, l.cfg.boardConfig())
 	if err == nil && (intent.Generation != next || next <= l.cfg.Catalog.Generation) {
 		err = fmt.Errorf("leader: generation %v is not promoted over %v", next, l.cfg.Catalog.Generation)
@@ -125,6 +131,7 @@ func (l *Leader) serveHandover(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := newAsk(r.Context(), fmt.Sprintf("generation %v, promoted by %s, takes over", next, intent.By), false)
+	a.more = more
 	revision, err := l.request(r.Context(), a)
 	if err != nil {
 		refuse(w, http.StatusServiceUnavailable, err)
@@ -143,6 +150,24 @@ func (l *Leader) serveHandover(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// migrationsParam is the parameter with which a successor says for how long its
+// migrations may run. It needs no proof: the pause ends with the connection.
+const migrationsParam = "migrations"
+
+// maxMigrations bounds for how long a holder waits for a successor's migrations.
+const maxMigrations = time.Hour
+
+func moreTime(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("leader: %s=%q is not a duration, such as 30s", migrationsParam, text)
+	}
+	return min(d, maxMigrations), nil
+}
+
 // A peer is a connection to the holder of a claim, which has proved that it is.
 type peer struct {
 	body   io.ReadCloser
@@ -158,9 +183,15 @@ func callPresence(ctx context.Context, timeout time.Duration, claim driver.ID, a
 }
 
 // callHandover asks the process at address to hand over to generation g, and
-// returns once it has stopped its work. Closing the peer takes the wish back.
-func callHandover(ctx context.Context, timeout time.Duration, claim driver.ID, address string, g generation.Generation) (*peer, error) {
-	return call(ctx, timeout, claim, http.MethodPost, address, handoverPath, url.Values{"generation": {g.String()}})
+// returns once it has stopped its work. More is how much longer than the
+// holder's HandoverTimeout the handover may take. Closing the peer takes the wish
+// back.
+func callHandover(ctx context.Context, timeout time.Duration, claim driver.ID, address string, g generation.Generation, more time.Duration) (*peer, error) {
+	q := url.Values{"generation": {g.String()}}
+	if more > 0 {
+		q.Set(migrationsParam, more.String())
+	}
+	return call(ctx, timeout, claim, http.MethodPost, address, handoverPath, q)
 }
 
 func call(ctx context.Context, timeout time.Duration, claim driver.ID, method, address, path string, q url.Values) (*peer, error) {

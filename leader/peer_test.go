@@ -31,7 +31,7 @@ func TestAHandoverThatTheStoreSaysNothingOfIsRefusedWhoeverAsks(t *testing.T) {
 	<-works
 	claim, address := l.holding().Claim().ID, l.Status().Admin
 	for _, g := range []generation.Generation{1, 2, 3} {
-		_, err = callHandover(ctx, 10*time.Second, claim, address, g)
+		_, err = callHandover(ctx, 10*time.Second, claim, address, g, 0)
 		require.ErrorContains(t, err, "is not promoted over 2", "%v", g)
 	}
 	_, err = callPresence(ctx, 10*time.Second, driver.NewID(), address)
@@ -46,7 +46,7 @@ func TestAHandoverThatTheStoreSaysNothingOfIsRefusedWhoeverAsks(t *testing.T) {
 
 	_, err = Promote(ctx, store, catalog.Config{}, 3, "test")
 	require.NoError(t, err)
-	p, err = callHandover(ctx, 10*time.Second, claim, address, 3)
+	p, err = callHandover(ctx, 10*time.Second, claim, address, 3, 0)
 	require.NoError(t, err)
 	require.Equal(t, HandingOver, l.Status().Phase)
 	p.Close() // and the holder goes on

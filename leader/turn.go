@@ -160,6 +160,12 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 	if err := w.gate.renew(ctx, w.f); err != nil {
 		return err
 	}
+	if missing := w.gate.tooSlow(w.f); missing != "" {
+		w.unready(missing)
+		return nil
+	}
+	now.head, _ = w.f.Head()      // the migrations may have taken a while
+	now.opts.Silent = driver.ID{} // any claim of a lower generation, however many there are
 	now.holder = w.whereabouts(ctx, now.head.Claim.ID)
 	now.gate = w.gate
 	now.opts.When = []driver.Note{intent.Note()}

@@ -141,14 +141,20 @@ type Store interface {
 
 // A Claiming is a claim under way. Until [Claiming.Install] or
 // [Claiming.Abandon] returns, no Append moves the head, and no other claim
-// does; how long that can last is bounded by the store, so that a claimer that
-// stops or dies releases the others. A Claiming is used by one goroutine.
+// does. The store bounds how long that can last without a sign of life, so that
+// a claimer that stops or dies releases the others: a call of Log or Renew is
+// one. A Claiming is used by one goroutine.
 type Claiming interface {
 	// Head returns the head as it is, and will be until the end of the claim.
 	Head() Head
 
 	// Log reads the log as Store.Log does, up to Head.
 	Log(ctx context.Context, after uint64, fn func(Record) error) error
+
+	// Renew shows that the claimer is alive: the store's bound begins anew. It
+	// changes nothing else. An error means that the claim has ended, or may
+	// have: Install is then refused, or nothing is known of it.
+	Renew(ctx context.Context) error
 
 	// Install makes c the head's claim and adds rec, the claim's own commit,
 	// to the log and to the history of claims, in one atomic commit, on
@@ -213,6 +219,24 @@ type Warmer interface {
 	// it.
 	Warm(ctx context.Context) error
 }
+
+// A Preempter is a Store whose board can't be written while a claim is under
+// way. It carries a request to the claimer by other means. Elsewhere the board
+// does.
+type Preempter interface {
+	// Preempt replaces the request that Preempted returns. The request has at
+	// most [MaxRequest] bytes. It writes neither database nor log, and does not
+	// wait for the claim under way.
+	Preempt(ctx context.Context, request []byte) error
+
+	// Preempted returns the newest request, or nil if there is none. One that is
+	// being replaced just now may be missing.
+	Preempted(ctx context.Context) ([]byte, error)
+}
+
+// MaxRequest is the size of the largest request that a [Preempter] takes, in
+// bytes.
+const MaxRequest = 1 << 10
 
 // Limits are the sizes that a store takes, in bytes.
 type Limits struct {

@@ -33,7 +33,7 @@ type protocolCase struct {
 
 func protocolCases() []protocolCase {
 	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(),
-		batchCases(), followCases(), rehearseCases(), feedCases(), compactCases(), boardCases(), raiseCases())
+		batchCases(), followCases(), rehearseCases(), migrateCases(), feedCases(), compactCases(), boardCases(), raiseCases())
 }
 
 // A scene is what one case works with: a catalog that was empty.

@@ -185,5 +185,8 @@ func endedClaimIsOver(b *bench) {
 	installed := b.picture()
 	again := NextClaim(b, claim.Head(), 3)
 	require.Error(b, claiming.Install(b.ctx, again, ClaimRecord(again)), "a second Install")
+	err = claiming.Renew(b.ctx)
+	require.Error(b, err, "Renew after Install")
+	b.classified(err, "Renew after Install")
 	b.unchanged(installed, "a second Install")
 }

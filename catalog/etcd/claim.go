@@ -20,8 +20,8 @@ import (
 const revokeTimeout = 2 * time.Second
 
 // Claim implements [driver.Store]. The claim is kept alive until it ends, but
-// not beyond ctx's deadline (10 s where it has none): then other processes go
-// on within Config.ClaimTTL, and Install is refused.
+// not beyond ctx's deadline (10 s if it has none), unless Renew is called: then
+// other processes continue within Config.ClaimTTL, and Install is refused.
 func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
@@ -154,6 +154,17 @@ func (c *claiming) Head() driver.Head { return c.found.head }
 // Log implements [driver.Claiming].
 func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
 	return c.store.readLog(ctx, after, c.found.head.Revision, fn)
+}
+
+// Renew implements [driver.Claiming]: the lease begins anew.
+func (c *claiming) Renew(ctx context.Context) error {
+	if c.ended {
+		return c.store.fail("renew", fmt.Errorf("%w: the claim has ended", errMisuse), read)
+	}
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	_, err := c.client.KeepAliveOnce(ctx, c.lease)
+	return c.store.fail("renew", err, read)
 }
 
 // Install implements [driver.Claiming].

@@ -90,6 +90,18 @@ func TestAClaimIsKeptAliveNoLongerThanItsContextLasts(t *testing.T) {
 	require.Equal(t, mine.ID, now.Commit)
 }
 
+func TestAClaimThatIsRenewedOutlivesItsContext(t *testing.T) {
+	s := open(t, testetcd.URL(t), etcd.Config{ClaimTTL: 2 * time.Second})
+	c, err := s.Claim(within(t, time.Second))
+	require.NoError(t, err)
+	for begun := time.Now(); time.Since(begun) < 5*time.Second; <-time.After(200 * time.Millisecond) {
+		require.NoError(t, c.Renew(within(t, 10*time.Second)))
+	}
+	next, rec := claimAfter(c.Head())
+	require.NoError(t, c.Install(within(t, 10*time.Second), next, rec))
+	require.Error(t, c.Renew(within(t, 10*time.Second)))
+}
+
 func TestAClaimIsRefusedWhereANoteItRestsOnHasChanged(t *testing.T) {
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	ctx := within(t, 10*time.Second)

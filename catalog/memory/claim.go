@@ -21,9 +21,9 @@ type claiming struct {
 
 // Claim begins a claim. Claims are taken one at a time, over all handles on
 // the catalog. A claim that neither installs nor abandons is released after
-// its context's deadline and Config.ClaimBound more; where the context has no
-// deadline, after Config.ClaimBound. That its context is cancelled doesn't end
-// it.
+// its context's deadline and Config.ClaimBound more; if the context has no
+// deadline, after Config.ClaimBound. Each Renew begins another ClaimBound. The
+// claim does not end when its context is cancelled.
 func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
 	const op = "claim"
 	if err := s.begin(ctx, op); err != nil {
@@ -66,6 +66,22 @@ func (c *claiming) Head() driver.Head { return c.head }
 // Log reads the log up to Head.
 func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
 	return c.store.readLog(ctx, after, c.head.Revision, fn)
+}
+
+// Renew puts off the release of the claim by Config.ClaimBound from now.
+func (c *claiming) Renew(ctx context.Context) error {
+	const op = "renew"
+	if err := c.store.begin(ctx, op); err != nil {
+		return err
+	}
+	d := c.store.shared
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.claiming != c {
+		return c.store.fail(op, errEnded)
+	}
+	c.timer.Reset(d.config.ClaimBound)
+	return nil
 }
 
 // Install makes cl the head's claim and ends the claim under way.

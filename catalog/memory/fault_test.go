@@ -189,6 +189,21 @@ func TestAClaimThatOutlivesItsBoundIsReleased(t *testing.T) {
 	})
 }
 
+func TestAClaimThatIsRenewedOutlivesItsBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.NewWith(memory.Config{ClaimBound: 5 * time.Second})
+		claiming, err := s.Claim(t.Context())
+		require.NoError(t, err)
+		for range 10 {
+			<-time.After(4 * time.Second)
+			require.NoError(t, claiming.Renew(t.Context()))
+		}
+		claim := drivertest.NextClaim(t, claiming.Head(), 2)
+		require.NoError(t, claiming.Install(t.Context(), claim, drivertest.ClaimRecord(claim)))
+		require.Error(t, claiming.Renew(t.Context()))
+	})
+}
+
 func TestAFullStoreTakesNoWriteUntilThereIsRoom(t *testing.T) {
 	s := memory.New()
 	head := drivertest.Install(t, s, 1)

@@ -204,6 +204,20 @@ func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record)
 	return c.store.readLog(ctx, "log", c.tx, c.state.head.Revision, after, fn)
 }
 
+// Renew makes one round trip in the claim's transaction, so that ClaimIdle
+// begins anew.
+func (c *claiming) Renew(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tx == nil {
+		return c.store.fail("renew", errEnded, notSent)
+	}
+	if _, err := c.tx.Exec(ctx, `select`); err != nil {
+		return c.store.fail("renew", err, notSent)
+	}
+	return nil
+}
+
 // Install writes head, token, history and log, and commits. The watchers are
 // notified behind the commit, which waits for none of that.
 func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {

@@ -88,6 +88,21 @@ func TestAClaimThatStopsReleasesTheOthers(t *testing.T) {
 	require.Len(t, records(t, open(t, dsn)), 1)
 }
 
+func TestAClaimThatIsRenewedOutlivesClaimIdle(t *testing.T) {
+	dsn := testpg.URL(t)
+	s, err := postgres.Open(t.Context(), dsn, postgres.Config{ClaimIdle: time.Second})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	c, err := s.Claim(within(t, soon))
+	require.NoError(t, err)
+	for begun := time.Now(); time.Since(begun) < 3*time.Second; <-time.After(200 * time.Millisecond) {
+		require.NoError(t, c.Renew(within(t, soon)))
+	}
+	next, rec := nextClaim(c.Head())
+	require.NoError(t, c.Install(within(t, soon), next, rec))
+	fails(t, c.Renew(within(t, soon)), exitcodes.None, driver.NotApplied)
+}
+
 func TestCloseEndsAClaimUnderWay(t *testing.T) {
 	dsn := testpg.URL(t)
 	s, err := postgres.Open(t.Context(), dsn, postgres.Config{})

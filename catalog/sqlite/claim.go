@@ -119,6 +119,16 @@ func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record)
 
 var errEnded = errors.New("the claim has ended")
 
+// Renew implements [driver.Claiming]. A claimer that lives needs to show it to
+// nobody: it holds its locks until it ends, and one that dies loses them at once.
+// One that is stopped blocks the others, who name it.
+func (c *claiming) Renew(context.Context) error {
+	if c.w == nil {
+		return c.store.wrap("renew", errEnded, false)
+	}
+	return nil
+}
+
 // Install implements [driver.Claiming].
 func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {
 	if c.w == nil {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -97,8 +96,7 @@ func (p *preflight) run(ctx context.Context, store driver.Store) error {
 	return p.app.show(answerOf(r), func(w io.Writer) error { return printReport(w, r) })
 }
 
-// migrations are those from the data's version to the build's, in name only:
-// a preflight runs none.
+// migrations are those from the data's version to the build's, in name only.
 func (p *preflight) migrations(data uint64) []catalog.Migration {
 	const most = 10_000 // further ones change nothing about the answer
 	first := min(data+1, p.version)
@@ -111,9 +109,7 @@ func (p *preflight) migrations(data uint64) []catalog.Migration {
 		if v == p.version {
 			readableBy = p.readableBy
 		}
-		ms = append(ms, catalog.Migration{Version: v, ReadableBy: readableBy, Up: func(*catalog.Tx) error {
-			return errors.New("a preflight runs no migration")
-		}})
+		ms = append(ms, catalog.Migration{Version: v, ReadableBy: readableBy, Up: func(*catalog.Tx) error { return catalog.ErrNameOnly }})
 	}
 	return ms
 }

@@ -1,0 +1,156 @@
+package leader_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/leader"
+)
+
+// writing is a work that commits to key again and again, and notes how often it
+// began.
+type writing struct {
+	key   string
+	works atomic.Int64
+	count atomic.Int64
+}
+
+func (w *writing) work(ctx context.Context, c *catalog.Catalog) error {
+	w.works.Add(1)
+	for n := 1; ctx.Err() == nil; n++ {
+		if err := c.Update(context.Background(), set(w.key, n)); err != nil {
+			return err
+		}
+		w.count.Add(1)
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// slow is a migration that reads "in", takes its time and counts its runs.
+func slow(takes time.Duration, runs *atomic.Int64) []catalog.Migration {
+	return []catalog.Migration{{Version: 1, Name: "slow", Up: func(tx *catalog.Tx) error {
+		runs.Add(1)
+		n, _, err := entries.Get(tx, "in")
+		select {
+		case <-time.After(takes):
+		case <-tx.Context().Done():
+			return context.Cause(tx.Context())
+		}
+		return errors.Join(err, entries.Set(tx, "out", n))
+	}}}
+}
+
+func TestASlowMigrationPausesNobodyIfNothingThatItReadsChanges(t *testing.T) {
+	store := memory.New()
+	blue, green := writing{key: "other"}, writing{key: "other"}
+	one := run(t, store.Open(), called(1), blue.work)
+	one.reached(t, leader.Leading)
+	cfg := called(2)
+	cfg.AutoPromote = true
+	cfg.HandoverTimeout = 300 * time.Millisecond // shorter than the migration
+	var runs, during atomic.Int64
+	cfg.Catalog.Migrations = slow(time.Second, &runs)
+	up := cfg.Catalog.Migrations[0].Up
+	cfg.Catalog.Migrations[0].Up = func(tx *catalog.Tx) error {
+		before := blue.count.Load()
+		defer func() { during.Add(blue.count.Load() - before) }()
+		return up(tx)
+	}
+	two := run(t, store.Open(), cfg, green.work)
+	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
+	two.reached(t, leader.Leading)
+	require.EqualValues(t, 1, runs.Load(), "the migration ran again")
+	require.Positive(t, during.Load(), "nobody wrote beside the migration")
+	require.EqualValues(t, 1, blue.works.Load(), "the holder was paused in vain")
+	require.NoError(t, two.end(t))
+}
+
+func TestASlowMigrationWhoseReadsKeepChangingPausesTheHolderOnceAndFencesNoWrite(t *testing.T) {
+	store := memory.New()
+	blue, green := writing{key: "in"}, writing{key: "in"}
+	holder := called(1)
+	holder.HandoverTimeout = 200 * time.Millisecond // shorter than the migration
+	one := run(t, store.Open(), holder, blue.work)
+	one.reached(t, leader.Leading)
+	cfg := called(2)
+	cfg.HandoverTimeout = 5 * time.Second
+	var runs atomic.Int64
+	cfg.Catalog.Migrations = slow(500*time.Millisecond, &runs)
+	two := run(t, store.Open(), cfg, green.work)
+	two.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
+	two.reached(t, leader.Leading)
+	require.EqualValues(t, 1, blue.works.Load(), "the holder resumed and was paused again")
+	require.EqualValues(t, 3, runs.Load(), "once to be ready, once when promoted, once while the holder was paused")
+	require.NoError(t, two.end(t))
+	var last int
+	require.NoError(t, catalog.Snapshot(t.Context(), store, catalog.Config{}, func(_ driver.Head, r *catalog.Reader) (err error) {
+		last, _, err = entries.Get(r, "out")
+		return err
+	}))
+	require.EqualValues(t, blue.count.Load(), last, "a write was lost, or outlived the migration")
+}
+
+func TestAProcessWhoseMigrationsAreTooSlowForAPauseIsNotReadyAndPausesNobody(t *testing.T) {
+	store := memory.New()
+	blue, green := writing{key: "in"}, writing{key: "in"}
+	one := run(t, store.Open(), called(1), blue.work)
+	one.reached(t, leader.Leading)
+	cfg := called(2)
+	cfg.Catalog.MigrationTimeout = 50 * time.Millisecond
+	var runs atomic.Int64
+	cfg.Catalog.Migrations = slow(100*time.Millisecond, &runs)
+	two := run(t, store.Open(), cfg, green.work)
+	two.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.Eventually(t, func() bool { return two.Status().Phase == leader.CatchingUp && runs.Load() > 3 }, 30*time.Second, time.Millisecond)
+	require.Contains(t, two.Status().Reason, "longer than MigrationTimeout (50ms)")
+	require.Equal(t, leader.Leading, one.Status().Phase)
+	require.EqualValues(t, 1, blue.works.Load())
+	require.NoError(t, one.end(t)) // nothing changes any more what they read
+	two.reached(t, leader.Leading)
+	require.NoError(t, two.end(t))
+}
+
+func TestAPromotedGenerationWinsAgainstALowerOneThatClaimsAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		superseded := make(chan error, 1)
+		go func() {
+			for {
+				c, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+				if err != nil {
+					superseded <- err
+					return
+				}
+				_ = c.Close() // it may be fenced
+				elapse(300 * time.Millisecond)
+			}
+		}()
+		elapse(100 * time.Millisecond)
+		cfg := config(2)
+		cfg.AutoPromote = true
+		var runs atomic.Int64
+		cfg.Catalog.Migrations = slow(500*time.Millisecond, &runs)
+		two := start(t, store.Open(), cfg)
+		two.await(t, leader.Leading)
+		require.ErrorIs(t, <-superseded, fence.ErrSuperseded)
+		require.EqualValues(t, 1, runs.Load())
+		require.NoError(t, two.end(t))
+	})
+}
