@@ -15,6 +15,7 @@ func blockRules() []rule {
 		{"append-wait-is-bounded", "an Append whose context ends while a claim is under way fails and moves nothing", appendWaitIsBounded},
 		{"append-loses-to-a-claim", "an Append that waited for a claim that installs wraps ErrConflict", appendLoses},
 		{"claims-serialise", "a second Claim waits for the first one and then sees what it installed", claimsSerialise},
+		{"first-claims-serialise", "a second Claim waits for the first one where nobody has ever claimed, too, and then sees what it installed", serialise},
 		{"claim-is-bounded", "a Claim that another one blocks until its context ends wraps ErrBlocked and writes nothing", claimIsBounded},
 		{"claim-race", "of many claims at once each one installs, one after another", claimRace},
 		{"claim-beats-a-busy-holder", "a holder that never stops committing cannot keep a claim out", claimBeatsBusyHolder},
@@ -60,6 +61,11 @@ func appendLoses(b *bench) {
 
 func claimsSerialise(b *bench) {
 	Install(b, b.s, 1)
+	serialise(b)
+}
+
+// serialise makes two claims, of which the second one has to wait.
+func serialise(b *bench) {
 	first := b.claim(b.s)
 	other := b.another()
 	var second driver.Claiming

@@ -29,7 +29,7 @@ func brokenStores() map[string]brokenStore {
 				}}
 			}},
 		"a claim excludes nobody": {[]string{"append-waits-for-a-claim", "append-wait-is-bounded", "append-loses-to-a-claim",
-			"claims-serialise", "claim-is-bounded", "claim-beats-a-busy-holder"},
+			"claims-serialise", "first-claims-serialise", "claim-is-bounded", "claim-beats-a-busy-holder"},
 			func(s *memory.Store, _ *defect) driver.Store {
 				return store{Store: s, claim: claimWith(s, optimistic(s))}
 			}},

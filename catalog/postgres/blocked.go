@@ -30,13 +30,13 @@ func patienceOf(ctx context.Context) patience {
 	return patience{ask: left - margin, lock: left - margin/2, giveUp: left - margin/4}
 }
 
-// lock takes the claim's locks by lockAll. Where it can't within its time, the
-// error wraps ErrBlocked and names who holds them.
-func (c *claiming) lock(ctx context.Context, wait patience, pid int, lockAll func(context.Context) error) error {
+// orBlocked calls fn, whose statements may wait for locks. If they don't get them
+// within the claim's time, the error wraps ErrBlocked and names who holds them.
+func (c *claiming) orBlocked(ctx context.Context, wait patience, fn func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, wait.giveUp)
 	defer cancel()
-	answer := c.store.askLater(wait, pid)
-	err := lockAll(bounded)
+	answer := c.store.askLater(wait, c.pid)
+	err := fn(bounded)
 	blockers, askErr := answer()
 	refused := sqlState(err) == "55P03"
 	late := err != nil && ctx.Err() == nil && bounded.Err() != nil

@@ -188,7 +188,7 @@ func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, p posting, at
 	defer rollback(tx)
 	err = s.reserveSchema(ctx, tx)
 	if err == nil {
-		err = createSchema(ctx, tx)
+		err = createTables(ctx, tx)
 	}
 	if err != nil {
 		return notSent, err

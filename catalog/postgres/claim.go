@@ -21,8 +21,9 @@ import (
 // is closed, and the server rolls back when it notices.
 const abandonTimeout = 2 * time.Second
 
-// A claiming is one transaction. It locks, in this order, the advisory lock of
-// the catalog, the token's row, on which guards stand, and the head's row.
+// A claiming is one transaction. It locks the token's row, on which guards stand,
+// and then the head's row. Only roles with rights on schema fencepost can hold
+// these locks; an advisory lock can be held by every user of the database.
 type claiming struct {
 	store *Store
 	net   net.Conn // closed from another goroutine to cut the claim
@@ -30,9 +31,12 @@ type claiming struct {
 	mu     sync.Mutex // of all below: Close ends a claim from outside
 	conn   *pgxpool.Conn
 	tx     pgx.Tx // nil after the end
+	pid    int    // of the server's process
 	begun  state  // the server as the claim found it
 	system string // the system identifier that was stamped
 	state  state
+
+	appeared bool // the catalog's rows did, while they were to be locked
 }
 
 // Claim begins a claim and locks the head. From then on the server ends it
@@ -75,9 +79,9 @@ const beginSQL = `select pg_backend_pid(), set_config('lock_timeout', $1, true),
 // errAbsent means that there is nothing to lock.
 var errAbsent = errors.New("schema fencepost is not there, or not whole")
 
-// begin begins the transaction, and anew where the schema is not there or was
-// created meanwhile. Who has never seen a claim looks first whether there is
-// one, so that the server has no error to note.
+// begin begins the transaction, and anew if the schema is not there, or it or the
+// catalog was created meanwhile. A store that has never seen a claim looks first
+// whether there is a schema, so that the server has no error to log.
 func (c *claiming) begin(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,22 +110,20 @@ func (c *claiming) tryBegin(ctx context.Context, lock func(context.Context) erro
 	}
 	c.tx = tx
 	wait := patienceOf(ctx)
-	pid, err := c.setBounds(ctx, wait)
-	if err != nil {
+	if err := c.setBounds(ctx, wait); err != nil {
 		return err
 	}
-	return c.lock(ctx, wait, pid, lock)
+	return c.orBlocked(ctx, wait, lock)
 }
 
 // setBounds looks at the server, and sets the bounds of the transaction.
-func (c *claiming) setBounds(ctx context.Context, wait patience) (pid int, err error) {
+func (c *claiming) setBounds(ctx context.Context, wait patience) error {
 	s := c.store
 	look := statement{sql: serverAloneSQL, row: func(row pgx.Row) (err error) {
 		c.begun, err = s.scanServer(row)
 		return err
 	}}
-	err = s.together(ctx, c.tx, look, s.bounds(wait, &pid))
-	return pid, err
+	return s.together(ctx, c.tx, look, s.bounds(wait, &c.pid))
 }
 
 // bounds sets the bounds of a transaction, and tells the backend's process.
@@ -138,19 +140,38 @@ func millis(d time.Duration) string {
 }
 
 const (
-	advisoryLockSQL = `select pg_advisory_xact_lock($1)`
-	lockTokenSQL    = `select from fencepost.token where catalog = $1 for update`
-	lockHeadSQL     = `select from fencepost.head where catalog = $1 for update`
+	lockTokenSQL = `select from fencepost.token where catalog = $1 for update`
+	lockHeadSQL  = `select from fencepost.head where catalog = $1 for update`
 )
+
+// firstClaimKey is the key of a note that nobody ever sees. The first claim of a
+// catalog keeps its place, since there is no row of token or head to lock.
+const firstClaimKey = "\x01first claim"
 
 // lockAll takes the locks, each of which may have to wait, and reads the head,
 // which then can't move any more.
 func (c *claiming) lockAll(ctx context.Context) error {
-	s := c.store
+	err := c.lockRows(ctx)
+	if err != nil || !c.state.head.IsZero() {
+		return err
+	}
+	if err := c.store.together(ctx, c.tx, c.store.holdNote(driver.Note{Key: firstClaimKey})...); err != nil {
+		return err
+	}
+	return c.lockRows(ctx) // another process's first claim may have landed before
+}
+
+// lockRows locks the rows of token and head, if there are any, and reads the
+// head.
+func (c *claiming) lockRows(ctx context.Context) error {
+	s, locked := c.store, 0
+	count := func(tag pgconn.CommandTag) error {
+		locked += int(tag.RowsAffected())
+		return nil
+	}
 	err := s.together(ctx, c.tx,
-		s.lockCatalog(),
-		statement{sql: lockTokenSQL, args: []any{s.catalog}},
-		statement{sql: lockHeadSQL, args: []any{s.catalog}},
+		statement{sql: lockTokenSQL, args: []any{s.catalog}, tag: count},
+		statement{sql: lockHeadSQL, args: []any{s.catalog}, tag: count},
 		statement{sql: headSQL, args: []any{s.catalog}, row: func(row pgx.Row) (err error) {
 			c.state, err = s.scanHead(row)
 			return err
@@ -165,20 +186,20 @@ func (c *claiming) lockAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if first := !c.appeared; first && locked < bothRows && !c.state.head.IsZero() {
+		c.appeared = true
+		return errAppeared // the first claim landed between two of the statements
+	}
 	return s.admit(ctx, c.tx, c.state)
 }
 
-// reserve takes the locks where there is no schema yet.
+// bothRows are those of token and head.
+const bothRows = 2
+
+// reserve takes the lock where there is no schema yet.
 func (c *claiming) reserve(ctx context.Context) error {
 	c.state = state{}
-	if err := c.store.alone(ctx, c.tx, c.store.lockCatalog()); err != nil {
-		return err
-	}
 	return c.store.reserveSchema(ctx, c.tx)
-}
-
-func (s *Store) lockCatalog() statement {
-	return statement{sql: advisoryLockSQL, args: []any{lockKey("catalog " + s.catalog)}}
 }
 
 // Head returns the head as the claim has locked it.
@@ -227,12 +248,13 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 	if c.tx == nil {
 		return c.store.fail("install", errEnded, notSent)
 	}
-	if err := c.write(ctx, claim, rec, when); err != nil {
+	err := c.orBlocked(ctx, patienceOf(ctx), func(ctx context.Context) error { return c.write(ctx, claim, rec, when) })
+	if err != nil {
 		return c.store.fail("install", err, notSent)
 	}
 	pg := c.conn.Conn().PgConn()
 	expectCommit(pg)
-	err := c.tx.Commit(ctx)
+	err = c.tx.Commit(ctx)
 	c.store.notifier.notify(channel(c.store.catalog)) // whatever the answer: one wake-up too many costs a look
 	if err == nil {
 		err = checkCommit(pg)
@@ -253,7 +275,7 @@ func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Rec
 	if c.state.exists {
 		err = checkVersion(c.state.version)
 	} else {
-		err = createSchema(ctx, c.tx)
+		err = createTables(ctx, c.tx)
 	}
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 func Schema(role string) string {
 	var b strings.Builder
 	b.WriteString("begin;\n")
-	b.WriteString(strings.TrimLeft(schemaSQL, "\n"))
+	b.WriteString(createSQL + ";" + tablesSQL)
 	if role != "" {
 		b.WriteString("\n" + strings.ReplaceAll(grantSQL, "ROLE", pgx.Identifier{role}.Sanitize()))
 	}

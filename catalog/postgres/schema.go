@@ -18,7 +18,12 @@ var errForeign = errors.New("the database has a schema fencepost that this libra
 // know.
 var errVersion = errors.New("schema fencepost is of an unknown version")
 
-// schemaSQL creates all tables. Head has room for its next versions on the
+// createSQL creates the schema. Of several transactions that try, one goes on,
+// and the others wait for its end.
+const createSQL = `create schema fencepost`
+
+// tablesSQL creates all tables, in the server's own format whatever a role's
+// default is: others don't lock rows. Head has room for its next versions on the
 // same page, so that a commit touches no index. A payload is stored as it is:
 // package catalog compresses where that helps.
 //
@@ -26,8 +31,8 @@ var errVersion = errors.New("schema fencepost is of an unknown version")
 // deleted takes up space until a vacuum has been there, so it comes earlier than
 // after a fifth of the table; and it gives no space back to the system, which is
 // needed again soon, and for which it would lock the table against commits.
-const schemaSQL = `
-create schema fencepost;
+const tablesSQL = `
+set local default_table_access_method = heap;
 comment on schema fencepost is 'Catalogs of github.com/fencepost/fencepost. Change nothing by hand.';
 
 create table fencepost.schema_version (
@@ -106,27 +111,32 @@ create table fencepost.board (
 comment on table fencepost.board is 'Notes: unfenced, replaced whole';
 `
 
-// errAppeared means that another process created the schema in the meantime.
-// The transaction must begin anew: PostgreSQL may remember, until its end,
-// that there was no such schema.
-var errAppeared = errors.New("schema fencepost was created in the meantime")
+// errAppeared means that another process created the schema or the catalog in
+// the meantime. The transaction must begin anew: PostgreSQL may remember, until
+// its end, that there was no such schema, and locks are taken in one order.
+var errAppeared = errors.New("the schema or the catalog was created in the meantime")
 
-// reserveSchema makes sure that there is no schema and that nobody else
-// creates one before tx ends. First users of one database may race: the lock
-// lets one of them create it, and the others then find it there.
+// reserveSchema makes sure that there is no schema and that nobody else creates
+// one before tx ends, by creating it. First users of one database may race: one
+// of them creates it, and the others then find it there.
 func (s *Store) reserveSchema(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, advisoryLockSQL, s.args(lockKey("schema"))...); err != nil {
-		return err
-	}
 	exists, err := s.schemaExists(ctx, tx)
-	if err == nil && exists {
-		err = errAppeared
+	switch {
+	case err != nil:
+		return err
+	case exists:
+		return errAppeared
+	}
+	_, err = tx.Exec(ctx, createSQL)
+	if state := sqlState(err); state == "42P06" || state == "23505" { // before, or after a wait
+		return fmt.Errorf("%w: %w", errAppeared, err)
 	}
 	return err
 }
 
-func createSchema(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, schemaSQL)
+// createTables creates the tables in a schema that was reserved.
+func createTables(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, tablesSQL)
 	return err
 }
 

@@ -215,6 +215,8 @@ func (s *Store) compactIn(ctx context.Context, by driver.Claim, fn func(pgx.Tx) 
 	return commitSent, err
 }
 
+const compactionLockSQL = `select pg_catalog.pg_advisory_xact_lock($1)`
+
 // lockCompaction sets the bounds of a claim's transaction, so that a process
 // that stops here blocks claims no longer than one that stops in a claim, and
 // takes the two locks.
@@ -223,7 +225,7 @@ func (s *Store) lockCompaction(ctx context.Context, tx pgx.Tx, by driver.Claim) 
 	if err := s.alone(ctx, tx, s.bounds(patienceOf(ctx), &pid)); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, advisoryLockSQL, s.args(lockKey("compact "+s.catalog))...); err != nil {
+	if _, err := tx.Exec(ctx, compactionLockSQL, s.args(lockKey("compact "+s.catalog))...); err != nil {
 		return err
 	}
 	tag, err := tx.Exec(ctx, `select from fencepost.token where catalog = $1 and claim_id = $2::uuid for share`,

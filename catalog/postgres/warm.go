@@ -81,7 +81,7 @@ func (s *Store) warmUp(ctx context.Context, conn *pgxpool.Conn) error {
 	rec := driver.Record{Revision: next.Revision, ID: next.ID, Token: next.Token}
 
 	c := &claiming{store: nobody, conn: conn}
-	if err := c.tryBegin(ctx, c.lockAll); err != nil {
+	if err := c.tryBegin(ctx, c.lockRows); err != nil {
 		if c.tx != nil {
 			rollback(c.tx)
 		}
