@@ -106,17 +106,28 @@ func (c Config) validate() error {
 	return nil
 }
 
-// ClaimOptions are conditions of one claim beyond those that every claim has.
+// ClaimOptions are conditions of one claim beyond those that every claim has. A
+// claim whose condition does not hold is refused: see [ErrRefused].
 type ClaimOptions struct {
-	// Silent is the claim that was judged, such as by a standby that heard no
-	// sign of life of its holder. Where the newest claim is another one, the
-	// claim is refused. Zero: what the follower saw last, or a claim of a
-	// lower generation that came since.
-	Silent driver.ID
+	// IfClaim is the claim that must be the newest, such as the one whose
+	// silence a standby has judged. Zero: the claim that the follower saw last,
+	// or one of a lower generation that came since.
+	IfClaim driver.ID
 
-	// When are notes that must still be at their versions.
-	When []driver.Note
+	// IfNeverClaimed makes the claim the first one ever, or none: it is refused
+	// over any other. Set it, or IfClaim, or neither.
+	IfNeverClaimed bool
+
+	// IfNotes are notes that must still be at their versions.
+	IfNotes []driver.Note
 
 	// Reason is kept in the history, for people.
 	Reason string
+}
+
+func (o ClaimOptions) validate() error {
+	if o.IfNeverClaimed && !o.IfClaim.IsZero() {
+		return exitcodes.WithCode(fmt.Errorf("catalog: a claim on condition that nobody ever claimed, and that %v is the newest claim: set one of them", o.IfClaim), exitcodes.Config)
+	}
+	return nil
 }

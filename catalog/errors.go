@@ -12,10 +12,11 @@ var (
 	// ErrClosed means that the handle was closed. Nothing was written.
 	ErrClosed = errors.New("catalog: closed")
 
-	// ErrUnknownOutcome means that a write may have landed, or may land
-	// later: the caller's context ended first, or the handle did. The next
-	// claim, or the handle's own next commit, settles it; who needs to know
-	// reads what it wrote from a handle opened afterwards.
+	// ErrUnknownOutcome means that a write, a claim included, may have landed,
+	// or may land later: the caller's context ended first, or the handle did.
+	// The next claim, or the handle's own next commit, settles it. To find out,
+	// read what was written from a handle opened afterwards; of a claim, the
+	// history.
 	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
 
 	// ErrLostCommit means that the store has lost a commit that it had
@@ -27,9 +28,12 @@ var (
 	// change it. Nothing was written. It asks for halt with code 78.
 	ErrIncompatible = errors.New("catalog: incompatible")
 
-	// ErrRefused means that a claim's own condition did not hold: the claim
-	// whose silence was judged is no longer the newest, or a note has
-	// changed. Nothing was written.
+	// ErrRefused means that a condition of a claim's own did not hold, and never
+	// will again: another claim is the newest than the one it named, or a note
+	// has changed. Nothing was written. It asks for halt: the same call would be
+	// refused again, so that the process must look and judge anew, as one that
+	// was fenced by epoch. [Raise] needs no second call: what it was to fence is
+	// fenced.
 	ErrRefused = errors.New("catalog: the claim's condition does not hold")
 
 	// ErrNeverClaimed means that there is no token to raise: nobody has ever
@@ -48,12 +52,18 @@ func (e *outcomeError) Error() string {
 func (e *outcomeError) Unwrap() error        { return e.err }
 func (e *outcomeError) Is(target error) bool { return target == ErrUnknownOutcome }
 
-// OutcomeOf says whether the Update that returned err may have landed.
+// OutcomeOf says whether the Update, Open or Raise that returned err may have
+// landed.
 func OutcomeOf(err error) driver.Outcome {
 	if errors.Is(err, ErrUnknownOutcome) {
 		return driver.Unknown
 	}
 	return driver.NotApplied
+}
+
+// refused returns an error that wraps ErrRefused.
+func refused(format string, args ...any) error {
+	return exitcodes.With(fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...)), exitcodes.Halt)
 }
 
 // lostCommit describes what the store should have had and what it has.

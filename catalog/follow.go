@@ -201,9 +201,13 @@ func (f *Follower) Err() error { return f.end.reason() }
 // reading again what was read already, and without running again migrations
 // that [Follower.Rehearse] has run. It claims over the claim that the follower
 // saw last, and over none of its own generation that came since. If it fails,
-// the follower has ended all the same; a second call fails.
+// the follower has ended all the same; a second call fails. Beyond the errors of
+// the function [Open] there is [ErrRefused].
 func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
-	err := f.prepare(ctx)
+	err := opts.validate()
+	if err == nil {
+		err = f.prepare(ctx)
+	}
 	if closed := f.Close(); err == nil {
 		err = closed
 	}

@@ -30,6 +30,8 @@ import (
 //     this generation;
 //   - ErrMigrationTimeout: the migrations took too long under the claim;
 //   - ErrLostCommit, driver.ErrCorrupt: the store has lost or spoilt data;
+//   - one that matches ErrUnknownOutcome and wraps the error of the last try: the
+//     answer to a claim was lost, and it may still land;
 //   - *driver.Error: the store's own, classified.
 //
 // Each says its disposition to package exitcodes. Store stays the caller's to
@@ -82,6 +84,7 @@ type claimer struct {
 	base  driver.Claim          // the claim that this one is to follow
 	read  time.Time             // when the replica was last compared with the store
 	tried map[driver.ID]attempt // whose answers were lost
+	doubt *driver.Claim         // the last of them, as long as it may still land; nil: none
 
 	caller context.Context // of Open or Raise
 	pace   *pace           // of the tries; it ends with ClaimTimeout
@@ -124,12 +127,25 @@ func (c *claimer) passes(err error) bool {
 	return errors.Is(err, driver.ErrConflict) || transient(err)
 }
 
-// explain adds to an error of the last try that the time was over.
+// explain adds to an error of the last try that the time was over, and that a
+// claim whose answer was lost may still land.
 func (c *claimer) explain(ctx context.Context, err error) error {
-	if ctx.Err() == nil && time.Now().Before(c.pace.until) {
-		return err
+	if ctx.Err() != nil || !time.Now().Before(c.pace.until) {
+		err = fmt.Errorf("catalog: no claim within %v: %w", c.cfg.ClaimTimeout, err)
 	}
-	return fmt.Errorf("catalog: no claim within %v: %w", c.cfg.ClaimTimeout, err)
+	if c.doubt != nil && !errors.Is(err, ErrUnknownOutcome) {
+		err = &outcomeError{err}
+	}
+	return err
+}
+
+// looked notes that head was the newest. A claim in doubt can't land any more
+// once the head has moved from where it was to land, or once this process has
+// begun a further claim, since a store lets one through at a time.
+func (c *claimer) looked(head driver.Head, claiming bool) {
+	if c.doubt != nil && (claiming || head.Commit != c.doubt.PriorCommit) {
+		c.doubt = nil
+	}
 }
 
 // underWay is how many compactions can come in between while a claim reads: one
@@ -144,6 +160,7 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 		if head, err = c.readHead(ctx); err != nil {
 			return false, err
 		}
+		c.looked(head, false)
 	}
 	c.read = time.Time{}
 	if done, err := c.admit(head); done || err != nil {
@@ -162,6 +179,7 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 	}
 	defer claiming.Abandon()
 	head = claiming.Head()
+	c.looked(head, true)
 	if done, err := c.admit(head); done || err != nil {
 		return done, err
 	}
@@ -200,28 +218,33 @@ func (c *claimer) admit(head driver.Head) (done bool, err error) {
 	return false, checkVersion(current, c.cfg.Migrations)
 }
 
-// follows refuses a claim over one that came since this one began, unless it
-// is of a lower generation.
+// follows refuses a claim over another one than its options name, or over one
+// that came since this one began, unless it is of a lower generation.
 func (c *claimer) follows(current driver.Claim) error {
-	if want := c.opts.Silent; !want.IsZero() && current.ID != want {
-		return c.overtaken(current)
+	switch want := c.opts.IfClaim; {
+	case c.opts.IfNeverClaimed && !current.ID.IsZero():
+		return c.overtaken(current, "nobody was to have claimed before")
+	case !want.IsZero() && current.ID != want:
+		return c.overtaken(current, fmt.Sprintf("the claim %v was to be the newest", want))
 	}
 	if current.ID == c.base.ID {
 		return nil
 	}
 	if current.Token.Generation == c.cfg.Generation {
-		return c.overtaken(current)
+		return c.overtaken(current, fmt.Sprintf("the claim %v was the newest", c.base.ID))
 	}
 	c.base = current
 	return nil
 }
 
-func (c *claimer) overtaken(current driver.Claim) error {
+// overtaken returns a *fence.Error if current is of this process's generation,
+// and else one that wraps ErrRefused.
+func (c *claimer) overtaken(current driver.Claim, condition string) error {
 	held := fence.Token{Generation: c.cfg.Generation, Epoch: min(c.base.Token.Epoch, current.Token.Epoch-1)}
 	if err := fence.Check(held, current.Token, current.Holder); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: the newest claim is %v by %v, not the silent one", ErrRefused, current.Token, current.Holder)
+	return refused("%s, and it is %v, %v by %v: look again, and judge anew", condition, current.ID, current.Token, current.Holder)
 }
 
 // sameBuild refuses a second build under one generation.
@@ -266,22 +289,22 @@ func (c *claimer) send(ctx context.Context, claiming driver.Claiming, this attem
 	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: claim.Token, Payload: payload}
 	this.size = int64(len(rec.Payload))
 	err := writeStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) error {
-		return claiming.Install(ctx, claim, rec, c.opts.When...)
+		return claiming.Install(ctx, claim, rec, c.opts.IfNotes...)
 	})
 	switch {
 	case err == nil:
 		c.become(this, claim.Head())
-	case errors.Is(err, driver.ErrConflict) && len(c.opts.When) > 0:
+	case errors.Is(err, driver.ErrConflict) && len(c.opts.IfNotes) > 0:
 		return c.whichCondition(ctx, err)
 	case driver.OutcomeOf(err) == driver.Unknown:
-		c.tried[claim.ID] = this
+		c.tried[claim.ID], c.doubt = this, &claim
 	}
 	return err
 }
 
 // whichCondition says whether a note of the claim's condition has changed.
 func (c *claimer) whichCondition(ctx context.Context, conflict error) error {
-	for _, want := range c.opts.When {
+	for _, want := range c.opts.IfNotes {
 		notes, err := callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) ([]driver.Note, error) {
 			return c.store.Notes(ctx, want.Key)
 		})
@@ -295,7 +318,7 @@ func (c *claimer) whichCondition(ctx context.Context, conflict error) error {
 			}
 		}
 		if have != want.Version {
-			return fmt.Errorf("%w: the note %q has changed since it was read", ErrRefused, want.Key)
+			return refused("the note %q was to be at version %d, and is at %d: read it again, and judge anew", want.Key, want.Version, have)
 		}
 	}
 	return conflict

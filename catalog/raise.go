@@ -78,13 +78,10 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 		defer holder.stop()
 		err = holder.settle(time.Until(r.pace.until))
 	}
-	switch {
-	case err == nil:
-		return r.claim, nil
-	case len(r.tried) > 0 && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrUnknownOutcome):
-		return driver.Claim{}, &outcomeError{err}
+	if err != nil {
+		return driver.Claim{}, err
 	}
-	return driver.Claim{}, err
+	return r.claim, nil
 }
 
 // raiser is a claimer that wants no data and belongs to no generation.
@@ -100,7 +97,7 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if done, err := r.admit(ctx, head); done || err != nil {
+	if done, err := r.admit(ctx, head, false); done || err != nil {
 		return done, err
 	}
 	claiming, err := r.beginClaim(ctx, preemption{Operator: true, Generation: head.Claim.Token.Generation, By: r.cfg.Holder.String()}, head.Claim.Token)
@@ -109,7 +106,7 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 	}
 	defer claiming.Abandon()
 	head = claiming.Head()
-	if done, err := r.admit(ctx, head); done || err != nil {
+	if done, err := r.admit(ctx, head, true); done || err != nil {
 		return done, err
 	}
 	claim, err := r.over(head)
@@ -119,24 +116,28 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 	return false, r.send(ctx, claiming, attempt{claim: claim, state: newState()}, newPayload())
 }
 
-// admit says whether the token may be raised over head. Done means that it was
-// raised by an earlier try, whose answer was lost.
-func (r *raiser) admit(ctx context.Context, head driver.Head) (done bool, err error) {
+// admit says whether the token may be raised over head, which was read under a
+// claim or not. Done means that it was raised by an earlier try, whose answer was
+// lost.
+func (r *raiser) admit(ctx context.Context, head driver.Head, claiming bool) (done bool, err error) {
 	if head.IsZero() {
 		return false, fmt.Errorf("%w: there is no token in %s, and nobody to fence", ErrNeverClaimed, r.store)
 	}
 	if !r.begun {
 		r.begun, r.base = true, head.Claim
 	}
+	if head.Claim.ID != r.base.ID {
+		if done, err = r.landed(ctx); done || err != nil {
+			return done, err
+		}
+	}
+	r.looked(head, claiming) // a claim that landed before another one is found by then
 	if head.Claim.ID == r.base.ID {
 		return false, nil
 	}
-	if done, err = r.landed(ctx); done || err != nil {
-		return done, err
-	}
 	if r.opts.Above.IsZero() {
-		return false, fmt.Errorf("%w: %v by %v has claimed over %v meanwhile, whose holder is so fenced already: look at the status, and ask again if need be",
-			ErrRefused, head.Claim.Token, head.Claim.Holder, r.base.Token)
+		return false, refused("%v by %v has claimed over %v meanwhile, whose holder is so fenced already: look at the status, and ask again if need be",
+			head.Claim.Token, head.Claim.Holder, r.base.Token)
 	}
 	return false, nil
 }

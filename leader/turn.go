@@ -78,7 +78,7 @@ func (w *waiting) look(ctx context.Context) (turn, bool, error) {
 	head, _ := w.f.Head()
 	w.sees(head)
 	now := turn{head: head}
-	now.opts.Silent = head.Claim.ID // what was judged here is judged of this claim, and of no other
+	now.opts.IfClaim = head.Claim.ID // what was judged here is judged of this claim, and of no other
 	var err error
 	switch {
 	case head.IsZero():
@@ -112,14 +112,16 @@ func (w *waiting) unready(missing string) {
 	w.because(missing)
 }
 
-// first is the turn of whoever comes first to a catalog, unless its generation
-// was given up.
+// first is the turn of a process that finds a catalog which nobody ever claimed,
+// unless its generation was given up. Its claim is the first one, or none: any
+// other needs a promotion, or the silence of a holder.
 func (w *waiting) first(ctx context.Context, now *turn) error {
 	intent, aborted, err := w.intent(ctx)
 	if err != nil || aborted {
 		return err
 	}
-	now.opts.When = []driver.Note{intent.Note()}
+	now.opts.IfNeverClaimed = true
+	now.opts.IfNotes = []driver.Note{intent.Note()}
 	now.opts.Reason = "nobody ever claimed"
 	return nil
 }
@@ -164,11 +166,11 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 		w.unready(missing)
 		return nil
 	}
-	now.head, _ = w.f.Head()      // the migrations may have taken a while
-	now.opts.Silent = driver.ID{} // any claim of a lower generation, however many there are
+	now.head, _ = w.f.Head()       // the migrations may have taken a while
+	now.opts.IfClaim = driver.ID{} // over any claim of a lower generation, however many there are
 	now.holder = w.whereabouts(ctx, now.head.Claim.ID)
 	now.gate = w.gate
-	now.opts.When = []driver.Note{intent.Note()}
+	now.opts.IfNotes = []driver.Note{intent.Note()}
 	now.opts.Reason = "promoted by " + intent.Value.By
 	return nil
 }
@@ -202,7 +204,7 @@ func (w *waiting) standby(ctx context.Context, now *turn) error {
 	switch {
 	case beat.Left && beat.Claim == claim.ID:
 		now.opts.Reason = fmt.Sprintf("the holder of %v has left", claim.Token)
-		now.opts.When = []driver.Note{note.Note()} // an offer may be withdrawn
+		now.opts.IfNotes = []driver.Note{note.Note()} // an offer may be withdrawn
 	case w.out.dead(claim.ID):
 		now.opts.Reason = fmt.Sprintf("the process of %v is gone: its connection broke, and %s refuses another", claim.Token, beat.reach(w.host))
 	case silent >= w.cfg.silence():

@@ -32,7 +32,7 @@ type protocolCase struct {
 }
 
 func protocolCases() []protocolCase {
-	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), lostCommitCases(), versionCases(),
+	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), doubtfulClaimCases(), lostCommitCases(), versionCases(),
 		batchCases(), followCases(), rehearseCases(), migrateCases(), feedCases(), compactCases(), boardCases(), raiseCases())
 }
 

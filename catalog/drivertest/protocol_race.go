@@ -11,6 +11,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 )
@@ -25,6 +26,7 @@ func raceCases() []protocolCase {
 		{"a follower opens once", followerOpensOnce},
 		{"a standby's claim is refused under any other claim than the one it names", silentClaim},
 		{"a claim is refused where a note of its condition has changed", conditionalClaim},
+		{"a claim on condition that nobody ever claimed is the first one, or none", onlyFirstClaim},
 	}
 }
 
@@ -139,7 +141,7 @@ func twoOfOneGeneration(s *scene) {
 		followers := []*catalog.Follower{s.follows(1), s.follows(1)}
 		winners, losers := s.race(2, func(i int) (*catalog.Catalog, error) {
 			// One that starts late has seen the other's claim already.
-			return followers[i].Open(Context(s), catalog.ClaimOptions{Silent: before.ID})
+			return followers[i].Open(Context(s), catalog.ClaimOptions{IfClaim: before.ID})
 		})
 		require.Len(s, winners, 1, "round %d: %v", round, losers)
 		s.fencedBy(winners[0].Token().String(), losers[0])
@@ -181,7 +183,7 @@ func twentyStandbys(s *scene) {
 		followers[i] = s.follows(1)
 	}
 	winners, losers := s.race(standbys, func(i int) (*catalog.Catalog, error) {
-		return followers[i].Open(Context(s), catalog.ClaimOptions{Silent: before.ID})
+		return followers[i].Open(Context(s), catalog.ClaimOptions{IfClaim: before.ID})
 	})
 	require.Len(s, winners, 1)
 	require.Len(s, losers, standbys-1)
@@ -194,10 +196,10 @@ func twentyStandbys(s *scene) {
 func silentClaim(s *scene) {
 	first := s.claims(1)
 	second := s.claims(1)
-	_, err := s.follows(1).Open(Context(s), catalog.ClaimOptions{Silent: first.Claim().ID})
+	_, err := s.follows(1).Open(Context(s), catalog.ClaimOptions{IfClaim: first.Claim().ID})
 	s.fencedBy("g1.e2", err)
 	require.NoError(s, second.Confirm(Context(s)))
-	third, err := s.follows(1).Open(Context(s), catalog.ClaimOptions{Silent: second.Claim().ID, Reason: "silent"})
+	third, err := s.follows(1).Open(Context(s), catalog.ClaimOptions{IfClaim: second.Claim().ID, Reason: "silent"})
 	require.NoError(s, err)
 	defer func() { require.NoError(s, third.Close()) }()
 	require.Equal(s, "g1.e3", third.Token().String())
@@ -215,15 +217,44 @@ func conditionalClaim(s *scene) {
 	changed, err := st.Post(Context(s), driver.Note{Key: "promote", Value: []byte(`{"aborted":true}`), Version: version})
 	require.NoError(s, err)
 
-	_, err = s.follows(2).Open(Context(s), catalog.ClaimOptions{When: []driver.Note{read}})
-	require.ErrorIs(s, err, catalog.ErrRefused)
+	_, err = s.follows(2).Open(Context(s), catalog.ClaimOptions{IfNotes: []driver.Note{read}})
+	s.refusedForGood(err)
 	require.NoError(s, first.Confirm(Context(s)))
 
 	read.Version = changed
-	second, err := s.follows(2).Open(Context(s), catalog.ClaimOptions{When: []driver.Note{read}})
+	second, err := s.follows(2).Open(Context(s), catalog.ClaimOptions{IfNotes: []driver.Note{read}})
 	require.NoError(s, err)
 	require.Equal(s, "g2.e2", second.Token().String())
 	require.NoError(s, second.Close())
+}
+
+// refusedForGood asserts that a condition did not hold, and what follows.
+func (s *scene) refusedForGood(err error) {
+	s.Helper()
+	require.ErrorIs(s, err, catalog.ErrRefused)
+	require.Equal(s, exitcodes.Halt, exitcodes.Of(err))
+	require.Equal(s, exitcodes.Restart, exitcodes.CodeOf(err))
+	require.Equal(s, driver.NotApplied, catalog.OutcomeOf(err))
+}
+
+func onlyFirstClaim(s *scene) {
+	never := catalog.ClaimOptions{IfNeverClaimed: true}
+	higher, equal, named := s.follows(2), s.follows(1), s.follows(2)
+	first, err := s.follows(1).Open(Context(s), never)
+	require.NoError(s, err)
+	defer func() { require.NoError(s, first.Close()) }()
+	require.Equal(s, "g1.e1", first.Token().String())
+	_, err = higher.Open(Context(s), never)
+	s.refusedForGood(err)
+	_, err = equal.Open(Context(s), never)
+	s.fencedBy("g1.e1", err)
+	_, err = named.Open(Context(s), catalog.ClaimOptions{IfClaim: driver.NewID()})
+	s.refusedForGood(err)
+	never.IfClaim = first.Claim().ID
+	_, err = s.follows(2).Open(Context(s), never)
+	require.Equal(s, exitcodes.Config, exitcodes.CodeOf(err))
+	require.NoError(s, first.Confirm(Context(s)))
+	require.Len(s, ReadClaims(s, s.store(), 0), 1)
 }
 
 func overlappingOpens(s *scene) {

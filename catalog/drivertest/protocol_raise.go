@@ -170,8 +170,7 @@ func raiseOvertaken(s *scene) {
 		return &driver.Error{Store: st.String(), Op: "install", Err: driver.ErrConflict}
 	}
 	_, err := s.raises(h, "")
-	require.ErrorIs(s, err, catalog.ErrRefused)
-	require.Equal(s, driver.NotApplied, catalog.OutcomeOf(err))
+	s.refusedForGood(err)
 	require.Equal(s, "g2.e2", ReadHead(s, st).Claim.Token.String())
 }
 
