@@ -34,7 +34,7 @@ func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
 	}
 	if err := w.begin(ctx, s.path, func() error { return nil }); err != nil {
 		w.unlock()
-		s.release(w, false)
+		s.release(w, readOnly(err))
 		return nil, s.wrap("claim", s.blocked(err), false)
 	}
 	c := &claiming{store: s, w: w}

@@ -3,8 +3,6 @@ package sqlite
 import (
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
 
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
@@ -25,27 +23,15 @@ func (s *Store) wrap(op string, err error, committing bool) error {
 	case errors.As(err, &caller):
 		return caller.err
 	}
-	if codeOf(err) == lib.SQLITE_CANTOPEN {
-		err = s.whyNotOpen(err)
+	switch codeOf(err) {
+	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY:
+		err = whyNotOpen(s.path, err)
 	}
 	m := errorTable.Of(err)
 	if is := m.Entry.Is; is != nil && !errors.Is(err, is) {
 		err = fmt.Errorf("%w: %w", is, err)
 	}
 	return &driver.Error{Class: m.Class(committing), Store: s.String(), Op: op, Err: err}
-}
-
-// whyNotOpen asks the system, since SQLite does not say why it can't open a
-// file. Being out of file descriptors passes; the rest does not.
-func (s *Store) whyNotOpen(err error) error {
-	f, why := os.Open(s.path)
-	if why == nil {
-		return errors.Join(err, f.Close())
-	}
-	if errors.Is(why, syscall.EMFILE) || errors.Is(why, syscall.ENFILE) {
-		return why
-	}
-	return err
 }
 
 // busy reports whether err is a lock of another connection, which passes.

@@ -30,8 +30,9 @@ func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record
 	step.Reach(ctx, step.CommitBegun)
 	sent, err := w.append(ctx, s.path, prior, rec)
 	if err != nil {
+		unfit := readOnly(err)
 		err = s.wrap(op, err, sent)
-		s.release(w, driver.OutcomeOf(err) == driver.Unknown)
+		s.release(w, unfit || driver.OutcomeOf(err) == driver.Unknown)
 		return err
 	}
 	s.release(w, false)

@@ -24,6 +24,13 @@ func TestMain(m *testing.M) {
 		stopInCommit(path)
 		os.Exit(1)
 	}
+	if part := os.Getenv(appVar); part != "" {
+		os.Exit(application(part, os.Getenv(appPathVar)))
+	}
+	// Some tests open the file as another program would, and that may be first.
+	if _, err := sqlite.Open("c.db", sqlite.Config{}); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m)
 }
 

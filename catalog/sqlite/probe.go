@@ -39,7 +39,7 @@ func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 	failed := func(f driver.Finding) bool { return f.Grade == driver.Failure }
 	switch {
 	case err == nil:
-		return append(findings, probeJournal(mode)), nil
+		return append(findings, probeLocks(), probeJournal(mode)), nil
 	case slices.ContainsFunc(findings, failed):
 		return findings, nil // they say why
 	default:
@@ -47,8 +47,8 @@ func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 	}
 }
 
-// Risks implements [driver.RiskTeller]: a file in memory, and a journal that
-// another program has changed. Every commit is synced, whatever the file says.
+// Risks implements [driver.RiskTeller]: a file in memory, locks that a close
+// would drop, and a journal that another program has changed. Every commit is synced, whatever the file says.
 func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
 	var mode string
 	err := s.query(ctx, "risks", func(db *sql.DB) error {
@@ -57,7 +57,7 @@ func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc([]driver.Finding{s.probeDisk(), probeJournal(mode)}, func(f driver.Finding) bool {
+	return slices.DeleteFunc([]driver.Finding{s.probeDisk(), probeLocks(), probeJournal(mode)}, func(f driver.Finding) bool {
 		return f.Grade == driver.Fine || f.Remedy == remedyFull // a full disk loses nothing
 	}), nil
 }

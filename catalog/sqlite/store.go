@@ -83,6 +83,9 @@ var (
 // Open returns a Store over the file at path. It touches nothing: the file is
 // looked at by the first call, and created by the first write. Its folder must
 // exist by then.
+//
+// The first call in a process makes all of SQLite in it lock by open files,
+// where the system can; see the package's documentation.
 func Open(path string, cfg Config) (*Store, error) {
 	if path == "" {
 		return nil, errors.New("sqlite: no path given")
@@ -91,6 +94,7 @@ func Open(path string, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
+	_ = lockByOpenFile() // what follows if it can't: see probeLocks
 	s := &Store{
 		path:  abs,
 		log:   cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
@@ -176,6 +180,8 @@ var errFolder = errors.New("the path is a folder's")
 var errMoved = errors.New("the file is no longer the one that was opened")
 
 var errClosed = errors.New("the store is closed")
+
+var errWatchEnded = errors.New("the kernel's events ended")
 
 // reader returns the connections for reading, or nil where there is no file.
 func (s *Store) reader() (*sql.DB, error) {

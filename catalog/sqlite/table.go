@@ -95,6 +95,7 @@ func ours() driver.Family {
 			value(errMoved, "file moved", broken(remedyMoved), refused, "another file has the name: two histories of tokens may be under way"),
 			value(errForeign, "foreign file", config("name another file: this one belongs to another program"), refused, "somebody else's database, and nothing of it is touched"),
 			value(errNetwork, "network file system", config("put the file on a local disk, or the catalog into PostgreSQL or etcd"), refused, "two hosts that each believe to have locked a file are two writers"),
+			value(errNotOpened, "not opened", retry("give this process more open files; if it has enough of them, find out what keeps it from opening the file: "+remedyOpen), refused, "a process at its limit of open files can't open one for now"),
 			value(errFolder, "folder", config(remedyFolder), refused, "the path is a folder's"),
 			value(errSchema, "schema version", config("start a build that knows this version"), refused, "a build must not guess what another version's tables mean"),
 			value(errWanted, "claim under way", retry("another process is claiming; if this lasts, find it and end it"), refused, "the holder gives way to claims, which are bounded"),
@@ -125,11 +126,12 @@ func ofContext() driver.Family {
 func ofClient() driver.Family {
 	const unknown = driver.Unknown
 	const setting = "of a setting that the driver does not use"
+	const locks = "of the switch to locks that belong to open files: a finding and a warning of the probe, and no error of a call"
 	return driver.Family{
 		Name: "client", Source: "modernc.org/sqlite, database/sql and fsnotify",
 		Entries: []driver.Entry{
-			value(sqlite.ErrOFDLockingUnavailable, "sqlite.ErrOFDLockingUnavailable", bug(), unknown, setting),
-			value(sqlite.ErrOFDLockingTooLate, "sqlite.ErrOFDLockingTooLate", bug(), unknown, setting),
+			value(sqlite.ErrOFDLockingUnavailable, "sqlite.ErrOFDLockingUnavailable", bug(), unknown, locks),
+			value(sqlite.ErrOFDLockingTooLate, "sqlite.ErrOFDLockingTooLate", bug(), unknown, locks),
 			value(sqlite.ErrPageCacheTooLate, "sqlite.ErrPageCacheTooLate", bug(), unknown, setting),
 			value(sqlite.ErrPageCacheConflict, "sqlite.ErrPageCacheConflict", bug(), unknown, setting),
 			value(sqlite.ErrMultiStatementPragma, "sqlite.ErrMultiStatementPragma", bug(), unknown, setting),

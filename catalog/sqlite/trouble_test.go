@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
 )
 
@@ -344,6 +346,11 @@ func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing
 		return err == nil && strings.Contains(string(stat), ") T ")
 	}
 	require.Eventually(t, stopped, 10*time.Second, time.Millisecond)
+	table, err := os.Open("/proc/locks")
+	require.NoError(t, err)
+	held, err := locksOn(table, path)
+	require.NoError(t, errors.Join(err, table.Close()))
+	require.Contains(t, fmt.Sprint(held), "OFDLCK", "which name no process")
 
 	cfg := catalog.Config{Generation: 2, ClaimTimeout: 3 * time.Second}
 	_, err = catalog.Open(t.Context(), open(t, path), cfg)
@@ -367,6 +374,9 @@ const stopVar = "FENCEPOST_STOP_IN_COMMIT"
 // stopInCommit is the child's part: it stops itself while it holds SQLite's
 // lock.
 func stopInCommit(path string) {
+	if _, err := sqlite.Open(path, sqlite.Config{}); err != nil {
+		return
+	}
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		return

@@ -229,7 +229,7 @@ func (s *Store) transact(ctx context.Context, op string, fn func(w *writer) erro
 		return s.wrap(op, err, false)
 	}
 	if err := w.begin(ctx, s.path, w.noClaim); err != nil {
-		s.release(w, false)
+		s.release(w, readOnly(err))
 		return s.wrap(op, err, false)
 	}
 	if err := fn(w); err != nil {

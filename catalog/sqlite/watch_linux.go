@@ -62,5 +62,3 @@ func (s *Store) Watch(ctx context.Context, wake func()) error {
 		}
 	}
 }
-
-var errWatchEnded = errors.New("the kernel's events ended")
