@@ -44,6 +44,10 @@ type Report struct {
 	// go through. The checks that follow were not made then.
 	Unreachable error `json:"-"`
 
+	// Refused is why the store can't be used as it is configured. The checks
+	// that follow were not made then either.
+	Refused error `json:"-"`
+
 	// P50 and P99 are those of the round trips; zero where there were none.
 	P50 time.Duration `json:"p50_ns"`
 	P99 time.Duration `json:"p99_ns"`
@@ -124,8 +128,11 @@ func (p *preflight) reach(ctx context.Context) bool {
 	head, err := callStore(ctx, p.cfg.StoreTimeout, p.store.Head)
 	if err != nil {
 		p.failed(CheckStore, err)
-		if transient(err) || ctx.Err() != nil {
+		switch {
+		case transient(err) || ctx.Err() != nil:
 			p.Unreachable = err
+		case exitcodes.CodeOf(err) == exitcodes.Config:
+			p.Refused = err
 		}
 		return false
 	}

@@ -17,6 +17,7 @@ install_missing() {
 	./scripts/postgres.sh install
 	need redis-tools redis-cli redis-benchmark
 	need strace strace
+	need bindfs bindfs
 	need pgbouncer pgbouncer
 	need systemd systemd-analyze /lib/systemd/systemd
 	need supervisor supervisord supervisorctl

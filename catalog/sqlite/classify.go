@@ -27,6 +27,10 @@ func (s *Store) wrap(op string, err error, committing bool) error {
 	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY:
 		err = whyNotOpen(s.path, err)
 	}
+	if errors.Is(err, errMoved) {
+		gone := fmt.Errorf("%w, as an earlier call has found", errMoved)
+		s.gone.CompareAndSwap(nil, &gone)
+	}
 	m := errorTable.Of(err)
 	if is := m.Entry.Is; is != nil && !errors.Is(err, is) {
 		err = fmt.Errorf("%w: %w", is, err)

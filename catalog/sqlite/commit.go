@@ -73,7 +73,7 @@ func (w *writer) append(ctx context.Context, path string, prior driver.Head, rec
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
 		return false, cmpErr(err, driver.ErrConflict)
 	}
-	return true, nil
+	return true, w.landed()
 }
 
 const insertLog = `INSERT INTO log (revision, commit_id, generation, epoch, payload) VALUES (?, ?, ?, ?, ?)`

@@ -1,12 +1,14 @@
 package sqlite_test
 
 import (
+	sqldriver "database/sql/driver"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
+	client "modernc.org/sqlite"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/sqlite"
@@ -31,7 +33,14 @@ func TestMain(m *testing.M) {
 	if _, err := sqlite.Open("c.db", sqlite.Config{}); err != nil {
 		panic(err)
 	}
+	client.MustRegisterScalarFunction("rename_for_test", 1, renameForTest)
 	goleak.VerifyTestMain(m)
+}
+
+// renameForTest renames a file from within a statement of SQLite's.
+func renameForTest(_ *client.FunctionContext, args []sqldriver.Value) (sqldriver.Value, error) {
+	name := args[0].(string)
+	return nil, os.Rename(name, name+".old")
 }
 
 func TestTheProcessDiesBetweenAnyTwoStepsAndTheNextOpenSeesAllOfACommitOrNothing(t *testing.T) {

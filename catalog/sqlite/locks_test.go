@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -242,48 +243,44 @@ func TestWithoutLocksByOpenFileAnyCloseOfTheDatabaseDropsThem(t *testing.T) {
 	}
 }
 
-// guard holds a catalog, and says whether its locks are all there.
+// A guard says whether the locks that SQLite keeps for as long as a connection
+// is open are there: one on the database, and that on byte 128 of -shm.
 type guard struct {
 	path  string
 	table *os.File
-	held  map[string]int
-	names map[string]os.FileInfo
+	files map[string]os.FileInfo
 }
 
-func newGuard(path string) (*guard, error) {
-	table, err := os.Open("/proc/locks")
-	if err != nil {
+func newGuard(path string) (g *guard, err error) {
+	g = &guard{path: path, files: map[string]os.FileInfo{}}
+	if g.table, err = os.Open("/proc/locks"); err != nil {
 		return nil, err
 	}
-	g := &guard{path: path, table: table, held: map[string]int{}, names: map[string]os.FileInfo{}}
-	for _, name := range []string{path, path + "-shm"} {
-		lines, err := locksOn(table, name)
-		if err != nil {
-			return nil, err
-		}
-		if len(lines) == 0 {
-			return nil, fmt.Errorf("no lock on %s to begin with", name)
-		}
-		g.held[name] = len(lines)
-		if g.names[name], err = os.Stat(name); err != nil {
+	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+		if g.files[name], err = os.Stat(name); err != nil {
 			return nil, err
 		}
 	}
-	return g, nil
+	return g, g.check()
 }
 
 func (g *guard) check() error {
-	for name, want := range g.held {
-		lines, err := locksOn(g.table, name)
-		if err != nil {
-			return err
-		}
-		if len(lines) < want {
-			return fmt.Errorf("locks of %s were dropped: %q", name, lines)
-		}
-		if now, err := os.Stat(name); err != nil || !os.SameFile(now, g.names[name]) {
+	for name, file := range g.files {
+		if now, err := os.Stat(name); err != nil || !os.SameFile(now, file) {
 			return fmt.Errorf("%s was replaced", name)
 		}
+	}
+	database, err := locksOn(g.table, g.path)
+	if err != nil {
+		return err
+	}
+	shm, err := locksOn(g.table, g.path+"-shm")
+	if err != nil {
+		return err
+	}
+	kept := func(line string) bool { return strings.HasSuffix(line, " 128 128") }
+	if len(database) == 0 || !slices.ContainsFunc(shm, kept) {
+		return fmt.Errorf("locks were dropped: %q, %q are left", database, shm)
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -61,7 +60,7 @@ func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func())
 		return err
 	}
 	return s.wrap("watch presence", s.whileOpen(ctx, func(ctx context.Context) error {
-		if err := checkDisk(filepath.Dir(s.path)); err != nil {
+		if err := s.checkPlace(); err != nil {
 			return err
 		}
 		return every(ctx, lookEvery, look)
@@ -81,10 +80,12 @@ func (s *Store) isShown(claim driver.ID) (bool, error) {
 	return isLocked(f, byteOf(claim))
 }
 
-func (s *Store) presencePath() string { return s.path + "-presence" }
+const presenceEnding = "-presence"
+
+func (s *Store) presencePath() string { return s.path + presenceEnding }
 
 func (s *Store) openPresence() (*os.File, error) {
-	if err := checkDisk(filepath.Dir(s.path)); err != nil {
+	if err := s.checkPlace(); err != nil {
 		return nil, err
 	}
 	database, err := os.Stat(s.path)

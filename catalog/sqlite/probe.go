@@ -31,7 +31,7 @@ const (
 // database, to see how long the disk takes to sync, and opens the database for
 // reading only.
 func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
-	findings := []driver.Finding{s.probeRights(), s.probeDisk(), s.probeSync(ctx)}
+	findings := []driver.Finding{s.probeRights(), s.probeDisk(), s.probePlace(), s.probeSync(ctx)}
 	var mode string
 	err := s.query(ctx, "probe", func(db *sql.DB) error {
 		return db.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode)
@@ -47,8 +47,9 @@ func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 	}
 }
 
-// Risks implements [driver.RiskTeller]: a file in memory, locks that a close
-// would drop, and a journal that another program has changed. Every commit is synced, whatever the file says.
+// Risks implements [driver.RiskTeller]: a file in memory, or on a file system
+// that was trusted; locks that a close would drop; and a journal that another
+// program has changed. Every commit is synced, whatever the file says.
 func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
 	var mode string
 	err := s.query(ctx, "risks", func(db *sql.DB) error {

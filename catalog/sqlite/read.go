@@ -25,6 +25,7 @@ func (s *Store) Head(ctx context.Context) (head driver.Head, err error) {
 type headReader struct {
 	conn   *sql.Conn
 	stmt   headStmt
+	files  openFiles
 	claims driver.ClaimMemo
 }
 
@@ -36,7 +37,7 @@ type headStmt interface {
 // readHead reads the head by the connection that is kept for that. Its
 // statement is one look at a local file, which waits for no lock, so only the
 // waiting for the connection is bounded by ctx. After an error the connection
-// is opened anew.
+// is opened anew, unless it is the one that knows which files were opened.
 func (s *Store) readHead(ctx context.Context, db *sql.DB) (head driver.Head, err error) {
 	var r *headReader
 	select {
@@ -45,25 +46,28 @@ func (s *Store) readHead(ctx context.Context, db *sql.DB) (head driver.Head, err
 		return driver.Head{}, ctx.Err()
 	}
 	defer func() {
-		if err != nil && r != nil {
+		if err != nil && r != nil && !errors.Is(err, errMoved) {
 			_ = r.close() // the first error says more
 			r = nil
 		}
 		s.heads <- r
 	}()
 	if r == nil {
-		if r, err = openHeadReader(ctx, db); err != nil {
+		if r, err = openHeadReader(ctx, db, s.path); err != nil {
 			return driver.Head{}, err
 		}
 	}
 	head, err = r.read()
+	if moved := r.files.moved(); moved != nil {
+		return driver.Head{}, moved // asked after the reading: others may have written elsewhere by then
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return headless(ctx, r.conn)
 	}
 	return head, err
 }
 
-func openHeadReader(ctx context.Context, db *sql.DB) (*headReader, error) {
+func openHeadReader(ctx context.Context, db *sql.DB, path string) (*headReader, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -71,6 +75,9 @@ func openHeadReader(ctx context.Context, db *sql.DB) (*headReader, error) {
 	r := &headReader{conn: conn}
 	if err := conn.Raw(func(c any) error { return r.prepare(ctx, c) }); err != nil {
 		return nil, errors.Join(err, conn.Close())
+	}
+	if r.files, err = namedFiles(path); err != nil {
+		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }

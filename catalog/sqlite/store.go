@@ -50,17 +50,25 @@ const (
 type Config struct {
 	// Logger receives what no caller is told. Default: discard.
 	Logger *slog.Logger
+
+	// TrustFileSystem allows a file system that is not known to be good for
+	// SQLite, such as FUSE. Set it only if every process that can see the file
+	// shares locks and mapped memory through it; otherwise two processes write
+	// at the same time. The probe goes on warning.
+	TrustFileSystem bool
 }
 
 // A Store is a [driver.Store] over one SQLite file.
 type Store struct {
-	path  string
-	log   *slog.Logger
-	write chan *writer // holds the one writing connection, nil before it is opened
+	path   string
+	log    *slog.Logger
+	trusts bool         // whatever file system it is
+	write  chan *writer // holds the one writing connection, nil before it is opened
 
 	heads chan *headReader // holds the connection that reads the head, nil before it is opened
 
-	ready atomic.Bool // the file was seen to hold a catalog
+	ready atomic.Bool           // the file was seen to hold a catalog
+	gone  atomic.Pointer[error] // why no name is the one that was opened; stays, since connections that are left read on
 
 	root context.Context // of what is shown and watched; ends in Close
 	end  context.CancelFunc
@@ -80,9 +88,9 @@ var (
 	_ driver.Warmer          = (*Store)(nil)
 )
 
-// Open returns a Store over the file at path. It touches nothing: the file is
+// Open returns a Store over the file at path. It opens nothing: the file is
 // looked at by the first call, and created by the first write. Its folder must
-// exist by then.
+// exist by then. Symbolic links are followed once, here.
 //
 // The first call in a process makes all of SQLite in it lock by open files,
 // where the system can; see the package's documentation.
@@ -90,38 +98,22 @@ func Open(path string, cfg Config) (*Store, error) {
 	if path == "" {
 		return nil, errors.New("sqlite: no path given")
 	}
-	abs, err := resolve(path)
+	own, err := resolve(path)
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: %w", err)
+		return nil, (&Store{path: path}).wrap("open", err, false)
 	}
 	_ = lockByOpenFile() // what follows if it can't: see probeLocks
 	s := &Store{
-		path:  abs,
-		log:   cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
-		write: make(chan *writer, 1),
-		heads: make(chan *headReader, 1),
+		path:   own,
+		log:    cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
+		trusts: cfg.TrustFileSystem,
+		write:  make(chan *writer, 1),
+		heads:  make(chan *headReader, 1),
 	}
 	s.root, s.end = context.WithCancel(context.Background())
 	s.write <- nil
 	s.heads <- nil
 	return s, nil
-}
-
-// resolve returns the absolute path without symbolic links, so that all
-// processes agree on where the files beside it are. Neither the file nor its
-// folder need be there yet.
-func resolve(path string) (string, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		return real, nil
-	}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-		return filepath.Join(dir, filepath.Base(abs)), nil
-	}
-	return abs, nil
 }
 
 // String returns sqlite: and the file's absolute path.
@@ -173,12 +165,6 @@ func checkAbsent(path string) error {
 	return nil
 }
 
-var errNetwork = errors.New("the file is on a network file system, whose locks can't be trusted")
-
-var errFolder = errors.New("the path is a folder's")
-
-var errMoved = errors.New("the file is no longer the one that was opened")
-
 var errClosed = errors.New("the store is closed")
 
 var errWatchEnded = errors.New("the kernel's events ended")
@@ -190,22 +176,26 @@ func (s *Store) reader() (*sql.DB, error) {
 	if s.closed {
 		return nil, errClosed
 	}
-	info, err := os.Stat(s.path)
+	if gone := s.gone.Load(); gone != nil {
+		return nil, *gone
+	}
+	info, err := os.Lstat(s.path)
+	if err == nil {
+		err = checkFile(s.path, info)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && s.reads == nil:
-		return nil, checkAbsent(s.path)
+		return nil, cmp.Or(s.checkPlace(), checkAbsent(s.path))
 	case errors.Is(err, fs.ErrNotExist), err == nil && s.file != nil && !os.SameFile(s.file, info):
 		return nil, errMoved
 	case err != nil:
 		return nil, err
-	case info.IsDir():
-		return nil, errFolder
 	case info.Size() == 0:
-		return nil, checkAbsent(s.path) // created, and nothing was committed yet
+		return nil, cmp.Or(s.checkPlace(), checkAbsent(s.path)) // created, and nothing was committed yet
 	case s.reads != nil:
 		return s.reads, nil
 	}
-	if err := checkDisk(filepath.Dir(s.path)); err != nil {
+	if err := s.checkPlace(); err != nil {
 		return nil, err
 	}
 	db, err := sql.Open("sqlite", dsn(s.path, "mode=ro", "_pragma=query_only(1)"))

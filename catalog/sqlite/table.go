@@ -31,15 +31,16 @@ func Errors() driver.Table { return errorTable.Clone() }
 
 // The remedies that more than one entry names.
 const (
-	remedyRights  = "give this process the right to read and write the file and its folder"
-	remedyDisk    = "look at the disk and the system's log; the next open says what became of the write"
-	remedyCorrupt = "stop every writer, keep a copy of the files, and restore from a backup"
-	remedyFull    = "make room on the disk"
-	remedyMoved   = "the file was moved or replaced under this process: stop every writer and find out which file is the right one"
-	remedyFolder  = "name a file, not a folder"
-	remedyMemory  = "give this process more memory"
-	remedyOpen    = "see that the folder exists, mount the file system for writing (readers need that too), and " + remedyRights
-	remedyMount   = "mount the file system for writing, and " + remedyRights
+	remedyRights   = "give this process the right to read and write the file and its folder"
+	remedyDisk     = "look at the disk and the system's log; the next open says what became of the write"
+	remedyCorrupt  = "stop every writer, keep a copy of the files, and restore from a backup"
+	remedyFull     = "make room on the disk"
+	remedyMoved    = "the file was moved or replaced under this process: stop every writer and find out which file is the right one"
+	remedyDiskKind = "put the file on a local disk (ext4, xfs, btrfs, zfs, f2fs, apfs), or the catalog into PostgreSQL or etcd"
+	remedyFolder   = "name a file, not a folder"
+	remedyMemory   = "give this process more memory"
+	remedyOpen     = "see that the folder exists, mount the file system for writing (readers need that too), and " + remedyRights
+	remedyMount    = "mount the file system for writing, and " + remedyRights
 )
 
 func callers() driver.Class { return driver.Class{} }
@@ -92,11 +93,17 @@ func ours() driver.Family {
 			value(errEnded, "ended", callers(), refused, "the caller ended the claim"),
 			value(context.Canceled, "context.Canceled", callers(), driver.Unknown, "somebody no longer wants the answer; no COMMIT is ever cut short by that"),
 			value(errMisuse, "misuse", bug(), refused, "a defect above the driver; nothing was written"),
+			value(errMovedCommit, "file moved in a commit", broken(remedyMoved), driver.Unknown, "whether anybody sees the commit depends on which file is kept"),
 			value(errMoved, "file moved", broken(remedyMoved), refused, "another file has the name: two histories of tokens may be under way"),
 			value(errForeign, "foreign file", config("name another file: this one belongs to another program"), refused, "somebody else's database, and nothing of it is touched"),
-			value(errNetwork, "network file system", config("put the file on a local disk, or the catalog into PostgreSQL or etcd"), refused, "two hosts that each believe to have locked a file are two writers"),
-			value(errNotOpened, "not opened", retry("give this process more open files; if it has enough of them, find out what keeps it from opening the file: "+remedyOpen), refused, "a process at its limit of open files can't open one for now"),
+			value(errFileSystem, "file system", config(remedyDiskKind+"; if all that can see the file share its locks and mapped memory, add ?filesystem=trusted to the URL (Config.TrustFileSystem)"), refused, "two that each believe to have locked a file are two writers"),
 			value(errFolder, "folder", config(remedyFolder), refused, "the path is a folder's"),
+			value(errNotRegular, "no regular file", config("remove or rename what has the name: a database and the files beside it are regular files"), refused, "a device, a pipe or a folder has the name of the database, or of a file beside it"),
+			value(errHardLinked, "hard link", config("remove the other names of the file (find them by: find FOLDER -xdev -samefile FILE), and let backups copy the file, not link it"), refused, "beside each name there would be another WAL, and other locks"),
+			value(errMounted, "file mount", config("mount the folder that holds the file, not the file"), refused, "beside each name there would be another WAL, and other locks"),
+			value(errLinked, "linked name", config("name the file by its own path, in its own folder"), refused, "beside each name there would be another WAL, and other locks"),
+			value(errNoMounts, "mounts unknown", config("mount /proc, or allow the system call statx"), refused, "whether the file is mounted by itself can't be told"),
+			value(errNotOpened, "not opened", retry("give this process more open files; if it has enough of them, find out what keeps it from opening the file: "+remedyOpen), refused, "a process at its limit of open files can't open one for now"),
 			value(errSchema, "schema version", config("start a build that knows this version"), refused, "a build must not guess what another version's tables mean"),
 			value(errWanted, "claim under way", retry("another process is claiming; if this lasts, find it and end it"), refused, "the holder gives way to claims, which are bounded"),
 			value(errReaders, "readers", retry("another process reads an old snapshot; if this lasts, find it and end it"), refused, "a reader holds the checkpoint back for now"),

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -19,7 +18,7 @@ type writer struct {
 	db    *sql.DB
 	conn  *sql.Conn
 	claim *os.File
-	file  os.FileInfo // which file is open
+	files openFiles
 
 	beginTx, commitTx *sql.Stmt
 	addLog            *sql.Stmt // nil before the first commit
@@ -42,10 +41,17 @@ func (s *Store) acquire(ctx context.Context) (*writer, error) {
 		s.write <- w
 		return nil, errClosed
 	}
+	if gone := s.gone.Load(); gone != nil {
+		s.write <- w
+		return nil, *gone
+	}
 	if w != nil {
 		return w, nil
 	}
 	err := untilFree(ctx, func() (err error) {
+		if err := s.checkPlace(); err != nil {
+			return err
+		}
 		w, err = openWriter(ctx, s.path)
 		return err
 	})
@@ -70,15 +76,10 @@ func (s *Store) release(w *writer, broken bool) {
 
 // openWriter opens the file for writing, and creates it where there is none.
 func openWriter(ctx context.Context, path string) (_ *writer, err error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil, errFolder
-	} else if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
 		if err := checkAbsent(path); err != nil {
 			return nil, err
 		}
-	}
-	if err := checkDisk(filepath.Dir(path)); err != nil {
-		return nil, err
 	}
 	w := new(writer)
 	defer func() {
@@ -102,10 +103,10 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 			return nil, err
 		}
 	}
-	if w.file, err = os.Stat(path); err != nil {
+	if err = w.checkpoint(ctx); err != nil {
 		return nil, err
 	}
-	if err = w.checkpoint(ctx); err != nil {
+	if w.files, err = namedFiles(path); err != nil {
 		return nil, err
 	}
 	if w.beginTx, err = w.conn.PrepareContext(ctx, "BEGIN IMMEDIATE"); err != nil {
@@ -114,7 +115,7 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 	if w.commitTx, err = w.conn.PrepareContext(ctx, "COMMIT"); err != nil {
 		return nil, err
 	}
-	w.claim, err = openLockFile(path+"-claim", w.file)
+	w.claim, err = openLockFile(path+"-claim", w.files[0].info)
 	return w, err
 }
 
@@ -205,8 +206,8 @@ func (w *writer) whenFree(ctx context.Context, path string, ready, statement fun
 		if err := ready(); err != nil {
 			return err
 		}
-		if info, err := os.Stat(path); err != nil || !os.SameFile(info, w.file) {
-			return errMoved
+		if err := w.files.unsound(); err != nil {
+			return err
 		}
 		return statement()
 	})
@@ -245,10 +246,18 @@ func (s *Store) transact(ctx context.Context, op string, fn func(w *writer) erro
 // another one.
 func (s *Store) commit(w *writer, op string) (broken bool, err error) {
 	if _, err = w.commitTx.ExecContext(unbounded); err == nil {
-		return false, nil
+		return false, s.wrap(op, w.landed(), true)
 	}
 	err = s.wrap(op, err, true)
 	return !w.rollback() || driver.OutcomeOf(err) == driver.Unknown, err
+}
+
+// landed returns an error where a commit went into a file that nobody else sees.
+func (w *writer) landed() error {
+	if err := w.files.moved(); err != nil {
+		return fmt.Errorf("%w: %w", errMovedCommit, err)
+	}
+	return nil
 }
 
 func (s *Store) checkSize(op string, size, limit int) error {

@@ -45,7 +45,8 @@ Whether a build can read the data, the command knows only by --data-version and
 its own configuration knows it from its migrations. See docs/rollback.md.
 
 It ends with 0 where nothing fails, warnings or not; with 1 where a check has
-failed; with 75 where the store can't be reached.`,
+failed; with 75 where the store can't be reached; with 78 where it can't be used
+as it is configured.`,
 		Example: `  fencepost preflight --generation 8
   fencepost preflight --generation 8 --data-version 12 --readable-by 11
   fencepost preflight --generation 8 --json | jq -r '.checks[] | select(.grade != "ok")'`,
@@ -92,6 +93,9 @@ func (p *preflight) run(ctx context.Context, store driver.Store) error {
 	}
 	if r.Worst() == driver.Failure {
 		p.app.code = exitcodes.Failure
+	}
+	if r.Refused != nil {
+		p.app.code = exitcodes.Config
 	}
 	return p.app.show(answerOf(r), func(w io.Writer) error { return printReport(w, r) })
 }

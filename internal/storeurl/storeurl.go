@@ -3,6 +3,7 @@
 //
 //	sqlite:PATH                              one file, the path as it stands
 //	sqlite:///abs/path                       the same
+//	sqlite:PATH?filesystem=trusted           on a file system that is not known to be good
 //	postgres://user@host:port/db?catalog=N   also postgresql://
 //	etcd://host:port,host:port/prefix        etcds:// with TLS
 //
@@ -129,6 +130,9 @@ func as[S driver.Store](store S, err error) (driver.Store, error) {
 	return store, nil
 }
 
+// trusted allows a file system that is not known to be good for SQLite.
+const trusted = "filesystem=trusted"
+
 func openSQLite(url string, cfg Config) (driver.Store, error) {
 	path := strings.TrimPrefix(url, "sqlite:")
 	if rest, ok := strings.CutPrefix(path, "//"); ok {
@@ -137,13 +141,14 @@ func openSQLite(url string, cfg Config) (driver.Store, error) {
 			return nil, errors.New("the URL of the store names a host, and a SQLite file has none: want sqlite:PATH or sqlite:///abs/path")
 		}
 	}
+	path, parameter, given := strings.Cut(path, "?")
+	if given && parameter != trusted {
+		return nil, errors.New("the URL of a SQLite store takes one parameter, and a path holds no ?: want sqlite:PATH or sqlite:PATH?" + trusted)
+	}
 	if path == "" {
 		return nil, errors.New("the URL of the store names no file: want sqlite:PATH")
 	}
-	if strings.Contains(path, "?") {
-		return nil, errors.New("the URL of a SQLite store takes no parameters: want sqlite:PATH, without ?")
-	}
-	return as(sqlite.Open(path, sqlite.Config{Logger: cfg.Logger}))
+	return as(sqlite.Open(path, sqlite.Config{Logger: cfg.Logger, TrustFileSystem: given}))
 }
 
 // unknownScheme names the schemes there are. Of url it shows the scheme at

@@ -2,10 +2,12 @@ package storeurl_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/storeurl"
@@ -26,6 +28,7 @@ func TestEachSchemeOpensItsStore(t *testing.T) {
 		"sqlite:/abs/c.db":                         "sqlite:/abs/c.db",
 		"sqlite:///abs/c.db":                       "sqlite:/abs/c.db",
 		"sqlite:/a b/c@d:e#":                       "sqlite:/a b/c@d:e#",
+		"sqlite:/abs/c.db?filesystem=trusted":      "sqlite:/abs/c.db",
 		"postgres://u@127.0.0.1:1/d?catalog=app":   "postgres://127.0.0.1:1/d?catalog=app",
 		"postgresql://u@127.0.0.1:1/d?catalog=app": "postgres://127.0.0.1:1/d?catalog=app",
 		"etcd://h1:2379,h2:2379/some/prefix":       "etcd://h1:2379,h2:2379/some/prefix",
@@ -40,16 +43,20 @@ func TestEachSchemeOpensItsStore(t *testing.T) {
 
 func TestAURLThatNamesNoStoreIsConfiguration(t *testing.T) {
 	for url, says := range map[string]string{
-		"":                          "--store",
-		"c.db":                      "sqlite:PATH",
-		"C:\\c.db":                  "sqlite:PATH",
-		"redis://h":                 `"redis"`,
-		"sqlite:":                   "names no file",
-		"sqlite:c.db?x=y":           "no parameters",
-		"sqlite://h/c.db":           "names a host",
-		"postgres://h/d?catalog=NO": "catalog",
-		"etcd://h:1":                "prefix",
-		"etcd:h":                    "etcd://host",
+		"":                                   "--store",
+		"c.db":                               "sqlite:PATH",
+		"C:\\c.db":                           "sqlite:PATH",
+		"redis://h":                          `"redis"`,
+		"sqlite:":                            "names no file",
+		"sqlite:c.db?x=y":                    "one parameter",
+		"sqlite:c.db?":                       "one parameter",
+		"sqlite:?filesystem=trusted":         "names no file",
+		"sqlite:c.db?filesystem=fuse":        "want sqlite:PATH or sqlite:PATH?filesystem=trusted",
+		"sqlite:c.db?filesystem=trusted&x=y": "one parameter",
+		"sqlite://h/c.db":                    "names a host",
+		"postgres://h/d?catalog=NO":          "catalog",
+		"etcd://h:1":                         "prefix",
+		"etcd:h":                             "etcd://host",
 	} {
 		store, err := storeurl.Open(t.Context(), url, storeurl.Config{Getenv: none})
 		require.ErrorContains(t, err, says, url)
@@ -156,6 +163,21 @@ func TestAStoresNameShowsNoPassword(t *testing.T) {
 		store, err := storeurl.Open(t.Context(), url, storeurl.Config{Getenv: none})
 		require.NoError(t, err)
 		require.NotContains(t, store.String(), secret)
+		require.NoError(t, store.Close())
+	}
+}
+
+func TestAFileSystemIsTrustedByTheURLAlone(t *testing.T) {
+	mounted := t.TempDir()
+	out, err := exec.CommandContext(t.Context(), "bindfs", t.TempDir(), mounted).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(mounted, unix.MNT_DETACH)) })
+	url := "sqlite:" + filepath.Join(mounted, "c.db")
+	for url, want := range map[string]exitcodes.Code{url: exitcodes.Config, url + "?filesystem=trusted": exitcodes.Success} {
+		store, err := storeurl.Open(t.Context(), url, storeurl.Config{Getenv: none})
+		require.NoError(t, err)
+		_, err = store.Head(t.Context())
+		require.Equal(t, want, exitcodes.CodeOf(err), "%s: %v", url, err)
 		require.NoError(t, store.Close())
 	}
 }
