@@ -27,10 +27,10 @@
 // promoted: by [Promote], by the command `fencepost promote` or by its own admin
 // API. The intent is durable, so that a crash behind it loses nothing, and it is
 // a part of the claim's condition, so that of an [Abort] and the claim exactly
-// one wins. What was rehearsed is true of one claim and its data version; after
-// another claim, or another commit where there are migrations, it is rehearsed
-// again first. A process of a lower generation ends, as superseded. Where nobody
-// ever claimed, the first process does at once.
+// one wins. Before the claim the migrations are rehearsed again if commits have
+// changed what they read; if not, the claim installs what they did. A process of
+// a lower generation ends, as superseded. If nobody ever claimed, the first
+// process claims at once.
 //
 // # Handover
 //

@@ -168,10 +168,17 @@ func rehearsedOnce(s *scene) {
 
 func lateMigration(s *scene) {
 	holder := s.claims(1)
-	cfg, hangs := s.hanging(2, holder)
+	var ran int64
+	cfg := reading(2, func(tx *catalog.Tx, run int64) error {
+		if ran = run; run == 1 {
+			return put(Context(s), holder, "in", "changed")
+		}
+		<-tx.Context().Done()
+		return context.Cause(tx.Context())
+	})
 	cfg.MigrationTimeout = 200 * time.Millisecond
 	_, err := catalog.Open(Context(s), s.store(), cfg)
-	s.awaits("the run under the claim", hangs)
+	require.EqualValues(s, 2, ran)
 	require.ErrorIs(s, err, catalog.ErrMigrationTimeout)
 	require.ErrorContains(s, err, "200ms")
 	require.Equal(s, exitcodes.TempFail, exitcodes.CodeOf(err))
@@ -273,6 +280,11 @@ func equalsDoNotBreak(s *scene) {
 		other.ClaimTimeout = 4 * 500 * time.Millisecond // several requests
 		err := s.result("a claim that is kept out", s.opens(Context(s), other))
 		require.Equal(s, exitcodes.TempFail, exitcodes.CodeOf(err), "generation %v: %v", g, err)
+		notes, err := s.store().Notes(Context(s), "")
+		require.NoError(s, err)
+		if g == 1 {
+			require.Empty(s, notes, "a generation that leads already can outrank nobody, and asks nobody")
+		}
 	}
 	select {
 	case err := <-two:

@@ -6,7 +6,8 @@
 // created by the first claim or the first note, never by a read. Beside it lie
 // SQLite's own -wal and -shm files, a -claim file, whose lock tells a holder to
 // let a claim go first, and a -presence file, whose locks show which claims'
-// processes are there. The two hold no data.
+// processes are there. The two hold no data, but for a request to a claimer to
+// give way.
 //
 // The catalog is no other than what the file says; the package decides nothing
 // about tokens. It is for local disks: locks on network file systems can't be
