@@ -117,12 +117,14 @@ func (c *claiming) keepAlive(ctx context.Context, lease lease) error {
 	return nil
 }
 
-// want puts the claim-wanted key as soon as nobody else's is there.
+// want puts the claim-wanted key as soon as nobody else's is there. One without a
+// lease is nobody's: no process that claims has put it, and nothing would ever
+// remove it, so that it is replaced.
 func (c *claiming) want(ctx context.Context) error {
 	began, me := time.Now(), whoami(time.Now())
-	key := c.store.keys.wanted()
+	key, free := c.store.keys.wanted(), int64(0) // the mod revision at which the key is nobody's
 	for {
-		resp, err := c.client.Txn(ctx).If(absent(key)).
+		resp, err := c.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", free)).
 			Then(clientv3.OpPut(key, me, clientv3.WithLease(c.lease)), c.store.keys.readHead()).
 			Else(clientv3.OpGet(key)).Commit()
 		if err != nil {
@@ -133,9 +135,17 @@ func (c *claiming) want(ctx context.Context) error {
 			c.found, err = c.store.foundIn(ctx, c.client, all(resp, 1))
 			return err
 		}
-		other := printable(got(resp, 0).Value)
-		if err := c.store.await(ctx, c.client, resp.Header.Revision); err != nil {
-			return blocked(other, began, err)
+		free = 0
+		switch other := got(resp, 0); {
+		case other == nil: // gone since
+		case other.Lease == 0:
+			free = other.ModRevision
+			c.store.log.Warn("a claim-wanted key without a lease is replaced: somebody put it by hand",
+				"store", c.store.name, "key", key, "value", printable(other.Value))
+		default:
+			if err := c.store.await(ctx, c.client, resp.Header.Revision); err != nil {
+				return blocked(printable(other.Value), began, err)
+			}
 		}
 	}
 }

@@ -52,7 +52,7 @@ func (s *Store) blocked(err error) error {
 	case errors.Is(err, errLocked):
 		return fmt.Errorf("%w: %w", driver.ErrBlocked, err)
 	case errors.Is(err, errWanted):
-		return fmt.Errorf("%w by another claim, of %s: %w", driver.ErrBlocked, flockedBy(s.path+"-claim"), err)
+		return fmt.Errorf("%w by a lock on %s-claim, of %s: %w", driver.ErrBlocked, s.path, flockedBy(s.path+"-claim"), err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w by a write of this process: %w", driver.ErrBlocked, err)
 	}
@@ -199,38 +199,43 @@ const walWriteLock = "120"
 // lockedBy names the process that holds SQLite's lock for writing, as far as
 // the system tells.
 func lockedBy(path string) string {
-	return owner(path+"-shm", func(kind, first string) bool { return kind == "POSIX" && first == walWriteLock })
+	return owner(path+"-shm", "WRITE", func(kind, first string) bool { return kind == "POSIX" && first == walWriteLock })
 }
 
 // flockedBy names the process that holds a lock on a whole file.
 func flockedBy(path string) string {
-	return owner(path, func(kind, _ string) bool { return kind == "FLOCK" })
+	flocks := func(kind, _ string) bool { return kind == "FLOCK" }
+	if who := owner(path, "WRITE", flocks); who != unknownOwner {
+		return who
+	}
+	return owner(path, "READ", flocks) // it excludes a claim as well
 }
+
+const unknownOwner = "another process (the system does not say which)"
 
 // owner looks up a lock in /proc/locks, whose lines read
 // "1: POSIX ADVISORY WRITE <pid> <major>:<minor>:<inode> <first> <last>".
-func owner(path string, match func(kind, first string) bool) string {
-	const unknown = "another process (the system does not say which)"
+func owner(path, mode string, match func(kind, first string) bool) string {
 	info, err := os.Stat(path)
 	if err != nil {
-		return unknown
+		return unknownOwner
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return unknown
+		return unknownOwner
 	}
 	table, err := os.ReadFile("/proc/locks")
 	if err != nil {
-		return unknown
+		return unknownOwner
 	}
 	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(stat.Dev)), unix.Minor(uint64(stat.Dev)), stat.Ino)
 	for line := range strings.Lines(string(table)) {
 		f := strings.Fields(line)
-		if len(f) >= 8 && f[3] == "WRITE" && f[5] == inode && match(f[1], f[6]) {
+		if len(f) >= 8 && f[3] == mode && f[5] == inode && match(f[1], f[6]) {
 			return describe(f[4])
 		}
 	}
-	return unknown
+	return unknownOwner
 }
 
 // describe names a process and says whether it is stopped.
