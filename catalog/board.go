@@ -103,9 +103,11 @@ var ErrUnchanged = errors.New("catalog: the note stays as it is")
 // board holds then: it must accept finding its own change.
 func UpdateNote[T any](ctx context.Context, b *Board, key string, fn func(*T) error) (Posted[T], error) {
 	var p Posted[T]
+	var sent []byte // by the last try
+	tries := 0
 	err := b.persist(ctx, func(ctx context.Context) error {
 		var err error
-		if p, err = ReadNote[T](ctx, b, key); err != nil {
+		if p, err = ReadNote[T](ctx, b, key); err != nil || tries > 1 && bytes.Equal(p.raw, sent) {
 			return err
 		}
 		known, err := json.Marshal(p.Value)
@@ -115,12 +117,11 @@ func UpdateNote[T any](ctx context.Context, b *Board, key string, fn func(*T) er
 		if err := fn(&p.Value); err != nil {
 			return &final{err}
 		}
-		text, err := merge(p.raw, known, p.Value)
-		if err != nil {
+		if p.raw, err = merge(p.raw, known, p.Value, tries > 0); err != nil {
 			return err
 		}
-		p.raw = text
-		p.Version, err = b.store.Post(ctx, driver.Note{Key: key, Value: text, Version: p.Version})
+		sent, tries = p.raw, tries+1
+		p.Version, err = b.store.Post(ctx, driver.Note{Key: key, Value: p.raw, Version: p.Version})
 		return err
 	})
 	if errors.Is(err, ErrUnchanged) {
@@ -129,16 +130,34 @@ func UpdateNote[T any](ctx context.Context, b *Board, key string, fn func(*T) er
 	return p, err
 }
 
-// RemoveNote removes the note at key if it is still at the version of p.
+// tryField is in a note that was written by a further try: a random text, by
+// which that try is known where its answer was lost, or was a conflict with
+// itself.
+const tryField = "_try"
+
+// RemoveNote removes the note at key if it is still at the version of p; a note
+// that is gone already is no error. A failure in passing is tried again within
+// RetryBudget.
 func RemoveNote[T any](ctx context.Context, b *Board, p Posted[T]) error {
-	_, err := callStore(ctx, b.cfg.StoreTimeout, func(ctx context.Context) (int64, error) {
-		return b.store.Post(ctx, driver.Note{Key: p.Key, Version: p.Version})
+	return b.persist(ctx, func(ctx context.Context) error {
+		_, err := b.store.Post(ctx, driver.Note{Key: p.Key, Version: p.Version})
+		if !errors.Is(err, driver.ErrConflict) {
+			return err
+		}
+		now, rerr := ReadNote[json.RawMessage](ctx, b, p.Key)
+		switch {
+		case rerr != nil:
+			return rerr
+		case now.Version == 0: // by an earlier try, if not by somebody else
+			return nil
+		}
+		return &final{err}
 	})
-	return err
 }
 
-// merge returns raw with the fields of value in place of those of known.
-func merge(raw, known []byte, value any) ([]byte, error) {
+// merge returns raw with the fields of value in place of those of known; again
+// says that it is for a further try.
+func merge(raw, known []byte, value any, again bool) ([]byte, error) {
 	now, err := json.Marshal(value)
 	if err != nil {
 		return nil, err
@@ -154,6 +173,12 @@ func merge(raw, known []byte, value any) ([]byte, error) {
 	}
 	maps.DeleteFunc(all, func(field string, _ json.RawMessage) bool { _, ok := before[field]; return ok })
 	maps.Copy(all, after)
+	delete(all, tryField)
+	if again {
+		if all[tryField], err = json.Marshal(driver.NewID()); err != nil {
+			return nil, err
+		}
+	}
 	return json.Marshal(all)
 }
 

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,12 +23,12 @@ type Catalog struct {
 	base   context.Context // the opener's values, and nobody's end
 	trying context.Context // ends a while after Close was called
 
-	state atomic.Pointer[state]       // as of acked
-	acked atomic.Pointer[driver.Head] // as of the last acknowledged commit
+	state atomic.Pointer[state]    // as of acked
+	known atomic.Pointer[position] // as of the last acknowledged commit
 
-	committer sync.Mutex  // who holds it writes; of batch, doubt and alone
+	committer sync.Mutex  // who holds it writes; of batch, unsent and alone
 	batch     []*request  // of the commit loop; being computed
-	doubt     driver.ID   // the last commit whose outcome its callers were told is unknown
+	unsent    []*group    // computed, and neither sent nor answered
 	alone     bool        // nobody shared the last commit, or waited for it
 	pending   atomic.Bool // the commit loop waits for the committer
 
@@ -53,7 +54,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 	c.end.init()
 	c.alone = true
 	c.state.Store(r.state)
-	c.acked.Store(&r.acked)
+	c.known.Store(&position{acked: r.acked})
 	c.confirms.ask = c.confirmOnce
 	c.compacts.init(r.version)
 	return c
@@ -76,7 +77,7 @@ func (c *Catalog) Claim() driver.Claim { return c.claim }
 
 // Head returns the head as of the last commit that this handle was told has
 // landed. It asks nobody.
-func (c *Catalog) Head() driver.Head { return *c.acked.Load() }
+func (c *Catalog) Head() driver.Head { return c.known.Load().acked }
 
 // Done is closed when the handle has ended: it was fenced, closed, or its
 // store is broken. [Catalog.Err] says why.
@@ -132,9 +133,10 @@ func (c *Catalog) Close() error {
 
 // look reads the newest head because something may have changed.
 func (c *Catalog) look(ctx context.Context) error {
+	before := c.memory()
 	head, err := callStore(ctx, c.cfg.StoreTimeout, c.store.Head)
 	if err == nil {
-		err = judgeToken(c.memory(), head)
+		err = judgeBeside(before, c.memory(), head)
 	}
 	if err == nil || transient(err) {
 		return err
@@ -143,9 +145,27 @@ func (c *Catalog) look(ctx context.Context) error {
 	return nil
 }
 
-// memory is what this handle knows, with no commit in doubt.
+// position is how far a handle has come in the log.
+type position struct {
+	acked driver.Head
+	sent  []driver.ID // behind acked: see memory
+}
+
+// maxSent is how many commits that the store refused are kept in mind. None is
+// kept once a later one was acknowledged.
+const maxSent = 1000
+
+// sending notes a commit before it is sent.
+func (c *Catalog) sending(id driver.ID) {
+	p := c.known.Load()
+	sent := append(slices.Clip(p.sent), id)
+	c.known.Store(&position{acked: p.acked, sent: sent[max(0, len(sent)-maxSent):]})
+}
+
+// memory is what this handle knows without asking.
 func (c *Catalog) memory() memory {
-	return memory{claim: c.claim, acked: *c.acked.Load()}
+	p := c.known.Load()
+	return memory{claim: c.claim, acked: p.acked, sent: p.sent}
 }
 
 // ending is why a handle has ended. Only one thing replaces a reason: a newer

@@ -131,22 +131,43 @@ func (g *group) add(r *request, result error) {
 // order, and answers every one. Where one commit fails, those after it were
 // computed on what it would have written, and fail with it.
 func (c *Catalog) commitBatch(batch []*request) {
-	var fate error
-	for _, g := range c.compute(batch) {
-		if fate == nil && g.next != nil {
-			fate = c.commit(g.payload, g.next)
+	c.unsent = c.compute(batch)
+	for len(c.unsent) > 0 {
+		g := c.unsent[0]
+		c.unsent = c.unsent[1:]
+		if g.next == nil {
+			g.answer(nil)
+			continue
 		}
-		for i, r := range g.requests {
-			if fate != nil {
-				r.done <- fate
-				continue
-			}
-			r.done <- g.results[i]
+		err := c.commit(g.payload, g.next)
+		g.answer(err)
+		if err != nil {
+			c.answerUnsent(err)
+			return
 		}
-		if fate == nil && g.next != nil {
-			step.Reach(c.base, step.CommitAcked)
-		}
+		step.Reach(c.base, step.CommitAcked)
 	}
+}
+
+// answer gives every request of the group the fate of its commit, and its own
+// result where that is well.
+func (g *group) answer(fate error) {
+	for i, r := range g.requests {
+		if fate != nil {
+			r.done <- fate
+			continue
+		}
+		r.done <- g.results[i]
+	}
+}
+
+// answerUnsent answers the groups of the batch that were not sent, and will not
+// be: of those nothing is in doubt, so that they need not wait for what is.
+func (c *Catalog) answerUnsent(err error) {
+	for _, g := range c.unsent {
+		g.answer(err)
+	}
+	c.unsent = nil
 }
 
 // compute runs the functions of a batch, each on top of those before, and
@@ -182,44 +203,78 @@ func (c *Catalog) compute(batch []*request) []*group {
 	return groups
 }
 
+// An effort is how long, and under which contexts, one commit is tried.
+type effort struct {
+	trying context.Context // ends the trying
+	calls  context.Context // of the calls of the store, each under a deadline of its own
+	budget time.Duration
+	pace   *pace
+}
+
+func newEffort(trying, calls context.Context, budget time.Duration) effort {
+	return effort{trying: trying, calls: calls, budget: budget, pace: newPace(budget)}
+}
+
+// anew is the effort of asking what became of the commit.
+func (e effort) anew() effort { return newEffort(e.trying, e.calls, e.budget) }
+
+// once is that of asking a single time.
+func (e effort) once() effort { return newEffort(e.trying, e.calls, 0) }
+
+// effort returns that of one commit. Its calls are not cut short: they may carry
+// the work of many callers, and one that was cut has an unknown outcome.
+func (c *Catalog) effort() effort {
+	return newEffort(c.trying, context.WithoutCancel(c.base), c.cfg.RetryBudget)
+}
+
+// effortWithin returns that of a commit which a single caller waits for, until
+// ctx ends.
+func (c *Catalog) effortWithin(ctx context.Context) effort {
+	return newEffort(ctx, ctx, min(c.cfg.RetryBudget, remaining(ctx)))
+}
+
 // commit appends one record, and publishes the state that it leads to.
 func (c *Catalog) commit(payload []byte, next *state) error {
-	readBack, err := c.appendNext(payload, next)
+	e := c.effort()
+	readBack, err := c.appendNext(e, payload, next)
 	if err != nil || !readBack {
 		return err
 	}
-	return c.settle(c.cfg.RetryBudget)
+	return c.settle(e)
 }
 
 // appendNext lands one record behind the last acknowledged one.
-func (c *Catalog) appendNext(payload []byte, next *state) (readBack bool, err error) {
-	head := *c.acked.Load()
+func (c *Catalog) appendNext(e effort, payload []byte, next *state) (readBack bool, err error) {
+	head := c.Head()
 	rec := driver.Record{Revision: head.Revision + 1, ID: driver.NewID(), Token: c.claim.Token, Payload: payload}
-	if readBack, err = c.land(head, rec); err != nil {
+	if readBack, err = c.land(e, head, rec); err != nil {
 		return false, err
 	}
 	head = head.After(rec)
 	c.state.Store(next)
-	c.acked.Store(&head)
+	c.known.Store(&position{acked: head})
 	c.grown(int64(len(payload)), moment{head: head, state: next})
 	return readBack, nil
 }
 
 // settle makes sure that what was found in the head is durable, by a further
-// commit, an empty one, whose answer arrives. Where a claim came in between
-// that was built on what was found, it is durable too.
-func (c *Catalog) settle(budget time.Duration) error {
-	pace := newPace(budget)
+// commit, an empty one, whose answer arrives, or by a further write behind that.
+// Where a claim came in between that was built on what was found, it is durable
+// too.
+func (c *Catalog) settle(e effort) error {
 	for {
-		readBack, err := c.appendNext(newPayload(), c.state.Load())
+		readBack, err := c.appendNext(e, newPayload(), c.state.Load())
 		switch {
 		case err == nil && readBack:
-			if pace.wait(c.trying) {
+			if c.writeBehind(e) == nil {
+				return nil
+			}
+			if e.pace.wait(e.trying) {
 				continue
 			}
 			return &outcomeError{exitcodes.With(fmt.Errorf("%s: commits land, and no answer to one has arrived", c.store), exitcodes.Retry)}
 		case errors.Is(err, fence.ErrFenced):
-			return c.builtUpon(err)
+			return c.builtUpon(e, err)
 		case err != nil:
 			return &outcomeError{err}
 		}
@@ -227,10 +282,26 @@ func (c *Catalog) settle(budget time.Duration) error {
 	}
 }
 
+// writeBehind makes a write whose answer is nil however often it is sent: of a
+// commit that is always sent twice, no answer but a conflict ever arrives. It is
+// fenced too, and ordered behind the last commit, which is durable with it if it
+// is the newest still.
+func (c *Catalog) writeBehind(e effort) error {
+	c.compacts.writing.Lock()
+	defer c.compacts.writing.Unlock()
+	_, err := callStore(e.calls, c.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, c.store.Stage(ctx, c.claim, driver.NewID(), 0, nil) // Trim clears it away
+	})
+	if err == nil {
+		_, _, err = c.ask(e)
+	}
+	return err
+}
+
 // builtUpon returns nil where the claim that fenced this handle was built on
 // its last commit, which so is durable.
-func (c *Catalog) builtUpon(fenced error) error {
-	_, err := c.successor(c.memoryWithDoubt())
+func (c *Catalog) builtUpon(e effort, fenced error) error {
+	_, err := c.successor(e.anew())
 	if errors.Is(err, ErrLostCommit) {
 		c.alarm(err)
 		return c.end.reason()
@@ -241,92 +312,124 @@ func (c *Catalog) builtUpon(fenced error) error {
 	return nil
 }
 
+// hearsay is what the answers to the tries of one commit leave open, where none
+// was nil.
+type hearsay uint8
+
+const (
+	refused    hearsay = iota // nothing: none was sent, or each was refused for good
+	conflicted                // a copy of the commit may have landed before the one that was answered
+	unsure                    // any copy may have landed, or may land later
+)
+
 // land sends rec until its fate is known: nil once it has landed, and whether
 // that was seen in the head rather than answered. Every try is the same record
 // on the same condition, so that one of them lands at most.
-func (c *Catalog) land(head driver.Head, rec driver.Record) (readBack bool, err error) {
-	m := memory{claim: c.claim, acked: head}
-	pace := newPace(c.cfg.RetryBudget)
-	for {
+func (c *Catalog) land(e effort, head driver.Head, rec driver.Record) (readBack bool, err error) {
+	heard := refused
+	for sent := false; ; sent = true {
 		if c.end.ended() {
-			return false, c.aftermath(m)
+			return false, c.aftermath(e, heard)
 		}
-		err := writeStore(c.base, c.cfg.StoreTimeout, func(ctx context.Context) error {
-			return c.store.Append(ctx, head, rec)
+		if !sent {
+			c.sending(rec.ID)
+		}
+		_, err := callStore(e.calls, c.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, c.store.Append(ctx, head, rec)
 		})
-		if err == nil {
+		switch {
+		case err == nil:
 			return false, nil
-		}
-		if errors.Is(err, driver.ErrConflict) {
-			v, verr := c.ask(m)
+		case errors.Is(err, driver.ErrConflict):
+			heard = max(heard, conflicted)
+			v, read, verr := c.ask(e)
 			if v == landed {
 				return true, nil
 			}
 			if verr != nil {
 				err = verr
 			}
-		} else if driver.OutcomeOf(err) == driver.Unknown {
-			m.doubt = rec.ID
+			if !read {
+				heard = unsure
+			}
+		case driver.OutcomeOf(err) == driver.Unknown:
+			heard = unsure
 		}
-		if done, err := c.giveUp(m, pace, err); done {
-			return false, err
+		done, landed, err := c.giveUp(e, heard, err)
+		if done {
+			return landed, err
 		}
 		c.cfg.Logger.InfoContext(c.base, "commit is tried again", "store", c.store.String(), "revision", rec.Revision, "err", err)
 	}
 }
 
-// ask judges by the newest head.
-func (c *Catalog) ask(m memory) (verdict, error) {
-	head, err := callStore(c.base, c.cfg.StoreTimeout, c.store.Head)
+// ask judges by the newest head, and reports whether that was read.
+func (c *Catalog) ask(e effort) (v verdict, read bool, err error) {
+	head, err := callStore(e.calls, c.cfg.StoreTimeout, c.store.Head)
 	if err != nil {
-		return unmoved, err
+		return unmoved, false, err
 	}
-	return judge(m, head)
+	v, err = judge(c.memory(), head)
+	return v, true, err
 }
 
 // giveUp says whether a commit that failed with err is not to be tried again,
 // and what its callers are told.
-func (c *Catalog) giveUp(m memory, pace *pace, err error) (bool, error) {
+func (c *Catalog) giveUp(e effort, heard hearsay, err error) (done, readBack bool, _ error) {
 	switch {
 	case errors.Is(err, fence.ErrFenced):
 		c.end.with(err)
-		return true, c.aftermath(m)
+		return true, false, c.aftermath(e, heard)
 	case errors.Is(err, driver.ErrConflict), transient(err):
-		if pace.wait(c.trying) {
-			return false, nil
+		if e.pace.wait(e.trying) {
+			return false, false, err
 		}
-		if m.doubt.IsZero() {
-			return true, err
+		if heard < unsure {
+			return c.letGo(e, err)
 		}
-	case exitcodes.Of(err) == exitcodes.None && m.doubt.IsZero():
-		return true, err // it concerns this commit only
+	case exitcodes.Of(err) == exitcodes.None && heard < unsure:
+		return c.letGo(e, err) // it concerns this commit only
 	}
-	if !m.doubt.IsZero() {
-		c.doubt = m.doubt
+	if heard == unsure {
 		err = &outcomeError{err}
 	}
 	c.end.with(err)
-	return true, err
+	return true, false, err
+}
+
+// letGo ends the tries of a commit that the store has refused for good, unless
+// the head bears it: then a copy of it had landed.
+func (c *Catalog) letGo(e effort, refusal error) (done, readBack bool, err error) {
+	if v, _, _ := c.ask(e); v == landed {
+		return true, true, nil
+	}
+	return true, false, refusal
 }
 
 // aftermath says what became of a commit of a handle that has ended: nil if it
 // had landed. The claim that follows mine tells, for ever.
-func (c *Catalog) aftermath(m memory) error {
+func (c *Catalog) aftermath(e effort, heard hearsay) error {
 	reason := c.end.reason()
-	if m.doubt.IsZero() {
+	c.answerUnsent(reason)
+	if heard == refused {
 		return reason
 	}
 	if !errors.Is(reason, fence.ErrFenced) {
-		c.doubt = m.doubt
-		return &outcomeError{reason}
+		if heard == unsure {
+			return &outcomeError{reason}
+		}
+		return reason
 	}
-	v, err := c.successor(m)
+	asking := e.anew()
+	if heard == conflicted {
+		asking = e.once() // it has hardly landed
+	}
+	v, err := c.successor(asking)
 	switch {
 	case errors.Is(err, ErrLostCommit):
 		c.alarm(err)
 		return c.end.reason()
 	case err != nil:
-		c.doubt = m.doubt
 		return &outcomeError{reason}
 	case v == landed:
 		return nil
@@ -335,23 +438,22 @@ func (c *Catalog) aftermath(m memory) error {
 }
 
 // successor judges by the claim that follows mine.
-func (c *Catalog) successor(m memory) (v verdict, err error) {
-	pace := newPace(c.cfg.RetryBudget)
+func (c *Catalog) successor(e effort) (v verdict, err error) {
 	for {
 		var next *driver.Claim
-		err = writeStore(c.base, c.cfg.StoreTimeout, func(ctx context.Context) error {
-			return c.store.Claims(ctx, c.claim.Revision, func(found driver.Claim) error {
+		_, err = callStore(e.calls, c.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, c.store.Claims(ctx, c.claim.Revision, func(found driver.Claim) error {
 				next = &found
 				return errEnough
 			})
 		})
 		if next != nil {
-			return judgeSuccessor(m, *next)
+			return judgeSuccessor(c.memory(), *next)
 		}
 		if err == nil {
 			return unmoved, lostCommit("my claim %v was fenced, and no claim follows it in the history", c.claim.Token)
 		}
-		if !transient(err) || !pace.wait(c.trying) {
+		if !transient(err) || !e.pace.wait(e.trying) {
 			return unmoved, err
 		}
 	}
@@ -363,17 +465,9 @@ func (c *Catalog) inquest() {
 	if reason := c.end.reason(); !errors.Is(reason, fence.ErrFenced) || errors.Is(reason, ErrLostCommit) {
 		return
 	}
-	if _, err := c.successor(c.memoryWithDoubt()); errors.Is(err, ErrLostCommit) {
+	if _, err := c.successor(c.effort()); errors.Is(err, ErrLostCommit) {
 		c.alarm(err)
 	}
-}
-
-// memoryWithDoubt is what this handle knows, with the commit that stayed in
-// doubt, on which a claim may have been built. It is the committer's.
-func (c *Catalog) memoryWithDoubt() memory {
-	m := c.memory()
-	m.doubt = c.doubt
-	return m
 }
 
 // alarm records that acknowledged commits were lost at the fence.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,7 @@ type compactor struct {
 	newest  atomic.Pointer[moment] // after the last commit
 	logSize atomic.Int64           // of the records since the newest moment that was compacted
 	due     chan struct{}          // holds one where a compaction is due
+	writing sync.Mutex             // the store takes one of these writes at a time
 }
 
 // A moment is a catalog as of one commit.
@@ -156,11 +158,17 @@ func (c *Catalog) write(ctx context.Context, write func(context.Context) error) 
 		if c.end.ended() {
 			return c.end.reason()
 		}
-		err := writeStore(ctx, c.cfg.StoreTimeout, write)
+		err := c.writeOnce(ctx, write)
 		if err == nil || !transient(err) || !pace.wait(ctx) {
 			return err
 		}
 	}
+}
+
+func (c *Catalog) writeOnce(ctx context.Context, write func(context.Context) error) error {
+	c.compacts.writing.Lock()
+	defer c.compacts.writing.Unlock()
+	return writeStore(ctx, c.cfg.StoreTimeout, write)
 }
 
 // parts calls fn with one payload of all entries, cut into parts. The part is

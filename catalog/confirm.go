@@ -35,7 +35,7 @@ func (c *Catalog) confirmOnce() error {
 		known := c.memory()
 		head, err := c.store.Head(ctx)
 		if err == nil {
-			return c.confirmed(known, head)
+			return c.confirmed(known, c.memory(), head)
 		}
 		if !transient(err) {
 			c.end.with(err)
@@ -50,14 +50,10 @@ func (c *Catalog) confirmOnce() error {
 	}
 }
 
-// confirmed holds a head against what was known before it was asked for.
-// Commits of this handle may have landed since.
-func (c *Catalog) confirmed(known memory, head driver.Head) error {
-	err := judgeToken(known, head)
-	if err == nil && head.Revision < known.acked.Revision {
-		err = lostCommit("under my own claim %v it is at revision %d, and %d was acknowledged",
-			c.claim.Token, head.Revision, known.acked.Revision)
-	}
+// confirmed holds a head against what was known before and after it was asked
+// for.
+func (c *Catalog) confirmed(before, now memory, head driver.Head) error {
+	err := judgeBeside(before, now, head)
 	if err != nil {
 		c.end.with(err)
 	}

@@ -61,8 +61,8 @@ func OutcomeOf(err error) driver.Outcome {
 	return driver.NotApplied
 }
 
-// refused returns an error that wraps ErrRefused.
-func refused(format string, args ...any) error {
+// conditionFailed returns an error that wraps ErrRefused.
+func conditionFailed(format string, args ...any) error {
 	return exitcodes.With(fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...)), exitcodes.Halt)
 }
 
@@ -70,6 +70,13 @@ func refused(format string, args ...any) error {
 func lostCommit(format string, args ...any) error {
 	return exitcodes.With(fmt.Errorf("catalog: %w: %s: compare the store with its replicas and backups before anything writes again",
 		ErrLostCommit, fmt.Sprintf(format, args...)), exitcodes.Panic)
+}
+
+// landedLate is a commit of mine that landed though the store had refused it
+// for good: something between this process and the store sent it twice.
+func landedLate(head driver.Head) error {
+	return exitcodes.With(fmt.Errorf("catalog: the commit %v at revision %d has landed although the store had refused it: something between this process and the store sends writes twice: start the process anew, which reads what is there",
+		head.Commit, head.Revision), exitcodes.Halt)
 }
 
 // alarmed is a fence that also brought to light that commits were lost. The

@@ -58,17 +58,19 @@ func mayWrite(cfg Config) error {
 // open claims, and turns the replica into a holder. Read is when it was last
 // compared with the store.
 func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (*Catalog, error) {
-	c := claimer{replica: r, opts: opts, base: r.head.Claim, read: read, tried: make(map[driver.ID]attempt)}
+	c := claimer{replica: r, opts: opts, base: r.head.Claim, read: read, tried: make(map[driver.ID]*attempt)}
 	settled, err := c.persist(ctx, c.try)
 	if err != nil {
-		return nil, err
+		return nil, c.outcome(err)
 	}
 	catalog := newCatalog(ctx, r)
 	if settled {
+		bounded, cancel := c.bounded()
+		defer cancel()
 		// The claim was found in the head after its answer was lost. Landed is
 		// not durable: a further commit whose answer arrives is, with all that
 		// lies beneath it.
-		if err := errors.Join(catalog.settle(time.Until(c.pace.until)), catalog.Err()); err != nil {
+		if err := errors.Join(catalog.settle(catalog.effortWithin(bounded)), catalog.Err()); err != nil {
 			catalog.stop()
 			return nil, err
 		}
@@ -81,10 +83,9 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (
 type claimer struct {
 	*replica
 	opts  ClaimOptions
-	base  driver.Claim          // the claim that this one is to follow
-	read  time.Time             // when the replica was last compared with the store
-	tried map[driver.ID]attempt // whose answers were lost
-	doubt *driver.Claim         // the last of them, as long as it may still land; nil: none
+	base  driver.Claim           // the claim that this one is to follow
+	read  time.Time              // when the replica was last compared with the store
+	tried map[driver.ID]*attempt // all that were sent, whatever was answered
 
 	caller context.Context // of Open or Raise
 	pace   *pace           // of the tries; it ends with ClaimTimeout
@@ -95,6 +96,8 @@ type attempt struct {
 	claim driver.Claim
 	state *state
 	size  int64 // of its payload
+
+	heard hearsay
 }
 
 // persist calls try until the claim has landed, and reports whether it was
@@ -102,7 +105,7 @@ type attempt struct {
 func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, error)) (settled bool, err error) {
 	c.caller, c.pace = ctx, newPace(c.cfg.ClaimTimeout)
 	for {
-		bounded, cancel := context.WithDeadline(ctx, c.pace.until)
+		bounded, cancel := c.bounded()
 		settled, err = try(bounded)
 		cancel()
 		if err == nil {
@@ -112,6 +115,9 @@ func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, 
 			elapse(ctx, preemptEvery) // or this claim would be the first again
 		}
 		if !c.passes(err) || !c.pace.wait(ctx) {
+			if c.landedAfterAll(ctx) {
+				return true, nil
+			}
 			return false, c.explain(ctx, err)
 		}
 		c.cfg.Logger.DebugContext(ctx, "claim is tried again", "store", c.store.String(), "err", err)
@@ -127,25 +133,37 @@ func (c *claimer) passes(err error) bool {
 	return errors.Is(err, driver.ErrConflict) || transient(err)
 }
 
-// explain adds to an error of the last try that the time was over, and that a
-// claim whose answer was lost may still land.
-func (c *claimer) explain(ctx context.Context, err error) error {
-	if ctx.Err() != nil || !time.Now().Before(c.pace.until) {
-		err = fmt.Errorf("catalog: no claim within %v: %w", c.cfg.ClaimTimeout, err)
-	}
-	if c.doubt != nil && !errors.Is(err, ErrUnknownOutcome) {
-		err = &outcomeError{err}
-	}
-	return err
+// bounded returns a context that ends with the caller's and when the time for
+// the claim is over.
+func (c *claimer) bounded() (context.Context, context.CancelFunc) {
+	return context.WithDeadline(c.caller, c.pace.until)
 }
 
-// looked notes that head was the newest. A claim in doubt can't land any more
-// once the head has moved from where it was to land, or once this process has
-// begun a further claim, since a store lets one through at a time.
-func (c *claimer) looked(head driver.Head, claiming bool) {
-	if c.doubt != nil && (claiming || head.Commit != c.doubt.PriorCommit) {
-		c.doubt = nil
+// landedAfterAll looks whether a claim that was sent is the newest, whatever was
+// answered.
+func (c *claimer) landedAfterAll(ctx context.Context) bool {
+	if len(c.tried) == 0 || ctx.Err() != nil {
+		return false
 	}
+	head, err := c.readHead(ctx)
+	if err != nil {
+		return false
+	}
+	landed, ok := c.tried[head.Claim.ID]
+	if ok {
+		c.become(landed, head)
+	} else {
+		c.exclude(head, false)
+	}
+	return ok
+}
+
+// explain adds to an error of the last try that the time was over.
+func (c *claimer) explain(ctx context.Context, err error) error {
+	if ctx.Err() == nil && time.Now().Before(c.pace.until) {
+		return err
+	}
+	return fmt.Errorf("catalog: no claim within %v: %w", c.cfg.ClaimTimeout, err)
 }
 
 // underWay is how many compactions can come in between while a claim reads: one
@@ -160,10 +178,9 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 		if head, err = c.readHead(ctx); err != nil {
 			return false, err
 		}
-		c.looked(head, false)
 	}
 	c.read = time.Time{}
-	if done, err := c.admit(head); done || err != nil {
+	if done, err := c.admit(head, false); done || err != nil {
 		return done, err
 	}
 	// Where the log is compacted faster than it can be read, the rest is read
@@ -179,8 +196,7 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 	}
 	defer claiming.Abandon()
 	head = claiming.Head()
-	c.looked(head, true)
-	if done, err := c.admit(head); done || err != nil {
+	if done, err := c.admit(head, true); done || err != nil {
 		return done, err
 	}
 	for range underWay {
@@ -194,14 +210,15 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 	return false, c.install(ctx, claiming, head)
 }
 
-// admit says whether this process may claim over head: first the fence, and
-// only then what the build can read. Done means that an earlier try of this
+// admit says whether this process may claim over head, which was read under a
+// claim or not: first the fence, and only then what the build can read. Done means that an earlier try of this
 // claim, whose answer was lost, is the head's.
-func (c *claimer) admit(head driver.Head) (done bool, err error) {
+func (c *claimer) admit(head driver.Head, claiming bool) (done bool, err error) {
 	if landed, ok := c.tried[head.Claim.ID]; ok {
 		c.become(landed, head)
 		return true, nil
 	}
+	c.exclude(head, claiming)
 	mine := fence.Token{Generation: c.cfg.Generation, Epoch: c.store.highest().Epoch}
 	current := head.Claim
 	if current.Token.Generation > c.cfg.Generation {
@@ -216,6 +233,37 @@ func (c *claimer) admit(head driver.Head) (done bool, err error) {
 		}
 	}
 	return false, checkVersion(current, c.cfg.Migrations)
+}
+
+// exclude takes the tries out of doubt that head, which none of them made,
+// excludes: those that were refused, and those whose condition will never hold
+// again. If head was read under a further claim it excludes all of them, since a
+// store lets one claim through at a time.
+func (c *claimer) exclude(head driver.Head, claiming bool) {
+	for _, a := range c.tried {
+		if claiming || a.heard == conflicted || head.Commit != a.claim.PriorCommit {
+			a.heard = refused
+		}
+	}
+}
+
+// mayHaveLanded reports whether a try may have landed, or may land later.
+func (c *claimer) mayHaveLanded() bool {
+	for _, a := range c.tried {
+		if a.heard != refused {
+			return true
+		}
+	}
+	return false
+}
+
+// outcome says so where a claim that failed with err may have landed, or may
+// land later.
+func (c *claimer) outcome(err error) error {
+	if c.mayHaveLanded() && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrUnknownOutcome) {
+		return &outcomeError{err}
+	}
+	return err
 }
 
 // follows refuses a claim over another one than its options name, or over one
@@ -244,7 +292,7 @@ func (c *claimer) overtaken(current driver.Claim, condition string) error {
 	if err := fence.Check(held, current.Token, current.Holder); err != nil {
 		return err
 	}
-	return refused("%s, and it is %v, %v by %v: look again, and judge anew", condition, current.ID, current.Token, current.Holder)
+	return conditionFailed("%s, and it is %v, %v by %v: look again, and judge anew", condition, current.ID, current.Token, current.Holder)
 }
 
 // sameBuild refuses a second build under one generation.
@@ -270,7 +318,7 @@ func (c *claimer) install(ctx context.Context, claiming driver.Claiming, head dr
 	claim := claimOver(head, token, c.cfg.Holder, c.opts.Reason)
 	claim.DataVersion, claim.ReadableBy = versionsAfter(head.Claim, c.cfg.Migrations)
 	step.Reach(ctx, step.ClaimMigrated)
-	return c.send(ctx, claiming, attempt{claim: claim, state: next}, payload)
+	return c.send(claiming, &attempt{claim: claim, state: next}, payload)
 }
 
 // claimOver is the claim that follows head and changes nothing but the token.
@@ -283,27 +331,44 @@ func claimOver(head driver.Head, token fence.Token, holder fence.Holder, reason 
 	}
 }
 
-// send writes a claim, and keeps it in mind where its answer is lost.
-func (c *claimer) send(ctx context.Context, claiming driver.Claiming, this attempt, payload []byte) error {
+// send writes a claim, and keeps it in mind whatever is answered.
+func (c *claimer) send(claiming driver.Claiming, this *attempt, payload []byte) error {
+	ctx, cancel := c.bounded()
+	defer cancel()
 	claim := this.claim
 	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: claim.Token, Payload: payload}
 	this.size = int64(len(rec.Payload))
-	err := writeStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) error {
-		return claiming.Install(ctx, claim, rec, c.opts.IfNotes...)
+	c.tried[claim.ID] = this
+	_, err := callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, claiming.Install(ctx, claim, rec, c.opts.IfNotes...)
 	})
 	switch {
 	case err == nil:
 		c.become(this, claim.Head())
-	case errors.Is(err, driver.ErrConflict) && len(c.opts.IfNotes) > 0:
-		return c.whichCondition(ctx, err)
+	case errors.Is(err, driver.ErrConflict):
+		this.heard = conflicted
+		return c.whichCondition(ctx, this, err)
 	case driver.OutcomeOf(err) == driver.Unknown:
-		c.tried[claim.ID], c.doubt = this, &claim
+		this.heard = unsure
 	}
 	return err
 }
 
-// whichCondition says whether a note of the claim's condition has changed.
-func (c *claimer) whichCondition(ctx context.Context, conflict error) error {
+// whichCondition says which condition of a claim did not hold: that of a note,
+// or, by conflict, the head, which the next try judges. It may be the head that
+// this very try has made.
+func (c *claimer) whichCondition(ctx context.Context, this *attempt, conflict error) error {
+	if len(c.opts.IfNotes) == 0 {
+		return conflict
+	}
+	head, err := c.readHead(ctx)
+	if err != nil {
+		return err
+	}
+	if head.Commit != this.claim.PriorCommit {
+		return conflict
+	}
+	this.heard = refused
 	for _, want := range c.opts.IfNotes {
 		notes, err := callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) ([]driver.Note, error) {
 			return c.store.Notes(ctx, want.Key)
@@ -318,14 +383,14 @@ func (c *claimer) whichCondition(ctx context.Context, conflict error) error {
 			}
 		}
 		if have != want.Version {
-			return refused("the note %q was to be at version %d, and is at %d: read it again, and judge anew", want.Key, want.Version, have)
+			return conditionFailed("the note %q was to be at version %d, and is at %d: read it again, and judge anew", want.Key, want.Version, have)
 		}
 	}
 	return conflict
 }
 
 // become makes this process the holder, as of head.
-func (c *claimer) become(a attempt, head driver.Head) {
+func (c *claimer) become(a *attempt, head driver.Head) {
 	c.claim = a.claim
 	c.acked, c.head, c.state = head, head, a.state
 	c.logSize += recordOverhead + a.size

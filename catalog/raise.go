@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 	"unicode/utf8"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -71,15 +70,17 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 	if !opts.Above.IsZero() {
 		ctx = driver.Adopting(ctx)
 	}
-	r := raiser{claimer: claimer{replica: newReplica(witnessed(store), cfg), tried: make(map[driver.ID]attempt)}, opts: opts}
+	r := raiser{claimer: claimer{replica: newReplica(witnessed(store), cfg), tried: make(map[driver.ID]*attempt)}, opts: opts}
 	settled, err := r.persist(ctx, r.try)
 	if err == nil && settled {
 		holder := newCatalog(ctx, r.replica)
 		defer holder.stop()
-		err = holder.settle(time.Until(r.pace.until))
+		bounded, cancel := r.bounded()
+		defer cancel()
+		err = holder.settle(holder.effortWithin(bounded))
 	}
 	if err != nil {
-		return driver.Claim{}, err
+		return driver.Claim{}, r.outcome(err)
 	}
 	return r.claim, nil
 }
@@ -113,7 +114,7 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return false, r.send(ctx, claiming, attempt{claim: claim, state: newState()}, newPayload())
+	return false, r.send(claiming, &attempt{claim: claim, state: newState()}, newPayload())
 }
 
 // admit says whether the token may be raised over head, which was read under a
@@ -131,12 +132,12 @@ func (r *raiser) admit(ctx context.Context, head driver.Head, claiming bool) (do
 			return done, err
 		}
 	}
-	r.looked(head, claiming) // a claim that landed before another one is found by then
+	r.exclude(head, claiming) // a claim that landed before another one is found by then
 	if head.Claim.ID == r.base.ID {
 		return false, nil
 	}
 	if r.opts.Above.IsZero() {
-		return false, refused("%v by %v has claimed over %v meanwhile, whose holder is so fenced already: look at the status, and ask again if need be",
+		return false, conditionFailed("%v by %v has claimed over %v meanwhile, whose holder is so fenced already: look at the status, and ask again if need be",
 			head.Claim.Token, head.Claim.Holder, r.base.Token)
 	}
 	return false, nil

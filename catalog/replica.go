@@ -249,6 +249,12 @@ func (p *pace) wait(ctx context.Context) bool {
 // extend gives d more time.
 func (p *pace) extend(d time.Duration) { p.until = p.until.Add(d) }
 
+// remaining is how long ctx has until its deadline.
+func remaining(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline()
+	return time.Until(deadline)
+}
+
 // elapse waits for d, or until ctx ends.
 func elapse(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/epoch"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 )
@@ -22,8 +23,8 @@ func TestTheNewestHeadDecides(t *testing.T) {
 	mine := claimOf(3, 7)
 	acked := mine.Head()
 	acked.Revision, acked.Commit = 9, driver.NewID()
-	doubt := driver.NewID()
-	m := memory{claim: mine, acked: acked, doubt: doubt}
+	doubt, refusedBefore := driver.NewID(), driver.NewID()
+	m := memory{claim: mine, acked: acked, sent: []driver.ID{refusedBefore, doubt}}
 	moved := func(id driver.ID, revision uint64) driver.Head {
 		h := acked
 		h.Commit, h.Revision = id, revision
@@ -57,14 +58,17 @@ func TestTheNewestHeadDecides(t *testing.T) {
 		}
 	}
 	_, err := judge(memory{claim: mine, acked: acked}, moved(driver.ID{}, 10))
-	require.ErrorIs(t, err, ErrLostCommit, "no commit is in doubt, so none can have landed")
+	require.ErrorIs(t, err, ErrLostCommit, "no commit was sent, so none can have landed")
+	_, err = judge(m, moved(refusedBefore, 10))
+	require.NotErrorIs(t, err, ErrLostCommit, "it was sent, and so it is mine")
+	require.Equal(t, exitcodes.Halt, exitcodes.Of(err))
 }
 
 func TestTheClaimThatFollowsMineTellsWhatBecameOfMyCommits(t *testing.T) {
 	mine := claimOf(3, 7)
-	m := memory{claim: mine, acked: mine.Head(), doubt: driver.NewID()}
+	m := memory{claim: mine, acked: mine.Head(), sent: []driver.ID{driver.NewID(), driver.NewID()}}
 	next := claimOf(4, 8)
-	next.PriorClaim, next.PriorCommit = mine.ID, m.doubt
+	next.PriorClaim, next.PriorCommit = mine.ID, m.newest()
 	v, err := judgeSuccessor(m, next)
 	require.NoError(t, err)
 	require.Equal(t, landed, v)
@@ -72,6 +76,11 @@ func TestTheClaimThatFollowsMineTellsWhatBecameOfMyCommits(t *testing.T) {
 	next.PriorCommit = m.acked.Commit
 	v, err = judgeSuccessor(m, next)
 	require.NoError(t, err)
+	require.Equal(t, unmoved, v)
+
+	next.PriorCommit = m.sent[0]
+	v, err = judgeSuccessor(m, next)
+	require.NoError(t, err, "the store had refused it, and nothing was lost")
 	require.Equal(t, unmoved, v)
 
 	next.PriorCommit = driver.NewID()

@@ -166,7 +166,9 @@ func TestAHolderThatWasFencedComparesWithTheTokenThatFencedIt(t *testing.T) {
 	c, err := catalog.Open(t.Context(), handle, catalog.Config{Generation: 1})
 	require.NoError(t, err)
 	for range 2 {
-		holder(t, store.Open(), catalog.Config{Generation: 1})
+		next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		require.NoError(t, next.Close())
 	}
 	<-c.Done()
 	require.ErrorIs(t, c.Err(), fence.ErrFenced)

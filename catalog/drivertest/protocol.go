@@ -32,7 +32,7 @@ type protocolCase struct {
 }
 
 func protocolCases() []protocolCase {
-	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), doubtfulClaimCases(), lostCommitCases(), versionCases(),
+	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), doubtfulClaimCases(), twiceCases(), lostCommitCases(), versionCases(),
 		batchCases(), followCases(), rehearseCases(), migrateCases(), feedCases(), compactCases(), boardCases(), raiseCases())
 }
 

@@ -231,6 +231,10 @@ func answersNeverArrive(s *scene) {
 		}
 		return err
 	}}
+	h.onStage = func(ctx context.Context, by driver.Claim, id driver.ID, n int, part []byte) error {
+		s.check(st.Stage(ctx, by, id, n, part))
+		return lost(st, "stage")
+	}
 	cfg := slowly(config(1))
 	cfg.RetryBudget, cfg.ClaimTimeout = 500*time.Millisecond, 2*time.Second
 	c := s.claimsOver(h, cfg)

@@ -126,12 +126,15 @@ func (c *claiming) want(ctx context.Context) error {
 	for {
 		resp, err := c.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", free)).
 			Then(clientv3.OpPut(key, me, clientv3.WithLease(c.lease)), c.store.keys.readHead()).
-			Else(clientv3.OpGet(key)).Commit()
+			Else(clientv3.OpGet(key), c.store.keys.readHead()).Commit()
 		if err != nil {
 			return err
 		}
-		if resp.Succeeded {
+		if holds := got(resp, 0); resp.Succeeded || holds.Lease == int64(c.lease) { // ours, by a copy that the client sent before
 			c.wanted = resp.Header.Revision
+			if !resp.Succeeded {
+				c.wanted = holds.ModRevision
+			}
 			c.found, err = c.store.foundIn(ctx, c.client, all(resp, 1))
 			return err
 		}

@@ -98,8 +98,8 @@ func (s *Store) publish(ctx context.Context, by driver.Claim, snapshot driver.Sn
 		return read, err
 	}
 	for {
-		seen, err := c.publishable(ctx, snapshot)
-		if err != nil {
+		seen, done, err := c.publishable(ctx, snapshot)
+		if done || err != nil {
 			return read, err
 		}
 		resp, err := c.client.Txn(ctx).If(seen...).Then(clientv3.OpPut(s.keys.snapshot(), string(text))).Commit()
@@ -116,36 +116,40 @@ func (s *Store) publish(ctx context.Context, by driver.Claim, snapshot driver.Sn
 // publishable returns what must not have changed when snapshot is published:
 // the claim; the snapshot before, so that a Publish which comes late never
 // brings an older one back; and the first part, with which all others are
-// deleted. The record can't change while the snapshot before is the same.
-func (c compaction) publishable(ctx context.Context, snapshot driver.Snapshot) ([]clientv3.Cmp, error) {
+// deleted. The record can't change while the snapshot before is the same. Done
+// says that this very snapshot was published before.
+func (c compaction) publishable(ctx context.Context, snapshot driver.Snapshot) (seen []clientv3.Cmp, done bool, err error) {
 	k := c.store.keys
 	first, end := k.part(snapshot.ID, 0), k.part(snapshot.ID, snapshot.Parts)
 	resp, err := c.do(ctx, clientv3.OpGet(k.snapshot()), clientv3.OpGet(k.record(snapshot.Revision)),
 		clientv3.OpGet(first, clientv3.WithKeysOnly()), clientv3.OpGet(first, clientv3.WithRange(end), clientv3.WithCountOnly()))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	seen := []clientv3.Cmp{c.holds, absent(k.snapshot())}
+	seen = []clientv3.Cmp{c.holds, absent(k.snapshot())}
 	if kv := got(resp, 0); kv != nil {
 		seen[1] = clientv3.Compare(clientv3.ModRevision(k.snapshot()), "=", kv.ModRevision)
 		before, err := decodeSnapshot(kv)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		if before.Revision > snapshot.Revision || before.Revision == snapshot.Revision && before != snapshot {
-			return nil, fmt.Errorf("%w: there is a snapshot of revision %d already", driver.ErrConflict, before.Revision)
+		if before == snapshot {
+			return nil, true, nil
+		}
+		if before.Revision >= snapshot.Revision {
+			return nil, false, fmt.Errorf("%w: there is a snapshot of revision %d already", driver.ErrConflict, before.Revision)
 		}
 	}
 	if err := standsFor(snapshot, got(resp, 1)); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if parts := resp.Responses[3].GetResponseRange().GetCount(); parts != int64(snapshot.Parts) {
-		return nil, corrupt("%d parts of snapshot %v are staged, want %d", parts, snapshot.ID, snapshot.Parts)
+		return nil, false, corrupt("%d parts of snapshot %v are staged, want %d", parts, snapshot.ID, snapshot.Parts)
 	}
 	if kv := got(resp, 2); kv != nil {
 		seen = append(seen, clientv3.Compare(clientv3.CreateRevision(first), "=", kv.CreateRevision))
 	}
-	return seen, nil
+	return seen, false, nil
 }
 
 // standsFor refuses a snapshot of a commit that the log does not have.

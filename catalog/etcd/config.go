@@ -23,8 +23,9 @@ type Config struct {
 	// Client is used instead of an own one. Close leaves it open. It should
 	// be made with
 	//
-	//   - MaxUnaryRetries 1, or else a write can be sent twice; for the log
-	//     that is harmless, a note then reports a conflict with itself;
+	//   - MaxUnaryRetries 1, or else a write can be sent twice: that is
+	//     harmless, and costs a further write, as the answer is then that of
+	//     the second copy;
 	//   - MaxCallRecvMsgSize 8 MiB, or else a log of records of up to 1 MiB
 	//     comes in answers of up to 100 MiB, which a slow link does not bring
 	//     before the call's time is over. Below 2 MiB not everything can be
