@@ -50,10 +50,10 @@ func TestAMigrationTakesAsLongAsItTakesBesideTheHolderAndUnderTheClaim(t *testin
 		cfg := copying(func(run int64) {
 			if run == 1 { // nobody waits for it
 				setRow(t, one, "in", 7)
-				time.Sleep(50 * time.Second)
+				<-time.After(50 * time.Second)
 				return
 			}
-			time.Sleep(50 * time.Second) // ten times what a silent claimer has
+			<-time.After(50 * time.Second) // ten times what a silent claimer has
 		})
 		cfg.ClaimTimeout = time.Second
 		unlucky := store.Open()
@@ -71,6 +71,7 @@ func TestAMigrationTakesAsLongAsItTakesBesideTheHolderAndUnderTheClaim(t *testin
 		require.GreaterOrEqual(t, time.Since(begun), 100*time.Second)
 		require.Less(t, time.Since(begun), 120*time.Second, "they ran a third time")
 		require.Equal(t, 7, out(t, two))
+		<-one.Done()
 		require.NoError(t, two.Close())
 		require.ErrorIs(t, one.Close(), fence.ErrSuperseded)
 	})
@@ -110,25 +111,27 @@ func TestMigrationsRunAgainBehindCommitsThatASnapshotStandsFor(t *testing.T) {
 	one, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1, CompactAfter: 1})
 	require.NoError(t, err)
 	setRow(t, one, "in", 1)
-	deaf := store.Open()
-	deaf.Inject(func(c memory.Call) memory.Fault {
-		if c.Method == "Watch" {
+	handle := store.Open()
+	var behind atomic.Bool
+	handle.Inject(func(c memory.Call) memory.Fault {
+		if c.Method == "Head" && behind.Load() {
 			return memory.Refuse
 		}
 		return memory.Pass
 	})
 	var ran int64
 	cfg := copying(func(run int64) { ran = run })
-	cfg.PollInterval = time.Hour
-	f, err := catalog.Follow(t.Context(), deaf, cfg)
+	f, err := catalog.Follow(t.Context(), handle, cfg)
 	require.NoError(t, err)
 	_, err = f.Rehearse(t.Context())
 	require.NoError(t, err)
+	behind.Store(true)
 	setRow(t, one, "in", 2)
 	for n := 0; !errors.Is(err, driver.ErrCompacted); n++ { // until the commit above is in a snapshot alone
 		setRow(t, one, fmt.Sprint("filler", n), n)
 		err = store.Log(t.Context(), one.Claim().Revision, func(driver.Record) error { return nil })
 	}
+	behind.Store(false)
 	two, err := f.Open(t.Context(), catalog.ClaimOptions{})
 	require.NoError(t, err)
 	require.Equal(t, 2, out(t, two))

@@ -278,7 +278,7 @@ func TestPreflightSaysHowLongTheMigrationsTookAndWhatThatMeans(t *testing.T) {
 		says  string
 	}{
 		"quick": {func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) }, driver.Fine, "writers pause for one handover and one commit"},
-		"slow": {func(*catalog.Tx) error { time.Sleep(time.Second); return nil }, driver.Warning,
+		"slow": {func(*catalog.Tx) error { <-time.After(time.Second); return nil }, driver.Warning,
 			"1 of them took 1s on the data as of revision 1: 0 entries set, 0 deleted, 1 bytes; that is longer than MigrationTimeout (500ms)"},
 		"fails": {func(*catalog.Tx) error { return odd }, driver.Failure, "an odd row"},
 	} {
