@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"sync"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -24,13 +23,13 @@ type Board struct {
 	store *witness
 	cfg   Config
 
-	allocating sync.Mutex
+	allocating chan struct{} // holds one while a generation is given out
 }
 
 // NewBoard returns the board of the catalog in store. It contacts nobody. Of
 // cfg it uses StoreTimeout and RetryBudget.
 func NewBoard(store driver.Store, cfg Config) *Board {
-	return &Board{store: witnessed(store), cfg: cfg.withDefaults()}
+	return &Board{store: witnessed(store), cfg: cfg.withDefaults(), allocating: make(chan struct{}, 1)}
 }
 
 // Head returns the newest head of the catalog. A failure in passing is tried
@@ -102,11 +101,20 @@ var ErrUnchanged = errors.New("catalog: the note stays as it is")
 // written. Where a write's answer is lost, fn is called again with what the
 // board holds then: it must accept finding its own change.
 func UpdateNote[T any](ctx context.Context, b *Board, key string, fn func(*T) error) (Posted[T], error) {
+	return updateNote(ctx, b, key, func(context.Context) error { return nil }, fn)
+}
+
+// updateNote is [UpdateNote], and calls before, whose failures in passing are
+// tried again too, before each try.
+func updateNote[T any](ctx context.Context, b *Board, key string, before func(context.Context) error, fn func(*T) error) (Posted[T], error) {
 	var p Posted[T]
 	var sent []byte // by the last try
 	tries := 0
 	err := b.persist(ctx, func(ctx context.Context) error {
-		var err error
+		err := before(ctx)
+		if err != nil {
+			return err
+		}
 		if p, err = ReadNote[T](ctx, b, key); err != nil || tries > 1 && bytes.Equal(p.raw, sent) {
 			return err
 		}
@@ -248,14 +256,19 @@ func (b *Board) Reserve(ctx context.Context, g generation.Generation) error {
 // every one that ever claimed. A number that was given out is spent, whether it
 // is used or not: an answer that is lost costs a number and nothing else.
 func (b *Board) NextGeneration(ctx context.Context) (generation.Generation, error) {
-	b.allocating.Lock() // so that callers of one process don't contend for the note
-	defer b.allocating.Unlock()
+	select { // so that callers of one process don't contend for the note
+	case b.allocating <- struct{}{}:
+		defer func() { <-b.allocating }()
+	case <-ctx.Done():
+		return generation.None, context.Cause(ctx)
+	}
+	var head driver.Head
 	var next generation.Generation
-	_, err := UpdateNote(ctx, b, generationsKey, func(a *allocated) error {
-		head, err := b.store.Head(ctx)
-		if err != nil {
-			return err
-		}
+	readHead := func(ctx context.Context) (err error) {
+		head, err = b.store.Head(ctx)
+		return err
+	}
+	_, err := updateNote(ctx, b, generationsKey, readHead, func(a *allocated) (err error) {
 		next, err = max(a.Last, head.Claim.Token.Generation).Next()
 		a.Last = next
 		return err

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type Catalog struct {
 	committer sync.Mutex  // who holds it writes; of batch, unsent and alone
 	batch     []*request  // of the commit loop; being computed
 	unsent    []*group    // computed, and neither sent nor answered
+	running   running     // the functions of the batch
 	alone     bool        // nobody shared the last commit, or waited for it
 	pending   atomic.Bool // the commit loop waits for the committer
 
@@ -38,6 +40,7 @@ type Catalog struct {
 	end      ending
 	closing  chan struct{} // closed by Close: no more Updates
 	closed   sync.Once
+	left     bool          // a function was still running when Close returned
 	idle     chan struct{} // closed when the committer has returned
 	stop     context.CancelFunc
 	giveUpBy context.CancelFunc // ends trying
@@ -63,7 +66,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 // start starts the goroutines that Close joins.
 func (c *Catalog) start() {
 	c.wg.Go(func() { watch(c.base, c.store, c.cfg, claimsOf(c.store), make(chan struct{}, 1), c.look) })
-	c.wg.Go(c.commitLoop)
+	go c.commitLoop() // which closes idle
 	c.wg.Go(c.compactLoop)
 	c.wg.Go(c.tellRisks)
 }
@@ -111,24 +114,55 @@ func (c *Catalog) View(fn func(*Reader) error) error {
 
 // Close ends the handle: Updates that were queued are finished, and later ones
 // fail with [ErrClosed]. Where the store is in trouble, Close goes on trying for
-// a StoreTimeout, and one more for each commit that is left in the queue. It
+// a StoreTimeout, and two more for each commit that is left in the queue. It
 // joins every goroutine. The token stays in the store, as it is never given
 // back: the next claim takes over. It returns the reason why the handle had
 // ended before, if it had.
+//
+// A function given to Update that has not returned for a StoreTimeout is not
+// waited for any longer: nothing of it will be written, its goroutine is left
+// behind, and Close returns [ErrStillRunning]. Called by such a function, Close
+// does nothing and returns [ErrReentrant].
 func (c *Catalog) Close() error {
+	if c.running.isCaller() {
+		return ErrReentrant
+	}
 	c.closed.Do(func() {
 		close(c.closing)
 		defer time.AfterFunc(c.cfg.StoreTimeout, c.giveUpBy).Stop()
-		<-c.idle
+		c.left = !c.awaitIdle()
 		c.end.with(ErrClosed)
 		c.stop()
 		c.confirms.close()
 	})
 	c.wg.Wait()
-	if err := c.end.reason(); !errors.Is(err, ErrClosed) {
-		return err
+	err := c.end.reason()
+	if errors.Is(err, ErrClosed) {
+		err = nil
 	}
-	return nil
+	if c.left {
+		err = errors.Join(fmt.Errorf("%w for %v", ErrStillRunning, c.cfg.StoreTimeout), err)
+	}
+	return err
+}
+
+// awaitIdle waits until the committer has returned. It returns false once one
+// function of a caller's has been running for a StoreTimeout.
+func (c *Catalog) awaitIdle() bool {
+	look := time.NewTicker(c.cfg.StoreTimeout)
+	defer look.Stop()
+	for before := c.running.count.Load(); ; {
+		select {
+		case <-c.idle:
+			return true
+		case <-look.C:
+		}
+		count := c.running.count.Load()
+		if c.running.fn.Load() != nil && count == before {
+			return false
+		}
+		before = count
+	}
 }
 
 // look reads the newest head because something may have changed.

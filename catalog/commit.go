@@ -57,7 +57,7 @@ func (c *Catalog) commitAlone(r *request) bool {
 		return false
 	}
 	defer c.committer.Unlock()
-	if !c.alone || c.pending.Load() || len(c.queue) > 0 || !r.take() {
+	if !c.alone || c.pending.Load() || len(c.queue) > 0 {
 		return false
 	}
 	c.commitBatch([]*request{r})
@@ -69,10 +69,11 @@ func (c *Catalog) commitAlone(r *request) bool {
 // goroutine. Of the batch nothing was sent: all functions are run before that.
 func (c *Catalog) outliveGoexit() {
 	for _, r := range c.batch {
+		r.take() // nobody waits for one that was withdrawn
 		r.done <- errGoexit
 	}
 	c.committer.Unlock()
-	c.wg.Go(c.commitLoop)
+	go c.commitLoop()
 }
 
 // next waits for a request. It returns false once the handle is to end and
@@ -95,21 +96,14 @@ func (c *Catalog) next() (*request, bool) {
 
 // gather returns a request with those behind it in the queue.
 func (c *Catalog) gather(first *request) []*request {
-	batch := taken(nil, first)
+	batch := []*request{first}
 	for len(batch) < maxBatch {
 		select {
 		case r := <-c.queue:
-			batch = taken(batch, r)
+			batch = append(batch, r)
 		default:
 			return batch
 		}
-	}
-	return batch
-}
-
-func taken(batch []*request, r *request) []*request {
-	if r.take() {
-		return append(batch, r)
 	}
 	return batch
 }
@@ -177,8 +171,18 @@ func (c *Catalog) compute(batch []*request) []*group {
 	work := c.state.Load()
 	this := &group{payload: newPayload()}
 	groups := []*group{this}
+	defer c.running.end() // also where one ends its goroutine
 	for _, r := range batch {
+		if !r.take() {
+			continue
+		}
+		if reason := c.end.reason(); reason != nil {
+			r.done <- reason
+			continue
+		}
+		c.running.begin(&r.fn)
 		next, changes, err := r.run(work)
+		c.running.end()
 		if r.panicked != nil {
 			c.cfg.Logger.ErrorContext(c.base, "a function given to Update panicked", "panic", fmt.Sprint(r.panicked.value))
 		}

@@ -12,6 +12,15 @@ var (
 	// ErrClosed means that the handle was closed. Nothing was written.
 	ErrClosed = errors.New("catalog: closed")
 
+	// ErrReentrant means that a function given to Update called what would wait
+	// for that very function: Update or Close of the same handle. Nothing was
+	// done.
+	ErrReentrant = errors.New("catalog: called by a function given to Update, for whose end it would wait: do it before or after Update")
+
+	// ErrStillRunning means that a function given to Update had not returned
+	// when Close did. Nothing of it will be written.
+	ErrStillRunning = errors.New("catalog: closed, but a function given to Update has not returned")
+
 	// ErrUnknownOutcome means that a write, a claim included, may have landed,
 	// or may land later: the caller's context ended first, or the handle did.
 	// The next claim, or the handle's own next commit, settles it. To find out,

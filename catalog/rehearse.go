@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -19,9 +20,10 @@ type Rehearsal struct {
 	f    *Follower
 	base driver.Head
 
-	mu    sync.Mutex
-	state *state
-	steps []RehearsedMigration
+	mu      sync.Mutex // of Update
+	running running
+	state   atomic.Pointer[state]
+	steps   []RehearsedMigration
 }
 
 // RehearsedMigration says what one migration would do.
@@ -51,7 +53,9 @@ func Rehearse(ctx context.Context, store driver.Store, cfg Config) (*Rehearsal, 
 		_ = f.Close() // the first error says more
 		return nil, err
 	}
-	return &Rehearsal{f: f, base: dry.on, state: dry.state, steps: dry.steps}, nil
+	r := &Rehearsal{f: f, base: dry.on, steps: dry.steps}
+	r.state.Store(dry.state)
+	return r, nil
 }
 
 // Rehearsed says what the newest run of the migrations did.
@@ -166,8 +170,6 @@ func (f *Follower) prepare(ctx context.Context) error {
 // Migrations returns what each migration would do, in order; none where the
 // data are at the build's version already.
 func (r *Rehearsal) Migrations() []RehearsedMigration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	return slices.Clone(r.steps)
 }
 
@@ -175,18 +177,24 @@ func (r *Rehearsal) Migrations() []RehearsedMigration {
 // a migration fail.
 func (r *Rehearsal) Head() driver.Head { return r.base }
 
-// Update changes the private entries. Nothing is written to the store.
+// Update changes the private entries. Nothing is written to the store. Called by
+// fn itself, it returns [ErrReentrant].
 func (r *Rehearsal) Update(fn func(*Tx) error) error {
 	if r.f.end.ended() {
 		return r.f.end.reason()
 	}
+	if r.running.isCaller() {
+		return ErrReentrant
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next, _, err := transact(r.state, fn)
+	r.running.begin(&fn)
+	defer r.running.end()
+	next, _, err := transact(r.state.Load(), fn)
 	if err != nil {
 		return err
 	}
-	r.state = next
+	r.state.Store(next)
 	return nil
 }
 
@@ -196,10 +204,7 @@ func (r *Rehearsal) View(fn func(*Reader) error) error {
 	if r.f.end.ended() {
 		return r.f.end.reason()
 	}
-	r.mu.Lock()
-	s := r.state
-	r.mu.Unlock()
-	return s.view(fn)
+	return r.state.Load().view(fn)
 }
 
 // Done is closed when the rehearsal has ended. [Rehearsal.Err] says why.

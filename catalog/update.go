@@ -11,7 +11,10 @@ import (
 // have landed in one atomic commit under this handle's token. Concurrent
 // Updates share commits; their functions run one after the other, in the order
 // in which they were queued, each on top of the one before. So fn must be
-// quick, must not call the catalog, and is called once at most.
+// quick, and is called once at most. It must not wait for another Update of the
+// same catalog: if fn itself calls Update, that fails at once with
+// [ErrReentrant]; if a goroutine that fn waits for does, both wait until the
+// context of that Update ends.
 //
 // Where fn returns an error, nothing of it is written, and Update returns that
 // error; if fn saw changes that had not landed yet, only once they have.
@@ -35,6 +38,9 @@ func (c *Catalog) Update(ctx context.Context, fn func(*Tx) error) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	if c.running.isCaller() {
+		return ErrReentrant
+	}
 	if c.end.ended() {
 		return c.refusal(ctx)
 	}
@@ -54,36 +60,35 @@ func (c *Catalog) Update(ctx context.Context, fn func(*Tx) error) error {
 	case <-c.closing:
 		return ErrClosed
 	case <-c.end.done:
-		return c.refusal(ctx)
+		return c.end.reason()
 	}
 	return c.await(ctx, r)
 }
 
-// await waits for the fate of a queued request.
+// await waits for the fate of a queued request. One that the committer has not
+// taken yet is told why the handle has ended as soon as that is known.
 func (c *Catalog) await(ctx context.Context, r *request) error {
-	select {
-	case err := <-r.done:
-		return r.result(err)
-	case <-ctx.Done():
-		if r.withdraw() {
-			return context.Cause(ctx)
-		}
+	for ended := c.end.done; ; {
 		select {
-		case err := <-r.done: // both were ready
+		case err := <-r.done:
 			return r.result(err)
-		default:
-			return &outcomeError{context.Cause(ctx)}
+		case <-ended:
+			if r.withdraw() {
+				return c.end.reason()
+			}
+			ended = nil // what the committer took, it answers
+		case <-ctx.Done():
+			if r.withdraw() {
+				return context.Cause(ctx)
+			}
+			select {
+			case err := <-r.done: // both were ready
+				return r.result(err)
+			default:
+				return &outcomeError{context.Cause(ctx)}
+			}
 		}
-	case <-c.idle:
 	}
-	// The committer is gone. What it took, it has answered.
-	if r.withdraw() {
-		if err := c.end.reason(); err != nil {
-			return err
-		}
-		return ErrClosed
-	}
-	return r.result(<-r.done)
 }
 
 // A request is one Update in the queue.
@@ -94,8 +99,8 @@ type request struct {
 	panicked *panicked
 }
 
-// take reserves the request for the committer; withdraw, for its caller. One of
-// them succeeds.
+// take reserves the request for the committer, right before its function is
+// called; withdraw, for its caller. One of them succeeds.
 func (r *request) take() bool     { return r.taken.CompareAndSwap(false, true) }
 func (r *request) withdraw() bool { return r.take() }
 

@@ -1,0 +1,456 @@
+package catalog_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+)
+
+func TestOpenEndsWithinItsContextAndClaimTimeoutAlsoWhileItSettles(t *testing.T) {
+	for name, fault := range map[string]memory.Fault{"refused": memory.Refuse, "no answer": memory.LoseRequest} {
+		for _, bound := range []struct {
+			name           string
+			ctx, claim     time.Duration
+			cancel, raises bool
+		}{
+			{"context", time.Second, time.Minute, false, false},
+			{"ClaimTimeout", time.Minute, time.Second, false, false},
+			{"cancelled", time.Second, time.Minute, true, false},
+			{"context, raised", time.Second, time.Minute, false, true},
+		} {
+			t.Run(name+" "+bound.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := memory.New()
+					if bound.raises {
+						c, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+						require.NoError(t, err)
+						require.NoError(t, c.Close())
+					}
+					h := store.Open()
+					h.Inject(func(c memory.Call) memory.Fault {
+						switch c.Method {
+						case "Install":
+							return memory.LoseAnswer
+						case "Append":
+							return fault
+						}
+						return memory.Pass
+					})
+					ctx, cancel := context.WithTimeout(t.Context(), bound.ctx)
+					if bound.cancel {
+						ctx, cancel = context.WithCancel(t.Context())
+						time.AfterFunc(bound.ctx, cancel)
+					}
+					defer cancel()
+					cfg := catalog.Config{Generation: 1, ClaimTimeout: bound.claim, RetryBudget: time.Hour}
+					began, err := time.Now(), error(nil)
+					if bound.raises {
+						_, err = catalog.Raise(ctx, h, cfg, catalog.RaiseOptions{Reason: "test"})
+					} else {
+						_, err = catalog.Open(ctx, h, cfg)
+					}
+					require.LessOrEqual(t, time.Since(began), 2*time.Second)
+					require.ErrorIs(t, err, catalog.ErrUnknownOutcome)
+				})
+			})
+		}
+	}
+}
+
+// silent is a store whose chosen calls answer only when their context ends.
+type silent struct {
+	driver.Store
+	append, install atomic.Bool
+}
+
+func (s *silent) hang(ctx context.Context, op string) error {
+	<-ctx.Done()
+	return &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry, Outcome: driver.Unknown}, Store: s.String(), Op: op, Err: ctx.Err()}
+}
+
+func (s *silent) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
+	if s.append.Load() {
+		return s.hang(ctx, "append")
+	}
+	return s.Store.Append(ctx, prior, rec)
+}
+
+func (s *silent) Claim(ctx context.Context) (driver.Claiming, error) {
+	c, err := s.Store.Claim(ctx)
+	return &silentClaiming{c, s}, err
+}
+
+type silentClaiming struct {
+	driver.Claiming
+	of *silent
+}
+
+func (c *silentClaiming) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {
+	err := c.Claiming.Install(ctx, claim, rec, when...)
+	if err == nil && c.of.install.Load() {
+		return c.of.hang(ctx, "install")
+	}
+	return err
+}
+
+func TestOpenEndsWithinItsContextWhereTheStoreDoesNotAnswer(t *testing.T) {
+	for _, hangs := range []string{"install", "append"} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &silent{Store: memory.New()}
+			store.install.Store(true)
+			store.append.Store(hangs == "append")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			began := time.Now()
+			c, err := catalog.Open(ctx, store, catalog.Config{Generation: 1, StoreTimeout: 600 * time.Millisecond})
+			require.LessOrEqual(t, time.Since(began), time.Second)
+			if hangs == "append" {
+				require.ErrorIs(t, err, catalog.ErrUnknownOutcome)
+				return
+			}
+			require.NoError(t, err, "it was found in the head")
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+func TestUpdatesThatWaitAreToldOfAFenceBeforeAnythingElseIsLookedUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		h := store.Open()
+		c, err := catalog.Open(t.Context(), h, catalog.Config{Generation: 1, RetryBudget: time.Hour})
+		require.NoError(t, err)
+		goOn, inFlight := make(chan struct{}), make(chan error, 1)
+		go func() {
+			inFlight <- c.Update(t.Context(), func(tx *catalog.Tx) error { <-goOn; return set("a")(tx) })
+		}()
+		synctest.Wait()
+		queued := make(chan error, 3)
+		for range cap(queued) {
+			go func() { queued <- c.Update(t.Context(), set("b")) }()
+		}
+		synctest.Wait()
+		h.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Claims" { // what follows my claim can't be looked up
+				return memory.Refuse
+			}
+			return memory.Pass
+		})
+		next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2})
+		require.NoError(t, err)
+		<-c.Done()
+		synctest.Wait()
+		require.Len(t, queued, 3, "they wait for the function of another")
+		for range 3 {
+			err := <-queued
+			require.ErrorIs(t, err, fence.ErrSuperseded)
+			require.Equal(t, driver.NotApplied, catalog.OutcomeOf(err))
+		}
+		close(goOn)
+		synctest.Wait()
+		require.ErrorIs(t, <-inFlight, fence.ErrSuperseded)
+		require.ErrorIs(t, c.Close(), fence.ErrSuperseded)
+		require.NoError(t, next.Close())
+	})
+}
+
+// Two commits of one batch: the first is in doubt when the fence comes, and what
+// became of it can't be looked up.
+func TestWhatWasNotSentIsToldOfAFenceWhileTheCommitBeforeItIsInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		h := store.Open()
+		c, err := catalog.Open(t.Context(), h, catalog.Config{Generation: 1, RetryBudget: time.Hour})
+		require.NoError(t, err)
+		h.Inject(func(call memory.Call) memory.Fault {
+			switch call.Method {
+			case "Claims":
+				return memory.Refuse
+			case "Append":
+				return memory.LoseRequest
+			}
+			return memory.Pass
+		})
+		goOn, first, second := make(chan struct{}), make(chan error, 1), make(chan error, 1)
+		go func() { _ = c.Update(t.Context(), func(*catalog.Tx) error { <-goOn; return nil }) }()
+		for _, fate := range []chan error{first, second} { // too large for one commit
+			synctest.Wait()
+			go func() {
+				fate <- c.Update(t.Context(), func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", make([]byte, 3<<20)) })
+			}()
+		}
+		synctest.Wait()
+		close(goOn)
+		synctest.Wait()
+		next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2})
+		require.NoError(t, err)
+		err = <-second
+		require.ErrorIs(t, err, fence.ErrSuperseded)
+		require.Equal(t, driver.NotApplied, catalog.OutcomeOf(err))
+		require.Empty(t, first)
+		h.Inject(nil)
+		err = <-first
+		require.ErrorIs(t, err, fence.ErrSuperseded)
+		require.Equal(t, driver.NotApplied, catalog.OutcomeOf(err))
+		require.ErrorIs(t, c.Close(), fence.ErrSuperseded)
+		require.NoError(t, next.Close())
+	})
+}
+
+func TestUpdateInUpdateIsAnErrorAtOnceAndCloseReturns(t *testing.T) {
+	c := holder(t, memory.New(), catalog.Config{Generation: 1})
+	queued, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, outer := range []context.Context{context.Background(), queued} {
+		for _, inner := range []context.Context{context.Background(), queued} {
+			require.NoError(t, c.Update(outer, func(tx *catalog.Tx) error {
+				require.ErrorIs(t, c.Update(inner, set("never")), catalog.ErrReentrant)
+				require.ErrorIs(t, c.Close(), catalog.ErrReentrant)
+				require.NoError(t, c.Confirm(inner), "it waits for no Update")
+				require.NoError(t, c.View(func(*catalog.Reader) error { return nil }))
+				return set("a")(tx)
+			}))
+			require.NoError(t, c.View(func(*catalog.Reader) error { return c.Update(inner, set("b")) }), "a View keeps nobody waiting")
+		}
+	}
+	deep := func(tx *catalog.Tx) error {
+		return recurse(200, func() error { return c.Update(queued, set("never")) })
+	}
+	require.ErrorIs(t, c.Update(queued, deep), catalog.ErrReentrant)
+	require.ErrorIs(t, c.Update(queued, selfish{c}.update), catalog.ErrReentrant)
+	require.ErrorIs(t, c.Update(queued, (&selfish{c}).update), catalog.ErrReentrant)
+	other := holder(t, memory.New(), catalog.Config{Generation: 1})
+	require.NoError(t, c.Update(queued, func(*catalog.Tx) error { return other.Update(queued, set("a")) }), "it is another catalog")
+	require.Equal(t, []string{"a", "b"}, keys(t, c))
+}
+
+func recurse(n int, fn func() error) error {
+	if n == 0 {
+		return fn()
+	}
+	return recurse(n-1, fn)
+}
+
+type selfish struct{ c *catalog.Catalog }
+
+func (s selfish) update(*catalog.Tx) error { return s.c.Update(context.Background(), set("never")) }
+
+// An Update of one catalog by a function of another is queued behind whatever
+// that one is doing.
+func TestAnUpdateOfAnotherCatalogIsQueuedThoughThatIsBusy(t *testing.T) {
+	a, b := holder(t, memory.New(), catalog.Config{Generation: 1}), holder(t, memory.New(), catalog.Config{Generation: 1})
+	entered, goOn, fates := make(chan struct{}), make(chan struct{}), make(chan error, 2)
+	go func() {
+		fates <- a.Update(context.Background(), func(tx *catalog.Tx) error { close(entered); <-goOn; return set("a")(tx) })
+	}()
+	<-entered
+	go func() {
+		fates <- b.Update(context.Background(), func(*catalog.Tx) error {
+			time.AfterFunc(time.Millisecond, func() { close(goOn) })
+			return a.Update(context.Background(), set("b"))
+		})
+	}()
+	require.NoError(t, <-fates)
+	require.NoError(t, <-fates)
+	require.Equal(t, []string{"a", "b"}, keys(t, a))
+}
+
+func TestAnUpdateBesideOneThatRunsIsQueuedAndNotRefused(t *testing.T) {
+	c := holder(t, memory.New(), catalog.Config{Generation: 1})
+	entered, goOn, fates := make(chan struct{}), make(chan struct{}), make(chan error, 2)
+	go func() {
+		fates <- c.Update(context.Background(), func(tx *catalog.Tx) error { close(entered); <-goOn; return set("a")(tx) })
+	}()
+	<-entered
+	go func() { fates <- c.Update(context.Background(), set("b")) }()
+	close(goOn)
+	require.NoError(t, <-fates)
+	require.NoError(t, <-fates)
+	require.Equal(t, []string{"a", "b"}, keys(t, c))
+}
+
+func TestCloseReturnsThoughAFunctionGivenToUpdateNeverDoes(t *testing.T) {
+	for name, ctx := range map[string]context.Context{"on the caller's goroutine": context.Background(), "on the committer's": t.Context()} {
+		t.Run(name, func(t *testing.T) {
+			store := memory.New()
+			c, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1, StoreTimeout: 50 * time.Millisecond})
+			require.NoError(t, err)
+			entered, goOn, stuck, queued := make(chan struct{}), make(chan struct{}), make(chan error, 1), make(chan error, 1)
+			go func() {
+				stuck <- c.Update(ctx, func(tx *catalog.Tx) error { close(entered); <-goOn; return set("a")(tx) })
+			}()
+			<-entered
+			go func() { queued <- c.Update(ctx, set("b")) }()
+			require.ErrorIs(t, c.Close(), catalog.ErrStillRunning)
+			require.ErrorIs(t, c.Close(), catalog.ErrStillRunning, "and again")
+			require.ErrorIs(t, <-queued, catalog.ErrClosed)
+			close(goOn)
+			require.ErrorIs(t, <-stuck, catalog.ErrClosed)
+			head, err := store.Head(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, head.Claim.Revision, head.Revision, "something of it was written")
+		})
+	}
+}
+
+func TestCloseWaitsForFunctionsThatReturnOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := catalog.Open(t.Context(), memory.New(), catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		fates := make(chan error, 5)
+		for i := range cap(fates) {
+			go func() {
+				fates <- c.Update(t.Context(), func(tx *catalog.Tx) error { time.Sleep(4 * time.Second); return set(fmt.Sprint(i))(tx) })
+			}()
+		}
+		synctest.Wait()
+		require.NoError(t, c.Close())
+		for range cap(fates) {
+			require.NoError(t, <-fates)
+		}
+	})
+}
+
+func TestARehearsalIsNotDeadlockedByItsOwnFunction(t *testing.T) {
+	store := memory.New()
+	c := holder(t, store, catalog.Config{Generation: 1})
+	require.NoError(t, c.Update(t.Context(), set("a")))
+	r, err := catalog.Rehearse(t.Context(), store.Open(), catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	require.NoError(t, r.Update(func(tx *catalog.Tx) error {
+		require.ErrorIs(t, r.Update(set("never")), catalog.ErrReentrant)
+		require.Equal(t, []string{"a"}, keys(t, r))
+		require.Empty(t, r.Migrations())
+		return set("b")(tx)
+	}))
+	require.Equal(t, []string{"a", "b"}, keys(t, r))
+	require.NoError(t, r.Close())
+}
+
+// once refuses the first call of each method in passing.
+func once() func(memory.Call) memory.Fault {
+	return func(c memory.Call) memory.Fault {
+		if c.N == 0 {
+			return memory.Refuse
+		}
+		return memory.Pass
+	}
+}
+
+func TestAFailureInPassingIsTriedAgainByEveryCall(t *testing.T) {
+	cfg := catalog.Config{Generation: 2}
+	for name, call := range map[string]func(context.Context, driver.Store) error{
+		"NextGeneration": func(ctx context.Context, s driver.Store) error {
+			g, err := catalog.NewBoard(s, cfg).NextGeneration(ctx)
+			if err == nil && g != 2 {
+				err = fmt.Errorf("%v was given out", g)
+			}
+			return err
+		},
+		"Board.Head": func(ctx context.Context, s driver.Store) error {
+			_, err := catalog.NewBoard(s, cfg).Head(ctx)
+			return err
+		},
+		"LastGeneration": func(ctx context.Context, s driver.Store) error {
+			_, err := catalog.NewBoard(s, cfg).LastGeneration(ctx)
+			return err
+		},
+		"Reserve": func(ctx context.Context, s driver.Store) error { return catalog.NewBoard(s, cfg).Reserve(ctx, 9) },
+		"RemoveNote": func(ctx context.Context, s driver.Store) error {
+			return catalog.RemoveNote(ctx, catalog.NewBoard(s, cfg), catalog.Posted[struct{}]{Key: "none"})
+		},
+		"History":   func(ctx context.Context, s driver.Store) error { _, err := catalog.History(ctx, s); return err },
+		"Compacted": func(ctx context.Context, s driver.Store) error { _, err := catalog.Compacted(ctx, s); return err },
+		"ReadLog": func(ctx context.Context, s driver.Store) error {
+			return catalog.ReadLog(ctx, s, 0, func(catalog.Commit) error { return nil })
+		},
+		"Snapshot": func(ctx context.Context, s driver.Store) error {
+			return catalog.Snapshot(ctx, s, cfg, func(driver.Head, *catalog.Reader) error { return nil })
+		},
+		"Feed": func(ctx context.Context, s driver.Store) error {
+			enough := errors.New("enough")
+			if err := catalog.Feed(ctx, s, cfg, catalog.Position{}, func(catalog.Event) error { return enough }); !errors.Is(err, enough) {
+				return fmt.Errorf("%w, and no event", err)
+			}
+			return nil
+		},
+		"Rehearse": func(ctx context.Context, s driver.Store) error {
+			r, err := catalog.Rehearse(ctx, s, cfg)
+			if err != nil {
+				return err
+			}
+			return r.Close()
+		},
+		"Raise": func(ctx context.Context, s driver.Store) error {
+			_, err := catalog.Raise(ctx, s, cfg, catalog.RaiseOptions{Reason: "test"})
+			return err
+		},
+		"Open, Update, Confirm": func(ctx context.Context, s driver.Store) error {
+			c, err := catalog.Open(ctx, s, cfg)
+			if err != nil {
+				return err
+			}
+			return errors.Join(c.Update(ctx, set("k")), c.Confirm(ctx), c.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := memory.New()
+				c, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+				require.NoError(t, err)
+				require.NoError(t, c.Update(t.Context(), set("k")))
+				require.NoError(t, c.Close())
+				h := store.Open()
+				h.Inject(once())
+				require.NoError(t, call(t.Context(), h))
+
+				gone := store.Open()
+				gone.Inject(func(memory.Call) memory.Fault { return memory.Refuse })
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				began := time.Now()
+				require.Error(t, call(ctx, gone))
+				require.LessOrEqual(t, time.Since(began), 200*time.Millisecond, "it outlives its context")
+			})
+		})
+	}
+}
+
+func TestWhoWaitsForANumberWaitsNoLongerThanItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &silentBoard{Store: memory.New()}
+		board := catalog.NewBoard(store, catalog.Config{})
+		first := make(chan error, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		go func() { _, err := board.NextGeneration(ctx); first <- err }()
+		synctest.Wait()
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := board.NextGeneration(short)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(began))
+		require.Error(t, <-first)
+	})
+}
+
+// silentBoard answers no Notes.
+type silentBoard struct{ driver.Store }
+
+func (s *silentBoard) Notes(ctx context.Context, _ string) ([]driver.Note, error) {
+	<-ctx.Done()
+	return nil, &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Store: s.String(), Op: "notes", Err: ctx.Err()}
+}
