@@ -84,13 +84,13 @@ func (s *Store) askLater(wait patience, pid int) (answer func() ([]string, error
 // claim may itself be blocked by a stopped one. Process 0 stands for a
 // prepared transaction.
 const blockersSQL = `with recursive chain(pid) as (
-		select unnest(pg_blocking_pids($1))
+		select pg_catalog.unnest(pg_catalog.pg_blocking_pids($1))
 		union
-		select next from chain, unnest(pg_blocking_pids(chain.pid)) as next)
-	select chain.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'a local socket'),
+		select next from chain, pg_catalog.unnest(pg_catalog.pg_blocking_pids(chain.pid)) as next)
+	select chain.pid, coalesce(a.application_name, ''), coalesce(pg_catalog.host(a.client_addr), 'a local socket'),
 		coalesce(a.state, 'in an unknown state'), a.state_change
-	from chain left join pg_stat_activity a using (pid)
-	where cardinality(pg_blocking_pids(chain.pid)) = 0
+	from chain left join pg_catalog.pg_stat_activity a using (pid)
+	where pg_catalog.cardinality(pg_catalog.pg_blocking_pids(chain.pid)) = 0
 	order by chain.pid limit 5`
 
 // blockers describes the sessions that backend pid waits for in the end.

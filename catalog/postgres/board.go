@@ -14,7 +14,7 @@ import (
 )
 
 const notesSQL = `select key, value, version from fencepost.board
-	where catalog = $1 and starts_with(key, $2) order by key`
+	where catalog = $1 and pg_catalog.starts_with(key, $2) order by key`
 
 // Notes returns the notes whose key begins with prefix, ordered by the bytes
 // of their keys. It looks at the server and at the board by one round trip.
@@ -54,7 +54,7 @@ func (s *Store) notesBy(ctx context.Context, q batcher, prefix string) (notes []
 
 // here holds where the server's process, the newest claim and the version of the
 // tables are those that were looked at.
-const here = `pg_postmaster_start_time() = $3::timestamptz
+const here = `pg_catalog.pg_postmaster_start_time() = $3::timestamptz
 	and (select claim_id from fencepost.token where catalog = $1) is not distinct from $4::uuid
 	and (select version from fencepost.schema_version) = $5`
 

@@ -14,8 +14,8 @@ import (
 // durable is true, and sees to it that the transaction it stands in waits for
 // its commit to be on disk. A database may be set to synchronous_commit = off,
 // which acknowledges what a crash then loses.
-const durable = `coalesce(case when current_setting('synchronous_commit') = 'off'
-	then set_config('synchronous_commit', 'on', true) end, 'on') <> ''`
+const durable = `coalesce(case when pg_catalog.current_setting('synchronous_commit') = 'off'
+	then pg_catalog.set_config('synchronous_commit', 'on', true) end, 'on') <> ''`
 
 // appendSQL is the whole commit. It lands on no server process but the one that
 // was looked at last, so that a connection which leads elsewhere by now, such as
@@ -25,7 +25,7 @@ const durable = `coalesce(case when current_setting('synchronous_commit') = 'off
 const appendSQL = `with moved as (
 		update fencepost.head set revision = $3, commit_id = $4::uuid
 		where catalog = $1 and commit_id = $2::uuid and revision = $3::bigint - 1
-			and pg_postmaster_start_time() = $8::timestamptz
+			and pg_catalog.pg_postmaster_start_time() = $8::timestamptz
 		returning catalog)
 	insert into fencepost.log (catalog, revision, commit_id, generation, epoch, payload)
 	select catalog, $3, $4::uuid, $5, $6, $7 from moved where ` + durable

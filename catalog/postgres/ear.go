@@ -248,7 +248,7 @@ func (e *ear) wait(conn *pgx.Conn) (channel string, err error) {
 	ping, stop := context.WithTimeout(e.root, pingTimeout)
 	defer stop()
 	var started time.Time
-	if err := conn.QueryRow(ping, `select pg_postmaster_start_time()`, pgx.QueryExecModeExec).Scan(&started); err != nil {
+	if err := conn.QueryRow(ping, `select pg_catalog.pg_postmaster_start_time()`, pgx.QueryExecModeExec).Scan(&started); err != nil {
 		return "", err
 	}
 	return "", e.stays(started)

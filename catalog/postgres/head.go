@@ -33,23 +33,24 @@ type state struct {
 // serverSQL tells standby, timeline and the start of the server's process. The
 // timeline is the one of the next write; pg_control_checkpoint would tell an
 // old one for a while after a promotion.
-const serverSQL = `pg_is_in_recovery(),
-	case when pg_is_in_recovery() then '' else pg_walfile_name(pg_current_wal_insert_lsn()) end,
-	pg_postmaster_start_time()`
+const serverSQL = `pg_catalog.pg_is_in_recovery(),
+	case when pg_catalog.pg_is_in_recovery() then '' else pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) end,
+	pg_catalog.pg_postmaster_start_time()`
 
 // headSQL reads the one row, by its key: PostgreSQL takes four times as long
 // for absentSQL, which also answers where there is no such row, and is asked
 // only then. Either is one statement, and so sees one instant.
 const headSQL = `select ` + serverSQL + `,
 	(select version from fencepost.schema_version),
-	h.revision, h.commit_id, h.claim, false
+	h.revision, h.commit_id, h.claim, false, false
 	from fencepost.head h where h.catalog = $1`
 
 const absentSQL = `select ` + serverSQL + `,
 	(select version from fencepost.schema_version),
 	h.revision, h.commit_id, h.claim,
 	h.catalog is null and (exists (select from fencepost.log l where l.catalog = $1)
-		or exists (select from fencepost.snapshot s where s.catalog = $1) or exists (select from fencepost.part p where p.catalog = $1))
+		or exists (select from fencepost.snapshot s where s.catalog = $1) or exists (select from fencepost.part p where p.catalog = $1)),
+	` + hiddenSQL + `
 	from (values ($1::text)) as wanted(catalog) left join fencepost.head h on h.catalog = wanted.catalog`
 
 // Head returns the newest head, by one round trip (two where there is none) on
@@ -133,9 +134,12 @@ func (s *Store) scanHead(row pgx.Row) (state, error) {
 	var revision *int64
 	var commit *[16]byte
 	var claim *string
-	var orphaned bool
-	if err := row.Scan(&st.standby, &wal, &st.started, &version, &revision, &commit, &claim, &orphaned); err != nil {
+	var orphaned, hidden bool
+	if err := row.Scan(&st.standby, &wal, &st.started, &version, &revision, &commit, &claim, &orphaned, &hidden); err != nil {
 		return state{}, err
+	}
+	if hidden && (revision == nil || version == nil) {
+		return state{}, errHidden
 	}
 	if version != nil {
 		st.version = *version

@@ -17,8 +17,9 @@ const headsSQL = `select ` + serverSQL + `,
 	h.revision, h.commit_id, h.claim,
 	h.catalog is null and (exists (select from fencepost.log l where l.catalog = wanted.catalog)
 		or exists (select from fencepost.snapshot s where s.catalog = wanted.catalog)
-		or exists (select from fencepost.part p where p.catalog = wanted.catalog))
-	from unnest($1::text[]) with ordinality as wanted(catalog, n) left join fencepost.head h on h.catalog = wanted.catalog
+		or exists (select from fencepost.part p where p.catalog = wanted.catalog)),
+	` + hiddenSQL + `
+	from pg_catalog.unnest($1::text[]) with ordinality as wanted(catalog, n) left join fencepost.head h on h.catalog = wanted.catalog
 	order by wanted.n`
 
 // lookAlone reads the state of one catalog. Where the connection was broken it

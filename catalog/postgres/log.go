@@ -97,7 +97,8 @@ func (s *Store) whyMissing(ctx context.Context, q querier, revision, newest uint
 	if revision <= trimmed {
 		return fmt.Errorf("%w: up to revision %d, and %d is asked for", driver.ErrCompacted, trimmed, revision)
 	}
-	return fmt.Errorf("%w: fencepost.log lacks revision %d, the head is at %d", driver.ErrCorrupt, revision, newest)
+	err = fmt.Errorf("%w: fencepost.log lacks revision %d, the head is at %d", driver.ErrCorrupt, revision, newest)
+	return s.orHidden(ctx, q, err)
 }
 
 func scanRecord(rows pgx.Rows) (driver.Record, error) {
@@ -137,8 +138,10 @@ func (s *Store) readClaims(ctx context.Context, q querier, newest, after uint64,
 		}
 		last = c.Revision
 	}
+	rows.Close()
 	if err = rows.Err(); err == nil && last < newest {
 		err = fmt.Errorf("%w: fencepost.claim ends at revision %d, the head's claim is %d", driver.ErrCorrupt, last, newest)
+		err = s.orHidden(ctx, q, err)
 	}
 	if err != nil {
 		return s.fail("claims", err, notSent)

@@ -56,7 +56,7 @@ func Prepare(config *pgxpool.Config) {
 // findPooler marks a connection that ends at a pooler: the process that it was
 // told of at its beginning is not the one that answers.
 func findPooler(ctx context.Context, c *pgconn.PgConn) error {
-	results, err := c.Exec(ctx, "select pg_backend_pid()").ReadAll()
+	results, err := c.Exec(ctx, "select pg_catalog.pg_backend_pid()").ReadAll()
 	if err != nil {
 		return err
 	}

@@ -37,13 +37,13 @@ type place struct {
 
 // stampSQL reads what the newest claim said of its server, and what this one
 // is.
-const stampSQL = `select pg_postmaster_start_time(), ` + systemSQL + `, t.system_id, t.timeline, t.claim_id,
+const stampSQL = `select pg_catalog.pg_postmaster_start_time(), ` + systemSQL + `, t.system_id, t.timeline, t.claim_id,
 	t.generation, t.epoch from fencepost.token t where t.catalog = $1`
 
 const systemSQL = `(select system_identifier::text from pg_catalog.pg_control_system())`
 
 // timelineSQL is the timeline of the next write, as a number.
-const timelineSQL = `('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint`
+const timelineSQL = `('x' || pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8))::bit(32)::bigint`
 
 // A stamp is what a claim left beside its token.
 type stamp struct {
@@ -110,7 +110,8 @@ func (s *Store) recognize(ctx context.Context, q querier, st state) error {
 	err := q.QueryRow(ctx, stampSQL, s.args(s.catalog)...).Scan(&started, &system, &was.system, &was.timeline,
 		(*[16]byte)(&was.claim), &was.generation, &was.epoch)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("%w: fencepost.head has catalog %q, fencepost.token has no row", driver.ErrCorrupt, s.catalog)
+		err = fmt.Errorf("%w: fencepost.head has catalog %q, fencepost.token has no row", driver.ErrCorrupt, s.catalog)
+		return s.orHidden(ctx, q, err)
 	}
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func (s *Store) Present(ctx context.Context, claim driver.ID, shown func()) erro
 	lock := presenceLock(claim)
 	w := s.ear.add(&watcher{
 		store: s, channel: fmt.Sprintf("presence %d", lock),
-		begin: fmt.Sprintf("select pg_advisory_lock_shared(%d)", lock), end: fmt.Sprintf("select pg_advisory_unlock_shared(%d)", lock),
+		begin: fmt.Sprintf("select pg_catalog.pg_advisory_lock_shared(%d)", lock), end: fmt.Sprintf("select pg_catalog.pg_advisory_unlock_shared(%d)", lock),
 	})
 	defer s.ear.leave(w)
 	for {

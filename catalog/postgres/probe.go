@@ -37,20 +37,22 @@ type settings struct {
 	forbidden []string
 }
 
-const settingsSQL = `select current_setting('server_version_num')::int, current_setting('server_version'),
-	pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
-	current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
-	current_setting('synchronous_standby_names'), (select count(*)::int from pg_stat_replication),
-	to_regnamespace('fencepost') is not null, has_database_privilege(current_database(), 'create')`
+const settingsSQL = `select pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'),
+	pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on',
+	pg_catalog.current_setting('fsync'), pg_catalog.current_setting('full_page_writes'), pg_catalog.current_setting('synchronous_commit'),
+	pg_catalog.current_setting('synchronous_standby_names'), (select pg_catalog.count(*)::int from pg_catalog.pg_stat_replication),
+	pg_catalog.to_regnamespace('fencepost') is not null, pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create')`
 
 // rightsSQL lists what this role lacks of what a holder needs.
 const rightsSQL = `select t.privilege || ' on fencepost.' || c.relname
-	from pg_class c, (values ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) as t(privilege)
+	from pg_catalog.pg_class c, (values ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) as t(privilege)
 	where c.relnamespace = 'fencepost'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
 	and not (c.relname in ('log', 'claim') and t.privilege = 'UPDATE')
 	and not (c.relname not in ('log', 'part', 'board') and t.privilege = 'DELETE')
-	and not has_table_privilege(c.oid, t.privilege)
-	union all select 'EXECUTE on pg_control_system' where not has_function_privilege('pg_catalog.pg_control_system()', 'execute')
+	and not pg_catalog.has_table_privilege(c.oid, t.privilege)
+	union all select 'sight of every row of fencepost.' || c.relname || ' (row level security)' from pg_catalog.pg_class c
+	where c.relnamespace = 'fencepost'::regnamespace and c.relkind = 'r' and pg_catalog.row_security_active(c.oid)
+	union all select 'EXECUTE on pg_control_system' where not pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute')
 	order by 1`
 
 // Probe implements [driver.Prober]. It reads settings and rights.
@@ -131,7 +133,7 @@ func (set settings) rights() driver.Finding {
 	case !set.schema:
 		return finding(name, driver.Fine, "there is no schema yet; this role may create it with the first claim", "")
 	case len(set.forbidden) > 0:
-		return finding(name, driver.Failure, "this role lacks "+strings.Join(set.forbidden, ", "), "grant it to this role")
+		return finding(name, driver.Failure, "this role lacks "+strings.Join(set.forbidden, ", "), "grant it to this role, and disable row level security")
 	}
 	return finding(name, driver.Fine, "this role may read and write the catalog", "")
 }

@@ -150,7 +150,7 @@ func checkVersion(version int) error {
 // existsSQL reads PostgreSQL's tables and does not use to_regclass, which
 // answers from a cache that may be older than the statement.
 const existsSQL = `select exists (select from pg_catalog.pg_namespace where nspname = 'fencepost'),
-	(select count(*) from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+	(select pg_catalog.count(*) from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where n.nspname = 'fencepost' and c.relname in ('schema_version', 'head') and c.relkind = 'r') = 2`
 
 // schemaExists looks for the schema without an error where there is none. It

@@ -153,6 +153,9 @@ func readyConfig(conns *pgxpool.Config, cfg Config) {
 		conns.MaxConns, conns.MinConns, conns.MinIdleConns = cfg.MaxConns, 0, 0
 		Prepare(conns)
 	}
+	if conns.ConnConfig.AfterConnect != nil { // else the pool that was handed in is refused
+		ownSession(&conns.ConnConfig.Config)
+	}
 }
 
 func (l *links) openPools(ctx context.Context, conns *pgxpool.Config) error {

@@ -238,7 +238,7 @@ func (s *Store) lockCompaction(ctx context.Context, tx pgx.Tx, by driver.Claim) 
 
 const completeSQL = `select
 	exists (select from fencepost.log where catalog = $1 and revision = $2::bigint and commit_id = $3::uuid),
-	(select count(*) from fencepost.part where catalog = $1 and id = $4::uuid and n < $5::bigint)`
+	(select pg_catalog.count(*) from fencepost.part where catalog = $1 and id = $4::uuid and n < $5::bigint)`
 
 const publishSQL = `insert into fencepost.snapshot (catalog, revision, id, snapshot, trimmed)
 	values ($1, $2::bigint, $3::uuid, $4, 0) on conflict (catalog)
@@ -295,9 +295,9 @@ const trimPartsSQL = `delete from fencepost.part where (catalog, id, n) in (
 // oldest record would pass over all that were deleted and not yet vacuumed. The
 // size of a payload that is stored outside of its row is known without it.
 const trimLogSQL = `with sized as (
-		select revision, sum(octet_length(payload)) over (order by revision) - octet_length(payload) as before
+		select revision, pg_catalog.sum(pg_catalog.octet_length(payload)) over (order by revision) - pg_catalog.octet_length(payload) as before
 		from fencepost.log where catalog = $1 and revision > $2::bigint and revision <= $3::bigint),
-	fits as (select coalesce(max(revision), $3::bigint) as upto from sized where before < $4::bigint),
+	fits as (select coalesce(pg_catalog.max(revision), $3::bigint) as upto from sized where before < $4::bigint),
 	gone as (delete from fencepost.log l using fits
 		where l.catalog = $1 and l.revision > $2::bigint and l.revision <= fits.upto)
 	update fencepost.snapshot s set trimmed = fits.upto from fits where s.catalog = $1 returning s.trimmed`

@@ -32,6 +32,8 @@ var remedies = neterr.Remedies{
 
 const familyOfOurs = "driver"
 
+const showRows = "disable row level security on the tables of schema fencepost, or give this role BYPASSRLS"
+
 // ours are the errors of this package, and of package driver as it uses them.
 func ours() driver.Family {
 	const unknown, refused = driver.Unknown, driver.NotApplied
@@ -61,6 +63,7 @@ func ours() driver.Family {
 				"another server than the one that issued the token has another history of tokens"),
 			is(errMoved, "moved meanwhile", retry(""), unknown, "the server changed between two looks at it; the next look sees one"),
 			is(errForeign, "foreign schema", misconfigured("use another database, or rename that schema"), unknown, "somebody else's schema has the name, and nothing of it is touched"),
+			is(errHidden, "hidden rows", misconfigured(showRows), unknown, "a row that is hidden is no row that is missing: this role can't tell who claimed, and must not guess"),
 			is(errVersion, "schema version", misconfigured("deploy a build that knows it"), unknown, "a build must not guess what another version's tables mean"),
 			is(errUnprepared, "unprepared pool", misconfigured("call postgres.Prepare with its configuration before pgxpool.NewWithConfig"), unknown,
 				"without its notices a cut wait for a standby would pass for a success"),
@@ -78,6 +81,12 @@ func toldApart() driver.Family {
 		pg, ok := answerOf(err)
 		return ok && strings.HasPrefix(pg.Code, "23") && pg.SchemaName == "fencepost"
 	}
+	hidden := driver.Line("42501 of row level security", "rows are hidden from this role", misconfigured(showRows), driver.NotApplied,
+		"the driver has row level security refuse what it would hide, so that a missing row is never taken for one that never was")
+	hidden.Match = func(err error) bool {
+		pg, ok := answerOf(err)
+		return ok && pg.Code == "42501" && (pg.Routine == "check_enable_rls" || pg.Routine == "ExecWithCheckOptions")
+	}
 	stale := driver.Line("0A000 of RevalidateCachedQuery", "cached plan must not change result type", retry(""), driver.NotApplied,
 		"a table was altered under a prepared statement; pgx has forgotten the plan, and the next try prepares anew")
 	stale.Match = func(err error) bool {
@@ -87,6 +96,6 @@ func toldApart() driver.Family {
 	return driver.Family{
 		Name: "SQLSTATE and more", Source: "PostgreSQL and PgBouncer, where schema, routine or the moment tell apart what shares a code",
 		Note:    severityNote,
-		Entries: append([]driver.Entry{ofOurs, stale}, door()...),
+		Entries: append([]driver.Entry{ofOurs, hidden, stale}, door()...),
 	}
 }
