@@ -48,6 +48,11 @@ var (
 	// ErrNeverClaimed means that there is no token to raise: nobody has ever
 	// claimed the catalog. Nothing was written.
 	ErrNeverClaimed = errors.New("catalog: nobody has ever claimed this catalog")
+
+	// ErrNotBelow means that the catalog bears a token that is not below
+	// [RaiseOptions.Above]: it is not the backup that it was taken for, or that
+	// was not the highest token. Nothing was written. Its exit code is 78.
+	ErrNotBelow = errors.New("catalog: the token of the catalog is not below the one that was named")
 )
 
 var errGoexit = errors.New("catalog: a function given to Update, of this caller or of one that shared its commit, called runtime.Goexit (as t.FailNow does): nothing was written")

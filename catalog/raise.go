@@ -20,9 +20,10 @@ type RaiseOptions struct {
 	// UTF-8. There is no default.
 	Reason string
 
-	// Above is a token that the new one must be above, besides the head's:
-	// the highest that was ever issued, where the catalog came back from a
-	// backup that is older. Zero: the head's alone.
+	// Above is the highest token that was ever issued, if the catalog came
+	// back from a backup: the head's is lower, and the new one is above both.
+	// If the head's is not lower, the raise is refused. Zero: the new token
+	// is above the head's alone.
 	Above fence.Token
 }
 
@@ -49,6 +50,10 @@ func (o RaiseOptions) validate() error {
 // With opts.Above the token is above that one too: its generation and epoch are
 // those of the higher one, and the epoch one more. So every process of before a
 // restore is fenced or finds that its commits were lost, whatever token it had.
+// If the head bears opts.Above or a higher token, nothing was lost, or what was
+// lost came back: files of the lost catalog were left where the backup was put.
+// So that is refused. A catalog that was moved whole to another system is the
+// exception: there the head bears the highest token, and may do so.
 // Only so does a store take over a token that was installed elsewhere: see
 // [driver.Adopting].
 //
@@ -58,6 +63,7 @@ func (o RaiseOptions) validate() error {
 //
 // Raise reads no log. It tries again within cfg.ClaimTimeout. A lost answer is
 // settled, and the token is raised once. Its errors: [ErrNeverClaimed];
+// [ErrNotBelow];
 // [ErrRefused], where somebody else claimed meanwhile and opts.Above is zero,
 // since the holder that was to be fenced is fenced already; an error that
 // matches [ErrUnknownOutcome]; *driver.Error; one that wraps
@@ -67,10 +73,17 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 	if err := errors.Join(cfg.validate(), opts.validate()); err != nil {
 		return driver.Claim{}, err
 	}
+	plain := ctx
 	if !opts.Above.IsZero() {
 		ctx = driver.Adopting(ctx)
 	}
 	r := raiser{claimer: claimer{replica: newReplica(witnessed(store), cfg), tried: make(map[driver.ID]*attempt)}, opts: opts}
+	r.moved = func() bool {
+		short, cancel := context.WithTimeout(plain, cfg.StoreTimeout)
+		defer cancel()
+		_, err := store.Head(short)
+		return err != nil
+	}
 	settled, err := r.persist(ctx, r.try)
 	if err == nil && settled {
 		holder := newCatalog(ctx, r.replica)
@@ -89,7 +102,8 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 type raiser struct {
 	claimer
 	opts  RaiseOptions
-	begun bool // base is set
+	begun bool        // base is set
+	moved func() bool // nobody but the raiser may go on from this head, since it came from another system
 }
 
 // try raises the token once, as [claimer.try] claims it.
@@ -134,13 +148,28 @@ func (r *raiser) admit(ctx context.Context, head driver.Head, claiming bool) (do
 	}
 	r.exclude(head, claiming) // a claim that landed before another one is found by then
 	if head.Claim.ID == r.base.ID {
-		return false, nil
+		return false, r.checkBelow(head.Claim)
 	}
 	if r.opts.Above.IsZero() {
 		return false, conditionFailed("%v by %v has claimed over %v meanwhile, whose holder is so fenced already: look at the status, and ask again if need be",
 			head.Claim.Token, head.Claim.Holder, r.base.Token)
 	}
-	return false, nil
+	return false, r.checkBelow(head.Claim)
+}
+
+// checkBelow refuses a head that is not older than the highest token ever issued,
+// as that of a backup is.
+func (r *raiser) checkBelow(head driver.Claim) error {
+	named := r.opts.Above
+	switch order := head.Token.Compare(named); {
+	case named.IsZero(), order < 0, order == 0 && r.moved():
+		return nil
+	}
+	err := fmt.Errorf("%w: %v is in %s, claimed by %v (%q), and %v was named: if that claim is this very raise, asked for before, all is done; "+
+		"else stop every process, remove what the lost catalog has left beside the backup (of a SQLite file the -wal and -shm), and restore again; "+
+		"if the catalog is as it should be, name a token above %v",
+		ErrNotBelow, head.Token, r.store, head.Holder, head.Reason, named, head.Token)
+	return exitcodes.WithCode(err, exitcodes.Config)
 }
 
 // landed looks for a claim of an earlier try among those since the first look:

@@ -28,7 +28,8 @@ func raiseCases() []protocolCase {
 		{"the answer to a raise is lost, and somebody claims over it: the token is raised once", raiseAnswerLostAndFollowed},
 		{"a raise without a floor is refused where somebody else claimed meanwhile", raiseOvertaken},
 		{"a floor lifts the token of a restored catalog above every one ever issued, and no former holder hears success", raiseAfterRestore},
-		{"a floor that is lower than the head's token changes nothing about a raise", raiseLowFloor},
+		{"a floor that the head's token has reached is refused, and nothing changes", raiseLowFloor},
+		{"the answer to a raise with a floor is lost: the token is raised once, and a second raise is told so", raiseFloorAnswerLost},
 	}
 }
 
@@ -300,11 +301,49 @@ func (s *scene) neverSucceeds(err error) {
 }
 
 func raiseLowFloor(s *scene) {
-	require.NoError(s, s.claims(3).Close())
-	claim, err := s.raises(s.store(), "g2.e1")
+	c := s.claims(3)
+	head := ReadHead(s, s.store())
+	for _, named := range []string{"g3.e1", "g2.e9", "g1.e1"} {
+		_, err := s.raises(s.store(), named)
+		require.ErrorIs(s, err, catalog.ErrNotBelow)
+		require.ErrorContains(s, err, "g3.e1 is in "+s.store().String())
+		require.ErrorContains(s, err, named+" was named")
+		require.ErrorContains(s, err, "name a token above g3.e1")
+		require.Equal(s, driver.NotApplied, catalog.OutcomeOf(err))
+		require.Equal(s, exitcodes.Config, exitcodes.CodeOf(err))
+	}
+	SameHead(s, head, ReadHead(s, s.store()))
+	s.put(c, "k", "v")
+	claim, err := s.raises(s.store(), "g3.e2")
 	require.NoError(s, err)
-	require.Equal(s, "g3.e2", claim.Token.String())
-	claim, err = s.raises(s.store(), "g2.e9")
-	require.NoError(s, err)
-	require.Equal(s, "g3.e10", claim.Token.String())
+	require.Equal(s, "g3.e3", claim.Token.String())
+	s.fencedBy("g3.e3", put(Context(s), c, "stale", "v"))
+}
+
+// raiseFloorAnswerLost also has a process claim in between, which must not be
+// taken for what the backup had.
+func raiseFloorAnswerLost(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	st := s.store()
+	for _, follows := range []bool{false, true} {
+		named := ReadHead(s, st).Claim.Token
+		named.Epoch += 5
+		h := &hooked{Store: st}
+		asked := 0
+		h.onInstall = func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+			asked++
+			s.check(cl.Install(ctx, c, rec, when...))
+			if follows {
+				require.NoError(s, s.claims(1).Close())
+			}
+			return lost(st, "install")
+		}
+		claim, err := s.raises(h, named.String())
+		require.NoError(s, err)
+		require.Equal(s, 1, asked)
+		require.Equal(s, named.Epoch+1, claim.Token.Epoch)
+		_, err = s.raises(st, named.String())
+		require.ErrorIs(s, err, catalog.ErrNotBelow)
+		require.ErrorContains(s, err, "all is done")
+	}
 }

@@ -64,6 +64,12 @@ Where to find that token, the highest of all that these say:
 In doubt take a higher epoch, and the last generation that was handed out: a
 number that is skipped costs nothing.
 
+It fails with status 78 if the catalog bears that token already, or a higher
+one: then it is not the backup alone. On SQLite that is so if the backup was
+copied beside the -wal of the lost catalog: remove the -wal and -shm and copy it
+again. After this command it is so too: asked for once more, it says by whom
+the token was raised. A SQLite file is checked page by page.
+
 Stop every process of the service first. Afterwards deploy under a generation
 above that of TOKEN. The numbers that were handed out since the backup are
 forgotten with it: see docs/rollback.md.`,
