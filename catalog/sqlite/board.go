@@ -41,9 +41,6 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (version int64, err err
 		return 0, err
 	}
 	err = s.transact(ctx, "post", func(w *writer) error {
-		if err := w.ensureSchema(); err != nil {
-			return err
-		}
 		if err := w.noteAt(n); err != nil {
 			return err
 		}
@@ -71,13 +68,4 @@ func (w *writer) noteAt(n driver.Note) error {
 		return fmt.Errorf("%w: the note %q has changed", driver.ErrConflict, n.Key)
 	}
 	return nil
-}
-
-// ensureSchema creates the catalog where the file is empty.
-func (w *writer) ensureSchema() error {
-	exists, err := checkSchema(unbounded, w.conn)
-	if err != nil || exists {
-		return err
-	}
-	return createSchema(unbounded, w)
 }

@@ -28,6 +28,12 @@ func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
 	if err != nil {
 		return nil, s.wrap("claim", s.blocked(err), false)
 	}
+	if driver.Adopts(ctx) {
+		if err := w.checkPages(ctx, s.path); err != nil {
+			s.release(w, false)
+			return nil, s.wrap("claim", err, false)
+		}
+	}
 	if err := untilFree(ctx, func() error { return flock(w.claim, unix.LOCK_EX) }); err != nil {
 		s.release(w, false)
 		return nil, s.wrap("claim", s.blocked(err), false)
@@ -141,6 +147,11 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 	if err := ctx.Err(); err != nil {
 		return c.store.wrap("install", err, false)
 	}
+	if c.head.IsZero() {
+		if err := c.announce(ctx); err != nil {
+			return c.store.wrap("install", err, false)
+		}
+	}
 	if err := c.write(ctx, claim, rec, when); err != nil {
 		return c.store.wrap("install", err, false)
 	}
@@ -155,9 +166,6 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 
 // write does all of a claim but its commit.
 func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Record, when []driver.Note) error {
-	if err := c.w.ensureSchema(); err != nil {
-		return err
-	}
 	for _, n := range when {
 		if err := c.w.noteAt(n); err != nil {
 			return err

@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if crashtest.Child(openAt) {
 		os.Exit(1)
 	}
+	if part := os.Getenv(partVar); part != "" {
+		os.Exit(play(part))
+	}
 	if path := os.Getenv(stopVar); path != "" {
 		stopInCommit(path)
 		os.Exit(1)

@@ -26,8 +26,8 @@ var (
 	errNoMounts   = errors.New("whether the file is mounted by itself can't be told")
 )
 
-// beside are the endings of the files beside a database, by SQLite and by us.
-var beside = [...]string{"-wal", "-shm", "-journal", "-claim", presenceEnding}
+// sideEndings are the endings of the files beside a database, by SQLite and by us.
+var sideEndings = [...]string{"-wal", "-shm", "-journal", "-claim", presenceEnding, newEnding}
 
 // checkPlace refuses a file whose locks and WAL others would not share: one
 // with a second name, or on a file system that is not known to lock. Files that
@@ -40,7 +40,7 @@ func (s *Store) checkNames() error {
 	if err := checkName(s.path); err != nil {
 		return err
 	}
-	for _, ending := range beside {
+	for _, ending := range sideEndings {
 		if err := checkName(s.path + ending); err != nil {
 			return err
 		}
@@ -101,55 +101,33 @@ func (s *Store) probePlace() driver.Finding {
 }
 
 // resolve returns the absolute path without symbolic links, so that all
-// processes agree on where the files beside it are. Neither the file nor its
-// folder need be there yet. A path that leads to a file which has another name,
-// or none, is refused: so may /proc/self/fd do.
-func resolve(path string) (string, error) {
+// processes agree on where the files beside it are, and whether the file itself
+// was named by a link. Neither the file nor its folder need be there yet; a link
+// that leads nowhere is refused when it is used. A path that leads to a file which
+// has another name, or none, is refused: so may /proc/self/fd do.
+func resolve(path string) (own string, linked bool, err error) {
 	if !filepath.IsAbs(path) {
 		dir, err := os.Getwd()
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
 		path = dir + "/" + path // and not cleaned: what is before ".." may be a link
 	}
 	path = strings.TrimRight(path, "/")
-	own, err := follow(path)
+	dir, name := filepath.Split(path)
+	folder, err := filepath.EvalSymlinks(dir)
 	if err != nil {
-		return "", err
+		return filepath.Clean(path), false, nil // there is no such folder yet
 	}
-	meant, err := os.Stat(path)
+	own = filepath.Join(folder, name)
+	real, err := filepath.EvalSymlinks(own)
 	if err != nil {
-		return own, nil // the first use says why, where it lasts
+		return own, false, nil // the first use says why, if it lasts
 	}
-	if found, err := os.Lstat(own); err != nil || !os.SameFile(meant, found) {
-		return "", fmt.Errorf("%w: %s is not %s", errLinked, path, own)
+	meant, err1 := os.Stat(path)
+	found, err2 := os.Lstat(real)
+	if err := cmp.Or(err1, err2); err != nil || !os.SameFile(meant, found) {
+		return "", false, fmt.Errorf("%w: %s is not %s", errLinked, path, real)
 	}
-	return own, nil
-}
-
-const maxLinks = 40 // as Linux has it
-
-// follow resolves the links of a path, the last of which may lead to a file
-// that is not there yet.
-func follow(path string) (string, error) {
-	for range maxLinks {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			return real, nil
-		}
-		dir, name := filepath.Split(path)
-		real, err := filepath.EvalSymlinks(dir)
-		if err != nil {
-			return filepath.Clean(path), nil // there is no such folder yet
-		}
-		path = filepath.Join(real, name)
-		target, err := os.Readlink(path)
-		if err != nil {
-			return path, nil
-		}
-		if !filepath.IsAbs(target) {
-			target = real + "/" + target
-		}
-		path = target
-	}
-	return "", &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
+	return real, real != own, nil
 }

@@ -69,7 +69,7 @@ func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func())
 
 // isShown asks whether a process holds the lock. It creates no file.
 func (s *Store) isShown(claim driver.ID) (bool, error) {
-	f, err := os.Open(s.presencePath())
+	f, err := openBeside(s.presencePath(), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -92,7 +92,7 @@ func (s *Store) openPresence() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openLockFile(s.presencePath(), database)
+	return openLockFile(s.presencePath(), beside(database))
 }
 
 // stillAt returns an error where others would look at another file than f.

@@ -65,7 +65,7 @@ type querier interface {
 }
 
 // checkSchema reports whether the file holds a catalog: not yet, where it is
-// empty. A file of someone else is refused.
+// empty. A file of someone else is refused, and what is left of a catalog.
 func checkSchema(ctx context.Context, q querier) (exists bool, err error) {
 	var app, version, tables int
 	row := q.QueryRowContext(ctx, `SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_schema)
@@ -79,16 +79,14 @@ func checkSchema(ctx context.Context, q querier) (exists bool, err error) {
 	case app == applicationID:
 		return false, fmt.Errorf("%w: %d, and this build knows %d", errSchema, version, schemaVersion)
 	case app == 0 && tables == 0:
-		return false, nil
+		return false, checkEmpty(ctx, q)
 	default:
 		return false, fmt.Errorf("%w: application id %#x, %d tables and indexes", errForeign, app, tables)
 	}
 }
 
-// createSchema makes an empty catalog, inside the transaction under way.
-func createSchema(ctx context.Context, w *writer) error {
-	return w.exec(ctx, fmt.Sprintf("%s\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", schema, applicationID, schemaVersion))
-}
+// createSQL makes an empty catalog.
+var createSQL = fmt.Sprintf("%s\n%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", schema, unclaimedSQL, applicationID, schemaVersion)
 
 // headSQL reads the newest row of either table: the joined rows come ordered by
 // their keys, as SQLite finds them, so that it looks at no other.
@@ -147,7 +145,7 @@ func headless(ctx context.Context, q querier) (driver.Head, error) {
 	case parts:
 		return driver.Head{}, fmt.Errorf("%w: there is a snapshot, or a part of one, without a log", driver.ErrCorrupt)
 	}
-	return driver.Head{}, nil
+	return driver.Head{}, checkUnclaimed(ctx, q)
 }
 
 // selectLog reads the records above after, in order.

@@ -3,11 +3,21 @@
 //
 // The file is in WAL mode with full sync: a commit that was acknowledged
 // survives the loss of power as far as the disk keeps its promises. The file is
-// created by the first claim or the first note, never by a read. Beside it lie
-// SQLite's own -wal and -shm files, a -claim file, whose lock tells a holder to
-// let a claim go first, and a -presence file, whose locks show which claims'
-// processes are there. The two hold no data, but for a request to a claimer to
-// give way.
+// created by the first claim or the first note, never by a read, and at once as
+// a whole. A writer that is closed moves all that is in the WAL into the file, so
+// that a copy of the file alone is whole after a clean end. A file that was cut
+// off from a WAL with its first claim is incomplete, and is refused as corrupt.
+// What a copy lacks besides can't be told from the file: see docs/rollback.md.
+//
+// A new file gets the owner and mode of its folder, and the files beside it those
+// of the file, so that the service can use what root has created. A link that is
+// in the place of one of these files is not followed; the path that is given to
+// Open may be a link to a file that is there.
+//
+// Beside the file lie SQLite's own -wal and -shm files, a -claim file, whose lock
+// tells a holder to let a claim go first, and a -presence file, whose locks show
+// which claims' processes are there. The last two hold no
+// data, but for a request to a claimer to give way.
 //
 // The catalog is no other than what the file says; the package decides nothing
 // about tokens. It is for local disks: locks on network file systems can't be
@@ -62,6 +72,7 @@ type Config struct {
 // A Store is a [driver.Store] over one SQLite file.
 type Store struct {
 	path   string
+	linked bool // the path that was given was that of a symbolic link to the file
 	log    *slog.Logger
 	trusts bool         // whatever file system it is
 	write  chan *writer // holds the one writing connection, nil before it is opened
@@ -69,6 +80,7 @@ type Store struct {
 	heads chan *headReader // holds the connection that reads the head, nil before it is opened
 
 	ready atomic.Bool           // the file was seen to hold a catalog
+	wrote atomic.Bool           // the file was opened for writing
 	gone  atomic.Pointer[error] // why no name is the one that was opened; stays, since connections that are left read on
 
 	root context.Context // of what is shown and watched; ends in Close
@@ -99,13 +111,14 @@ func Open(path string, cfg Config) (*Store, error) {
 	if path == "" {
 		return nil, errors.New("sqlite: no path given")
 	}
-	own, err := resolve(path)
+	own, linked, err := resolve(path)
 	if err != nil {
 		return nil, (&Store{path: path}).wrap("open", err, false)
 	}
 	_ = lockByOpenFile() // what follows if it can't: see probeLocks
 	s := &Store{
 		path:   own,
+		linked: linked,
 		log:    cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 		trusts: cfg.TrustFileSystem,
 		write:  make(chan *writer, 1),
@@ -122,31 +135,6 @@ func (s *Store) String() string { return "sqlite:" + s.path }
 
 // Limits returns [MaxPayload] and [MaxNote].
 func (s *Store) Limits() driver.Limits { return driver.Limits{Payload: MaxPayload, Note: MaxNote} }
-
-// Close closes what was opened. Further calls fail, or do nothing. It waits for
-// a write or a reading of the head under way.
-func (s *Store) Close() error {
-	s.end()
-	w := <-s.write
-	defer func() { s.write <- nil }()
-	h := <-s.heads
-	defer func() { s.heads <- nil }()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	var errs []error
-	if w != nil {
-		errs = append(errs, w.close())
-	}
-	if h != nil {
-		errs = append(errs, h.close())
-	}
-	if s.reads != nil {
-		errs = append(errs, s.reads.Close())
-		s.reads = nil
-	}
-	return errors.Join(errs...)
-}
 
 func (s *Store) isClosed() bool {
 	s.mu.Lock()

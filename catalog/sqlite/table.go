@@ -31,16 +31,18 @@ func Errors() driver.Table { return errorTable.Clone() }
 
 // The remedies that more than one entry names.
 const (
-	remedyRights   = "give this process the right to read and write the file and its folder"
-	remedyDisk     = "look at the disk and the system's log; the next open says what became of the write"
-	remedyCorrupt  = "stop every writer, keep a copy of the files, and restore from a backup"
-	remedyFull     = "make room on the disk"
-	remedyMoved    = "the file was moved or replaced under this process: stop every writer and find out which file is the right one"
-	remedyDiskKind = "put the file on a local disk (ext4, xfs, btrfs, zfs, f2fs, apfs), or the catalog into PostgreSQL or etcd"
-	remedyFolder   = "name a file, not a folder"
-	remedyMemory   = "give this process more memory"
-	remedyOpen     = "see that the folder exists, mount the file system for writing (readers need that too), and " + remedyRights
-	remedyMount    = "mount the file system for writing, and " + remedyRights
+	remedyRights     = "give this process the right to read and write the file and its folder"
+	remedyDisk       = "look at the disk and the system's log; the next open says what became of the write"
+	remedyCorrupt    = "stop every writer, keep a copy of the files, and restore from a backup"
+	remedyIncomplete = "stop every writer; put the -wal that belongs to this file back beside it, or restore a whole backup; if nobody ever claimed this catalog, as when a build of before this check left no more than notes, remove the file"
+	remedyPlanted    = "find out who put it there and remove it; if the database lies elsewhere, name it by its own path"
+	remedyFull       = "make room on the disk"
+	remedyMoved      = "the file was moved or replaced under this process: stop every writer and find out which file is the right one"
+	remedyDiskKind   = "put the file on a local disk (ext4, xfs, btrfs, zfs, f2fs, apfs), or the catalog into PostgreSQL or etcd"
+	remedyFolder     = "name a file, not a folder"
+	remedyMemory     = "give this process more memory"
+	remedyOpen       = "see that the folder exists, mount the file system for writing (readers need that too), and " + remedyRights
+	remedyMount      = "mount the file system for writing, and " + remedyRights
 )
 
 func callers() driver.Class { return driver.Class{} }
@@ -97,6 +99,9 @@ func ours() driver.Family {
 			value(errMoved, "file moved", broken(remedyMoved), refused, "another file has the name: two histories of tokens may be under way"),
 			value(errForeign, "foreign file", config("name another file: this one belongs to another program"), refused, "somebody else's database, and nothing of it is touched"),
 			value(errFileSystem, "file system", config(remedyDiskKind+"; if all that can see the file share its locks and mapped memory, add ?filesystem=trusted to the URL (Config.TrustFileSystem)"), refused, "two that each believe to have locked a file are two writers"),
+			incomplete(),
+			value(errPlanted, "planted file", config(remedyPlanted), refused, "a link or pipe leads elsewhere, and somebody else may have put it there: nothing is opened, created or changed by way of it"),
+			value(errNotGiven, "owner", config("run this command as the user of the service"), refused, "the file would be this user's alone, and keep the service out"),
 			value(errFolder, "folder", config(remedyFolder), refused, "the path is a folder's"),
 			value(errNotRegular, "no regular file", config("remove or rename what has the name: a database and the files beside it are regular files"), refused, "a device, a pipe or a folder has the name of the database, or of a file beside it"),
 			value(errHardLinked, "hard link", config("remove the other names of the file (find them by: find FOLDER -xdev -samefile FILE), and let backups copy the file, not link it"), refused, "beside each name there would be another WAL, and other locks"),
@@ -115,6 +120,15 @@ func ours() driver.Family {
 			value(errNoPresence, "no presence", callers(), refused, "a hint that this system can't give: a death is noticed by silence"),
 		},
 	}
+}
+
+// incomplete is a panic as a WAL without its database is: what is missing can't
+// be had by another start, nor by other settings.
+func incomplete() driver.Entry {
+	e := value(errIncomplete, "incomplete file", broken(remedyIncomplete), driver.NotApplied,
+		"the file was copied or moved without its WAL, which had the first claim: to claim it would begin a second history of tokens")
+	e.Is = driver.ErrCorrupt
+	return e
 }
 
 // ofContext also has driver.ErrCorrupt, which an answer of SQLite's precedes.

@@ -300,14 +300,17 @@ func TestOnAReadOnlyMountAClaimSaysWhatToDo(t *testing.T) {
 	dir := mount(t, "4m")
 	path := filepath.Join(dir, "c.db")
 	first := open(t, path)
-	head := drivertest.Install(t, first, 1)
+	c, err := catalog.Open(t.Context(), first, catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
 	require.NoError(t, first.Close())
 	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	_, err := catalog.Open(t.Context(), open(t, path), catalog.Config{Generation: 2})
+	_, err = catalog.Open(t.Context(), open(t, path), catalog.Config{Generation: 2})
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
 	require.ErrorContains(t, err, "mount the file system for writing")
+	drivertest.SameHead(t, c.Head(), drivertest.ReadHead(t, open(t, path)))
 	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT, ""))
-	drivertest.SameHead(t, head, drivertest.ReadHead(t, open(t, path)))
+	drivertest.SameHead(t, c.Head(), drivertest.ReadHead(t, open(t, path)))
 }
 
 func TestACommitGivesWayToAClaimThatIsOnlyWaiting(t *testing.T) {

@@ -5,9 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
+
+	"modernc.org/sqlite"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 )
@@ -52,13 +53,14 @@ func (s *Store) acquire(ctx context.Context) (*writer, error) {
 		if err := s.checkPlace(); err != nil {
 			return err
 		}
-		w, err = openWriter(ctx, s.path)
+		w, err = s.openWriter(ctx)
 		return err
 	})
 	if err != nil {
 		s.write <- nil
 		return nil, err
 	}
+	s.wrote.Store(true)
 	return w, nil
 }
 
@@ -75,19 +77,18 @@ func (s *Store) release(w *writer, broken bool) {
 }
 
 // openWriter opens the file for writing, and creates it where there is none.
-func openWriter(ctx context.Context, path string) (_ *writer, err error) {
-	if info, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
-		if err := checkAbsent(path); err != nil {
-			return nil, err
-		}
-	}
+func (s *Store) openWriter(ctx context.Context) (_ *writer, err error) {
+	path := s.path
 	w := new(writer)
 	defer func() {
 		if err != nil {
 			_ = w.close() // the first error says more
 		}
 	}()
-	if w.db, err = sql.Open("sqlite", dsn(path, "_pragma=busy_timeout(0)")); err != nil {
+	if err := w.ensureFile(ctx, path, s.linked); err != nil {
+		return nil, err
+	}
+	if w.db, err = sql.Open("sqlite", dsn(path, "mode=rw", "_pragma=busy_timeout(0)")); err != nil {
 		return nil, err
 	}
 	w.db.SetMaxOpenConns(1)
@@ -95,13 +96,16 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 		return nil, err
 	}
 	// Not a byte of someone else's file is changed, not even its mode.
-	if _, err = checkSchema(ctx, w.conn); err != nil {
+	if err := w.ensureSchema(ctx); err != nil {
 		return nil, err
 	}
 	for _, pragma := range []string{"journal_mode = WAL", "synchronous = FULL"} {
 		if err = w.exec(ctx, "PRAGMA "+pragma); err != nil {
 			return nil, err
 		}
+	}
+	if err = w.keepWAL(); err != nil {
+		return nil, err
 	}
 	if err = w.checkpoint(ctx); err != nil {
 		return nil, err
@@ -115,8 +119,49 @@ func openWriter(ctx context.Context, path string) (_ *writer, err error) {
 	if w.commitTx, err = w.conn.PrepareContext(ctx, "COMMIT"); err != nil {
 		return nil, err
 	}
-	w.claim, err = openLockFile(path+"-claim", w.files[0].info)
+	if w.claim == nil {
+		w.claim, err = openLockFile(path+"-claim", beside(w.files[0].info))
+	}
 	return w, err
+}
+
+// ensureFile makes the file where there is none, but not through a link.
+func (w *writer) ensureFile(ctx context.Context, path string, linked bool) error {
+	absent, err := isAbsent(path)
+	if err != nil || !absent {
+		return err
+	}
+	if linked {
+		return fmt.Errorf("%w: a link led to the empty file %s", errPlanted, path)
+	}
+	w.claim, err = create(ctx, path)
+	return err
+}
+
+// ensureSchema refuses an incomplete catalog, and makes one in an empty database:
+// one that another program made, or an older build.
+func (w *writer) ensureSchema(ctx context.Context) error {
+	exists, err := checkSchema(ctx, w.conn)
+	if err != nil {
+		return err
+	}
+	if exists {
+		return checkUnclaimed(ctx, w.conn)
+	}
+	if err := w.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	exists, err = checkSchema(ctx, w.conn)
+	if err == nil && !exists {
+		err = w.exec(unbounded, createSQL)
+	}
+	if err == nil {
+		err = w.exec(unbounded, "COMMIT")
+	}
+	if err != nil {
+		_ = w.rollback() // the connection is closed
+	}
+	return err
 }
 
 // checkpointPatience is how long readers of an old snapshot are waited for.
@@ -129,40 +174,61 @@ const checkpointPatience = time.Second
 func (w *writer) checkpoint(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkpointPatience)
 	defer cancel()
-	err := untilFree(ctx, func() error {
-		var blocked, frames, moved int
-		if err := w.conn.QueryRowContext(unbounded, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&blocked, &frames, &moved); err != nil {
-			return err
-		}
-		if blocked != 0 || moved < frames {
-			return errReaders
-		}
-		return nil
-	})
+	err := untilFree(ctx, w.moveWAL)
 	if busy(err) {
 		return nil
 	}
 	return err
 }
 
+// moveWAL moves what is in the WAL into the file. It returns errReaders if a part
+// of it can't be moved for now.
+func (w *writer) moveWAL() error { return w.pragmaCheckpoint("PASSIVE") }
+
+// emptyWAL does the same and empties the WAL, if no other process is writing or
+// reading.
+func (w *writer) emptyWAL() error { return w.pragmaCheckpoint("TRUNCATE") }
+
+func (w *writer) pragmaCheckpoint(how string) error {
+	var blocked, frames, moved int
+	if err := w.conn.QueryRowContext(unbounded, "PRAGMA wal_checkpoint("+how+")").Scan(&blocked, &frames, &moved); err != nil {
+		return err
+	}
+	if moved < frames || frames < 0 && blocked != 0 || blocked != 0 && how == "PASSIVE" {
+		return fmt.Errorf("%w: %d of the %d pages in the WAL are in the file", errReaders, max(moved, 0), max(frames, 0))
+	}
+	return nil
+}
+
 // errReaders counts as busy.
 var errReaders = errors.New("readers of an old snapshot hold back the checkpoint")
 
-// openLockFile opens a file that is there for its locks, and creates it where
-// there is none. Whoever may write the database may lock it, and nobody else.
-func openLockFile(path string, database os.FileInfo) (*os.File, error) {
-	mode := database.Mode().Perm() & 0o222
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode|mode<<1)
-	if errors.Is(err, fs.ErrExist) {
-		return os.OpenFile(path, os.O_RDWR, 0)
+// keepWAL has SQLite keep the WAL's file when the last connection is closed, by
+// an error or at a clean end. Until the first claim is in the database file, the
+// presence of a WAL means something: see whole.go. And a user who may only read
+// could not make the files that a reader needs.
+func (w *writer) keepWAL() error {
+	return w.conn.Raw(func(c any) error {
+		control, ok := c.(sqlite.FileControl)
+		if !ok {
+			return errDriver
+		}
+		_, err := control.FileControlPersistWAL("main", 1)
+		return err
+	})
+}
+
+// finish moves all that is in the WAL into the file, so that the file is all of
+// the catalog, and empties the WAL. If others write meanwhile, the last of them
+// does so again.
+func (w *writer) finish(ctx context.Context, path string) error {
+	if err := w.files.moved(); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, err
+	if err := w.reconcile(ctx, path); err != nil {
+		return err
 	}
-	if err := f.Chmod(mode | mode<<1); err != nil { // whatever the umask says
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return untilFree(ctx, w.emptyWAL)
 }
 
 func (w *writer) close() error {
@@ -213,6 +279,21 @@ func (w *writer) whenFree(ctx context.Context, path string, ready, statement fun
 	})
 	if busy(err) {
 		return fmt.Errorf("%w by %s: %w", errLocked, lockedBy(path), err)
+	}
+	return err
+}
+
+// inTransaction runs fn in a write transaction, after ready.
+func (w *writer) inTransaction(ctx context.Context, path string, ready, fn func() error) error {
+	if err := w.begin(ctx, path, ready); err != nil {
+		return err
+	}
+	err := fn()
+	if err == nil {
+		_, err = w.commitTx.ExecContext(unbounded)
+	}
+	if err != nil {
+		_ = w.rollback() // the first error says more
 	}
 	return err
 }

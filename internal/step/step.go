@@ -27,7 +27,22 @@ const (
 	SnapshotTrimmed   Point = "compaction: some records deleted"
 )
 
-// All lists every point, in order.
+// The points at which a file that holds a catalog is made, and its first claim
+// announced. Only a store of files passes them, and only once.
+const (
+	FileCreated   Point = "file: created under another name, empty"
+	FileWritten   Point = "file: written, under another name"
+	FileNamed     Point = "file: named"
+	FileAnnounced Point = "file: first claim announced in the WAL"
+	FileMarked    Point = "file: first claim announced in the file"
+)
+
+// Creation lists the points of a file that is made, in order.
+func Creation() []Point {
+	return []Point{FileCreated, FileWritten, FileNamed, FileAnnounced, FileMarked}
+}
+
+// All lists every point but those of Creation, in order.
 func All() []Point {
 	return []Point{
 		OpenHeadRead, ClaimBegun, ClaimMigrated, ClaimHeadWritten, ClaimLogWritten, ClaimCommitted,
