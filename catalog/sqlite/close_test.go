@@ -73,12 +73,12 @@ func TestAfterACleanEndACopyOfTheFileAloneIsWhole(t *testing.T) {
 }
 
 // TestAfterTheLastCleanEndOfSeveralProcessesACopyOfTheFileAloneIsWhole ends two
-// writers and two readers in every order.
+// writers and a reader in every order.
 func TestAfterTheLastCleanEndOfSeveralProcessesACopyOfTheFileAloneIsWhole(t *testing.T) {
-	for _, order := range orders(4) {
+	for _, order := range orders(3) {
 		path := filepath.Join(t.TempDir(), "c.db")
 		var all []*player
-		for _, part := range []string{"writes", "follows", "looks", "writes"} {
+		for _, part := range []string{"writes", "follows", "writes"} {
 			all = append(all, plays(t, part, path).done())
 		}
 		head := func() driver.Head {
@@ -90,7 +90,7 @@ func TestAfterTheLastCleanEndOfSeveralProcessesACopyOfTheFileAloneIsWhole(t *tes
 		writers := 2
 		for _, i := range order {
 			all[i].ends()
-			if i == 0 || i == 3 {
+			if i != 1 {
 				writers--
 			}
 			if writers == 0 { // whoever still reads
