@@ -1,12 +1,14 @@
 package sqlite_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -44,7 +46,8 @@ func refused(t *testing.T, path, remedy string) {
 	t.Helper()
 	before, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
-	ctx := drivertest.Context(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
 	s := open(t, path)
 	_, head := s.Head(ctx)
 	_, claim := s.Claim(ctx)

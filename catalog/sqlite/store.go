@@ -20,9 +20,29 @@
 // data, but for a request to a claimer to give way.
 //
 // The catalog is no other than what the file says; the package decides nothing
-// about tokens. It is for local disks: locks on network file systems can't be
-// trusted. A process that is stopped in the middle of a write blocks all others
+// about tokens. A process that is stopped in the middle of a write blocks all others
 // until it is continued or killed; they fail within their bounds and name it.
+//
+// # One name, and a file system that locks
+//
+// SQLite finds the files beside the database by its name. A database that has a
+// second name, by a hard link or because the file is mounted by itself, is
+// refused; a folder that is seen under two paths is fine. The file systems that
+// are known to keep SQLite's locks are a list; others are refused, unless
+// [Config.TrustFileSystem] is set.
+//
+// # Locks, and the rest of the process
+//
+// The kernel drops a POSIX lock when its process closes any descriptor of the
+// file, opened by whomever. So only SQLite opens the database file and its -shm.
+// On Linux, [Open] makes SQLite lock database files by their open files (OFD)
+// instead; then an application may open and close the database file, to copy
+// it. Elsewhere, or if it used another SQLite database before the first Open, it
+// must never do that: two writers could follow. It must never open and close
+// -shm, whose locks are POSIX's everywhere, nor use another library of SQLite on
+// the file. [Store.Probe] and [Store.Risks] say which locks there are.
+//
+// # What it costs
 //
 // A catalog that is held, or followed, and idle keeps two connections, which
 // are six open files, where its presence is shown one more, and where it is

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -107,6 +108,9 @@ func (s *Store) openWriter(ctx context.Context) (_ *writer, err error) {
 	if err = w.keepWAL(); err != nil {
 		return nil, err
 	}
+	if err = w.writable(ctx); err != nil {
+		return nil, err
+	}
 	if err = w.checkpoint(ctx); err != nil {
 		return nil, err
 	}
@@ -162,6 +166,21 @@ func (w *writer) ensureSchema(ctx context.Context) error {
 		_ = w.rollback() // the connection is closed
 	}
 	return err
+}
+
+// writable returns SQLITE_READONLY if SQLite could open the file for reading
+// only, to which it falls back by itself. BEGIN IMMEDIATE then begins to read,
+// and a checkpoint fails as if the disk did; so a write is tried, and undone.
+func (w *writer) writable(ctx context.Context) error {
+	err := w.exec(ctx, "BEGIN IMMEDIATE")
+	if busy(err) {
+		return nil // another connection writes, for which one that reads would not wait
+	}
+	if err != nil {
+		return err
+	}
+	err = w.exec(unbounded, "PRAGMA user_version = 0")
+	return cmp.Or(err, w.exec(unbounded, "ROLLBACK"))
 }
 
 // checkpointPatience is how long readers of an old snapshot are waited for.
