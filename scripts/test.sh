@@ -18,6 +18,7 @@ install_missing() {
 	need redis-tools redis-cli redis-benchmark
 	need strace strace
 	need bindfs bindfs
+	need sqlite3 sqlite3
 	need pgbouncer pgbouncer
 	need systemd systemd-analyze /lib/systemd/systemd
 	need supervisor supervisord supervisorctl

@@ -127,7 +127,7 @@ of its releases, promotes one, and keeps a server running by its exit codes.
 
 The store is named by --store or by FENCEPOST_STORE:
 
-  sqlite:PATH
+  sqlite:PATH                           (PATH?filesystem=trusted: see docs/guarantees.md)
   postgres://user@host:port/database?catalog=NAME
   etcd://host:2379,host:2379/prefix     (etcds:// with TLS)
 
