@@ -64,6 +64,43 @@ func TestTheNewestHeadDecides(t *testing.T) {
 	require.Equal(t, exitcodes.Halt, exitcodes.Of(err))
 }
 
+// TestAHeadThatIsReadBesideCommitsIsOneOfMine goes through where a head can lie
+// between what was known when it was asked for and what is known afterwards.
+func TestAHeadThatIsReadBesideCommitsIsOneOfMine(t *testing.T) {
+	mine := claimOf(3, 7)
+	at := func(id driver.ID, revision uint64) driver.Head {
+		h := mine.Head()
+		h.Commit, h.Revision = id, revision
+		return h
+	}
+	older, acked, later, sent, foreign := driver.NewID(), driver.NewID(), driver.NewID(), driver.NewID(), driver.NewID()
+	before := memory{claim: mine, acked: at(acked, 10)}
+	now := memory{claim: mine, acked: at(later, 12), sent: []driver.ID{driver.NewID(), sent}}
+	for _, c := range []struct {
+		name string
+		now  memory
+		head driver.Head
+		err  error
+	}{
+		{"nothing has moved", before, at(acked, 10), nil},
+		{"what was acknowledged before the call", now, at(acked, 10), nil},
+		{"what was acknowledged meanwhile", now, at(driver.NewID(), 11), nil},
+		{"the last that was acknowledged meanwhile", now, at(later, 12), nil},
+		{"what is under way", now, at(sent, 13), nil},
+		{"what was sent before it, and refused", now, at(now.sent[0], 13), nil},
+		{"what was acknowledged is gone", before, at(older, 9), ErrLostCommit},
+		{"another commit in its place", before, at(foreign, 10), ErrLostCommit},
+		{"another commit where mine was before the call", now, at(foreign, 10), ErrLostCommit},
+		{"another commit in place of a later one", now, at(foreign, 12), ErrLostCommit},
+		{"a commit that nobody has sent", before, at(foreign, 11), ErrLostCommit},
+		{"a commit in place of the one under way", now, at(foreign, 13), ErrLostCommit},
+		{"more commits than were sent", now, at(foreign, 14), ErrLostCommit},
+		{"a higher token", now, claimOf(3, 8).Head(), fence.ErrFenced},
+	} {
+		require.ErrorIs(t, judgeBeside(before, c.now, c.head), c.err, c.name)
+	}
+}
+
 func TestTheClaimThatFollowsMineTellsWhatBecameOfMyCommits(t *testing.T) {
 	mine := claimOf(3, 7)
 	m := memory{claim: mine, acked: mine.Head(), sent: []driver.ID{driver.NewID(), driver.NewID()}}
