@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,8 +126,11 @@ func updateNote[T any](ctx context.Context, b *Board, key string, before func(co
 		if err := fn(&p.Value); err != nil {
 			return &final{err}
 		}
-		if p.raw, err = merge(p.raw, known, p.Value, tries > 0); err != nil {
+		if p.raw, err = merge(p.raw, known, p.Value); err != nil {
 			return err
+		}
+		if tries > 0 {
+			p.raw = mark(p.raw)
 		}
 		sent, tries = p.raw, tries+1
 		p.Version, err = b.store.Post(ctx, driver.Note{Key: key, Value: p.raw, Version: p.Version})
@@ -138,10 +142,16 @@ func updateNote[T any](ctx context.Context, b *Board, key string, before func(co
 	return p, err
 }
 
-// tryField is in a note that was written by a further try: a random text, by
-// which that try is known where its answer was lost, or was a conflict with
-// itself.
-const tryField = "_try"
+// mark returns text with 64 random bits as white space behind it, by which a try
+// is known where its answer was lost, or was a conflict with itself. Whoever
+// reads JSON passes over it.
+func mark(text []byte) []byte {
+	id := driver.NewID()
+	for bits, n := binary.BigEndian.Uint64(id[:]), 0; n < 64; n++ {
+		text = append(text, " \t"[bits>>n&1])
+	}
+	return text
+}
 
 // RemoveNote removes the note at key if it is still at the version of p; a note
 // that is gone already is no error. A failure in passing is tried again within
@@ -163,9 +173,8 @@ func RemoveNote[T any](ctx context.Context, b *Board, p Posted[T]) error {
 	})
 }
 
-// merge returns raw with the fields of value in place of those of known; again
-// says that it is for a further try.
-func merge(raw, known []byte, value any, again bool) ([]byte, error) {
+// merge returns raw with the fields of value in place of those of known.
+func merge(raw, known []byte, value any) ([]byte, error) {
 	now, err := json.Marshal(value)
 	if err != nil {
 		return nil, err
@@ -181,12 +190,6 @@ func merge(raw, known []byte, value any, again bool) ([]byte, error) {
 	}
 	maps.DeleteFunc(all, func(field string, _ json.RawMessage) bool { _, ok := before[field]; return ok })
 	maps.Copy(all, after)
-	delete(all, tryField)
-	if again {
-		if all[tryField], err = json.Marshal(driver.NewID()); err != nil {
-			return nil, err
-		}
-	}
 	return json.Marshal(all)
 }
 

@@ -329,11 +329,14 @@ func boardTwice(s *scene) {
 			})
 		}
 		wg.Wait()
-		type note struct{ N int }
+		type note map[string]int
 		for i := range 3 {
-			p, err := catalog.UpdateNote(Context(s), board, "note", func(v *note) error { v.N = i; return nil })
+			p, err := catalog.UpdateNote(Context(s), board, "note", func(v *note) error { *v = note{"n": i}; return nil })
 			require.NoError(s, err, name)
-			require.Equal(s, i, p.Value.N)
+			require.Equal(s, note{"n": i}, p.Value)
+			read, err := catalog.ReadNote[note](Context(s), board, "note")
+			require.NoError(s, err, name)
+			require.Equal(s, p.Value, read.Value, "it bears something that no caller has written")
 			n.Store(0)
 			require.NoError(s, catalog.RemoveNote(Context(s), board, p), name)
 			require.Empty(s, ReadNotes(s, st, "note"))
