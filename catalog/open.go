@@ -34,6 +34,10 @@ import (
 //     answer to a claim was lost, and it may still land;
 //   - *driver.Error: the store's own, classified.
 //
+// An error that matches [ErrUnknownOutcome] says that the claim may have landed,
+// or may land later. Open ends soon after ctx, also where the store does not
+// answer; only a migration's function is waited for.
+//
 // Each says its disposition to package exitcodes. Store stays the caller's to
 // close, after the Catalog.
 func Open(ctx context.Context, store driver.Store, cfg Config) (*Catalog, error) {
