@@ -206,6 +206,7 @@ func TestACommitNeverLandsOnAPrimaryThatGoesOnBesideItsSuccessor(t *testing.T) {
 	rec := next(head)
 	require.NoError(t, s.Append(within(t, soon), head, rec))
 	head = head.After(rec)
+	endNotifier(t, cl.primary.URL) // so that Head dials anew
 	cl.primary.CaughtUp(cl.standby)
 	cl.standby.Detach()
 	cl.standby.Promote() // and nobody told the primary, to which the pool has a connection
@@ -222,6 +223,17 @@ func TestACommitNeverLandsOnAPrimaryThatGoesOnBesideItsSuccessor(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 	}
+}
+
+// endNotifier ends the connection for liveness over which a claim was announced.
+func endNotifier(t *testing.T, server string) {
+	t.Helper()
+	look := testpg.Connect(t, server)
+	require.Eventually(t, func() bool {
+		tag, err := look.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
+			where state = 'idle' and query like '%pg_notify%' and pid <> pg_backend_pid()`)
+		return err == nil && tag.RowsAffected() == 1
+	}, soon, often)
 }
 
 // capture keeps what is logged.

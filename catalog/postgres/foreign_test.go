@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -71,6 +72,39 @@ func TestAFirstClaimIsBlockedByAnotherFirstClaimAndNamesIt(t *testing.T) {
 	}
 }
 
+// TestAClaimLocksTheTokenThatAppearsWhileItLooksForIt has the rows of token and
+// head appear between the two statements that lock them.
+func TestAClaimLocksTheTokenThatAppearsWhileItLooksForIt(t *testing.T) {
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	claim(t, s)         // makes the schema
+	head := claim(t, s) // from here on its statements are prepared
+	first := testpg.Connect(t, dsn)
+	_, err := first.Exec(t.Context(), `create table public.token as table fencepost.token; create table public.head as table fencepost.head;
+		delete from fencepost.token; delete from fencepost.head`)
+	require.NoError(t, err)
+	_, err = first.Exec(t.Context(), `begin; lock table fencepost.head in exclusive mode;
+		insert into fencepost.token table public.token; insert into fencepost.head table public.head`)
+	require.NoError(t, err)
+	var c driver.Claiming
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		c, err = s.Claim(within(t, soon))
+		done <- err
+	}()
+	waiting(t, dsn)
+	_, err = first.Exec(t.Context(), `commit`)
+	require.NoError(t, err)
+	require.NoError(t, <-done)
+	defer c.Abandon()
+	drivertest.SameHead(t, head, c.Head())
+	for _, table := range []string{"token", "head"} {
+		_, err = first.Exec(t.Context(), `select from fencepost.`+table+` for share nowait`)
+		require.ErrorContains(t, err, "55P03", table)
+	}
+}
+
 // TestAReaderOfTheTablesKeepsNoClaimOut is about a backup, such as by pg_dump,
 // and about a session that looked and forgot to end its transaction.
 func TestAReaderOfTheTablesKeepsNoClaimOut(t *testing.T) {
@@ -111,4 +145,47 @@ func TestAClaimBlockedByALockOnATableNamesWhoHoldsIt(t *testing.T) {
 			claim(t, s)
 		})
 	}
+}
+
+func TestWhatElseStandsInAClaimsWayIsRetriedAndNamed(t *testing.T) {
+	t.Parallel()
+	server := testpg.NewServer(t, testpg.Setting("max_prepared_transactions = 2"), testpg.Setting("max_connections = 20"))
+	s := open(t, server.URL)
+	admin := testpg.Connect(t, server.URL)
+	exec := func(sql string) {
+		t.Helper()
+		_, err := admin.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	exec(`create function public.no() returns event_trigger language plpgsql as $$ begin raise 'no tables on this server'; end $$;
+		create event trigger no on ddl_command_start execute function public.no()`)
+	_, err := tryClaim(within(t, soon), s)
+	require.ErrorContains(t, err, "no tables on this server")
+	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+	exec(`drop event trigger no`)
+	claim(t, s)
+
+	exec(`begin; select from fencepost.token for share; prepare transaction 'left behind'`)
+	err = blocked(t, s)
+	require.ErrorIs(t, err, driver.ErrBlocked)
+	require.ErrorContains(t, err, "a prepared transaction (see pg_prepared_xacts)")
+	exec(`rollback prepared 'left behind'`)
+	claim(t, s)
+
+	require.NoError(t, s.Close())
+	var taken []*pgx.Conn
+	for err = nil; err == nil; {
+		var conn *pgx.Conn
+		if conn, err = pgx.Connect(t.Context(), server.URL); err == nil {
+			taken = append(taken, conn)
+		}
+	}
+	late := open(t, server.URL)
+	_, err = tryClaim(within(t, soon), late)
+	require.ErrorContains(t, err, "53300")
+	fails(t, err, exitcodes.Retry, driver.NotApplied)
+	for _, conn := range taken {
+		require.NoError(t, conn.Close(t.Context()))
+	}
+	require.Eventually(t, func() bool { _, err = tryClaim(within(t, soon), late); return err == nil }, soon, often, "%v", err)
 }

@@ -280,7 +280,7 @@ func TestACompactionWhoseWaitForTheStandbyIsCancelledIsUnknown(t *testing.T) {
 }
 
 func TestACompactionWaitsForAClaimUnderWayAndIsThenRefused(t *testing.T) {
-	for isolation, dsn := range map[string]string{"read committed": testpg.URL(t), "serializable": serializable(t)} {
+	for isolation, dsn := range map[string]string{"read committed": testpg.URL(t), "serializable": serializableByDSN(t)} {
 		s, head := compacted(t, dsn)
 		for i := range compactions(s, head) {
 			calls := compactions(s, head)

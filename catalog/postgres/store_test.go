@@ -25,8 +25,8 @@ func TestStoreKeepsTheContractWhereTheDatabaseIsSerializable(t *testing.T) {
 	})
 }
 
-// serializable returns a database whose transactions have that isolation,
-// unless they ask for another one.
+// serializable returns a database whose transactions have that isolation, unless
+// they ask for another one, as those of the driver's own connections do.
 func serializable(t *testing.T) string {
 	t.Helper()
 	dsn := testpg.URL(t)
@@ -35,8 +35,13 @@ func serializable(t *testing.T) string {
 	return dsn
 }
 
-func TestWhereTheDatabaseIsSerializableTheSlowerWriterConflicts(t *testing.T) {
-	dsn := serializable(t)
+// serializableByDSN returns one whose driver asks for that isolation.
+func serializableByDSN(t *testing.T) string {
+	return withParam(t, testpg.URL(t), "default_transaction_isolation", "serializable")
+}
+
+func TestWhereTheSessionIsSerializableTheSlowerWriterConflicts(t *testing.T) {
+	dsn := serializableByDSN(t)
 	s := open(t, dsn)
 	head := claim(t, s)
 	note := driver.Note{Key: "k", Value: []byte("v")}
