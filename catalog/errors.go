@@ -37,12 +37,12 @@ var (
 	// change it. Nothing was written. It asks for halt with code 78.
 	ErrIncompatible = errors.New("catalog: incompatible")
 
-	// ErrRefused means that a condition of a claim's own did not hold, and never
-	// will again: another claim is the newest than the one it named, or a note
-	// has changed. Nothing was written. It asks for halt: the same call would be
+	// ErrRefused means that a claim's own condition did not hold, and never will
+	// again: the newest claim is not the one that it named, or a note has
+	// changed. Nothing was written. It asks for halt: the same call would be
 	// refused again, so that the process must look and judge anew, as one that
-	// was fenced by epoch. [Raise] needs no second call: what it was to fence is
-	// fenced.
+	// was fenced by epoch. Of [Raise] it means that the holder which was to be
+	// fenced is fenced already, by another claim.
 	ErrRefused = errors.New("catalog: the claim's condition does not hold")
 
 	// ErrNeverClaimed means that there is no token to raise: nobody has ever
