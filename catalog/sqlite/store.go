@@ -207,7 +207,7 @@ func (s *Store) reader() (*sql.DB, error) {
 	if err := s.checkPlace(); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", dsn(s.path, "mode=ro", "_pragma=query_only(1)"))
+	db, err := connect(dsn(s.path, "mode=ro", "_pragma=query_only(1)"))
 	if err != nil {
 		return nil, err
 	}

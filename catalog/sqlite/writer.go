@@ -9,8 +9,6 @@ import (
 	"os"
 	"time"
 
-	"modernc.org/sqlite"
-
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
@@ -89,7 +87,7 @@ func (s *Store) openWriter(ctx context.Context) (_ *writer, err error) {
 	if err := w.ensureFile(ctx, path, s.linked); err != nil {
 		return nil, err
 	}
-	if w.db, err = sql.Open("sqlite", dsn(path, "mode=rw", "_pragma=busy_timeout(0)")); err != nil {
+	if w.db, err = connect(dsn(path, "mode=rw", "_pragma=busy_timeout(0)")); err != nil {
 		return nil, err
 	}
 	w.db.SetMaxOpenConns(1)
@@ -104,9 +102,6 @@ func (s *Store) openWriter(ctx context.Context) (_ *writer, err error) {
 		if err = w.exec(ctx, "PRAGMA "+pragma); err != nil {
 			return nil, err
 		}
-	}
-	if err = w.keepWAL(); err != nil {
-		return nil, err
 	}
 	if err = w.writable(ctx); err != nil {
 		return nil, err
@@ -221,21 +216,6 @@ func (w *writer) pragmaCheckpoint(how string) error {
 
 // errReaders counts as busy.
 var errReaders = errors.New("readers of an old snapshot hold back the checkpoint")
-
-// keepWAL has SQLite keep the WAL's file when the last connection is closed, by
-// an error or at a clean end. Until the first claim is in the database file, the
-// presence of a WAL means something: see whole.go. And a user who may only read
-// could not make the files that a reader needs.
-func (w *writer) keepWAL() error {
-	return w.conn.Raw(func(c any) error {
-		control, ok := c.(sqlite.FileControl)
-		if !ok {
-			return errDriver
-		}
-		_, err := control.FileControlPersistWAL("main", 1)
-		return err
-	})
-}
 
 // finish moves all that is in the WAL into the file, so that the file is all of
 // the catalog, and empties the WAL. If others write meanwhile, the last of them
