@@ -130,20 +130,16 @@ func TestAHardLinkThatIsMadeLaterIsNoticedByTheNextCall(t *testing.T) {
 	for _, ending := range []string{"", "-wal"} {
 		path := filepath.Join(folder(t), "c.db")
 		s := open(t, path)
-		c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
-		require.NoError(t, err)
-		require.NoError(t, put(t.Context(), c, "k", nil))
-		head := drivertest.ReadHead(t, s)
+		head := drivertest.Append(t, s, drivertest.Install(t, s, 1), nil)
 		require.NoError(t, os.Link(path+ending, path+".snapshot"))
-		err = s.Append(t.Context(), head, drivertest.NextRecord(head, nil))
+		err := s.Append(t.Context(), head, drivertest.NextRecord(head, nil))
 		require.ErrorContains(t, err, "remove the other names of the file")
 		require.Equal(t, driver.NotApplied, class(t, err).Outcome)
 		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
 		_, err = s.Claim(t.Context())
 		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
 		require.NoError(t, os.Remove(path+".snapshot"))
-		require.NoError(t, put(t.Context(), c, "k2", nil))
-		require.NoError(t, c.Close())
+		drivertest.Append(t, s, head, nil)
 	}
 }
 
