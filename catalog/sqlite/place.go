@@ -120,13 +120,18 @@ func resolve(path string) (own string, linked bool, err error) {
 		return filepath.Clean(path), false, nil // there is no such folder yet
 	}
 	own = filepath.Join(folder, name)
-	real, err := filepath.EvalSymlinks(own)
+	meant, err := os.Stat(path)
+	if errors.Is(err, syscall.ELOOP) {
+		return "", false, err
+	}
 	if err != nil {
 		return own, false, nil // the first use says why, if it lasts
 	}
-	meant, err1 := os.Stat(path)
-	found, err2 := os.Lstat(real)
-	if err := cmp.Or(err1, err2); err != nil || !os.SameFile(meant, found) {
+	real, err := filepath.EvalSymlinks(own)
+	if err != nil {
+		real = own
+	}
+	if found, err := os.Lstat(real); err != nil || !os.SameFile(meant, found) {
 		return "", false, fmt.Errorf("%w: %s is not %s", errLinked, path, real)
 	}
 	return real, real != own, nil

@@ -192,7 +192,7 @@ func TestAFolderThatIsSeenUnderTwoPathsHoldsOneCatalog(t *testing.T) {
 	oneCatalog(t, filepath.Join(host, "d.db"), filepath.Join("/proc/self/root", link, "d.db"))
 }
 
-func TestLinksToAFileThatIsNotThereYetLeadToOneCatalog(t *testing.T) {
+func TestALinkToAFileThatIsNotThereYetIsRefusedAndOneToACatalogLeadsToIt(t *testing.T) {
 	root := folder(t)
 	require.NoError(t, os.MkdirAll(filepath.Join(root, "data", "deep"), 0o755))
 	require.NoError(t, os.Mkdir(filepath.Join(root, "links"), 0o755))
@@ -208,6 +208,10 @@ func TestLinksToAFileThatIsNotThereYetLeadToOneCatalog(t *testing.T) {
 	}
 	for link, real := range map[string]string{"absolute.db": "absolute.db", "relative.db": "relative.db", "up.db": "up.db", "chain1.db": "chain.db"} {
 		from, to := filepath.Join(root, "links", link), filepath.Join(root, "data", real)
+		refused(t, from, "name the file by its own path")
+		require.NoFileExists(t, to)
+		_, err := open(t, to).Post(t.Context(), driver.Note{Key: "k", Value: []byte("{}")})
+		require.NoError(t, err)
 		require.Equal(t, "sqlite:"+to, open(t, from).String())
 		oneCatalog(t, from, to)
 		require.FileExists(t, to+"-claim")
