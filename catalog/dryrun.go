@@ -137,6 +137,10 @@ func (m Migration) run(ctx context.Context, now *state, reads readSet, alive fun
 			return tx.result(result)
 		case <-ctx.Done():
 			tx.finish()
+			select { // a function that looks at its context returns now
+			case <-done:
+			case <-time.After(alivePoll):
+			}
 			return nil, nil, context.Cause(ctx)
 		case <-poll.C:
 		}
