@@ -35,7 +35,7 @@ import (
 //   - *driver.Error: the store's own, classified.
 //
 // An error that matches [ErrUnknownOutcome] says that the claim may have landed,
-// or may land later. Open ends soon after ctx, also where the store does not
+// or may land later; a *fence.Error can be such a one. Open ends soon after ctx, also where the store does not
 // answer; only a migration's function is waited for.
 //
 // Each says its disposition to package exitcodes. Store stays the caller's to
@@ -76,7 +76,7 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (
 		// lies beneath it.
 		if err := errors.Join(catalog.settle(catalog.effortWithin(bounded)), catalog.Err()); err != nil {
 			catalog.stop()
-			return nil, err
+			return nil, c.outcome(err)
 		}
 	}
 	catalog.start()
@@ -240,15 +240,24 @@ func (c *claimer) admit(head driver.Head, claiming bool) (done bool, err error) 
 }
 
 // exclude takes the tries out of doubt that head, which none of them made,
-// excludes: those that were refused, and those whose condition will never hold
-// again. If head was read under a further claim it excludes all of them, since a
+// excludes: those that can't land any more, because they were refused or because
+// their condition will never hold again, and that have not landed beneath it. If
+// head was read under a further claim none of them can land any more, since a
 // store lets one claim through at a time.
 func (c *claimer) exclude(head driver.Head, claiming bool) {
 	for _, a := range c.tried {
-		if claiming || a.heard == conflicted || head.Commit != a.claim.PriorCommit {
+		over := claiming || a.heard == conflicted || head.Commit != a.claim.PriorCommit
+		if over && !mayLieBeneath(a.claim, head.Claim) {
 			a.heard = refused
 		}
 	}
+}
+
+// mayLieBeneath reports whether a claim that was tried may have landed before
+// newest, which is another one. It has not if newest is what it was to follow, or
+// follows that in its place.
+func mayLieBeneath(tried, newest driver.Claim) bool {
+	return newest.ID != tried.PriorClaim && newest.PriorClaim != tried.PriorClaim
 }
 
 // mayHaveLanded reports whether a try may have landed, or may land later.

@@ -10,6 +10,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
 )
 
 func doubtfulClaimCases() []protocolCase {
@@ -17,7 +18,10 @@ func doubtfulClaimCases() []protocolCase {
 		{"a claim whose answer was lost is unknown if its time is over before it is settled", claimInDoubt},
 		{"a claim whose answer was lost stays unknown where the head has not moved", claimInDoubtAfterALook},
 		{"a raise whose answer was lost is unknown if its time is over before it is settled", raiseInDoubt},
-		{"a claim whose answer was lost is no longer unknown once a higher generation was seen", doubtEndedByFence},
+		{"a claim whose answer was lost is no longer unknown once another claim has taken its place", doubtEndedByFence},
+		{"a raise whose answer was lost is no longer unknown once another claim has taken its place", raiseEndedByFence},
+		{"a claim that landed and was fenced before its answer arrived is never called not applied", doubtBeneathAFence},
+		{"a claim that is fenced while it is settled is never called not applied", doubtSettledByFence},
 		{"a claim whose answer was lost is no longer unknown once a further try was refused for good", doubtEndedByTry},
 	}
 }
@@ -91,15 +95,54 @@ func claimInDoubtAfterALook(s *scene) {
 }
 
 func doubtEndedByFence(s *scene) {
-	for _, lands := range []bool{true, false} {
-		one := s.anew()
-		require.NoError(one, one.claims(1).Close())
-		st := one.losesClaim(lands, func() { require.NoError(one, one.claims(2).Close()) }, nil)
-		_, err := catalog.Open(Context(one), st, config(1))
-		require.ErrorIs(one, err, fence.ErrSuperseded)
-		require.NotErrorIs(one, err, catalog.ErrUnknownOutcome)
-		one.end()
+	require.NoError(s, s.claims(1).Close())
+	st := s.losesClaim(false, func() { require.NoError(s, s.claims(2).Close()) }, nil)
+	_, err := catalog.Open(Context(s), st, config(1))
+	require.ErrorIs(s, err, fence.ErrSuperseded)
+	require.Equal(s, driver.NotApplied, catalog.OutcomeOf(err))
+}
+
+func raiseEndedByFence(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	st := s.losesClaim(false, func() { require.NoError(s, s.claims(2).Close()) }, nil)
+	_, err := catalog.Raise(Context(s), st, operator(), catalog.RaiseOptions{Reason: "on purpose"})
+	require.ErrorIs(s, err, catalog.ErrRefused)
+	require.Equal(s, driver.NotApplied, catalog.OutcomeOf(err))
+}
+
+// doubtBeneathAFence is about a claim that lies in the log, with what its
+// migrations have written, though the newest one is another.
+func doubtBeneathAFence(s *scene) {
+	for _, rivals := range []int{1, 2} {
+		for verdict, g := range map[error]generation.Generation{fence.ErrSuperseded: 2, fence.ErrFenced: 1} {
+			one := s.anew()
+			require.NoError(one, one.claims(1).Close())
+			st := one.losesClaim(true, func() {
+				for range rivals {
+					require.NoError(one, one.claims(g).Close())
+				}
+			}, nil)
+			_, err := catalog.Open(Context(one), st, config(1))
+			require.ErrorIs(one, err, verdict)
+			require.Equal(one, driver.Unknown, catalog.OutcomeOf(err))
+			require.Len(one, ReadClaims(one, one.store(), 0), 2+rivals)
+			one.end()
+		}
 	}
+}
+
+func doubtSettledByFence(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	st := s.losesClaim(true, func() {}, nil)
+	fenced := once(func() { require.NoError(s, s.claims(2).Close()) }, func() {})
+	st.onAppend = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		fenced()()
+		return st.Store.Append(ctx, prior, rec)
+	}
+	_, err := catalog.Open(Context(s), st, config(1))
+	require.ErrorIs(s, err, fence.ErrSuperseded)
+	require.Equal(s, driver.Unknown, catalog.OutcomeOf(err))
+	require.Len(s, ReadClaims(s, s.store(), 0), 3)
 }
 
 func doubtEndedByTry(s *scene) {
