@@ -72,7 +72,7 @@ func TestOpenEndsWithinItsContextAndClaimTimeoutAlsoWhileItSettles(t *testing.T)
 // silent is a store whose chosen calls answer only when their context ends.
 type silent struct {
 	driver.Store
-	append, install atomic.Bool
+	append, install, head atomic.Bool
 }
 
 func (s *silent) hang(ctx context.Context, op string) error {
@@ -85,6 +85,13 @@ func (s *silent) Append(ctx context.Context, prior driver.Head, rec driver.Recor
 		return s.hang(ctx, "append")
 	}
 	return s.Store.Append(ctx, prior, rec)
+}
+
+func (s *silent) Head(ctx context.Context) (driver.Head, error) {
+	if s.head.Load() {
+		return driver.Head{}, s.hang(ctx, "head")
+	}
+	return s.Store.Head(ctx)
 }
 
 func (s *silent) Claim(ctx context.Context) (driver.Claiming, error) {
@@ -122,6 +129,44 @@ func TestOpenEndsWithinItsContextWhereTheStoreDoesNotAnswer(t *testing.T) {
 			}
 			require.NoError(t, err, "it was found in the head")
 			require.NoError(t, c.Close())
+		})
+	}
+}
+
+// A store whose answer to a claim was lost, and that does not answer at all from
+// then on.
+func TestOpenEndsWithinClaimTimeoutWhereTheStoreStopsToAnswer(t *testing.T) {
+	for name, claim := range map[string]func(context.Context, driver.Store, catalog.Config) error{
+		"Open": func(ctx context.Context, s driver.Store, cfg catalog.Config) error {
+			_, err := catalog.Open(ctx, s, cfg)
+			return err
+		},
+		"Raise": func(ctx context.Context, s driver.Store, cfg catalog.Config) error {
+			_, err := catalog.Raise(ctx, s, cfg, catalog.RaiseOptions{Reason: "test"})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				shared := memory.New()
+				c, err := catalog.Open(t.Context(), shared.Open(), catalog.Config{Generation: 1})
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+				handle := shared.Open()
+				store := &silent{Store: handle}
+				handle.Inject(func(c memory.Call) memory.Fault {
+					if c.Method != "Install" {
+						return memory.Pass
+					}
+					store.head.Store(true)
+					return memory.LoseRequest
+				})
+				began := time.Now()
+				err = claim(t.Context(), store, catalog.Config{Generation: 1, ClaimTimeout: time.Second, StoreTimeout: time.Minute})
+				require.LessOrEqual(t, time.Since(began), time.Second)
+				require.ErrorIs(t, err, catalog.ErrUnknownOutcome)
+				require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
+			})
 		})
 	}
 }

@@ -119,7 +119,7 @@ func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, 
 			elapse(ctx, preemptEvery) // or this claim would be the first again
 		}
 		if !c.passes(err) || !c.pace.wait(ctx) {
-			if c.landedAfterAll(ctx) {
+			if c.landedAfterAll() {
 				return true, nil
 			}
 			return false, c.explain(ctx, err)
@@ -145,7 +145,9 @@ func (c *claimer) bounded() (context.Context, context.CancelFunc) {
 
 // landedAfterAll looks whether a claim that was sent is the newest, whatever was
 // answered.
-func (c *claimer) landedAfterAll(ctx context.Context) bool {
+func (c *claimer) landedAfterAll() bool {
+	ctx, cancel := c.bounded()
+	defer cancel()
 	if len(c.tried) == 0 || ctx.Err() != nil {
 		return false
 	}

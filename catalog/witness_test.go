@@ -177,6 +177,7 @@ func TestAHolderThatWasFencedComparesWithTheTokenThatFencedIt(t *testing.T) {
 	err = c.Confirm(t.Context())
 	require.ErrorIs(t, err, fence.ErrFenced, "the fence stands")
 	require.ErrorContains(t, err, "g1.e3")
+	require.ErrorIs(t, c.Close(), fence.ErrFenced)
 }
 
 // A store of one process is asked by many at once, and answers overtake each
