@@ -145,6 +145,7 @@ func TestAPromotedGenerationWinsAgainstALowerOneThatClaimsAgainAndAgain(t *testi
 		elapse(100 * time.Millisecond)
 		cfg := config(2)
 		cfg.AutoPromote = true
+		cfg.Priority = 3 // which waits for longer than the lower generation lives
 		var runs atomic.Int64
 		cfg.Catalog.Migrations = slow(500*time.Millisecond, &runs)
 		two := start(t, store.Open(), cfg)

@@ -94,7 +94,7 @@ func (w *waiting) look(ctx context.Context) (turn, bool, error) {
 		w.due.forget()
 		return now, false, err
 	}
-	return now, w.due.reached(w.lease.now(), head.Claim.ID, w.cfg.delay(w.prefersNot())), nil
+	return now, w.due.reached(w.lease.now(), now.opts.IfClaim, w.cfg.delay(w.prefersNot())), nil
 }
 
 // ready notes that this process could lead.
@@ -226,12 +226,13 @@ func readNote[T any](ctx context.Context, l *Leader, key string) (catalog.Posted
 
 // due is when a claim is due that others have the first right to.
 type due struct {
-	claim   driver.ID
+	claim   driver.ID // that is to be the newest; zero: any
 	since   time.Duration
 	waiting bool
 }
 
-// reached reports whether the reason to claim over claim has stood for delay.
+// reached reports whether the reason to claim over claim, or over any if that is
+// zero, has stood for delay.
 func (d *due) reached(now time.Duration, claim driver.ID, delay time.Duration) bool {
 	if !d.waiting || d.claim != claim {
 		d.claim, d.since, d.waiting = claim, now, true
