@@ -20,7 +20,7 @@ type readSet map[string]*collectionReads
 type collectionReads struct {
 	all   bool
 	keys  map[string]struct{}
-	spans []span
+	spans []*span
 }
 
 // A span is the keys from from on, up to and including to; toEnd: all of them.
@@ -47,13 +47,15 @@ func (s readSet) key(collection, key string) {
 	}
 }
 
-// scan notes that a span was read.
-func (s readSet) scan(collection string, read span) {
-	c := s.of(collection)
+// scan notes that a scan begins. It counts as one of all keys from from on until
+// the caller makes it shorter.
+func (s readSet) scan(collection, from string) *span {
+	read, c := &span{from: from, toEnd: true}, s.of(collection)
 	if !c.all {
 		c.spans = append(c.spans, read)
 		c.limit()
 	}
+	return read
 }
 
 // limit gives up detail where there is too much of it.
@@ -66,7 +68,7 @@ func (c *collectionReads) limit() {
 // seal orders the spans and merges those that overlap, for touched.
 func (s readSet) seal() {
 	for _, c := range s {
-		slices.SortFunc(c.spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+		slices.SortFunc(c.spans, func(a, b *span) int { return cmp.Compare(a.from, b.from) })
 		merged := c.spans[:0]
 		for _, next := range c.spans {
 			last := len(merged) - 1
@@ -95,7 +97,7 @@ func (s readSet) touched(collection, key string) bool {
 	if _, ok := c.keys[key]; ok {
 		return true
 	}
-	after, _ := slices.BinarySearchFunc(c.spans, key, func(s span, key string) int {
+	after, _ := slices.BinarySearchFunc(c.spans, key, func(s *span, key string) int {
 		if s.from <= key {
 			return -1
 		}

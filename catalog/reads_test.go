@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"testing"
 
@@ -64,10 +65,30 @@ func TestAReadSetOfTooManyReadsCountsAsAll(t *testing.T) {
 		reads.key("c", fmt.Sprint(n))
 	}
 	require.False(t, reads.touched("c", "other"))
-	reads.scan("c", span{from: "z"})
+	reads.scan("c", "z")
 	reads.key("d", "k")
 	require.True(t, reads.touched("c", "other"))
 	require.False(t, reads.touched("d", "other"))
+}
+
+func TestAScanThatNeverEndsCountsAsRead(t *testing.T) {
+	base := newState().draft()
+	for _, key := range []string{"a", "b", "c"} {
+		base.apply(Change{Collection: "c", Key: key})
+	}
+	reads := make(readSet)
+	tx := &Tx{draft: base.state.draft(), reads: reads}
+	next, stop := iter.Pull(func(yield func(string) bool) {
+		_ = Bytes("c").Scan(tx, "a", func(key string, _ []byte) bool { return yield(key) })
+	})
+	key, _ := next()
+	require.Equal(t, "a", key)
+	_, _, err := tx.result(nil) // the migration returns, and has forgotten to stop
+	require.NoError(t, err)
+	reads.seal()
+	stop()
+	require.True(t, reads.touched("c", "a"))
+	require.True(t, reads.touched("c", "b"), "what the Tx does beyond its end has changed what it had read")
 }
 
 func TestATraceThatMissedCommitsHoldsNoMore(t *testing.T) {

@@ -152,14 +152,9 @@ func (tx *Tx) get(collection, key string) ([]byte, bool, error) {
 // ascend calls fn with the entries as they were when it was called: fn may
 // change them.
 func (tx *Tx) ascend(collection, from string, fn func(string, []byte) bool) (err error) {
-	entries, err := tx.reading(collection)
-	if err != nil {
+	entries, read, err := tx.reading(collection, from)
+	if err != nil || entries == nil {
 		return err
-	}
-	read := span{from: from, toEnd: true}
-	defer func() { tx.scanned(collection, read) }()
-	if entries == nil {
-		return nil
 	}
 	entries.Ascend(from, func(key string, value []byte) bool {
 		if !tx.alive() {
@@ -168,29 +163,35 @@ func (tx *Tx) ascend(collection, from string, fn func(string, []byte) bool) (err
 		}
 		more := fn(key, value)
 		if !more {
-			read = span{from: from, to: key}
+			tx.stopped(read, key)
 		}
 		return more
 	})
 	return err
 }
 
-// scanned notes what a migration has read.
-func (tx *Tx) scanned(collection string, read span) {
-	tx.mu.Lock()
-	defer tx.mu.Unlock()
-	if tx.reads != nil {
-		tx.reads.scan(collection, read)
-	}
-}
-
-func (tx *Tx) reading(collection string) (*btree.Map[string, []byte], error) {
+// reading returns a collection as it is now, nil where there is none, and notes
+// that a migration reads it: all of it from from on, as far as is known yet.
+func (tx *Tx) reading(collection, from string) (*btree.Map[string, []byte], *span, error) {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	if tx.draft == nil {
-		return nil, finished(collection)
+		return nil, nil, finished(collection)
 	}
-	return tx.draft.reading(collection), nil
+	var read *span
+	if tx.reads != nil {
+		read = tx.reads.scan(collection, from)
+	}
+	return tx.draft.reading(collection), read, nil
+}
+
+// stopped notes that a scan did not go beyond last.
+func (tx *Tx) stopped(read *span, last string) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if read != nil && tx.draft != nil { // else what was read is nobody else's any more
+		read.to, read.toEnd = last, false
+	}
 }
 
 func (tx *Tx) alive() bool {
