@@ -21,7 +21,7 @@ type Follower struct {
 	r   *replica // the following goroutine's, until it has returned
 	end ending
 
-	applying   sync.Mutex    // held while commits are applied and published; of r.dry and r.trace
+	applying   sync.Mutex    // held while commits are applied and published; of r.dry, r.trace and opened
 	rehearsing chan struct{} // holds one while the migrations run, and from Open on
 
 	state atomic.Pointer[state]
@@ -34,7 +34,7 @@ type Follower struct {
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
 	once   sync.Once
-	opened atomic.Bool // Open was called, and has the replica
+	opened bool // Open was called, and has the replica
 }
 
 // sighting is a head, and when the read that found it was sent.
@@ -214,12 +214,20 @@ func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error
 	if err != nil {
 		return nil, err
 	}
-	if !f.opened.CompareAndSwap(false, true) {
+	if !f.handOut() {
 		return nil, ErrClosed
 	}
 	f.rehearsing <- struct{}{} // a Rehearse under way ends with the follower
 	_, at := f.Head()
 	return f.r.open(ctx, opts, at)
+}
+
+// handOut gives the replica to the caller, unless somebody has it already.
+func (f *Follower) handOut() (first bool) {
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	first, f.opened = !f.opened, true
+	return first
 }
 
 // Close ends the follower and joins its goroutines. It returns the reason why

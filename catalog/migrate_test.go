@@ -140,6 +140,40 @@ func TestMigrationsRunAgainBehindCommitsThatASnapshotStandsFor(t *testing.T) {
 	_ = one.Close() // fenced
 }
 
+func TestWhatWasRehearsedCanBeAskedForWhileTheFollowerClaims(t *testing.T) {
+	store := memory.New()
+	one, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	inRun, asked := make(chan struct{}), make(chan struct{})
+	cfg := copying(func(run int64) {
+		if run == 1 {
+			setRow(t, one, "in", 2)
+			return
+		}
+		close(inRun)
+		<-asked
+	})
+	f, err := catalog.Follow(t.Context(), store.Open(), cfg)
+	require.NoError(t, err)
+	last, err := f.Rehearse(t.Context())
+	require.NoError(t, err)
+	require.Len(t, last.Migrations, 1)
+	go func() {
+		defer close(asked)
+		<-inRun
+		again, current := f.Rehearsed()
+		require.False(t, current)
+		require.Empty(t, again.Migrations, "it is the claim's by now, which replaces it")
+	}()
+	two, err := f.Open(t.Context(), catalog.ClaimOptions{})
+	require.NoError(t, err)
+	last, current := f.Rehearsed()
+	require.False(t, current)
+	require.Empty(t, last.Migrations)
+	require.NoError(t, two.Close())
+	_ = one.Close() // fenced
+}
+
 func TestAPanicOfAMigrationIsItsCallersAndReleasesTheClaim(t *testing.T) {
 	store := memory.New()
 	one, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})

@@ -91,12 +91,22 @@ func (f *Follower) RehearsePaused(ctx context.Context) (Rehearsed, error) {
 
 // Rehearsed returns what the newest run did, and whether a claim could install
 // its changes as they are, as far as this follower has read. Zero if there was
-// none.
+// none, and once [Follower.Open] claims.
 func (f *Follower) Rehearsed() (last Rehearsed, current bool) {
 	f.applying.Lock()
 	defer f.applying.Unlock()
 	head, _ := f.Head()
-	return f.r.dry.rehearsed(), f.r.dry.fits(head.Claim)
+	dry := f.newest()
+	return dry.rehearsed(), dry.fits(head.Claim)
+}
+
+// newest returns the newest dry run; nil if there is none, or if it is the
+// claim's by now. The caller holds applying.
+func (f *Follower) newest() *dryRun {
+	if f.opened {
+		return nil
+	}
+	return f.r.dry
 }
 
 // rehearsed says what d did. D may be nil.
@@ -155,7 +165,7 @@ func (f *Follower) prepare(ctx context.Context) error {
 	}
 	f.applying.Lock()
 	head, _ := f.Head()
-	done := f.r.dry.sameVersions(head.Claim)
+	done := f.newest().sameVersions(head.Claim)
 	f.applying.Unlock()
 	if done || !pending(head.Claim, f.r.cfg.Migrations) {
 		return nil
