@@ -10,8 +10,6 @@ import (
 	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
@@ -48,16 +46,24 @@ func (s *Store) Preempted(context.Context) (request []byte, err error) {
 	return request, s.wrap("preempted", err, false)
 }
 
-// onClaimFile calls fn with the -claim file, if there is one. Closing this
-// descriptor releases no lock: the file's locks belong to the descriptor by
-// which they were taken.
+// onClaimFile calls fn with the -claim file, if there is one and it has no second
+// name: what is written must not reach another file. Closing this descriptor
+// releases no lock: the file's locks belong to the descriptor by which they were
+// taken.
 func (s *Store) onClaimFile(flag int, fn func(*os.File) error) error {
-	f, err := os.OpenFile(s.path+"-claim", flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openBeside(s.path+"-claim", flag)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = checkFile(f.Name(), info)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
 	}
 	if err := fn(f); err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", f.Name(), err), f.Close())

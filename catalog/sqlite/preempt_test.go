@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/exitcodes"
 )
 
 func TestARequestReachesTheClaimerPastItsLocks(t *testing.T) {
@@ -56,15 +58,28 @@ func TestATornRequestIsNone(t *testing.T) {
 	}
 }
 
-func TestAPlantedLinkIsNotFollowedToARequest(t *testing.T) {
-	dir := t.TempDir()
-	path, victim := filepath.Join(dir, "c.db"), filepath.Join(dir, "victim")
-	require.NoError(t, os.WriteFile(victim, []byte("precious"), 0o600))
-	require.NoError(t, os.Symlink(victim, path+"-claim"))
-	require.Error(t, openStore(t, path).Preempt(t.Context(), []byte("give way")))
-	text, err := os.ReadFile(victim)
-	require.NoError(t, err)
-	require.Equal(t, "precious", string(text))
+func TestNoRequestReachesAFileThatSomebodyPlanted(t *testing.T) {
+	for how, plant := range map[string]func(victim, at string) error{
+		"a link":      os.Symlink,
+		"a hard link": os.Link,
+		"a pipe":      func(_, at string) error { return unix.Mkfifo(at, 0o666) },
+		"a folder":    func(_, at string) error { return os.Mkdir(at, 0o777) },
+	} {
+		t.Run(how, func(t *testing.T) {
+			dir := t.TempDir()
+			path, victim := filepath.Join(dir, "c.db"), filepath.Join(dir, "victim")
+			require.NoError(t, os.WriteFile(victim, []byte("precious"), 0o600))
+			require.NoError(t, plant(victim, path+"-claim"))
+			s := openStore(t, path)
+			err := s.Preempt(t.Context(), []byte("give way"))
+			require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), "%v", err)
+			_, err = s.Preempted(t.Context())
+			require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), "%v", err)
+			text, err := os.ReadFile(victim)
+			require.NoError(t, err)
+			require.Equal(t, "precious", string(text))
+		})
+	}
 }
 
 func openStore(t *testing.T, path string) *Store {
