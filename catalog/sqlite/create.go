@@ -43,6 +43,7 @@ func create(ctx context.Context, path string) (claim *os.File, err error) {
 	if absent, err := isAbsent(path); err != nil || !absent {
 		return claim, err
 	}
+	_, missing := os.Lstat(path)
 	part := path + newEnding
 	// What is left of a process that died here, and of a database that has gone.
 	for _, name := range []string{part, path + "-journal"} {
@@ -62,11 +63,25 @@ func create(ctx context.Context, path string) (claim *os.File, err error) {
 		return claim, err
 	}
 	step.Reach(ctx, step.FileWritten)
-	if err := os.Rename(part, path); err != nil {
+	if err := publish(part, path, missing == nil); err != nil {
 		return claim, err
 	}
 	step.Reach(ctx, step.FileNamed)
 	return claim, syncFolder(path)
+}
+
+// publish gives a new database its name, in place of an empty file that was
+// there before. A file that has come since stays: other programs lock no -claim
+// file to create one, nor do older builds, and they may have written to it.
+func publish(part, path string, replace bool) error {
+	if replace {
+		return os.Rename(part, path)
+	}
+	err := renameNew(part, path)
+	if errors.Is(err, fs.ErrExist) {
+		return os.Remove(part)
+	}
+	return err
 }
 
 // lockToCreate opens the -claim file of a database that is not there yet, and

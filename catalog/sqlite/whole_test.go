@@ -234,6 +234,35 @@ func TestAProcessThatDiesWhileTheFileIsMadeLeavesNothingOrACatalog(t *testing.T)
 	}
 }
 
+// TestADatabaseThatAnOlderBuildHasMadeMeanwhileIsNotReplaced: an older build locks
+// no -claim file to make one.
+func TestADatabaseThatAnOlderBuildHasMadeMeanwhileIsNotReplaced(t *testing.T) {
+	for _, point := range []step.Point{step.FileCreated, step.FileWritten} {
+		path := filepath.Join(t.TempDir(), "c.db")
+		var made os.FileInfo
+		ctx := step.With(t.Context(), func(p step.Point) {
+			if p != point {
+				return
+			}
+			t.Cleanup(older(t, path, olderNote))
+			var err error
+			made, err = os.Lstat(path)
+			require.NoError(t, err)
+		})
+		s := open(t, path)
+		_, err := s.Post(ctx, driver.Note{Key: "a", Value: []byte("{}")})
+		require.NoError(t, err)
+		now, err := os.Lstat(path)
+		require.NoError(t, err)
+		require.True(t, os.SameFile(made, now), "%s: the older build writes to a file without a name", point)
+		notes, err := s.Notes(t.Context(), "")
+		require.NoError(t, err)
+		require.Len(t, notes, 2, point)
+		require.NoFileExists(t, path+"-new")
+		drivertest.Install(t, s, 1)
+	}
+}
+
 func TestManyProcessesMakeOneFileAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "c.db")
 	var all []*player
