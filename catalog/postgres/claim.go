@@ -73,12 +73,12 @@ func (s *Store) enlist(c *claiming) error {
 // beginSQL sets bounds for this transaction alone: for each wait for a lock,
 // for idling, and for a client that takes no more bytes. It has no other bound,
 // whatever a role or a database was set to, finds no functions but PostgreSQL's,
-// and is refused rows that are hidden from it. It also raises synchronous_commit,
-// as durable does.
+// is refused rows that are hidden from it, and is not compiled. Durable does the
+// rest.
 const beginSQL = `select pg_catalog.pg_backend_pid(), pg_catalog.set_config('lock_timeout', $1, true),
 	pg_catalog.set_config('idle_in_transaction_session_timeout', $2, true), pg_catalog.set_config('tcp_user_timeout', $2, true),
 	pg_catalog.set_config('statement_timeout', '0', true), pg_catalog.set_config('search_path', 'pg_catalog', true),
-	pg_catalog.set_config('row_security', 'off', true),
+	pg_catalog.set_config('row_security', 'off', true), pg_catalog.set_config('jit', 'off', true),
 	case when pg_catalog.current_setting('transaction_timeout', true) is not null then pg_catalog.set_config('transaction_timeout', '0', true) end,
 	` + durable
 
@@ -136,7 +136,7 @@ func (c *claiming) setBounds(ctx context.Context, wait patience) error {
 func (s *Store) bounds(wait patience, pid *int) statement {
 	return statement{sql: beginSQL, args: []any{millis(wait.lock), millis(s.config.ClaimIdle)}, row: func(row pgx.Row) error {
 		var durable bool
-		return row.Scan(pid, nil, nil, nil, nil, nil, nil, nil, &durable)
+		return row.Scan(pid, nil, nil, nil, nil, nil, nil, nil, nil, &durable)
 	}}
 }
 

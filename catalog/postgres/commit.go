@@ -12,10 +12,14 @@ import (
 )
 
 // durable is true, and sees to it that the transaction it stands in waits for
-// its commit to be on disk. A database may be set to synchronous_commit = off,
-// which acknowledges what a crash then loses.
+// its commit to be on disk, and that the server says so if it did not wait for a
+// standby. A role or a database may be set to synchronous_commit = off, which
+// acknowledges what a crash then loses, and to client_min_messages = error, which
+// keeps back the warning that [Prepare] listens for.
 const durable = `coalesce(case when pg_catalog.current_setting('synchronous_commit') = 'off'
-	then pg_catalog.set_config('synchronous_commit', 'on', true) end, 'on') <> ''`
+	then pg_catalog.set_config('synchronous_commit', 'on', true) end, 'on') <> ''
+	and coalesce(case when pg_catalog.current_setting('client_min_messages') = 'error'
+	then pg_catalog.set_config('client_min_messages', 'warning', true) end, 'warning') <> ''`
 
 // appendSQL is the whole commit. It lands on no server process but the one that
 // was looked at last, so that a connection which leads elsewhere by now, such as

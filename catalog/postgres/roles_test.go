@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -42,6 +43,7 @@ const harsh = `
 	statement_timeout = '1s'
 	lock_timeout = '1s'
 	idle_session_timeout = '1s'
+	exit_on_error = on
 	client_encoding = LATIN1
 	bytea_output = escape`
 
@@ -98,6 +100,7 @@ func TestNoSettingOfARoleForbidsAClaimOrFalsifiesOne(t *testing.T) {
 			dsn := testpg.URL(t)
 			testpg.Exec(t, dsn, evil)
 			s, plain := way.open(t, harshRole(t, dsn, way.settings)), open(t, dsn)
+			require.Zero(t, drivertest.ReadHead(t, s), "there is no schema yet")
 			first := claimAs(t, s, "Zoë, 日本")
 			second := claimAs(t, plain, "日本, Zoë")
 			require.Equal(t, first.Claim.ID, second.Claim.PriorClaim)
@@ -130,6 +133,25 @@ func TestNoSettingOfARoleForbidsAClaimOrFalsifiesOne(t *testing.T) {
 			require.Equal(t, "heap", methods)
 		})
 	}
+}
+
+// TestNoStatementOfAHolderIsCompiled is about a role or a database in which every
+// statement is compiled first, which takes up to seconds.
+func TestNoStatementOfAHolderIsCompiled(t *testing.T) {
+	dsn := testpg.URL(t)
+	s := open(t, harshRole(t, dsn, "jit = on\njit_above_cost = 0"))
+	head := claim(t, s)
+	testpg.Exec(t, dsn, `create table public.seen as select current_setting('jit') as jit where false;
+		create function public.note() returns trigger language plpgsql as $$ begin
+			insert into public.seen values (current_setting('jit')); return new; end $$;
+		create trigger note after insert on fencepost.log for each row execute function public.note()`)
+	require.NoError(t, s.Append(within(t, soon), head, next(head)))
+	claim(t, s)
+	rows, err := testpg.Connect(t, dsn).Query(t.Context(), `select jit from public.seen`)
+	require.NoError(t, err)
+	seen, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Equal(t, []string{"off", "off"}, seen)
 }
 
 // openOverPool returns a store over a pool that is handed in.
@@ -259,4 +281,54 @@ func TestAClaimThatAPolicyLetsReadAndNotLockIsRefused(t *testing.T) {
 		require.Contains(t, e.Remedy, "row level security")
 	}
 	drivertest.SameHead(t, head, drivertest.ReadHead(t, open(t, admin)))
+}
+
+// TestNoSettingHidesThatACommitDidNotWaitForTheStandby is about a warning, which is
+// all that the server says of it.
+func TestNoSettingHidesThatACommitDidNotWaitForTheStandby(t *testing.T) {
+	t.Parallel()
+	server := testpg.NewServer(t)
+	dsn := testpg.Database(t, server.URL)
+	quiet := harshRole(t, dsn, "client_min_messages = error")
+	u, err := url.Parse(quiet)
+	require.NoError(t, err)
+	ways := map[string]*postgres.Store{
+		"own":       open(t, quiet),
+		"handed in": openOverPool(t, quiet),
+		"pooler":    open(t, testpg.NewPooler(t, quiet, 20, testpg.PoolerUsers("scram-sha-256", u.User.Username(), "pw")).URL),
+	}
+	claim(t, open(t, dsn))
+	look := testpg.Connect(t, withParam(t, dsn, "synchronous_commit", "local"))
+	_, err = look.Exec(t.Context(), `alter system set synchronous_standby_names = 'nobody'`)
+	require.NoError(t, err)
+	_, err = look.Exec(t.Context(), `select pg_reload_conf()`)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		testpg.Exec(t, dsn, `alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
+	})
+	for name, s := range ways {
+		for call, fn := range map[string]func() error{
+			"claim": func() error { _, err := tryClaim(within(t, soon), s); return err },
+			"append": func() error {
+				head := drivertest.ReadHead(t, s)
+				return s.Append(within(t, soon), head, next(head))
+			},
+			"post": func() error {
+				_, err := s.Post(within(t, soon), driver.Note{Key: driver.NewID().String(), Value: []byte("v")})
+				return err
+			},
+		} {
+			done := make(chan error, 1)
+			go func() { done <- fn() }()
+			require.Eventually(t, func() bool {
+				var n int
+				err := look.QueryRow(t.Context(), `select count(pg_cancel_backend(pid)) from pg_stat_activity
+					where datname = current_database() and wait_event = 'SyncRep'`).Scan(&n)
+				return err == nil && n > 0
+			}, soon, often, "%s: %s", name, call)
+			err := <-done
+			require.Error(t, err, "%s: %s", name, call)
+			fails(t, err, exitcodes.Retry, driver.Unknown)
+		}
+	}
 }

@@ -14,10 +14,11 @@ type setting struct{ name, value string }
 // sessionSettings are those of the driver's own connections. With the settings of
 // a role or a database the server could cancel a statement or end a session that
 // the driver bounds itself, call another function or operator than PostgreSQL's,
-// or hide rows without an error.
+// hide rows without an error, or take seconds over a statement.
 //
 // Left as they are: default_transaction_read_only, by which an operator or a
-// provider stops writing; synchronous_commit, which a commit raises itself;
+// provider stops writing; synchronous_commit and client_min_messages, which a
+// commit raises itself;
 // idle_in_transaction_session_timeout, which a claim sets for itself.
 func sessionSettings() []setting {
 	return []setting{
@@ -29,6 +30,8 @@ func sessionSettings() []setting {
 		{"idle_session_timeout", "0"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_deferrable", "off"},
+		{"exit_on_error", "off"}, // which would end the session that finds no schema yet
+		{"jit", "off"},           // compiling takes longer than a commit may
 	}
 }
 
