@@ -43,15 +43,18 @@ const settingsSQL = `select pg_catalog.current_setting('server_version_num')::in
 	pg_catalog.current_setting('synchronous_standby_names'), (select pg_catalog.count(*)::int from pg_catalog.pg_stat_replication),
 	pg_catalog.to_regnamespace('fencepost') is not null, pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create')`
 
-// rightsSQL lists what this role lacks of what a holder needs.
-const rightsSQL = `select t.privilege || ' on fencepost.' || c.relname
+// rightsSQL lists what this role lacks of what a holder needs. Its operators, like
+// those of every statement of this package, have operands of exactly their types:
+// behind a pooler the search_path is the application's, and an operator that any
+// user may have created in schema public for just these types would be preferred.
+const rightsSQL = `select t.privilege || ' on fencepost.' || c.relname::text
 	from pg_catalog.pg_class c, (values ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) as t(privilege)
-	where c.relnamespace = 'fencepost'::regnamespace and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
+	where c.relnamespace = 'fencepost'::regnamespace::oid and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
 	and not (c.relname in ('log', 'claim') and t.privilege = 'UPDATE')
 	and not (c.relname not in ('log', 'part', 'board') and t.privilege = 'DELETE')
 	and not pg_catalog.has_table_privilege(c.oid, t.privilege)
-	union all select 'sight of every row of fencepost.' || c.relname || ' (row level security)' from pg_catalog.pg_class c
-	where c.relnamespace = 'fencepost'::regnamespace and c.relkind = 'r' and pg_catalog.row_security_active(c.oid)
+	union all select 'sight of every row of fencepost.' || c.relname::text || ' (row level security)' from pg_catalog.pg_class c
+	where c.relnamespace = 'fencepost'::regnamespace::oid and c.relkind = 'r' and pg_catalog.row_security_active(c.oid)
 	union all select 'EXECUTE on pg_control_system' where not pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute')
 	order by 1`
 

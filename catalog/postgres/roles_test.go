@@ -135,6 +135,47 @@ func TestNoSettingOfARoleForbidsAClaimOrFalsifiesOne(t *testing.T) {
 	}
 }
 
+// closer creates operators in schema public, where any user of an older database
+// may create some, for those pairs of types that PostgreSQL casts first: an
+// operator for just these types is preferred, and runs with the caller's rights.
+const closer = `create function public.evil() returns void language plpgsql as $$ begin raise 'evil'; end $$;
+	do $$ declare l text; r text; op text; kinds text[] := '{text,name,"char",varchar,oid,regnamespace,int4,int8,numeric,uuid,bool,timestamptz,bytea,bit,text[],name[]}';
+	begin
+		foreach l in array kinds loop foreach r in array kinds loop
+			execute format('create function public.closer(%s, %s) returns boolean language sql as $f$ select public.evil(); select true $f$', l, r);
+			foreach op in array '{=,<>,<,<=,>,>=,+,-,||,|,<<}'::text[] loop
+				if not exists (select from pg_operator where oprname = op and oprleft = l::regtype and oprright = r::regtype) then
+					execute format('create operator public.%s (function = public.closer, leftarg = %s, rightarg = %s)', op, l, r);
+				end if;
+			end loop;
+		end loop; end loop;
+	end $$`
+
+func TestNoOperatorOfAnotherUserIsCalled(t *testing.T) {
+	dsn := testpg.URL(t)
+	testpg.Exec(t, dsn, closer)
+	for name, s := range map[string]*postgres.Store{
+		"own": open(t, dsn), "handed in": openOverPool(t, dsn), "pooler": open(t, testpg.NewPooler(t, dsn, 20).URL),
+	} {
+		version, err := s.Post(within(t, soon), driver.Note{Key: name, Value: []byte("v")})
+		require.NoError(t, err, name)
+		_, err = s.Post(within(t, soon), driver.Note{Key: name, Value: []byte("w"), Version: version})
+		require.NoError(t, err, name)
+		claim(t, s)
+		head := claim(t, s)
+		rec := next(head)
+		require.NoError(t, s.Append(within(t, soon), head, rec), name)
+		for _, call := range compactions(s, head.After(rec)) {
+			require.NoError(t, call(within(t, soon)), name)
+		}
+		drivertest.ReadClaims(t, s, 0)
+		drivertest.ReadNotes(t, s, "")
+		require.Equal(t, driver.Fine, probed(t, s)["rights"].Grade, name)
+		_, err = s.Risks(within(t, soon))
+		require.NoError(t, err, name)
+	}
+}
+
 // TestNoStatementOfAHolderIsCompiled is about a role or a database in which every
 // statement is compiled first, which takes up to seconds.
 func TestNoStatementOfAHolderIsCompiled(t *testing.T) {
