@@ -278,7 +278,7 @@ func TestOnlyWhoKnowsTheClaimAndIsPromotedCanDisturbTheHolder(t *testing.T) {
 		require.Equal(t, http.StatusNotFound, resp.StatusCode, path)
 		require.NoError(t, resp.Body.Close())
 	}
-	require.EqualValues(t, 1, blue.works.Load())
+	require.Eventually(t, func() bool { return blue.works.Load() == 1 }, 30*time.Second, time.Millisecond)
 	require.NoError(t, blue.end(t))
 }
 

@@ -114,7 +114,7 @@ func TestAnInstallThatIsNeverAnsweredBlocksOthersNoLongerThanItsLease(t *testing
 	url := testetcd.URL(t)
 	direct := open(t, url, etcd.Config{})
 	p, through := startProxy(t, url)
-	s := open(t, through, etcd.Config{})
+	s := open(t, through, etcd.Config{ClaimTTL: 6 * time.Second}) // its renewal, which is lost too, comes after a third
 	c, err := s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	p.lose(requests)
