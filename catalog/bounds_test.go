@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -310,6 +311,36 @@ func TestAnUpdateOfAnotherCatalogIsQueuedThoughThatIsBusy(t *testing.T) {
 	require.NoError(t, <-fates)
 	require.NoError(t, <-fates)
 	require.Equal(t, []string{"a", "b"}, keys(t, a))
+}
+
+// A function that works through several catalogs is the same one for each of
+// them, and on the stack of whoever is further along.
+func TestAnUpdateOfAnotherCatalogIsQueuedThoughTheSameFunctionRunsThere(t *testing.T) {
+	a, b := holder(t, memory.New(), catalog.Config{Generation: 1}), holder(t, memory.New(), catalog.Config{Generation: 1})
+	var update func(key string, inside func(), all ...*catalog.Catalog) error
+	update = func(key string, inside func(), all ...*catalog.Catalog) error {
+		return all[0].Update(t.Context(), func(tx *catalog.Tx) error {
+			inside()
+			if rest := all[1:]; len(rest) > 0 {
+				if err := update(key, inside, rest...); err != nil {
+					return err
+				}
+			}
+			return set(key)(tx)
+		})
+	}
+	entered, goOn, fates := make(chan struct{}), make(chan struct{}), make(chan error, 2)
+	go func() { fates <- update("one", func() { close(entered); <-goOn }, b) }()
+	<-entered
+	release := sync.OnceFunc(func() { time.AfterFunc(time.Millisecond, func() { close(goOn) }) })
+	go func() { fates <- update("two", release, a, b) }()
+	require.NoError(t, <-fates)
+	require.NoError(t, <-fates)
+	require.Equal(t, []string{"two"}, keys(t, a))
+	require.Equal(t, []string{"one", "two"}, keys(t, b))
+	require.ErrorIs(t, a.Update(context.Background(), func(*catalog.Tx) error {
+		return b.Update(context.Background(), func(*catalog.Tx) error { return a.Update(context.Background(), set("never")) })
+	}), catalog.ErrReentrant, "it is further down on the same stack")
 }
 
 func TestAnUpdateBesideOneThatRunsIsQueuedAndNotRefused(t *testing.T) {

@@ -52,6 +52,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 	c := &Catalog{
 		store: r.store, cfg: r.cfg, claim: r.claim, base: base, stop: stop,
 		queue: make(chan *request, r.cfg.MaxQueued), closing: make(chan struct{}), idle: make(chan struct{}),
+		running: newRunning(),
 	}
 	c.trying, c.giveUpBy = context.WithCancel(base)
 	c.end.init()
@@ -158,7 +159,7 @@ func (c *Catalog) awaitIdle() bool {
 		case <-look.C:
 		}
 		count := c.running.count.Load()
-		if c.running.fn.Load() != nil && count == before {
+		if c.running.now.Load() && count == before {
 			return false
 		}
 		before = count

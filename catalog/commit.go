@@ -171,7 +171,6 @@ func (c *Catalog) compute(batch []*request) []*group {
 	work := c.state.Load()
 	this := &group{payload: newPayload()}
 	groups := []*group{this}
-	defer c.running.end() // also where one ends its goroutine
 	for _, r := range batch {
 		if !r.take() {
 			continue
@@ -180,9 +179,10 @@ func (c *Catalog) compute(batch []*request) []*group {
 			r.done <- reason
 			continue
 		}
-		c.running.begin(&r.fn)
-		next, changes, err := r.run(work)
-		c.running.end()
+		var next *state
+		var changes []Change
+		var err error
+		c.running.call(func() { next, changes, err = r.run(work) })
 		if r.panicked != nil {
 			c.cfg.Logger.ErrorContext(c.base, "a function given to Update panicked", "panic", fmt.Sprint(r.panicked.value))
 		}

@@ -53,7 +53,7 @@ func Rehearse(ctx context.Context, store driver.Store, cfg Config) (*Rehearsal, 
 		_ = f.Close() // the first error says more
 		return nil, err
 	}
-	r := &Rehearsal{f: f, base: dry.on, steps: dry.steps}
+	r := &Rehearsal{f: f, base: dry.on, running: newRunning(), steps: dry.steps}
 	r.state.Store(dry.state)
 	return r, nil
 }
@@ -198,9 +198,9 @@ func (r *Rehearsal) Update(fn func(*Tx) error) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.running.begin(&fn)
-	defer r.running.end()
-	next, _, err := transact(r.state.Load(), fn)
+	var next *state
+	var err error
+	r.running.call(func() { next, _, err = transact(r.state.Load(), fn) })
 	if err != nil {
 		return err
 	}
