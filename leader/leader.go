@@ -35,6 +35,7 @@ type Leader struct {
 	reluctant atomic.Bool
 	leaving   atomic.Int64                    // calls of StepDown under way
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
+	gone      atomic.Pointer[driver.ID]       // the claim whose process is dead; also behind a claim that failed
 	promoted  chan told                       // holds what the admin API wrote last
 	asks      chan *ask                       // to the tenure, while the work runs
 

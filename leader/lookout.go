@@ -25,9 +25,6 @@ type lookout struct {
 	address string
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-
-	mu   sync.Mutex
-	gone driver.ID // the claim whose process is dead
 }
 
 func newLookout(l *Leader) *lookout {
@@ -58,9 +55,8 @@ func (o *lookout) stop() {
 
 // dead reports whether the process of claim is known to be.
 func (o *lookout) dead(claim driver.ID) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return !claim.IsZero() && o.gone == claim
+	gone := o.l.gone.Load()
+	return gone != nil && *gone == claim
 }
 
 // watch stays connected to the holder of claim until it is dead or ctx ends.
@@ -74,9 +70,7 @@ func (o *lookout) watch(ctx context.Context, claim driver.ID, address string) {
 			return
 		}
 		if proven && o.refused(ctx, claim, address) {
-			o.mu.Lock()
-			o.gone = claim
-			o.mu.Unlock()
+			o.l.gone.Store(&claim)
 			o.tell()
 			return
 		}

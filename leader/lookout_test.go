@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/catalog/sqlite"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/leader"
 )
@@ -85,6 +87,55 @@ func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
 	require.Len(t, history, 2)
 	require.Contains(t, history[1].Reason, "is gone")
 	require.NoError(t, standby.end(t))
+}
+
+// It can't hear of the death a second time.
+func TestAStandbyWhoseClaimFailedStillKnowsThatTheHolderIsDead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "catalog.db")
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childVar+"="+path)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = io.ReadFull(stdout, make([]byte, len("leads\n")))
+	require.NoError(t, err)
+	file, err := sqlite.Open(path, sqlite.Config{})
+	require.NoError(t, err)
+	defer file.Close()
+	store := &unclaimable{Store: file}
+	store.refuses.Store(true)
+	cfg := config(1)
+	cfg.Lease, cfg.Poll, cfg.HandoverTimeout = time.Hour, time.Second, 10*time.Millisecond
+	cfg.Catalog.ClaimTimeout = 10 * time.Millisecond
+	standby := start(t, store, cfg)
+	standby.reached(t, leader.ReadyToPromote)
+	admin := signOfLife(t, file).Admin
+	require.Eventually(t, func() bool {
+		_, s := ask(t, admin, http.MethodGet, "/api/leader/status", "", "")
+		return s["standbys"] == 1.0
+	}, 30*time.Second, time.Millisecond)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	require.Eventually(t, func() bool { return store.tries.Load() > 0 }, 30*time.Second, time.Millisecond)
+	store.refuses.Store(false)
+	standby.reached(t, leader.Leading)
+	require.NoError(t, standby.end(t))
+}
+
+// unclaimable is a store whose claims are blocked for a while.
+type unclaimable struct {
+	driver.Store
+	refuses atomic.Bool
+	tries   atomic.Int64
+}
+
+func (u *unclaimable) Claim(ctx context.Context) (driver.Claiming, error) {
+	if !u.refuses.Load() {
+		return u.Store.Claim(ctx)
+	}
+	u.tries.Add(1)
+	<-ctx.Done()
+	return nil, &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Store: u.String(), Op: "claim", Err: driver.ErrBlocked}
 }
 
 // a relay passes connections on to a holder, until it is told otherwise.
