@@ -38,6 +38,7 @@ type Leader struct {
 	gone      atomic.Pointer[driver.ID]       // the claim whose process is dead; also behind a claim that failed
 	promoted  chan told                       // holds what the admin API wrote last
 	asks      chan *ask                       // to the tenure, while the work runs
+	cutShort  time.Duration                   // how long the migrations had run when a holder resumed its work; of Run
 
 	mu        sync.Mutex
 	status    Status
@@ -197,10 +198,10 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 		return nil, 0, err
 	}
 	l.move(Promoting, now.opts.Reason)
-	paused, end := l.askHolder(ctx, f, now)
-	defer end()
-	if paused && now.gate != nil { // on the holder's last commit
-		err = now.gate.renewPaused(ctx, f)
+	holder := l.askHolder(ctx, f, now)
+	defer holder.end()
+	if holder.paused && now.gate != nil { // on the holder's last commit
+		err = holder.migrate(ctx, now.gate, f)
 	}
 	if err == nil {
 		sent = l.lease.now()
@@ -217,38 +218,6 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 		err = errLater
 	}
 	return c, sent, err
-}
-
-// askHolder asks the holder to stop its work, and reads what it has committed.
-// Paused says that it has. A holder that doesn't answer is simply fenced. End
-// tells a holder that is not fenced by then to resume its work.
-func (l *Leader) askHolder(ctx context.Context, f *catalog.Follower, now turn) (paused bool, end func()) {
-	address := now.holder.reach(l.host)
-	if address == "" {
-		return false, func() {}
-	}
-	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
-	defer cancel()
-	p, err := callHandover(ctx, l.cfg.HandoverTimeout, now.head.Claim.ID, address, l.cfg.Catalog.Generation, l.migrationTime(f))
-	if err != nil {
-		l.log.WarnContext(ctx, "the holder does not hand over, and is fenced", "holder", now.head.Claim.Holder.String(), "err", err)
-		return false, func() {}
-	}
-	l.log.InfoContext(ctx, "the holder hands over", "holder", now.head.Claim.Holder.String(), "revision", p.first.Revision)
-	// The claim would read the rest too; until then the holder could resume.
-	err = f.Wait(bounded, func(h driver.Head) bool { return h.Revision >= p.first.Revision })
-	return err == nil, p.Close
-}
-
-// migrationTime is how much longer than HandoverTimeout a handover may take,
-// because the migrations may have to run while the holder is paused: twice what
-// they took last, and at most MigrationTimeout.
-func (l *Leader) migrationTime(f *catalog.Follower) time.Duration {
-	last, _ := f.Rehearsed()
-	if len(last.Migrations) == 0 {
-		return 0
-	}
-	return min(2*last.Took, l.cfg.Catalog.MigrationTimeout)
 }
 
 // follow begins to read along, and goes on trying while the store can't be

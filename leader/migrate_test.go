@@ -106,6 +106,50 @@ func TestASlowMigrationWhoseReadsKeepChangingPausesTheHolderOnceAndFencesNoWrite
 	require.EqualValues(t, blue.count.Load(), last, "a write was lost, or outlived the migration")
 }
 
+func TestAHolderThatWaitsNoLongerForMigrationsIsNotFencedByThemButAskedForMore(t *testing.T) {
+	store := memory.New()
+	blue, green := writing{key: "in"}, writing{key: "in"}
+	holder, cfg := called(1), called(2)
+	holder.HandoverTimeout, cfg.HandoverTimeout = 500*time.Millisecond, 500*time.Millisecond
+	one := run(t, store.Open(), holder, func(ctx context.Context, c *catalog.Catalog) error {
+		err := blue.work(ctx, c)
+		return errors.Join(err, c.Update(context.Background(), set("in", -1))) // its last word changes what is read
+	})
+	one.reached(t, leader.Leading)
+	given := make(chan error, 1) // why the first run during a pause was given up
+	cfg.Catalog.Migrations = slow(time.Millisecond, new(atomic.Int64))
+	up := cfg.Catalog.Migrations[0].Up
+	var hung atomic.Bool
+	cfg.Catalog.Migrations[0].Up = func(tx *catalog.Tx) error {
+		err := up(tx)
+		if one.Status().Phase == leader.HandingOver && hung.CompareAndSwap(false, true) {
+			<-tx.Context().Done()
+			given <- context.Cause(tx.Context())
+		}
+		return err
+	}
+	two := run(t, store.Open(), cfg, green.work)
+	two.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.ErrorContains(t, <-given, "resumed its work")
+	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
+	two.reached(t, leader.Leading)
+	require.NoError(t, two.end(t))
+	require.EqualValues(t, 2, blue.works.Load())
+	require.Contains(t, moves(one), leader.HandingOver.String()+" to "+leader.Leading.String(), "it went on")
+	require.Equal(t, leader.HandingOver.String()+" to "+leader.Superseded.String(), moves(one)[len(moves(one))-1], "it was fenced while it worked")
+	require.Contains(t, moves(two), leader.Promoting.String()+" to "+leader.CatchingUp.String(), "it did not claim over a holder that works")
+	require.Len(t, claims(t, store), 2)
+}
+
+// moves returns the moves of a process, in order.
+func moves(p *process) (all []string) {
+	for _, m := range p.Status().Moves {
+		all = append(all, m.From.String()+" to "+m.To.String())
+	}
+	return all
+}
+
 func TestAProcessWhoseMigrationsAreTooSlowForAPauseIsNotReadyAndPausesNobody(t *testing.T) {
 	store := memory.New()
 	blue, green := writing{key: "in"}, writing{key: "in"}
