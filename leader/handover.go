@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/fence"
 )
 
@@ -77,6 +78,7 @@ func (t *tenure) handOver(ctx context.Context) (stage, error) {
 	limit := t.cfg.HandoverTimeout + a.more
 	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(limit))
 	defer cancel()
+	t.settle(ctx, a)
 	if a.anyone {
 		t.offer(bounded)
 	}
@@ -96,6 +98,15 @@ func (t *tenure) handOver(ctx context.Context) (stage, error) {
 		return nil, context.Cause(ctx)
 	}
 	return t.goOn(ctx, a, failed)
+}
+
+// settle waits for the commits that the work has left under way: an Update whose
+// context ends does not wait for its own. The revision that is named would else
+// not be the last one, and the successor's migrations would have to run again.
+func (t *tenure) settle(ctx context.Context, a *ask) {
+	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(t.cfg.HandoverTimeout))
+	defer cancel()
+	_ = t.c.Update(bounded, func(*catalog.Tx) error { return nil }) // behind all others; whoever asked waits no longer where it fails
 }
 
 // claimed returns nil where a handover ended because another process claimed.

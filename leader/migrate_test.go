@@ -106,6 +106,42 @@ func TestASlowMigrationWhoseReadsKeepChangingPausesTheHolderOnceAndFencesNoWrite
 	require.EqualValues(t, blue.count.Load(), last, "a write was lost, or outlived the migration")
 }
 
+func TestACommitThatTheWorkLeftUnderWayIsTheHoldersLastAndPausesNobodyTwice(t *testing.T) {
+	store := memory.New()
+	busy := store.Open()
+	busy.Inject(func(c memory.Call) memory.Fault {
+		if c.Method == "Append" { // so that one is under way whenever the work ends
+			<-time.After(20 * time.Millisecond)
+		}
+		return memory.Pass
+	})
+	one := run(t, busy, called(1), func(ctx context.Context, c *catalog.Catalog) error {
+		for n := 0; ; n++ {
+			if err := c.Update(ctx, set("in", n)); err != nil {
+				return context.Cause(ctx)
+			}
+		}
+	})
+	one.reached(t, leader.Leading)
+	cfg := called(2)
+	var runs, paused atomic.Int64
+	cfg.Catalog.Migrations = slow(100*time.Millisecond, &runs)
+	up := cfg.Catalog.Migrations[0].Up
+	cfg.Catalog.Migrations[0].Up = func(tx *catalog.Tx) error {
+		if one.Status().Phase == leader.HandingOver {
+			paused.Add(1)
+		}
+		return up(tx)
+	}
+	two := run(t, store.Open(), cfg, func(ctx context.Context, _ *catalog.Catalog) error { <-ctx.Done(); return nil })
+	two.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
+	two.reached(t, leader.Leading)
+	require.EqualValues(t, 1, paused.Load(), "a commit landed behind the revision that the holder had named")
+	require.NoError(t, two.end(t))
+}
+
 func TestAHolderThatWaitsNoLongerForMigrationsIsNotFencedByThemButAskedForMore(t *testing.T) {
 	store := memory.New()
 	blue, green := writing{key: "in"}, writing{key: "in"}
