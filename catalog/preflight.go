@@ -279,9 +279,14 @@ func (p *preflight) migrations(ctx context.Context, r *replica) {
 	if !pending(r.head.Claim, p.cfg.Migrations) || checkVersion(r.head.Claim, p.cfg.Migrations) != nil {
 		return // nothing to run, or told already
 	}
+	begun := time.Now()
 	dry, err := r.dryRun(ctx, r.head, r.state, newTrace(), nil)
 	switch {
 	case errors.Is(err, ErrNameOnly):
+		return
+	case err != nil && ctx.Err() != nil:
+		p.Add(CheckMigrations, driver.Failure, "give the preflight more time, or find out what the migrations wait for",
+			"they had not finished after %v: %v", time.Since(begun).Round(time.Millisecond), err)
 		return
 	case err != nil:
 		p.Add(CheckMigrations, driver.Failure, "correct the migration, or the data that it can't change", "%v", err)

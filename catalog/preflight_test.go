@@ -299,6 +299,19 @@ func TestPreflightSaysHowLongTheMigrationsTookAndWhatThatMeans(t *testing.T) {
 	}
 }
 
+func TestPreflightSaysThatTheMigrationsHadNotFinishedWhenItsTimeWasOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := catalog.Migration{Version: 1, ReadableBy: 1, Up: func(tx *catalog.Tx) error { <-tx.Context().Done(); return context.Cause(tx.Context()) }}
+		store := led(t, ready(1, ""))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		check := found(t, catalog.Preflight(ctx, store, ready(9, "", hangs)), catalog.CheckMigrations)
+		require.Equal(t, driver.Failure, check.Grade)
+		require.Contains(t, check.Detail, "had not finished after 10s")
+		require.Contains(t, check.Remedy, "more time")
+	})
+}
+
 func TestPreflightLeavesOutAMigrationThatItKnowsByItsVersionsAlone(t *testing.T) {
 	cfg := ready(9, "", catalog.Migration{Version: 1, ReadableBy: 1, Up: func(*catalog.Tx) error { return catalog.ErrNameOnly }})
 	r := catalog.Preflight(t.Context(), led(t, ready(1, "")), cfg)
