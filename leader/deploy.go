@@ -28,6 +28,9 @@ func (l *Leader) newGate() *gate { return &gate{l: l, began: l.lease.now()} }
 // final: the migrations fail on these data, or the time is over.
 func (g *gate) check(ctx context.Context, f *catalog.Follower) (missing string, err error) {
 	if head, _ := f.Head(); !g.ran || !sameData(head.Claim, g.rehearsed.Head.Claim) {
+		if len(g.l.cfg.Catalog.Migrations) > 0 {
+			g.l.because(fmt.Sprintf("the migrations run on the data as of revision %d, which may take as long as it takes", head.Revision))
+		}
 		if err := g.renew(ctx, f); err != nil {
 			return "", err
 		}

@@ -54,6 +54,24 @@ func slow(takes time.Duration, runs *atomic.Int64) []catalog.Migration {
 	}}}
 }
 
+func TestAProcessSaysThatItsMigrationsRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		one := start(t, store.Open(), config(1))
+		one.await(t, leader.Leading)
+		cfg := config(2)
+		cfg.Catalog.Migrations = slow(time.Hour, new(atomic.Int64))
+		two := start(t, store.Open(), cfg)
+		elapse(time.Minute)
+		require.Equal(t, leader.CatchingUp, two.Status().Phase)
+		require.Contains(t, two.Status().Reason, "the migrations run on the data as of revision 1")
+		begun := time.Now()
+		require.NoError(t, two.end(t))
+		require.Less(t, time.Since(begun), time.Second, "the stop waited for them")
+		require.NoError(t, one.end(t))
+	})
+}
+
 func TestASlowMigrationPausesNobodyIfNothingThatItReadsChanges(t *testing.T) {
 	store := memory.New()
 	blue, green := writing{key: "other"}, writing{key: "other"}
