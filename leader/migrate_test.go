@@ -218,6 +218,10 @@ func TestAProcessWhoseMigrationsAreTooSlowForAPauseIsNotReadyAndPausesNobody(t *
 	promote(t, store, 2)
 	require.Eventually(t, func() bool { return two.Status().Phase == leader.CatchingUp && runs.Load() > 3 }, 30*time.Second, time.Millisecond)
 	require.Contains(t, two.Status().Reason, "longer than MigrationTimeout (50ms)")
+	for before := runs.Load(); runs.Load() < before+3; { // also while they run again
+		require.Equal(t, leader.CatchingUp, two.Status().Phase)
+		<-time.After(time.Millisecond)
+	}
 	require.Equal(t, leader.Leading, one.Status().Phase)
 	require.EqualValues(t, 1, blue.works.Load())
 	require.NoError(t, one.end(t)) // nothing changes any more what they read

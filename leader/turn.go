@@ -29,6 +29,7 @@ type waiting struct {
 	quiet silence
 	out   *lookout
 	due   due
+	slow  bool // the migrations were too slow when they ran last
 
 	holder Beat // seen of the holder that a deploy is to take over from
 
@@ -147,7 +148,9 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 		w.unready(missing)
 		return nil
 	}
-	w.ready("everything is read")
+	if !w.slow {
+		w.ready("everything is read")
+	}
 	w.whereabouts(ctx, now.head.Claim.ID) // before it is needed
 	intent, aborted, err := w.intent(ctx)
 	mine := w.cfg.Catalog.Generation
@@ -162,10 +165,12 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 	if err := w.gate.renew(ctx, w.f); err != nil {
 		return err
 	}
-	if missing := w.gate.tooSlow(w.f); missing != "" {
+	missing = w.gate.tooSlow(w.f)
+	if w.slow = missing != ""; w.slow {
 		w.unready(missing)
 		return nil
 	}
+	w.ready("everything is read")
 	now.head, _ = w.f.Head()       // the migrations may have taken a while
 	now.opts.IfClaim = driver.ID{} // over any claim of a lower generation, however many there are
 	now.holder = w.whereabouts(ctx, now.head.Claim.ID)
