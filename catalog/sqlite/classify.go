@@ -24,7 +24,7 @@ func (s *Store) wrap(op string, err error, committing bool) error {
 		return caller.err
 	}
 	switch codeOf(err) {
-	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY:
+	case lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_READONLY_DIRECTORY:
 		err = whyNotOpen(s.path, err)
 	}
 	if errors.Is(err, errMoved) {

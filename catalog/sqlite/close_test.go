@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -143,4 +144,17 @@ func TestAUserWhoMayOnlyReadSeesACatalogAfterACleanEnd(t *testing.T) {
 	plays(t, "writes", path).done().ends()
 	require.NoError(t, os.Chmod(path, 0o444))
 	plays(t, "looks", path, u.as).done().ends()
+}
+
+func TestAUserWhoMayOnlyReadAndHasNoWALIsToldWhichFolderItCouldNotBeMadeIn(t *testing.T) {
+	u, dir := service(t)
+	path := folderOf(t, filepath.Join(dir, "d"), os.Geteuid(), os.Getegid(), 0o755)
+	plays(t, "writes", path).done().ends()
+	require.NoError(t, os.Remove(path+"-wal"))
+	require.NoError(t, os.Remove(path+"-shm"))
+	var said bytes.Buffer
+	p := plays(t, "looks", path, u.as, func(cmd *exec.Cmd) { cmd.Stderr = &said })
+	require.NoError(t, p.stdin.Close())
+	require.Error(t, p.cmd.Wait())
+	require.Contains(t, said.String(), "access "+filepath.Dir(path)+": permission denied: give this process the right")
 }

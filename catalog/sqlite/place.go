@@ -18,7 +18,7 @@ import (
 // of them, and two writers that never meet.
 
 var (
-	errFolder     = errors.New("the path is a folder's")
+	errFolder     = errors.New("this is a folder")
 	errNotRegular = errors.New("this is no regular file")
 	errHardLinked = errors.New("the file has more than one name, by hard links")
 	errMounted    = errors.New("the file is mounted by itself, so that it has another name elsewhere")

@@ -155,7 +155,7 @@ func TestASymbolicLinkOrNoRegularFileBesideTheDatabaseIsRefused(t *testing.T) {
 		refused(t, path, "remove or rename what has the name")
 		require.NoError(t, os.Remove(path+ending))
 		require.NoError(t, os.Mkdir(path+ending, 0o755))
-		refused(t, path, "name a file, not a folder")
+		refused(t, path, "a file beside the database, remove it")
 	}
 	path := filepath.Join(folder(t), "pipe")
 	require.NoError(t, unix.Mkfifo(path, 0o644))

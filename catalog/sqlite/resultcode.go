@@ -88,6 +88,8 @@ func space() []driver.Entry {
 	return slices.Concat(
 		is(driver.ErrFull, codes(retry(remedyFull), driver.NotApplied,
 			coded{lib.SQLITE_FULL, "SQLITE_FULL", "no room on the disk: measured to be rolled back whole, also at a COMMIT; it lands once there is some"})),
+		is(driver.ErrFull, codes(retry(remedyFull+"; if there is room, "+remedyDisk), driver.Unknown,
+			coded{lib.SQLITE_IOERR_SHMSIZE, "SQLITE_IOERR_SHMSIZE", "the WAL's shared memory, a file beside the database, can't grow: as a rule for want of room"})),
 		codes(halt(remedyMemory), driver.Unknown,
 			coded{lib.SQLITE_NOMEM, "SQLITE_NOMEM", "the process is short of memory, and what it did half is not to be built on"},
 			coded{lib.SQLITE_IOERR_NOMEM, "SQLITE_IOERR_NOMEM", "short of memory in the middle of reading or writing"}),
@@ -117,7 +119,6 @@ func disk() []driver.Entry {
 		coded{lib.SQLITE_IOERR_CLOSE, "SQLITE_IOERR_CLOSE", "a file could not be closed; what was written before may be lost"},
 		coded{lib.SQLITE_IOERR_DIR_CLOSE, "SQLITE_IOERR_DIR_CLOSE", "a folder could not be closed"},
 		coded{lib.SQLITE_IOERR_SHMOPEN, "SQLITE_IOERR_SHMOPEN", "the WAL's shared memory can't be opened"},
-		coded{lib.SQLITE_IOERR_SHMSIZE, "SQLITE_IOERR_SHMSIZE", "the WAL's shared memory can't grow, often for want of room"},
 		coded{lib.SQLITE_IOERR_SHMLOCK, "SQLITE_IOERR_SHMLOCK", "no longer given by SQLite; it meant a lock of the WAL's shared memory"},
 		coded{lib.SQLITE_IOERR_SHMMAP, "SQLITE_IOERR_SHMMAP", "the WAL's shared memory can't be mapped"},
 		coded{lib.SQLITE_IOERR_SEEK, "SQLITE_IOERR_SEEK", "a place in the file can't be reached"},

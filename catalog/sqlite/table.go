@@ -102,7 +102,7 @@ func ours() driver.Family {
 			incomplete(),
 			value(errPlanted, "planted file", config(remedyPlanted), refused, "a link or pipe leads elsewhere, and somebody else may have put it there: nothing is opened, created or changed by way of it"),
 			value(errNotGiven, "owner", config("run this command as the user of the service"), refused, "the file would be this user's alone, and keep the service out"),
-			value(errFolder, "folder", config(remedyFolder), refused, "the path is a folder's"),
+			value(errFolder, "folder", config(remedyFolder+"; if it has the name of a file beside the database, remove it"), refused, "a folder has the name of the database, or of a file beside it"),
 			value(errNotRegular, "no regular file", config("remove or rename what has the name, and find out who put it there: a database and the files beside it are regular files"), refused, "a device, a pipe or a folder has the name of the database, or of a file beside it"),
 			value(errHardLinked, "hard link", config("remove the other names of the file (find them by: find FOLDER -xdev -samefile FILE), and let backups copy the file, not link it"), refused, "beside each name there would be another WAL, and other locks"),
 			value(errMounted, "file mount", config("mount the folder that holds the file, not the file"), refused, "beside each name there would be another WAL, and other locks"),

@@ -296,6 +296,37 @@ func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testin
 	require.NoError(t, c.Close())
 }
 
+// TestOnADiskThatFillsUpBeforeTheFirstClaimTheErrorSaysSo has room for every
+// number of the pages that a first claim needs, and then makes more.
+func TestOnADiskThatFillsUpBeforeTheFirstClaimTheErrorSaysSo(t *testing.T) {
+	claim := func(s driver.Store) error {
+		c, err := s.Claim(drivertest.Context(t))
+		if err != nil {
+			return err
+		}
+		next := drivertest.NextClaim(t, c.Head(), 1)
+		return c.Install(t.Context(), next, drivertest.ClaimRecord(next))
+	}
+	for pages := 1; ; pages++ {
+		dir := mount(t, fmt.Sprintf("%dk", 4*pages))
+		path := filepath.Join(dir, "c.db")
+		s := open(t, path)
+		err := claim(s)
+		if err == nil {
+			require.Greater(t, pages, 12, "the file, its shared memory and a claim are more")
+			return
+		}
+		require.ErrorIs(t, err, driver.ErrFull, "%d pages", pages)
+		require.ErrorContains(t, err, "make room", "%d pages", pages)
+		require.Equal(t, exitcodes.TempFail, exitcodes.CodeOf(err), "%d pages", pages)
+		require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=8m"))
+		head := drivertest.Install(t, s, 1)
+		require.EqualValues(t, 1, head.Claim.Token.Epoch, "%d pages", pages)
+		require.NoError(t, s.Close())
+		wholeAt(t, path, head)
+	}
+}
+
 func TestOnAReadOnlyMountAClaimSaysWhatToDo(t *testing.T) {
 	dir := mount(t, "4m")
 	path := filepath.Join(dir, "c.db")
