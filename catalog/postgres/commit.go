@@ -89,11 +89,30 @@ func (s *Store) append(ctx context.Context, conn *pgxpool.Conn, prior driver.Hea
 		if err != nil {
 			return notSent, err
 		}
+		if st.head.Commit == rec.ID {
+			if err := s.logged(ctx, conn, rec); err != nil {
+				return statementSent, err
+			}
+		}
 		if st.head.IsZero() || at.Equal(st.started) {
 			return notSent, conflict
 		}
 		at = st.started
 	}
+}
+
+// logged returns ErrCorrupt if the head has moved to rec and the log lacks it. The
+// statement writes both or neither, but for a trigger or a rule that somebody put
+// on the log and that swallows what is inserted.
+func (s *Store) logged(ctx context.Context, q querier, rec driver.Record) error {
+	var there bool
+	err := q.QueryRow(ctx, `select exists (select from fencepost.log where catalog = $1 and revision = $2::bigint and commit_id = $3::uuid)`,
+		s.args(s.catalog, int64(rec.Revision), rec.ID.String())...).Scan(&there)
+	if err != nil || there {
+		return err
+	}
+	err = fmt.Errorf("%w: fencepost.log did not take revision %d, to which the head has moved: remove the trigger or rule", driver.ErrCorrupt, rec.Revision)
+	return s.orHidden(ctx, q, err)
 }
 
 // overtaken returns err as a conflict where the server rolled a write back since

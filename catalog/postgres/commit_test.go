@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/postgres"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -202,4 +203,19 @@ func TestAStarvedPoolDoesNotStopTheHeadNorTheWatch(t *testing.T) {
 	require.Equal(t, want, got)
 	ctx, cancel := context.WithCancel(t.Context())
 	fails(t, s.Watch(ctx, cancel), exitcodes.None, driver.NotApplied)
+}
+
+// TestACommitThatATriggerSwallowsIsNeverAcknowledged is about a trigger that was put
+// on every table of the database, such as for auditing, and returns no row.
+func TestACommitThatATriggerSwallowsIsNeverAcknowledged(t *testing.T) {
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	testpg.Exec(t, dsn, `create function public.audit() returns trigger language plpgsql as $$ begin return null; end $$`,
+		`create trigger audit before insert on fencepost.log for each row execute function public.audit()`)
+	err = c.Update(within(t, soon), func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", []byte("v")) })
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	require.ErrorContains(t, err, "trigger")
+	require.ErrorIs(t, c.Close(), driver.ErrCorrupt)
 }
