@@ -33,8 +33,9 @@ var errCrowded = fmt.Errorf("this process shows %d claims already", mostShown)
 func presenceLock(claim driver.ID) int64 { return int64(binary.BigEndian.Uint64(claim[:8])) }
 
 // Present implements [driver.Presenter], by a lock that the session of the
-// listening connection holds, shared, so that nobody waits for it. A process
-// shows 1,000 claims at most.
+// listening connection holds, shared, so that nobody waits for it. Nor does it
+// wait itself: any user of the database may hold the same lock, and then that one
+// is seen instead. A process shows 1,000 claims at most.
 func (s *Store) Present(ctx context.Context, claim driver.ID, shown func()) error {
 	if !s.joinLater() {
 		return s.fail("present", errClosed, notSent)
@@ -50,7 +51,7 @@ func (s *Store) Present(ctx context.Context, claim driver.ID, shown func()) erro
 	lock := presenceLock(claim)
 	w := s.ear.add(&watcher{
 		store: s, channel: fmt.Sprintf("presence %d", lock),
-		begin: fmt.Sprintf("select pg_catalog.pg_advisory_lock_shared(%d)", lock), end: fmt.Sprintf("select pg_catalog.pg_advisory_unlock_shared(%d)", lock),
+		begin: fmt.Sprintf("select pg_catalog.pg_try_advisory_lock_shared(%d)", lock), end: fmt.Sprintf("select pg_catalog.pg_advisory_unlock_shared(%d)", lock),
 	})
 	defer s.ear.leave(w)
 	for {
