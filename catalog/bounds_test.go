@@ -388,7 +388,10 @@ func TestCloseWaitsForFunctionsThatReturnOneAfterTheOther(t *testing.T) {
 		fates := make(chan error, 5)
 		for i := range cap(fates) {
 			go func() {
-				fates <- c.Update(t.Context(), func(tx *catalog.Tx) error { time.Sleep(4 * time.Second); return set(fmt.Sprint(i))(tx) })
+				fates <- c.Update(t.Context(), func(tx *catalog.Tx) error {
+					<-time.After(4 * time.Second) // by the bubble's clock
+					return set(fmt.Sprint(i))(tx)
+				})
 			}()
 		}
 		synctest.Wait()
