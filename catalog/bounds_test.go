@@ -533,3 +533,27 @@ func (s *silentBoard) Notes(ctx context.Context, _ string) ([]driver.Note, error
 	<-ctx.Done()
 	return nil, &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Store: s.String(), Op: "notes", Err: ctx.Err()}
 }
+
+// elsewhere is a store that does not answer who does not adopt.
+type elsewhere struct {
+	driver.Store
+	says exitcodes.Disposition
+}
+
+func (e elsewhere) Head(ctx context.Context) (driver.Head, error) {
+	if driver.Adopts(ctx) {
+		return e.Store.Head(ctx)
+	}
+	return driver.Head{}, &driver.Error{Class: driver.Class{Disposition: e.says}, Store: e.String(), Op: "head", Err: errors.New("no")}
+}
+
+func TestAFailureInPassingIsNotTakenForACatalogThatWasMoved(t *testing.T) {
+	for says, want := range map[exitcodes.Disposition]error{exitcodes.Retry: catalog.ErrNotBelow, exitcodes.Halt: nil} {
+		store := memory.New()
+		c, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		_, err = catalog.Raise(t.Context(), elsewhere{store, says}, catalog.Config{}, catalog.RaiseOptions{Reason: "test", Above: c.Token()})
+		require.ErrorIs(t, err, want)
+	}
+}

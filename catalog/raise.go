@@ -82,7 +82,7 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 		short, cancel := context.WithTimeout(plain, cfg.StoreTimeout)
 		defer cancel()
 		_, err := store.Head(short)
-		return err != nil
+		return err != nil && !transient(err)
 	}
 	settled, err := r.persist(ctx, r.try)
 	if err == nil && settled {
@@ -103,7 +103,7 @@ type raiser struct {
 	claimer
 	opts  RaiseOptions
 	begun bool        // base is set
-	moved func() bool // nobody but the raiser may go on from this head, since it came from another system
+	moved func() bool // nobody but the raiser may go on from this head, since it came from another system; a failure in passing is no such word
 }
 
 // try raises the token once, as [claimer.try] claims it.
