@@ -1,8 +1,11 @@
 package catalog
 
 import (
+	"encoding/binary"
 	"runtime"
 	"sync/atomic"
+
+	"github.com/fencepost/fencepost/catalog/driver"
 )
 
 // A running is the caller's function that runs now, so that a call of that
@@ -14,7 +17,7 @@ type running struct {
 	count atomic.Uint64 // of the functions that were begun
 }
 
-func newRunning() running { return running{stamp: stamp(lastStamp.Add(1))} }
+func newRunning() running { return running{stamp: newStamp()} }
 
 // call calls fn, which runs until it has returned, however it does.
 func (r *running) call(fn func()) {
@@ -34,7 +37,11 @@ func (r *running) isCaller() bool { return r.now.Load() && r.stamp.onStack() }
 // says too little.
 type stamp uint64
 
-var lastStamp atomic.Uint64
+// newStamp returns a stamp of 16 digits that no other handle is likely to have.
+func newStamp() stamp {
+	id := driver.NewID()
+	return 1<<31 | stamp(binary.BigEndian.Uint32(id[:]))
+}
 
 // beneath calls fn with s beneath it on the stack: a call for each digit of s to
 // the base of four, the lowest first.
