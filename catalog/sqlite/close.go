@@ -57,10 +57,13 @@ func (s *Store) closeWriter(w *writer) error {
 	defer cancel()
 	var err error
 	if w == nil {
-		if info, err := os.Stat(s.path); err != nil || info.Size() == 0 {
-			return nil // and no new file is made
+		if info, err := os.Lstat(s.path); err != nil || info.Size() == 0 || s.gone.Load() != nil {
+			return nil // no new file is made, and no other one is touched
 		}
 		err = untilFree(ctx, func() (err error) {
+			if err := s.checkPlace(); err != nil {
+				return err
+			}
 			w, err = s.openWriter(ctx)
 			return err
 		})
