@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,26 +133,40 @@ func (s *silentBoard) Notes(ctx context.Context, _ string) ([]driver.Note, error
 	return nil, &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Store: s.String(), Op: "notes", Err: ctx.Err()}
 }
 
-// elsewhere is a store that does not answer who does not adopt.
+// elsewhere is a store that refuses callers that do not adopt, some of them or
+// all.
 type elsewhere struct {
 	driver.Store
-	says exitcodes.Disposition
+	says  exitcodes.Disposition
+	times *atomic.Int64
 }
 
 func (e elsewhere) Head(ctx context.Context) (driver.Head, error) {
-	if driver.Adopts(ctx) {
+	if driver.Adopts(ctx) || e.times.Add(-1) < 0 {
 		return e.Store.Head(ctx)
 	}
 	return driver.Head{}, &driver.Error{Class: driver.Class{Disposition: e.says}, Store: e.String(), Op: "head", Err: errors.New("no")}
 }
 
 func TestAFailureInPassingIsNotTakenForACatalogThatWasMoved(t *testing.T) {
-	for says, want := range map[exitcodes.Disposition]error{exitcodes.Retry: catalog.ErrNotBelow, exitcodes.Halt: nil} {
-		store := memory.New()
-		c, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
-		require.NoError(t, err)
-		require.NoError(t, c.Close())
-		_, err = catalog.Raise(t.Context(), elsewhere{store, says}, catalog.Config{}, catalog.RaiseOptions{Reason: "test", Above: c.Token()})
-		require.ErrorIs(t, err, want)
+	for _, row := range []struct {
+		says  exitcodes.Disposition
+		times int64
+		want  error
+	}{
+		{exitcodes.Retry, 1, catalog.ErrNotBelow}, // it passes
+		{exitcodes.Retry, 1000, nil},              // it does not, as that of an older timeline
+		{exitcodes.Halt, 1000, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := memory.New()
+			c, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+			require.NoError(t, err)
+			require.NoError(t, c.Close())
+			times := new(atomic.Int64)
+			times.Store(row.times)
+			_, err = catalog.Raise(t.Context(), elsewhere{store, row.says, times}, catalog.Config{}, catalog.RaiseOptions{Reason: "test", Above: c.Token()})
+			require.ErrorIs(t, err, row.want)
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 	"unicode/utf8"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -78,12 +79,7 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 		ctx = driver.Adopting(ctx)
 	}
 	r := raiser{claimer: claimer{replica: newReplica(witnessed(store), cfg), tried: make(map[driver.ID]*attempt)}, opts: opts}
-	r.moved = func() bool {
-		short, cancel := context.WithTimeout(plain, cfg.StoreTimeout)
-		defer cancel()
-		_, err := store.Head(short)
-		return err != nil && !transient(err)
-	}
+	r.moved = func() bool { return refusesOthers(plain, store, cfg.StoreTimeout) }
 	settled, err := r.persist(ctx, r.try)
 	if err == nil && settled {
 		holder := newCatalog(ctx, r.replica)
@@ -96,6 +92,29 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 		return driver.Claim{}, r.outcome(err)
 	}
 	return r.claim, nil
+}
+
+// movedPatience is for how long a store that was moved is asked again, since a
+// failure in passing looks the same.
+const movedPatience = time.Second
+
+// refusesOthers reports whether the store answers a caller that adopts what it
+// finds, and no other.
+func refusesOthers(plain context.Context, store driver.Store, timeout time.Duration) bool {
+	for pace := newPace(movedPatience); ; {
+		_, err := callStore(plain, timeout, store.Head)
+		if err == nil || plain.Err() != nil {
+			return false
+		}
+		if !transient(err) {
+			return true
+		}
+		if !pace.wait(plain) {
+			break
+		}
+	}
+	_, err := callStore(driver.Adopting(plain), timeout, store.Head)
+	return err == nil
 }
 
 // raiser is a claimer that wants no data and belongs to no generation.

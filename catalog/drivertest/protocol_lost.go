@@ -448,15 +448,23 @@ func builtOnLess(s *scene) {
 	} {
 		mine := generation.Generation(2*round + 1)
 		st := s.store()
-		h := &hooked{Store: st}
+		var hidden atomic.Bool // so that the holder does not find out by itself
+		h := &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
+			if hidden.Load() {
+				return driver.Head{}, &driver.Error{Class: driver.Class{Disposition: retryDisposition}, Store: st.String(), Op: "head", Err: errAnswerLost}
+			}
+			return st.Head(ctx)
+		}}
 		first := s.claimsOver(h, slowly(config(mine)))
 		s.put(first, "k", "v")
+		hidden.Store(true)
 		// The store acknowledges a commit that the next claim does not see, as
 		// an asynchronous replica that is promoted does.
 		h.onAppend = func(context.Context, driver.Head, driver.Record) error { return nil }
 		s.put(first, "gone", "v")
 		h.onAppend = nil
 		second := s.claims(mine + 1)
+		hidden.Store(false)
 		token := second.Token().String()
 		s.supersededBy(token, notice(first))
 		err := first.Close()

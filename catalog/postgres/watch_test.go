@@ -44,7 +44,7 @@ func TestWhoWatchesAgainSoonFindsTheConnection(t *testing.T) {
 	look := testpg.Connect(t, s.pool.Config().ConnString())
 	listening := func() (pids []int) {
 		rows, err := look.Query(drivertest.Context(t), `select pid from pg_stat_activity where datname = current_database()
-			and query like any (array['listen %', 'unlisten %', 'select pg_catalog.pg_advisory_%lock_shared(%'])`)
+			and query like any (array['listen %', 'unlisten %', 'select pg_catalog.pg_%advisory_%lock_shared(%'])`)
 		require.NoError(t, err)
 		pids, err = pgx.CollectRows(rows, pgx.RowTo[int])
 		require.NoError(t, err)
