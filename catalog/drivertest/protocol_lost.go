@@ -447,17 +447,10 @@ func builtOnLess(s *scene) {
 		func(c *catalog.Catalog) error { return c.Confirm(Context(s)) },
 	} {
 		mine := generation.Generation(2*round + 1)
-		st := s.store()
-		var hidden atomic.Bool // so that the holder does not find out by itself
-		h := &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
-			if hidden.Load() {
-				return driver.Head{}, &driver.Error{Class: driver.Class{Disposition: retryDisposition}, Store: st.String(), Op: "head", Err: errAnswerLost}
-			}
-			return st.Head(ctx)
-		}}
+		h, hidden := s.lags()
 		first := s.claimsOver(h, slowly(config(mine)))
 		s.put(first, "k", "v")
-		hidden.Store(true)
+		hidden.Store(true) // so that the holder does not find out by itself
 		// The store acknowledges a commit that the next claim does not see, as
 		// an asynchronous replica that is promoted does.
 		h.onAppend = func(context.Context, driver.Head, driver.Record) error { return nil }
@@ -475,18 +468,22 @@ func builtOnLess(s *scene) {
 	}
 }
 
-func laggingServer(s *scene) {
+// lags returns a store that refuses to read the head while lagging, as a standby
+// does.
+func (s *scene) lags() (h *hooked, lagging *atomic.Bool) {
 	st := s.store()
-	var lagging atomic.Bool
-	h := &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
+	lagging = new(atomic.Bool)
+	return &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
 		if lagging.Load() {
-			return driver.Head{}, &driver.Error{
-				Class: driver.Class{Disposition: exitcodes.Retry}, Store: st.String(), Op: "head",
-				Err: errors.New("this server is a standby"),
-			}
+			standby := errors.New("this server is a standby")
+			return driver.Head{}, &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Store: st.String(), Op: "head", Err: standby}
 		}
 		return st.Head(ctx)
-	}}
+	}}, lagging
+}
+
+func laggingServer(s *scene) {
+	h, lagging := s.lags()
 	cfg := slowly(config(1))
 	cfg.StoreTimeout = 500 * time.Millisecond
 	c := s.claimsOver(h, cfg)
