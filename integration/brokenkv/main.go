@@ -23,10 +23,10 @@ type unfenced struct {
 	driver.Store
 
 	mu  sync.Mutex
-	own driver.Claim // that this process has installed; zero before the first
+	own driver.Head // as it would be if nobody else wrote; zero before the first claim of this process
 }
 
-// Head tells a holder that its claim is the newest.
+// Head tells a holder that its claim, and its last commit, are the newest.
 func (u *unfenced) Head(ctx context.Context) (driver.Head, error) {
 	head, err := u.Store.Head(ctx)
 	if err != nil {
@@ -34,14 +34,15 @@ func (u *unfenced) Head(ctx context.Context) (driver.Head, error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.own.ID.IsZero() {
-		head.Claim = u.own
+	if !u.own.IsZero() {
+		return u.own, nil
 	}
 	return head, nil
 }
 
 // Append writes rec behind the newest commit, whosever that is.
 func (u *unfenced) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
+	wanted := prior.After(rec)
 	err := u.Store.Append(ctx, prior, rec)
 	for errors.Is(err, driver.ErrConflict) && ctx.Err() == nil {
 		prior, headErr := u.Store.Head(ctx)
@@ -50,6 +51,11 @@ func (u *unfenced) Append(ctx context.Context, prior driver.Head, rec driver.Rec
 		}
 		rec.Revision = prior.Revision + 1
 		err = u.Store.Append(ctx, prior, rec)
+	}
+	if err == nil {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.own = wanted
 	}
 	return err
 }
@@ -73,7 +79,7 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 	if err == nil {
 		c.store.mu.Lock()
 		defer c.store.mu.Unlock()
-		c.store.own = claim
+		c.store.own = claim.Head()
 	}
 	return err
 }

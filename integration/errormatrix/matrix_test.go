@@ -112,6 +112,9 @@ func judge(table driver.Table, err error, after bool) (driver.Meaning, error) {
 			as = said // the driver knows more than the code says
 		}
 	}
+	if said := table.Of(own.Err); said.Family == "driver" && said.Code == "not opened" {
+		as = said // likewise, of a file that SQLite could not open
+	}
 	want := as.Class(after)
 	if pg := new(pgconn.PgError); errors.As(err, &pg) && after && pg.SeverityUnlocalized != "ERROR" {
 		want.Outcome = driver.Unknown

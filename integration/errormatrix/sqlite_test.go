@@ -206,7 +206,7 @@ func (x *matrix) provokeFiles(t *testing.T) {
 	})
 	x.inFile(t, "a folder in the place of the WAL", "", func(l *lite) {
 		require.NoError(l.t, os.Mkdir(l.path+"-wal", 0o700))
-		x.expect(l.t, met, "14", false, head(l))
+		x.expect(l.t, met, "folder", false, head(l))
 		require.NoError(l.t, os.Remove(l.path+"-wal"))
 	})
 	x.inFile(t, "a hot journal", "", func(l *lite) {
