@@ -263,8 +263,7 @@ func (c *Catalog) appendNext(e effort, payload []byte, next *state) (readBack bo
 
 // settle makes sure that what was found in the head is durable, by a further
 // commit, an empty one, whose answer arrives, or by a further write behind that.
-// Where a claim came in between that was built on what was found, it is durable
-// too.
+// It is durable, too, if a claim that came in between was built on it.
 func (c *Catalog) settle(e effort) error {
 	for {
 		readBack, err := c.appendNext(e, newPayload(), c.state.Load())

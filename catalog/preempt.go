@@ -22,12 +22,15 @@ import (
 const (
 	preemptAfter = 100 * time.Millisecond // a claim that waits for longer asks
 	preemptEvery = 500 * time.Millisecond // and again
-	preemptPoll  = 50 * time.Millisecond  // how often the claim under way looks
 )
 
 // preemptKey is the note that carries the request, unless the store is a
 // driver.Preempter.
 const preemptKey = "preempt"
+
+// maxBy bounds who a request says to be from, in characters, so that the request
+// stays below driver.MaxRequest however they are encoded.
+const maxBy = 100
 
 // A preemption is a request to the claim under way to give way.
 type preemption struct {
@@ -71,6 +74,9 @@ func (p *preempter) request(ctx context.Context, from preemption) {
 func (p *preempter) send(ctx context.Context, from preemption) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StoreTimeout)
 	defer cancel()
+	if by := []rune(from.By); len(by) > maxBy {
+		from.By = string(by[:maxBy])
+	}
 	if carrier, ok := driver.As[driver.Preempter](p.store); ok {
 		text, err := json.Marshal(from)
 		if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -235,7 +236,9 @@ func higherGenerationBreaks(s *scene) {
 	cfg, hangs := s.hanging(2, holder)
 	two := s.opens(Context(s), cfg)
 	s.awaits("the run under the claim", hangs)
-	three := s.claims(3)
+	long := config(3)
+	long.Holder.Name = strings.Repeat("ж", 2*driver.MaxRequest) // a request says who asks, and has a limit
+	three := s.claimsOver(s.store(), long)
 	require.Equal(s, "g3.e2", three.Token().String())
 	s.supersededBy("g3.e2", s.result("generation 2", two))
 	s.put(three, "k", "v")
