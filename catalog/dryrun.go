@@ -126,6 +126,11 @@ func (m Migration) run(ctx context.Context, now *state, reads readSet, alive fun
 		}()
 		result = m.Up(tx)
 	}()
+	// A store that knew when ctx ends could answer alive a moment before that, and
+	// its error would hide the cause.
+	timeless, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
 	poll := time.NewTicker(alivePoll)
 	defer poll.Stop()
 	for {
@@ -133,6 +138,9 @@ func (m Migration) run(ctx context.Context, now *state, reads readSet, alive fun
 		case p := <-done:
 			if p != nil {
 				panic(fmt.Sprintf("%v\n\nin migration %d (%q):\n%s", p.value, m.Version, m.Name, p.stack))
+			}
+			if result != nil && ctx.Err() != nil {
+				result = context.Cause(ctx) // the function may have said less
 			}
 			return tx.result(result)
 		case <-ctx.Done():
@@ -147,7 +155,7 @@ func (m Migration) run(ctx context.Context, now *state, reads readSet, alive fun
 		if alive == nil {
 			continue
 		}
-		if err := alive(ctx); err != nil {
+		if err := alive(timeless); err != nil {
 			cancel(err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 )
 
@@ -104,6 +105,50 @@ func TestAClaimThatIsLostUnderItsMigrationsEndsThemAtOnce(t *testing.T) {
 	require.NotErrorIs(t, err, catalog.ErrMigrationTimeout)
 	setRow(t, one, "in", 8)
 	require.NoError(t, one.Close())
+}
+
+// hasty is a store whose sign of life ends a moment before the deadline that it
+// was given, as a request to a server does that knows that deadline.
+type hasty struct{ driver.Store }
+
+type hastyClaiming struct{ driver.Claiming }
+
+func (s hasty) Claim(ctx context.Context) (driver.Claiming, error) {
+	c, err := s.Store.Claim(ctx)
+	return hastyClaiming{c}, err
+}
+
+func (c hastyClaiming) Renew(ctx context.Context) error {
+	deadline, _ := ctx.Deadline()
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Until(deadline) - time.Millisecond):
+	}
+	return &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Err: context.DeadlineExceeded}
+}
+
+func TestAMigrationThatOutlivesItsTimeIsNotTriedAgainThoughTheStoreEndedAMomentBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		one, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		cfg := copying(func(int64) {})
+		runs := 0
+		cfg.Migrations[0].Up = func(tx *catalog.Tx) error {
+			n, _, err := rows.Get(tx, "in")
+			if runs++; runs == 1 {
+				setRow(t, one, "in", n+1)
+				return err
+			}
+			<-tx.Context().Done()
+			return tx.Context().Err()
+		}
+		cfg.MigrationTimeout = 200 * time.Millisecond
+		_, err = catalog.Open(t.Context(), hasty{store.Open()}, cfg)
+		require.ErrorIs(t, err, catalog.ErrMigrationTimeout)
+		require.Equal(t, 2, runs)
+		require.NoError(t, one.Close())
+	})
 }
 
 func TestMigrationsRunAgainBehindCommitsThatASnapshotStandsFor(t *testing.T) {
