@@ -28,4 +28,4 @@ demo: ## blue is replaced by green, under load, on SQLite
 	@go run ./examples/bluegreen
 
 bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
-	@./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)
+	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)

@@ -28,7 +28,22 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
 		play(role)
 	}
+	// Beneath nohup, SIGHUP is ignored, and so are others in a shell's background.
+	// A process inherits that, and not that a signal is caught.
+	signal.Notify(make(chan os.Signal, 1), ignored()...)
 	os.Exit(m.Run())
+}
+
+// ignored returns the signals to which this process was born deaf, and SIGCHLD,
+// since Notify takes no signals for all.
+func ignored() []os.Signal {
+	all := []os.Signal{syscall.SIGCHLD}
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
+		if signal.Ignored(sig) {
+			all = append(all, sig)
+		}
+	}
+	return all
 }
 
 // play never returns.

@@ -46,6 +46,7 @@ func ask(t *testing.T, address, method, path, host, body string) (int, map[strin
 }
 
 func TestTheAdminAPIShowsHealthApartAndPromotes(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	admin := func(g generation.Generation) leader.Config {
 		cfg := config(g)
@@ -129,6 +130,7 @@ func TestTheAdminAPIShowsHealthApartAndPromotes(t *testing.T) {
 }
 
 func TestAnAdminAddressInUseIsAConfigurationError(t *testing.T) {
+	t.Parallel()
 	cfg := config(1)
 	cfg.Admin = "127.0.0.1:0"
 	first := start(t, memory.New(), cfg)
@@ -144,6 +146,7 @@ func TestAnAdminAddressInUseIsAConfigurationError(t *testing.T) {
 // TestWhatTheAdminAPIHasPromotedIsNotReadAgain has the process look at the board
 // by itself once in ten minutes.
 func TestWhatTheAdminAPIHasPromotedIsNotReadAgain(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue := start(t, store.Open(), called(1))
 	require.Eventually(t, func() bool { // green remembers where its holder is
@@ -176,6 +179,7 @@ func TestWhatTheAdminAPIHasPromotedIsNotReadAgain(t *testing.T) {
 }
 
 func TestWhatTheAdminAPIHasPromotedHoldsForOneLook(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue := start(t, store.Open(), called(1))
 	blue.reached(t, leader.Leading)
@@ -212,6 +216,7 @@ func TestWhatTheAdminAPIHasPromotedHoldsForOneLook(t *testing.T) {
 // TestWhatTheAdminAPIHasPromotedIsReadAgainBehindALongLook aborts what waits to be
 // looked at, while a look takes longer than a poll.
 func TestWhatTheAdminAPIHasPromotedIsReadAgainBehindALongLook(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue := start(t, store.Open(), called(1))
 	blue.reached(t, leader.Leading)

@@ -10,6 +10,7 @@ import (
 )
 
 func TestSilenceIsCountedBetweenLooksThatCouldRead(t *testing.T) {
+	t.Parallel()
 	const most = time.Second
 	claim, at := driver.NewID(), time.Duration(0)
 	var s silence
@@ -29,6 +30,7 @@ func TestSilenceIsCountedBetweenLooksThatCouldRead(t *testing.T) {
 }
 
 func TestSilenceBeginsWithTheAnswerAndEndsWithTheQuestion(t *testing.T) {
+	t.Parallel()
 	claim := driver.NewID()
 	var s silence
 	require.Zero(t, s.observe(0, 5*time.Second, claim, Beat{}, time.Minute), "the sign of life may have been given while the answer was awaited")

@@ -26,6 +26,7 @@ func jumpOfWallClock(mono int64) int64 {
 `
 
 func TestTheWallClockDecidesNothing(t *testing.T) {
+	t.Parallel()
 	goroot, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
 	require.NoError(t, err)
 	original := filepath.Join(strings.TrimSpace(string(goroot)), "src", "time", "time.go")

@@ -91,6 +91,7 @@ func run(t *testing.T, store *memory.Store, cfg leader.Config, work leader.Work)
 }
 
 func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	var blue, green gated
 	one := run(t, store.Open(), called(1), blue.work)
@@ -137,6 +138,7 @@ func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
 }
 
 func TestAHolderWhoseSuccessorHasClaimedWritesNothingMore(t *testing.T) {
+	t.Parallel()
 	for name, heard := range map[string]bool{"it hears of the claim": true, "it has to ask": false} {
 		t.Run(name, func(t *testing.T) { leavesTheStoreToItsSuccessor(t, heard) })
 	}
@@ -169,6 +171,7 @@ func leavesTheStoreToItsSuccessor(t *testing.T, heard bool) {
 }
 
 func TestTheHolderResumesIfTheMigrationsOfItsSuccessorFailOnItsLastCommit(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	working := make(chan *catalog.Catalog, 2)
 	blue := run(t, store.Open(), called(1), func(ctx context.Context, c *catalog.Catalog) error {
@@ -201,6 +204,7 @@ func TestTheHolderResumesIfTheMigrationsOfItsSuccessorFailOnItsLastCommit(t *tes
 }
 
 func TestTheHolderGoesOnWhereNobodyClaimsInTime(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	cfg := called(1)
 	cfg.HandoverTimeout = 300 * time.Millisecond
@@ -225,6 +229,7 @@ func TestTheHolderGoesOnWhereNobodyClaimsInTime(t *testing.T) {
 }
 
 func TestAHolderThatDoesNotAnswerIsSimplyFenced(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	hung := make(chan struct{})
 	one := run(t, store.Open(), called(1), func(ctx context.Context, _ *catalog.Catalog) error {
@@ -244,6 +249,7 @@ func TestAHolderThatDoesNotAnswerIsSimplyFenced(t *testing.T) {
 }
 
 func TestTheHolderDiesDuringTheHandover(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	handle := store.Open()
 	blue := start(t, handle, called(1))
@@ -266,6 +272,7 @@ func TestTheHolderDiesDuringTheHandover(t *testing.T) {
 }
 
 func TestOnlyWhoKnowsTheClaimAndIsPromotedCanDisturbTheHolder(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue := start(t, store.Open(), called(1))
 	blue.reached(t, leader.Leading)
@@ -352,6 +359,7 @@ func TestWhoKnowsThatItWasFencedDoesNotHoldTheToken(t *testing.T) {
 }
 
 func TestTheMigrationsAreRehearsedOnTheHoldersLastCommitToo(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue := run(t, store.Open(), called(1), func(ctx context.Context, c *catalog.Catalog) error {
 		<-ctx.Done()

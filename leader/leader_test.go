@@ -233,6 +233,7 @@ func TestAnEpochFenceDoesNotExplainThePanicOfTheWork(t *testing.T) {
 }
 
 func TestANumberThatWasPromotedIsNotGivenOutAgain(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, "a deploy that is cancelled later")
 	require.NoError(t, err)
@@ -242,6 +243,7 @@ func TestANumberThatWasPromotedIsNotGivenOutAgain(t *testing.T) {
 }
 
 func TestAnErrorOfTheWorkEndsTheProcess(t *testing.T) {
+	t.Parallel()
 	mine := errors.New("mine")
 	l, err := leader.New(memory.New(), config(1))
 	require.NoError(t, err)
@@ -276,6 +278,7 @@ func TestTheWorkIsJoinedBeforeRunReturns(t *testing.T) {
 }
 
 func TestConfigurationNamesEveryMistakeAtOnce(t *testing.T) {
+	t.Parallel()
 	_, err := leader.New(memory.New(), leader.Config{
 		Lease: time.Millisecond, Poll: -1, HandoverTimeout: -1, Priority: 10, CaughtUpFor: time.Hour, CatchUpTimeout: time.Minute,
 		WhenLate: 9, Clock: 9, Admin: "0.0.0.0:80", Peer: "0.0.0.0:81",

@@ -12,6 +12,7 @@ import (
 )
 
 func TestALeaseCountsFromWhenItsRenewalWasSent(t *testing.T) {
+	t.Parallel()
 	reading := time.Hour
 	l := lease{length: time.Second, clock: func() time.Duration { return reading }, born: time.Hour}
 	require.LessOrEqual(t, l.left(), time.Duration(0), "nothing was confirmed")
@@ -62,6 +63,7 @@ func TestCheckingALeaseAllocatesNothing(t *testing.T) {
 }
 
 func TestWhatWasAskedForBeforeALeaseWasGivenUpDoesNotBringItBack(t *testing.T) {
+	t.Parallel()
 	reading := time.Hour
 	l := lease{length: time.Second, clock: func() time.Duration { return reading }, born: time.Hour}
 	sent := l.now()

@@ -55,6 +55,7 @@ func child(path string) int {
 }
 
 func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "catalog.db")
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childVar+"="+path)
@@ -91,6 +92,7 @@ func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
 
 // It can't hear of the death a second time.
 func TestAStandbyWhoseClaimFailedStillKnowsThatTheHolderIsDead(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "catalog.db")
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childVar+"="+path)
@@ -231,6 +233,7 @@ func standbyOf(t *testing.T, store *memory.Store) *process {
 }
 
 func TestALostConnectionAloneIsNoDeath(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	holder, way := behind(t, store)
 	post(t, store, func(b *leader.Beat) { b.Admin = way.ln.Addr().String() })
@@ -250,6 +253,7 @@ func TestALostConnectionAloneIsNoDeath(t *testing.T) {
 }
 
 func TestARefusalWithoutAConnectionThatProvedTheClaimIsNoDeath(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	holder, way := behind(t, store)
 	way.close()
@@ -262,6 +266,7 @@ func TestARefusalWithoutAConnectionThatProvedTheClaimIsNoDeath(t *testing.T) {
 }
 
 func TestAStandbyOnAnotherHostDoesNotCallALoopbackAddress(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	holder, way := behind(t, store)
 	post(t, store, func(b *leader.Beat) { b.Admin, b.Host = way.ln.Addr().String(), "another boot" })
@@ -275,6 +280,7 @@ func TestAStandbyOnAnotherHostDoesNotCallALoopbackAddress(t *testing.T) {
 }
 
 func TestAnotherProcessAtTheHoldersAddressProvesNothing(t *testing.T) {
+	t.Parallel()
 	other := memory.New()
 	impostor := start(t, other, called(1)) // leads another catalog
 	impostor.reached(t, leader.Leading)
@@ -289,6 +295,7 @@ func TestAnotherProcessAtTheHoldersAddressProvesNothing(t *testing.T) {
 }
 
 func TestAProcessOfAnotherHostCallsThePeerAddressWhichObeysNobody(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	cfg := called(1)
 	cfg.Peer = "127.0.0.1:0" // stands for an address that others reach
@@ -311,6 +318,7 @@ func TestAProcessOfAnotherHostCallsThePeerAddressWhichObeysNobody(t *testing.T) 
 }
 
 func TestOneListenerThatIsTakenOpensNeither(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
@@ -326,6 +334,7 @@ func TestOneListenerThatIsTakenOpensNeither(t *testing.T) {
 }
 
 func TestTheLossOfAllPresenceAloneIsNoDeath(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	holder, _ := behind(t, store)
 	standby := standbyOf(t, store)

@@ -73,6 +73,7 @@ func TestAProcessSaysThatItsMigrationsRun(t *testing.T) {
 }
 
 func TestASlowMigrationPausesNobodyIfNothingThatItReadsChanges(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue, green := writing{key: "other"}, writing{key: "other"}
 	one := run(t, store.Open(), called(1), blue.work)
@@ -98,6 +99,7 @@ func TestASlowMigrationPausesNobodyIfNothingThatItReadsChanges(t *testing.T) {
 }
 
 func TestASlowMigrationWhoseReadsKeepChangingPausesTheHolderOnceAndFencesNoWrite(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue, green := writing{key: "in"}, writing{key: "in"}
 	holder := called(1)
@@ -125,6 +127,7 @@ func TestASlowMigrationWhoseReadsKeepChangingPausesTheHolderOnceAndFencesNoWrite
 }
 
 func TestACommitThatTheWorkLeftUnderWayIsTheHoldersLastAndPausesNobodyTwice(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	busy := store.Open()
 	busy.Inject(func(c memory.Call) memory.Fault {
@@ -161,6 +164,7 @@ func TestACommitThatTheWorkLeftUnderWayIsTheHoldersLastAndPausesNobodyTwice(t *t
 }
 
 func TestAHolderThatWaitsNoLongerForMigrationsIsNotFencedByThemButAskedForMore(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue, green := writing{key: "in"}, writing{key: "in"}
 	holder, cfg := called(1), called(2)
@@ -205,6 +209,7 @@ func moves(p *process) (all []string) {
 }
 
 func TestAProcessWhoseMigrationsAreTooSlowForAPauseIsNotReadyAndPausesNobody(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	blue, green := writing{key: "in"}, writing{key: "in"}
 	one := run(t, store.Open(), called(1), blue.work)

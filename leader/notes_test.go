@@ -13,6 +13,7 @@ import (
 
 // Old and new builds share the board: a field may be added, and none changed.
 func TestTheNotesOnTheBoardAreFrozen(t *testing.T) {
+	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	for _, c := range []struct {
 		note any

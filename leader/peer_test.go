@@ -16,6 +16,7 @@ import (
 )
 
 func TestAHandoverThatTheStoreSaysNothingOfIsRefusedWhoeverAsks(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	l, err := New(store, Config{Catalog: catalog.Config{Generation: 2}, Admin: "127.0.0.1:0"})
 	require.NoError(t, err)

@@ -19,6 +19,7 @@ var back = map[[2]leader.Phase]bool{
 
 // The table is small enough to check whole.
 func TestPhasesMoveAlongTheTableOnly(t *testing.T) {
+	t.Parallel()
 	for from := leader.Initializing; from <= leader.Failed; from++ {
 		for to := leader.Initializing; to <= leader.Failed; to++ {
 			got, err := from.To(to)

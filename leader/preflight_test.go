@@ -14,6 +14,7 @@ import (
 )
 
 func TestPreflightSaysWhetherTheHolderGivesSignsOfLife(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	c, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1})
 	require.NoError(t, err)
@@ -41,6 +42,7 @@ func TestPreflightSaysWhetherTheHolderGivesSignsOfLife(t *testing.T) {
 }
 
 func TestPreflightSaysWhichGenerationIsPromoted(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	c, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1})
 	require.NoError(t, err)

@@ -71,7 +71,7 @@ configure() {
 		listen_addresses = '127.0.0.1'
 		port = $port
 		unix_socket_directories = '$socket'
-		max_connections = 200
+		max_connections = 600
 		fsync = on
 		synchronous_commit = on
 		include_if_exists = '$dir/extra.conf'

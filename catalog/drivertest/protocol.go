@@ -20,6 +20,7 @@ import (
 func RunProtocol(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store)) {
 	for _, c := range protocolCases() {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			c.test((&scene{T: t, newCatalog: newCatalog}).anew())
 		})
 	}

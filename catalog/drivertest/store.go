@@ -17,6 +17,7 @@ import (
 func RunStore(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store)) {
 	for _, r := range storeRules() {
 		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
 			open := newCatalog(t)
 			r.check(t, Patience, func() driver.Store { return open(t) })
 		})

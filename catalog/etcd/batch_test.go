@@ -51,6 +51,7 @@ func nothingStaged(t *testing.T, url string, chunks int) {
 }
 
 func TestAPayloadOfAnySizeIsReadAsItWasSent(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s := open(t, url, etcd.Config{})
 	head := claim(t, s)
@@ -75,6 +76,7 @@ func TestAPayloadOfAnySizeIsReadAsItWasSent(t *testing.T) {
 }
 
 func TestALargeCommitWhoseAnswerIsLostLandsOnceAndKeepsItsChunks(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
 	head := claim(t, s)
@@ -95,6 +97,7 @@ func TestALargeCommitWhoseAnswerIsLostLandsOnceAndKeepsItsChunks(t *testing.T) {
 }
 
 func TestALargeCommitThatComesLateLandsOnceThoughItWasSentAgain(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
 	head := claim(t, s)
@@ -112,6 +115,7 @@ func TestALargeCommitThatComesLateLandsOnceThoughItWasSentAgain(t *testing.T) {
 // Where a request or its answer is lost while chunks are put, the commit was
 // never sent, and the next try has less to do.
 func TestALargeCommitThatWasCutShortGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []fate{unanswered, delayed} {
 		url := testetcd.URL(t)
 		p, s := tapped(t, url)
@@ -143,6 +147,7 @@ func TestALargeCommitThatWasCutShortGoesOnWhereItStopped(t *testing.T) {
 }
 
 func TestALargeUpdateComesToItsEndThoughEachTryIsCutShort(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
 	c, err := catalog.Open(within(t, 20*time.Second), s, catalog.Config{Generation: 1})
@@ -172,6 +177,7 @@ func TestALargeUpdateComesToItsEndThoughEachTryIsCutShort(t *testing.T) {
 }
 
 func TestWhatArrivesWhileTheSameCommitIsSentAgainDoesNoHarm(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
 	head := claim(t, s)
@@ -188,6 +194,7 @@ func TestWhatArrivesWhileTheSameCommitIsSentAgainDoesNoHarm(t *testing.T) {
 }
 
 func TestTheNextHolderClearsAwayTheBatchOfADeadOneAndNothingOfItComesBack(t *testing.T) {
+	t.Parallel()
 	for _, where := range []string{"staged/", "/00000000", "/00000002", "/head\x00end"} {
 		t.Run(where, func(t *testing.T) {
 			url := testetcd.URL(t)
@@ -211,6 +218,7 @@ func TestTheNextHolderClearsAwayTheBatchOfADeadOneAndNothingOfItComesBack(t *tes
 }
 
 func TestAZombieHearsWhileItStagesThatTheHeadHasMovedAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	for _, where := range []string{"staged/", "/00000001"} {
 		url := testetcd.URL(t)
 		p, zombie := tapped(t, url)
@@ -234,6 +242,7 @@ func TestAZombieHearsWhileItStagesThatTheHeadHasMovedAndLeavesNothing(t *testing
 }
 
 func TestALargeCommitThatIsRefusedInTheEndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, next := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
 	head := claim(t, s)
@@ -245,6 +254,7 @@ func TestALargeCommitThatIsRefusedInTheEndLeavesNothing(t *testing.T) {
 }
 
 func TestALargeCommitWaitsForAClaimUnderWay(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, rival := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
 	head := claim(t, s)
@@ -263,6 +273,7 @@ func TestALargeCommitWaitsForAClaimUnderWay(t *testing.T) {
 }
 
 func TestABatchThatIsAboutToBePublishedIsNotClearedAway(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, next := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
 	head := claim(t, s)
@@ -288,6 +299,7 @@ func TestABatchThatIsAboutToBePublishedIsNotClearedAway(t *testing.T) {
 
 // It takes an administrator to bring that about, as no head comes back.
 func TestABatchWhoseManifestWasRemovedIsNotPublished(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client, prefix := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)
 	head := claim(t, s)
@@ -308,6 +320,7 @@ func TestABatchWhoseManifestWasRemovedIsNotPublished(t *testing.T) {
 }
 
 func TestALargeClaimThatFailsIsClearedAwayAndOneThatLandedIsNot(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		fate  fate
 		write string // whose fate it is
@@ -354,6 +367,7 @@ func TestALargeClaimThatFailsIsClearedAwayAndOneThatLandedIsNot(t *testing.T) {
 }
 
 func TestALargeClaimIsRefusedWhereANoteChangedWhileItWasStaged(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, err := etcd.Open(t.Context(), url, etcd.Config{})
 	require.NoError(t, err)
@@ -376,6 +390,7 @@ func TestALargeClaimIsRefusedWhereANoteChangedWhileItWasStaged(t *testing.T) {
 }
 
 func TestTheLogLosesTheChunksOfTheRecordsThatAreTrimmedAndNoOthers(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s := open(t, url, etcd.Config{})
 	head := claim(t, s)

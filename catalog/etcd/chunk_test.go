@@ -16,6 +16,7 @@ import (
 )
 
 func TestAMissingOrAForeignChunkIsCorruption(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(ctx context.Context, client *clientv3.Client, dir string) error{
 		"the first is missing": func(ctx context.Context, client *clientv3.Client, dir string) error {
 			_, err := client.Delete(ctx, dir+"/00000000")
@@ -63,6 +64,7 @@ func TestAMissingOrAForeignChunkIsCorruption(t *testing.T) {
 }
 
 func TestALargeRecordIsReadThoughEtcdCompactsTheRevisionBetweenItsChunks(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	head := commit(t, s, claim(t, s), 1, "small")
@@ -86,6 +88,7 @@ func TestALargeRecordIsReadThoughEtcdCompactsTheRevisionBetweenItsChunks(t *test
 // Chunks lie outside of what a watch asks for: else every follower would get
 // them twice.
 func TestNoChunkComesOverAWatch(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	direct := open(t, url, etcd.Config{})
 	head := claim(t, direct)
@@ -104,6 +107,7 @@ func TestNoChunkComesOverAWatch(t *testing.T) {
 }
 
 func TestAClientThatReceivesLittleAtOnceReadsLargeRecordsAndSnapshots(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s := open(t, url, etcd.Config{})
 	head := claim(t, s)

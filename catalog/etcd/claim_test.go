@@ -20,6 +20,7 @@ import (
 )
 
 func TestACommitWaitsWhileAClaimIsUnderWayAndGoesOnAfterAbandon(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	holder, rival := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
 	head := claim(t, holder)
@@ -43,6 +44,7 @@ func TestACommitWaitsWhileAClaimIsUnderWayAndGoesOnAfterAbandon(t *testing.T) {
 }
 
 func TestADeadClaimerReleasesCommitsWhenItsLeaseEnds(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s := open(t, url, etcd.Config{})
 	head := claim(t, s)
@@ -56,6 +58,7 @@ func TestADeadClaimerReleasesCommitsWhenItsLeaseEnds(t *testing.T) {
 }
 
 func TestAClaimThatAnotherBlocksSaysWhoDoes(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s := open(t, url, etcd.Config{})
 	other := startClaimer(t, url)
@@ -70,6 +73,7 @@ func TestAClaimThatAnotherBlocksSaysWhoDoes(t *testing.T) {
 }
 
 func TestAClaimIsKeptAliveNoLongerThanItsContextLasts(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	slow, next := open(t, url, etcd.Config{ClaimTTL: 2 * time.Second}), open(t, url, etcd.Config{})
 	_, err := slow.Head(within(t, 10*time.Second)) // so that it need not connect
@@ -91,6 +95,7 @@ func TestAClaimIsKeptAliveNoLongerThanItsContextLasts(t *testing.T) {
 }
 
 func TestAClaimThatIsRenewedOutlivesItsContext(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{ClaimTTL: 2 * time.Second})
 	c, err := s.Claim(within(t, time.Second))
 	require.NoError(t, err)
@@ -103,6 +108,7 @@ func TestAClaimThatIsRenewedOutlivesItsContext(t *testing.T) {
 }
 
 func TestAClaimIsRefusedWhereANoteItRestsOnHasChanged(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	ctx := within(t, 10*time.Second)
 	version, err := s.Post(ctx, driver.Note{Key: "promote", Value: []byte("7")})
@@ -128,6 +134,7 @@ func TestAClaimIsRefusedWhereANoteItRestsOnHasChanged(t *testing.T) {
 }
 
 func TestTheTokenKeyIsWrittenByClaimsAlone(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	token := func() (int64, driver.Claim) {
@@ -155,6 +162,7 @@ func TestTheTokenKeyIsWrittenByClaimsAlone(t *testing.T) {
 }
 
 func TestCloseEndsTheClaimsUnderWay(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, err := etcd.Open(t.Context(), url, etcd.Config{ClaimTTL: time.Minute})
 	require.NoError(t, err)

@@ -22,6 +22,7 @@ import (
 )
 
 func TestASentWriteIsUnknownUnlessTheAnswerIsARefusal(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		err         error
 		disposition exitcodes.Disposition
@@ -62,6 +63,7 @@ func TestASentWriteIsUnknownUnlessTheAnswerIsARefusal(t *testing.T) {
 }
 
 func TestAnErrorIsWrappedInWhatItMeansToEveryStore(t *testing.T) {
+	t.Parallel()
 	for err, means := range map[error]error{
 		rpctypes.ErrGRPCNoSpace:         driver.ErrFull,
 		rpctypes.ErrGRPCRequestTooLarge: driver.ErrTooLarge,
@@ -73,12 +75,14 @@ func TestAnErrorIsWrappedInWhatItMeansToEveryStore(t *testing.T) {
 }
 
 func TestNoCodeOfGRPCsAloneIsARefusal(t *testing.T) {
+	t.Parallel()
 	for _, e := range byCode().Entries {
 		require.Equal(t, driver.Unknown, e.After.Outcome, e.Name)
 	}
 }
 
 func TestTheFormsOfARecordAreFrozen(t *testing.T) {
+	t.Parallel()
 	small := driver.Record{
 		Revision: 258, ID: driver.ID{0: 1, 15: 0xff},
 		Token: fence.Token{Generation: 7, Epoch: 41}, Payload: []byte("payload\x00\xff"),
@@ -110,6 +114,7 @@ func TestTheFormsOfARecordAreFrozen(t *testing.T) {
 }
 
 func TestTheNamesOfKeysAreFrozen(t *testing.T) {
+	t.Parallel()
 	id, k := driver.ID{0: 1, 15: 0xff}, keys{"p"}
 	const hex = "010000000000000000000000000000ff"
 	for want, key := range map[string]string{
@@ -139,6 +144,7 @@ func TestTheNamesOfKeysAreFrozen(t *testing.T) {
 }
 
 func TestTheFormOfTheLogsEndIsFrozen(t *testing.T) {
+	t.Parallel()
 	id := driver.ID{0: 1, 15: 0xff}
 	const text = "0000000000000102-010000000000000000000000000000ff"
 	require.Equal(t, text, endText(258, id))
@@ -154,6 +160,7 @@ func TestTheFormOfTheLogsEndIsFrozen(t *testing.T) {
 }
 
 func TestADeadlineIsTheContextsWhoeverNoticedIt(t *testing.T) {
+	t.Parallel()
 	for _, err := range []error{
 		status.Error(codes.DeadlineExceeded, "context deadline exceeded"),
 		rpctypes.ErrGRPCDeadlineExceeded,

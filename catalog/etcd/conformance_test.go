@@ -10,6 +10,7 @@ import (
 )
 
 func TestStoreKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
 		url := testetcd.URL(t)
 		return func(t *testing.T) driver.Store { return open(t, url, etcd.Config{}) }
@@ -17,6 +18,7 @@ func TestStoreKeepsTheContract(t *testing.T) {
 }
 
 func TestTheProtocolHolds(t *testing.T) {
+	t.Parallel()
 	drivertest.RunProtocol(t, func(t *testing.T) func(*testing.T) driver.Store {
 		url := testetcd.URL(t)
 		return func(t *testing.T) driver.Store { return open(t, url, etcd.Config{}) }

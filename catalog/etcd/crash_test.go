@@ -26,6 +26,7 @@ func openAt(where string) (driver.Store, error) {
 }
 
 func TestTheProcessDiesBetweenAnyTwoStepsAndTheNextOpenSeesAllOfACommitOrNothing(t *testing.T) {
+	t.Parallel()
 	crashtest.Run(t, testetcd.URL(t), openAt, points())
 }
 
@@ -83,6 +84,7 @@ func fill(tx *catalog.Tx) error {
 }
 
 func TestOfALargeBatchWhoseProcessDiesBeforeItIsPublishedNobodySeesAnything(t *testing.T) {
+	t.Parallel()
 	for what, claims := range map[string]int{"commit": 1, "claim": 0} {
 		t.Run(what, func(t *testing.T) {
 			url := testetcd.URL(t)

@@ -25,6 +25,7 @@ import (
 )
 
 func TestACommitWhoseAnswerIsLostIsUnknownAndLandsOnce(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	direct := open(t, url, etcd.Config{})
 	head := claim(t, direct)
@@ -55,6 +56,7 @@ func TestACommitWhoseAnswerIsLostIsUnknownAndLandsOnce(t *testing.T) {
 }
 
 func TestACommitThatIsLostOnItsWayIsUnknownAndLandsWhenSentAgain(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	head := claim(t, open(t, url, etcd.Config{}))
 	p, through := startProxy(t, url)
@@ -96,6 +98,7 @@ func (s *evasiveServer) Txn(context.Context, *pb.TxnRequest) (*pb.TxnResponse, e
 }
 
 func TestAWriteIsSentOnceWhereTheServerSaysThatItsTimeWasOver(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	evasive, server := new(evasiveServer), grpc.NewServer()
@@ -111,6 +114,7 @@ func TestAWriteIsSentOnceWhereTheServerSaysThatItsTimeWasOver(t *testing.T) {
 }
 
 func TestAnInstallThatIsNeverAnsweredBlocksOthersNoLongerThanItsLease(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	direct := open(t, url, etcd.Config{})
 	p, through := startProxy(t, url)
@@ -129,6 +133,7 @@ func TestAnInstallThatIsNeverAnsweredBlocksOthersNoLongerThanItsLease(t *testing
 }
 
 func TestAStoppedServerIsRetryWithinTheDeadlineAndNamed(t *testing.T) {
+	t.Parallel()
 	server := testetcd.NewServer(t, testetcd.Options{})
 	s := open(t, server.URL(), etcd.Config{})
 	head := claim(t, s)
@@ -152,6 +157,7 @@ func TestAStoppedServerIsRetryWithinTheDeadlineAndNamed(t *testing.T) {
 }
 
 func TestOpenAsksNoServer(t *testing.T) {
+	t.Parallel()
 	s := open(t, "etcd://user:secret@127.0.0.1:1/none", etcd.Config{})
 	_, err := s.Head(within(t, 300*time.Millisecond))
 	require.Equal(t, exitcodes.Retry, classed(t, err).Disposition(), "%v", err)
@@ -161,6 +167,7 @@ func TestOpenAsksNoServer(t *testing.T) {
 // The write that crosses the quota is applied, and answered with the same error
 // as those that are refused after it.
 func TestAFullStoreLeavesTheOutcomeUnknownAndGoesOnReading(t *testing.T) {
+	t.Parallel()
 	server := testetcd.NewServer(t, testetcd.Options{Quota: 8 << 20})
 	s := open(t, server.URL(), etcd.Config{})
 	head := claim(t, s)
@@ -191,6 +198,7 @@ func TestAFullStoreLeavesTheOutcomeUnknownAndGoesOnReading(t *testing.T) {
 }
 
 func TestAWrongPasswordHaltsWithTheCodeForConfigurationAndStaysSecret(t *testing.T) {
+	t.Parallel()
 	server := testetcd.NewServer(t, testetcd.Options{})
 	client, ctx := testetcd.Client(t, server.URL()), within(t, time.Minute)
 	prefix := testetcd.Prefix(t, server.URL()) + "/"
@@ -229,6 +237,7 @@ func TestAWrongPasswordHaltsWithTheCodeForConfigurationAndStaysSecret(t *testing
 }
 
 func TestACertificateThatNobodyTrustsHaltsWithTheCodeForConfiguration(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewUnstartedServer(nil)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.EnableHTTP2 = true

@@ -18,6 +18,7 @@ import (
 // TestAClaimWantedKeyThatNobodyHoldsKeepsNoClaimOut is about one that was put by
 // hand: nothing removes it, neither a lease nor the process that it names.
 func TestAClaimWantedKeyThatNobodyHoldsKeepsNoClaimOut(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	wanted := testetcd.Prefix(t, url) + "/wanted"
@@ -39,6 +40,7 @@ func TestAClaimWantedKeyThatNobodyHoldsKeepsNoClaimOut(t *testing.T) {
 // TestAClaimWantedKeyUnderSomebodysLeaseIsNamedAndGoesWithIt is about a lease
 // that ends in an hour.
 func TestAClaimWantedKeyUnderSomebodysLeaseIsNamedAndGoesWithIt(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	claim(t, s)

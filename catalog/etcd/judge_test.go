@@ -10,6 +10,7 @@ import (
 )
 
 func TestAProbeJudgesMembersAlarmsSizeAndHistory(t *testing.T) {
+	t.Parallel()
 	const nospace, corrupt = etcdserverpb.AlarmType_NOSPACE, etcdserverpb.AlarmType_CORRUPT
 	for _, row := range []struct {
 		f     driver.Finding

@@ -16,6 +16,7 @@ import (
 )
 
 func TestReadingGoesOnWhereEtcdCompactsTheRevisionThatIsRead(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	head := commit(t, s, claim(t, s), 199, "x")
@@ -41,6 +42,7 @@ func TestReadingGoesOnWhereEtcdCompactsTheRevisionThatIsRead(t *testing.T) {
 }
 
 func TestLargeRecordsComeInSmallPages(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	head := commit(t, s, claim(t, s), 80, "small")
 	commit(t, s, head, 12, strings.Repeat("l", 1<<20))
@@ -48,6 +50,7 @@ func TestLargeRecordsComeInSmallPages(t *testing.T) {
 }
 
 func TestTheCallersErrorEndsReadingAndComesBackAsItIs(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	commit(t, s, claim(t, s), 2, "x")
 	enough := errors.New("enough")
@@ -56,6 +59,7 @@ func TestTheCallersErrorEndsReadingAndComesBackAsItIs(t *testing.T) {
 }
 
 func TestAClaimReadsTheLogUpToItsHead(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	commit(t, s, claim(t, s), 3, "x")
 	claim(t, s)
@@ -78,6 +82,7 @@ func TestAClaimReadsTheLogUpToItsHead(t *testing.T) {
 }
 
 func TestWhatNoVersionWroteAndWhatIsMissingIsCorruption(t *testing.T) {
+	t.Parallel()
 	head := func(s *etcd.Store, t *testing.T) error { _, err := s.Head(within(t, 10*time.Second)); return err }
 	log := func(s *etcd.Store, t *testing.T) error {
 		return s.Log(within(t, 10*time.Second), 0, func(driver.Record) error { return nil })
@@ -132,6 +137,7 @@ func TestWhatNoVersionWroteAndWhatIsMissingIsCorruption(t *testing.T) {
 }
 
 func TestACommitOnAForeignHeadOrBeforeAStrayRecordIsCorruption(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client, prefix := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)
 	head := claim(t, s)
@@ -147,6 +153,7 @@ func TestACommitOnAForeignHeadOrBeforeAStrayRecordIsCorruption(t *testing.T) {
 }
 
 func TestWhatLiesBeneathAnotherPrefixIsNotReadWithTheHead(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client, prefix := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)
 	head := commit(t, s, claim(t, s), 1, "x")
@@ -165,6 +172,7 @@ func TestWhatLiesBeneathAnotherPrefixIsNotReadWithTheHead(t *testing.T) {
 // Whoever follows a log over a slow link must get one record after the other:
 // a call that brings nothing for long is given up.
 func TestTheFirstOfManyLargeRecordsComesBeforeTheOthersAreSent(t *testing.T) {
+	t.Parallel()
 	const count, size = 48, 1 << 20
 	url := testetcd.URL(t)
 	direct := open(t, url, etcd.Config{})

@@ -187,6 +187,7 @@ func connections(t *testing.T, server *testetcd.Server) (n int) {
 }
 
 func TestAServersStoresShareItsClientAndEndWithIt(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	server, err := etcd.Connect(t.Context(), url, etcd.Config{})
 	require.NoError(t, err)

@@ -17,6 +17,7 @@ import (
 )
 
 func TestTheDeathOfAProcessThatShowsAClaimIsTold(t *testing.T) {
+	t.Parallel()
 	crashtest.RunPresence(t, testetcd.URL(t), openAt, drivertest.Patience)
 }
 
@@ -100,6 +101,7 @@ func told(lost <-chan struct{}, within time.Duration) bool {
 }
 
 func TestAPresenceWhoseLeaseIsRevokedIsLostAndMayBeShownAgain(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, claim := open(t, url, etcd.Config{}), driver.NewID()
 	lost := lookOut(t, open(t, url, etcd.Config{}), url, claim)
@@ -116,6 +118,7 @@ func TestAPresenceWhoseLeaseIsRevokedIsLostAndMayBeShownAgain(t *testing.T) {
 }
 
 func TestAPresenceIsRenewedWithoutAnyWrite(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, claim := open(t, url, etcd.Config{}), driver.NewID()
 	lost := lookOut(t, s, url, claim)
@@ -132,6 +135,7 @@ func TestAPresenceIsRenewedWithoutAnyWrite(t *testing.T) {
 
 // Whose lease was lost puts the key anew, maybe before that lease has ended.
 func TestAPresenceThatIsShownAnewIsNotLostWithItsEarlierLease(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, claim := open(t, url, etcd.Config{}), driver.NewID()
 	lost, key := lookOut(t, s, url, claim), keyOf(t, url, claim)
@@ -151,6 +155,7 @@ func TestAPresenceThatIsShownAnewIsNotLostWithItsEarlierLease(t *testing.T) {
 }
 
 func TestCloseRevokesTheLeaseOfAPresenceAndWaitsForThat(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, err := etcd.Open(t.Context(), url, etcd.Config{})
 	require.NoError(t, err)
@@ -161,6 +166,7 @@ func TestCloseRevokesTheLeaseOfAPresenceAndWaitsForThat(t *testing.T) {
 }
 
 func TestAPresenceEndsWithAReasonWhereItsServerDoesAndIsShownWhenThatIsBack(t *testing.T) {
+	t.Parallel()
 	private := testetcd.NewServer(t, testetcd.Options{})
 	s, claim := open(t, private.URL(), etcd.Config{}), driver.NewID()
 	p := show(t.Context(), t, s, private.URL(), claim)
@@ -178,6 +184,7 @@ func TestAPresenceEndsWithAReasonWhereItsServerDoesAndIsShownWhenThatIsBack(t *t
 // What a store shows lies apart from what it keeps: no reader of the board or of
 // the head sees it, nor a watch of these, and no compaction takes it.
 func TestWhatAStoreShowsWakesNoWatchAndOutlivesATrim(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s := open(t, url, etcd.Config{})
 	head := claim(t, s)
@@ -198,6 +205,7 @@ func TestWhatAStoreShowsWakesNoWatchAndOutlivesATrim(t *testing.T) {
 // All watches of a client share a stream, which keeps the token that it began
 // with.
 func TestAPresenceIsWatchedAlsoWhereTheTokenOfTheSharedStreamIsInvalid(t *testing.T) {
+	t.Parallel()
 	_, as, root := guarded(t, "catalog")
 	s := open(t, as("app"), etcd.Config{})
 	ctx, cancel := context.WithCancel(t.Context())

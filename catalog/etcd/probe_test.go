@@ -27,6 +27,7 @@ func probed(t *testing.T, s *etcd.Store) map[string]driver.Finding {
 }
 
 func TestAProbeWarnsOfASingleMemberAndWritesNothing(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	client := testetcd.Client(t, url)
 	found := probed(t, open(t, url, etcd.Config{}))
@@ -40,11 +41,13 @@ func TestAProbeWarnsOfASingleMemberAndWritesNothing(t *testing.T) {
 }
 
 func TestAProbeOfAServerThatIsNotThereIsClassified(t *testing.T) {
+	t.Parallel()
 	_, err := open(t, "etcd://127.0.0.1:1/p", etcd.Config{}).Probe(within(t, 300*time.Millisecond))
 	require.Equal(t, "probe", classed(t, err).Op)
 }
 
 func TestAProbeSaysWhetherEtcdForgetsWhatWasDeleted(t *testing.T) {
+	t.Parallel()
 	server := testetcd.NewServer(t, testetcd.Options{})
 	s, client := open(t, server.URL(), etcd.Config{}), testetcd.Client(t, server.URL())
 	commit(t, s, claim(t, s), 3, "x")
@@ -54,6 +57,7 @@ func TestAProbeSaysWhetherEtcdForgetsWhatWasDeleted(t *testing.T) {
 }
 
 func TestASingleMemberIsARisk(t *testing.T) {
+	t.Parallel()
 	found, err := open(t, testetcd.URL(t), etcd.Config{}).Risks(within(t, 10*time.Second))
 	require.NoError(t, err)
 	require.Len(t, found, 1)

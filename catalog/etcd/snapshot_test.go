@@ -64,6 +64,7 @@ func unknown(t *testing.T, err error) {
 }
 
 func TestAStageThatComesBehindAClaimIsRefused(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
 	head := claim(t, s)
@@ -76,6 +77,7 @@ func TestAStageThatComesBehindAClaimIsRefused(t *testing.T) {
 }
 
 func TestAPublishThatComesLateNeverMovesTheSnapshotBack(t *testing.T) {
+	t.Parallel()
 	for name, meanwhile := range map[string]func(t *testing.T, url string, s *etcd.Store, heads []driver.Head, late driver.Snapshot) driver.Snapshot{
 		"behind a newer one": func(t *testing.T, _ string, s *etcd.Store, heads []driver.Head, _ driver.Snapshot) driver.Snapshot {
 			return published(t, s, heads[3], 2)
@@ -119,6 +121,7 @@ func TestAPublishThatComesLateNeverMovesTheSnapshotBack(t *testing.T) {
 }
 
 func TestASecondSnapshotOfOneRevisionIsRefused(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s := open(t, url, etcd.Config{})
 	head := claim(t, s)
@@ -128,6 +131,7 @@ func TestASecondSnapshotOfOneRevisionIsRefused(t *testing.T) {
 }
 
 func TestAPublishWhoseAnswerIsLostMayBeSentAgain(t *testing.T) {
+	t.Parallel()
 	for _, lost := range []fate{unanswered, delayed} {
 		url := testetcd.URL(t)
 		p, s := tapped(t, url)
@@ -146,6 +150,7 @@ func TestAPublishWhoseAnswerIsLostMayBeSentAgain(t *testing.T) {
 }
 
 func TestATrimThatComesLateTakesNothingThatIsNeeded(t *testing.T) {
+	t.Parallel()
 	for name, meanwhile := range map[string]func(t *testing.T, url string, s *etcd.Store, heads []driver.Head, listed driver.Snapshot){
 		"behind the Publish of the parts that it lists": func(t *testing.T, _ string, s *etcd.Store, heads []driver.Head, listed driver.Snapshot) {
 			require.NoError(t, s.Publish(within(t, 10*time.Second), heads[0].Claim, listed))
@@ -173,6 +178,7 @@ func TestATrimThatComesLateTakesNothingThatIsNeeded(t *testing.T) {
 }
 
 func TestATrimOfAZombieIsRefusedThoughNothingElseHasChanged(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
 	heads := history(t, s, 4)
@@ -187,6 +193,7 @@ func TestATrimOfAZombieIsRefusedThoughNothingElseHasChanged(t *testing.T) {
 }
 
 func TestATrimWhoseAnswerIsLostGoesOnWhenItIsCalledAgain(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
 	heads := history(t, s, 4)
@@ -207,6 +214,7 @@ func TestATrimWhoseAnswerIsLostGoesOnWhenItIsCalledAgain(t *testing.T) {
 // By a manifest that is gone, a Trim that comes late knows that the chunks are
 // not those that it saw.
 func TestATrimTakesChunksOnlyWithTheirManifest(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
 	client, prefix := testetcd.Client(t, url), testetcd.Prefix(t, url)
@@ -227,6 +235,7 @@ func TestATrimTakesChunksOnlyWithTheirManifest(t *testing.T) {
 }
 
 func TestManyOrphansAreClearedAwayByAndBy(t *testing.T) {
+	t.Parallel()
 	const orphans = 40
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
@@ -254,6 +263,7 @@ func TestManyOrphansAreClearedAwayByAndBy(t *testing.T) {
 }
 
 func TestASnapshotIsReadToItsEndThoughEtcdCompactsItsRevision(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	head := claim(t, s)
@@ -273,6 +283,7 @@ func TestASnapshotIsReadToItsEndThoughEtcdCompactsItsRevision(t *testing.T) {
 
 // Otherwise a reader would get half of each.
 func TestASnapshotThatIsReplacedWhileItIsReadIsReadToItsEndOrNotAtAll(t *testing.T) {
+	t.Parallel()
 	for _, forgotten := range []bool{false, true} {
 		url := testetcd.URL(t)
 		s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
@@ -310,6 +321,7 @@ func compactHistory(t *testing.T, client *clientv3.Client) {
 }
 
 func TestASnapshotThatIsSpoiltIsCorruption(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ put, remove string }{
 		"a foreign snapshot": {put: "snapshot"},
 		"a missing part":     {remove: "part/%v/00000001"},
@@ -342,6 +354,7 @@ func TestASnapshotThatIsSpoiltIsCorruption(t *testing.T) {
 }
 
 func TestALogWithoutTheCommitOfItsSnapshotIsCorruption(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	heads := history(t, s, 4)
@@ -359,6 +372,7 @@ func TestALogWithoutTheCommitOfItsSnapshotIsCorruption(t *testing.T) {
 }
 
 func TestAHolderWhoseNameIsNotUTF8Compacts(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	c, err := s.Claim(within(t, 10*time.Second))
 	require.NoError(t, err)

@@ -16,6 +16,7 @@ import (
 )
 
 func TestWhatIsAboveTheLimitsIsRefusedWithSizeAndLimit(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	head := claim(t, s)
 	large := func(err error, size, limit string) {
@@ -43,6 +44,7 @@ func TestWhatIsAboveTheLimitsIsRefusedWithSizeAndLimit(t *testing.T) {
 }
 
 func TestAnAppendToAnEmptyCatalogIsAConflict(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	err := s.Append(within(t, 10*time.Second), driver.Head{}, driver.Record{Revision: 1, ID: driver.NewID()})
 	require.ErrorIs(t, err, driver.ErrConflict)
@@ -50,6 +52,7 @@ func TestAnAppendToAnEmptyCatalogIsAConflict(t *testing.T) {
 }
 
 func TestAHolderWhoseNameIsNotUTF8CommitsOnTheHeadItReads(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	c, err := s.Claim(within(t, 10*time.Second))
 	require.NoError(t, err)
@@ -63,6 +66,7 @@ func TestAHolderWhoseNameIsNotUTF8CommitsOnTheHeadItReads(t *testing.T) {
 }
 
 func TestARefusalNamesWantedAndActualRevision(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	first := claim(t, s)
 	now := commit(t, s, first, 1, "x")
@@ -73,6 +77,7 @@ func TestARefusalNamesWantedAndActualRevision(t *testing.T) {
 }
 
 func TestNotesOfManyPagesComeOrderedAndAnEmptyValueIsNoRemoval(t *testing.T) {
+	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	ctx := within(t, 20*time.Second)
 	for i := range 150 {
@@ -97,6 +102,7 @@ func TestNotesOfManyPagesComeOrderedAndAnEmptyValueIsNoRemoval(t *testing.T) {
 }
 
 func TestAWatchWakesOnceAtItsBeginningAndAfterClaimsCommitsAndPosts(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	s, other := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -126,6 +132,7 @@ func TestAWatchWakesOnceAtItsBeginningAndAfterClaimsCommitsAndPosts(t *testing.T
 }
 
 func TestAWatchEndsWithAReasonWhenTheStoreIsClosed(t *testing.T) {
+	t.Parallel()
 	s, err := etcd.Open(t.Context(), testetcd.URL(t), etcd.Config{})
 	require.NoError(t, err)
 	began, done := make(chan struct{}, 100), make(chan error, 1)
@@ -137,6 +144,7 @@ func TestAWatchEndsWithAReasonWhenTheStoreIsClosed(t *testing.T) {
 }
 
 func TestAClientThatWasHandedInStaysOpen(t *testing.T) {
+	t.Parallel()
 	url := testetcd.URL(t)
 	client := testetcd.Client(t, url)
 	s, err := etcd.Open(t.Context(), "etcd:///"+testetcd.Prefix(t, url), etcd.Config{Client: client})
@@ -148,6 +156,7 @@ func TestAClientThatWasHandedInStaysOpen(t *testing.T) {
 }
 
 func TestACallWithoutADeadlineGetsOne(t *testing.T) {
+	t.Parallel()
 	s := open(t, "etcd://127.0.0.1:1/none", etcd.Config{})
 	began := time.Now()
 	_, err := s.Head(t.Context())
@@ -156,6 +165,7 @@ func TestACallWithoutADeadlineGetsOne(t *testing.T) {
 }
 
 func TestEveryMistakeInTheConfigurationIsNamedAtOnceAndNoSecret(t *testing.T) {
+	t.Parallel()
 	none := func(string) string { return "" }
 	_, err := etcd.Open(t.Context(), "etcd://user:top%zzsecret@host,other:99999/?x=1", etcd.Config{
 		ClaimTTL: 1500 * time.Millisecond, TLS: new(tls.Config), Getenv: none,

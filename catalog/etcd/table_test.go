@@ -21,10 +21,12 @@ import (
 func TestEveryEntryHasItsReason(t *testing.T) { testlists.Check(t, Errors()) }
 
 func TestTheTableHasEveryErrorOfOurOwn(t *testing.T) {
+	t.Parallel()
 	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/etcd", Errors(), "errRecord", "errEnd")
 }
 
 func TestTheTableHasEveryErrorOfEtcdsServer(t *testing.T) {
+	t.Parallel()
 	names := testlists.Source(t, "go.etcd.io/etcd/api/v3/v3rpc/rpctypes").Vars("Err")
 	require.GreaterOrEqual(t, len(names), 122)
 	require.Empty(t, testlists.Missing(Errors(), names))
@@ -44,6 +46,7 @@ func TestTheTableHasEveryErrorOfEtcdsServer(t *testing.T) {
 }
 
 func TestTheTableHasEveryCodeOfGRPC(t *testing.T) {
+	t.Parallel()
 	names := testlists.Source(t, "google.golang.org/grpc/codes").Numbers("", "")
 	delete(names, "_maxCode")
 	require.GreaterOrEqual(t, len(names), 16)
@@ -59,6 +62,7 @@ func TestTheTableHasEveryCodeOfGRPC(t *testing.T) {
 }
 
 func TestTheTableHasEveryErrorOfTheClient(t *testing.T) {
+	t.Parallel()
 	client := testlists.Source(t, "go.etcd.io/etcd/client/v3")
 	require.Empty(t, testlists.Missing(Errors(), slices.Concat(
 		testlists.Qualify("clientv3", client.Vars("Err")),
@@ -98,6 +102,7 @@ func listed() map[string]bool {
 }
 
 func TestNoStatusOfGRPCReachesTheDefaultUnnoticed(t *testing.T) {
+	t.Parallel()
 	listed := listed()
 	var texts []string
 	for text := range listed {
@@ -134,6 +139,7 @@ func FuzzStatus(f *testing.F) {
 }
 
 func TestATextIsReadBehindAnyWrapping(t *testing.T) {
+	t.Parallel()
 	require.Empty(t, textOf(errors.New("etcdserver: no leader")))
 	require.Equal(t, "etcdserver: no leader", textOf(fmt.Errorf("a: %w", fmt.Errorf("b: %w", rpctypes.ErrGRPCNoLeader))))
 }

@@ -96,6 +96,7 @@ func refuses(t *testing.T, at string, cfg etcd.Config) {
 }
 
 func TestTLSWithBothCertificatesWorksFromEndToEndAndEveryOtherHalts(t *testing.T) {
+	t.Parallel()
 	server, authority := secured(t)
 	other := testcert.NewAuthority(t)
 	require.True(t, strings.HasPrefix(server.URL(), "etcds://"))
@@ -116,6 +117,7 @@ func TestTLSWithBothCertificatesWorksFromEndToEndAndEveryOtherHalts(t *testing.T
 // a connection without a word, and refuses the certificate of who connects soon
 // after: gRPC itself waits for longer.
 func TestARefusalThatWasLostWithItsConnectionIsAskedForAgain(t *testing.T) {
+	t.Parallel()
 	authority := testcert.NewAuthority(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -143,6 +145,7 @@ func TestARefusalThatWasLostWithItsConnectionIsAskedForAgain(t *testing.T) {
 }
 
 func TestAServersCertificateThatIsNotItsOwnHalts(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]testcert.Change{
 		"of another host": testcert.ForHost("etcd.example"),
 		"expired":         testcert.Expired,
@@ -155,6 +158,7 @@ func TestAServersCertificateThatIsNotItsOwnHalts(t *testing.T) {
 }
 
 func TestPlainTextToAServerThatWantsTLSSaysWhatMayBeWrong(t *testing.T) {
+	t.Parallel()
 	server, _ := secured(t)
 	s := open(t, strings.Replace(server.URL(), "etcds://", "etcd://", 1), etcd.Config{})
 	err := longer(t, time.Second, func(ctx context.Context) error { _, err := s.Head(ctx); return err },
@@ -208,6 +212,7 @@ func invalidate(t *testing.T, root *clientv3.Client) {
 }
 
 func TestLeadershipSurvivesAUsersTokenThatIsInvalidated(t *testing.T) {
+	t.Parallel()
 	_, as, root := guarded(t, "catalog")
 	held, err := catalog.Open(within(t, time.Minute), open(t, as("app"), etcd.Config{}), process(1))
 	require.NoError(t, err)
@@ -224,6 +229,7 @@ func TestLeadershipSurvivesAUsersTokenThatIsInvalidated(t *testing.T) {
 // A server forgets the tokens that it gave when it ends, as it does when they
 // expire.
 func TestLeadershipSurvivesAUsersTokenThatTheServerForgets(t *testing.T) {
+	t.Parallel()
 	server, as, _ := guarded(t, "catalog")
 	held, err := catalog.Open(within(t, time.Minute), open(t, as("app"), etcd.Config{}), process(1))
 	require.NoError(t, err)
@@ -238,6 +244,7 @@ func TestLeadershipSurvivesAUsersTokenThatTheServerForgets(t *testing.T) {
 // All catalogs of a client share a stream of watches, which keeps the token that
 // it began with. One that comes later must be woken all the same.
 func TestAWatchBeginsAlsoWhereTheTokenOfTheSharedStreamIsInvalid(t *testing.T) {
+	t.Parallel()
 	_, as, root := guarded(t, "catalog")
 	server, err := etcd.Connect(t.Context(), as("app"), etcd.Config{})
 	require.NoError(t, err)
@@ -286,6 +293,7 @@ func TestAWatchBeginsAlsoWhereTheTokenOfTheSharedStreamIsInvalid(t *testing.T) {
 
 // A catalog whose user lacks rights does not spoil the heads of the others.
 func TestACatalogWithoutRightsHaltsAloneOnASharedClient(t *testing.T) {
+	t.Parallel()
 	_, as, _ := guarded(t, "catalog/mine")
 	server, err := etcd.Connect(t.Context(), as("app"), etcd.Config{})
 	require.NoError(t, err)

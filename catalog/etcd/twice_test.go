@@ -79,6 +79,7 @@ func retriedByTheClient() grpc.UnaryClientInterceptor {
 }
 
 func TestAClientThatSendsWritesTwiceLosesNothingAndFencesNobody(t *testing.T) {
+	t.Parallel()
 	for name, intercept := range map[string]grpc.UnaryClientInterceptor{"every write": everyWriteTwice, "by itself": retriedByTheClient()} {
 		t.Run(name, func(t *testing.T) {
 			opens := interceptedBy(t, intercept)

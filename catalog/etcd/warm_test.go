@@ -33,6 +33,7 @@ func leaseOf(t *testing.T, s *Store) clientv3.LeaseID {
 }
 
 func TestAClaimTakesTheSpareLeaseOnce(t *testing.T) {
+	t.Parallel()
 	s, spare := warmed(t)
 	require.Equal(t, spare.id, leaseOf(t, s))
 	require.Zero(t, s.spare.lease)
@@ -40,6 +41,7 @@ func TestAClaimTakesTheSpareLeaseOnce(t *testing.T) {
 }
 
 func TestWarmRenewsTheSpareLease(t *testing.T) {
+	t.Parallel()
 	s, spare := warmed(t)
 	require.NoError(t, s.Warm(drivertest.Context(t)))
 	require.Equal(t, spare.id, s.spare.lease.id)
@@ -47,12 +49,14 @@ func TestWarmRenewsTheSpareLease(t *testing.T) {
 }
 
 func TestAClaimLeavesASpareLeaseThatMayEndSoon(t *testing.T) {
+	t.Parallel()
 	s, spare := warmed(t)
 	s.spare.lease.sent = time.Now().Add(-spare.ttl / 2)
 	require.NotEqual(t, spare.id, leaseOf(t, s))
 }
 
 func TestASpareLeaseThatEndedIsReplaced(t *testing.T) {
+	t.Parallel()
 	s, spare := warmed(t)
 	client, err := s.dial(drivertest.Context(t))
 	require.NoError(t, err)

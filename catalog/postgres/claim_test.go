@@ -16,6 +16,7 @@ import (
 )
 
 func TestABlockedClaimNamesTheSessionThatIsIdleInATransaction(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	claim(t, s)
@@ -40,6 +41,7 @@ func TestABlockedClaimNamesTheSessionThatIsIdleInATransaction(t *testing.T) {
 }
 
 func TestAClaimBehindABlockedClaimNamesTheSessionAtTheRoot(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	first, second := open(t, dsn), open(t, dsn)
 	claim(t, first)
@@ -61,6 +63,7 @@ func TestAClaimBehindABlockedClaimNamesTheSessionAtTheRoot(t *testing.T) {
 }
 
 func TestACommitWaitsForAClaimUnderWayAndIsThenRefused(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := claim(t, s)
@@ -76,6 +79,7 @@ func TestACommitWaitsForAClaimUnderWayAndIsThenRefused(t *testing.T) {
 }
 
 func TestAClaimThatStopsReleasesTheOthers(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	stopped, err := postgres.Open(t.Context(), dsn, postgres.Config{ClaimIdle: 2 * time.Second})
 	require.NoError(t, err)
@@ -89,6 +93,7 @@ func TestAClaimThatStopsReleasesTheOthers(t *testing.T) {
 }
 
 func TestAClaimThatIsRenewedOutlivesClaimIdle(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s, err := postgres.Open(t.Context(), dsn, postgres.Config{ClaimIdle: time.Second})
 	require.NoError(t, err)
@@ -104,6 +109,7 @@ func TestAClaimThatIsRenewedOutlivesClaimIdle(t *testing.T) {
 }
 
 func TestCloseEndsAClaimUnderWay(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s, err := postgres.Open(t.Context(), dsn, postgres.Config{})
 	require.NoError(t, err)
@@ -117,6 +123,7 @@ func TestCloseEndsAClaimUnderWay(t *testing.T) {
 }
 
 func TestNoAbandonedClaimLeavesASessionInATransaction(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	claim(t, s)
@@ -143,6 +150,7 @@ func TestNoAbandonedClaimLeavesASessionInATransaction(t *testing.T) {
 }
 
 func TestAClaimHoldsOnConditionOfItsNotes(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	ctx := within(t, soon)
@@ -165,6 +173,7 @@ func TestAClaimHoldsOnConditionOfItsNotes(t *testing.T) {
 }
 
 func TestANoteThatMustBeMissingStaysMissingUntilTheClaimHasEnded(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	claim(t, s)
@@ -187,6 +196,7 @@ func TestANoteThatMustBeMissingStaysMissingUntilTheClaimHasEnded(t *testing.T) {
 }
 
 func TestClaimAndCommitPassTheirPointsInOrder(t *testing.T) {
+	t.Parallel()
 	s := open(t, testpg.URL(t))
 	var passed []step.Point
 	ctx := step.With(within(t, soon), func(p step.Point) { passed = append(passed, p) })

@@ -25,6 +25,7 @@ func answer(severity, code string) error {
 }
 
 func TestEveryKindOfErrorHasItsDisposition(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		err  error
 		want exitcodes.Disposition
@@ -95,6 +96,7 @@ func TestEveryKindOfErrorHasItsDisposition(t *testing.T) {
 }
 
 func TestOnlyAnAnswerOfTheServerSettlesAWriteThatWasSent(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		err  error
 		want driver.Outcome
@@ -130,17 +132,20 @@ func TestOnlyAnAnswerOfTheServerSettlesAWriteThatWasSent(t *testing.T) {
 }
 
 func TestAServerOutOfTransactionIdsSaysWhatToDo(t *testing.T) {
+	t.Parallel()
 	class, _ := classify(answer("ERROR", "54000"), commitSent)
 	require.Contains(t, class.Remedy, "wraparound: VACUUM")
 }
 
 func TestAnAnswerInAnotherLanguageIsJudgedByItsOwnSeverity(t *testing.T) {
+	t.Parallel()
 	err := &pgconn.PgError{Severity: "FEHLER", SeverityUnlocalized: "ERROR", Code: "57014"}
 	class, _ := classify(err, statementSent)
 	require.Equal(t, driver.NotApplied, class.Outcome)
 }
 
 func TestAWarningOfSomebodysTriggerIsNoCutWait(t *testing.T) {
+	t.Parallel()
 	require.True(t, cutsWait(&pgconn.Notice{Code: "01000", Routine: "SyncRepWaitForLSN"}))
 	require.True(t, cutsWait(&pgconn.Notice{Code: "57P01", Routine: "SyncRepWaitForLSN"}))
 	require.False(t, cutsWait(&pgconn.Notice{Code: "01000", Routine: "exec_stmt_raise"}))

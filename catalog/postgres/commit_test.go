@@ -16,6 +16,7 @@ import (
 )
 
 func TestACommitIsRefusedUnderAnyOtherHead(t *testing.T) {
+	t.Parallel()
 	s := open(t, testpg.URL(t))
 	head := claim(t, s)
 	rec := next(head)
@@ -30,6 +31,7 @@ func TestACommitIsRefusedUnderAnyOtherHead(t *testing.T) {
 }
 
 func TestACommitAboveTheLimitIsRefusedBeforeItIsSent(t *testing.T) {
+	t.Parallel()
 	s := open(t, testpg.URL(t))
 	head := claim(t, s)
 	rec := next(head)
@@ -44,6 +46,7 @@ func TestACommitAboveTheLimitIsRefusedBeforeItIsSent(t *testing.T) {
 // The commit's backend is stopped inside its own commit, while it waits in a
 // trigger and holds the head's row.
 func TestACommitWhoseBackendHangsIsUnknownAndSentAgainLandsOnce(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := claim(t, s)
@@ -78,6 +81,7 @@ func TestACommitWhoseBackendHangsIsUnknownAndSentAgainLandsOnce(t *testing.T) {
 
 // Stopped before it has the row, it is overtaken by what is sent again.
 func TestACommitThatHangsBeforeItHasTheHeadNeverLandsOnceItIsOvertaken(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := claim(t, s)
@@ -99,6 +103,7 @@ func TestACommitThatHangsBeforeItHasTheHeadNeverLandsOnceItIsOvertaken(t *testin
 }
 
 func TestACommitWithoutAnAnswerIsUnknownThoughItHasLanded(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	p, through := newProxy(t, dsn)
 	s := open(t, through)
@@ -116,6 +121,7 @@ func TestACommitWithoutAnAnswerIsUnknownThoughItHasLanded(t *testing.T) {
 
 // pgx calls such a COMMIT safe to retry.
 func TestAClaimWhoseCommitHasNoAnswerIsUnknownThoughItHasLanded(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	p, through := newProxy(t, dsn)
 	s := open(t, through)
@@ -136,6 +142,7 @@ func TestAClaimWhoseCommitHasNoAnswerIsUnknownThoughItHasLanded(t *testing.T) {
 }
 
 func TestABackendThatIsTerminatedLeavesTheCommitUnknown(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := claim(t, s)
@@ -149,6 +156,7 @@ func TestABackendThatIsTerminatedLeavesTheCommitUnknown(t *testing.T) {
 }
 
 func TestACommitCancelledByTheServerIsNotApplied(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := claim(t, s)
@@ -162,6 +170,7 @@ func TestACommitCancelledByTheServerIsNotApplied(t *testing.T) {
 }
 
 func TestACancelledWaitForTheSynchronousStandbyIsUnknownThoughTheServerSaysDone(t *testing.T) {
+	t.Parallel()
 	server := testpg.NewServer(t)
 	dsn := testpg.Database(t, server.URL)
 	s := open(t, dsn)
@@ -189,6 +198,7 @@ func TestACancelledWaitForTheSynchronousStandbyIsUnknownThoughTheServerSaysDone(
 }
 
 func TestAStarvedPoolDoesNotStopTheHeadNorTheWatch(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s, err := postgres.Open(t.Context(), dsn, postgres.Config{MaxConns: 1})
 	require.NoError(t, err)
@@ -208,6 +218,7 @@ func TestAStarvedPoolDoesNotStopTheHeadNorTheWatch(t *testing.T) {
 // TestACommitThatATriggerSwallowsIsNeverAcknowledged is about a trigger that was put
 // on every table of the database, such as for auditing, and returns no row.
 func TestACommitThatATriggerSwallowsIsNeverAcknowledged(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})

@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestTheProcessDiesBetweenAnyTwoStepsAndTheNextOpenSeesAllOfACommitOrNothing(t *testing.T) {
+	t.Parallel()
 	crashtest.Run(t, testpg.URL(t), openAt, points())
 }
 

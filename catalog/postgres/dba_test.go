@@ -28,6 +28,7 @@ func leastPrivileged(t *testing.T) string {
 }
 
 func TestARoleWithTheLeastRightsKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	dsn := leastPrivileged(t)
 	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
 		id := driver.NewID()
@@ -41,6 +42,7 @@ func TestARoleWithTheLeastRightsKeepsTheContract(t *testing.T) {
 }
 
 func TestTheDBAsSchemaIsTheOneThatTheFirstUseMakes(t *testing.T) {
+	t.Parallel()
 	require.Contains(t, postgres.Schema(""), "create table fencepost.log")
 	require.NotContains(t, postgres.Schema(""), "grant")
 	dsn := testpg.URL(t)

@@ -75,6 +75,7 @@ func ended(t *testing.T, done <-chan struct{}, why func() error) error {
 }
 
 func TestAFailOverThatLostNothingIsGoneThroughUnderTheSameToken(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	logged, logger := captured()
 	s, err := postgres.Open(t.Context(), cl.dsn, postgres.Config{Logger: logger})
@@ -112,6 +113,7 @@ func stampOf(t *testing.T, server string) string {
 }
 
 func TestAFailOverThatLostAClaimEndsTheHolderAndEveryoneWhoSawIt(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	first := holder(t, cl.dsn, 1)
 	require.NoError(t, set(first, "kept"))
@@ -149,6 +151,7 @@ func TestAFailOverThatLostAClaimEndsTheHolderAndEveryoneWhoSawIt(t *testing.T) {
 }
 
 func TestAFailOverThatLostACommitEndsTheHolder(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	h := holder(t, cl.dsn, 1)
 	require.NoError(t, set(h, "kept"))
@@ -169,6 +172,7 @@ func TestAFailOverThatLostACommitEndsTheHolder(t *testing.T) {
 }
 
 func TestAPrimaryThatComesBackIsNotBelievedByWhoSawItsSuccessor(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	p, through := newProxy(t, cl.primary.URL)
 	s := open(t, through)
@@ -199,6 +203,7 @@ func olderTimeline(t *testing.T, err error) bool {
 }
 
 func TestACommitNeverLandsOnAPrimaryThatGoesOnBesideItsSuccessor(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	p, through := newProxy(t, cl.primary.URL)
 	s := open(t, through)

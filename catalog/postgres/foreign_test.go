@@ -18,6 +18,7 @@ import (
 // TestAClaimTakesNoLockThatEveryUserCanHold walks through the three stages of a
 // database. Any user of it may hold any advisory lock for as long as it likes.
 func TestAClaimTakesNoLockThatEveryUserCanHold(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	look := testpg.Connect(t, dsn)
@@ -42,6 +43,7 @@ func TestAClaimTakesNoLockThatEveryUserCanHold(t *testing.T) {
 }
 
 func TestAFirstClaimIsBlockedByAnotherFirstClaimAndNamesIt(t *testing.T) {
+	t.Parallel()
 	for _, made := range []bool{false, true} {
 		t.Run(fmt.Sprintf("schema is there: %v", made), func(t *testing.T) {
 			dsn := testpg.URL(t)
@@ -77,6 +79,7 @@ func TestAFirstClaimIsBlockedByAnotherFirstClaimAndNamesIt(t *testing.T) {
 // TestAClaimLocksTheTokenThatAppearsWhileItLooksForIt has the rows of token and
 // head appear between the two statements that lock them.
 func TestAClaimLocksTheTokenThatAppearsWhileItLooksForIt(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	claim(t, s)         // makes the schema
@@ -110,6 +113,7 @@ func TestAClaimLocksTheTokenThatAppearsWhileItLooksForIt(t *testing.T) {
 // TestAReaderOfTheTablesKeepsNoClaimOut is about a backup, such as by pg_dump,
 // and about a session that looked and forgot to end its transaction.
 func TestAReaderOfTheTablesKeepsNoClaimOut(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := claim(t, s)
@@ -125,6 +129,7 @@ func TestAReaderOfTheTablesKeepsNoClaimOut(t *testing.T) {
 // TestAClaimBlockedByALockOnATableNamesWhoHoldsIt is about VACUUM FULL, ALTER
 // TABLE, CREATE INDEX and the like, which only the tables' owner may run.
 func TestAClaimBlockedByALockOnATableNamesWhoHoldsIt(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	claim(t, s)
@@ -195,6 +200,7 @@ func TestWhatElseStandsInAClaimsWayIsRetriedAndNamed(t *testing.T) {
 // TestALockOnAPresenceDelaysNeitherPresenceNorWakeUps has another user hold the lock
 // that shows a claim, whose number everybody can read.
 func TestALockOnAPresenceDelaysNeitherPresenceNorWakeUps(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := claim(t, s)

@@ -36,6 +36,7 @@ func connecting(t *testing.T, failures ...error) error {
 }
 
 func TestOneHostThatMayComeBackIsWorthWaitingFor(t *testing.T) {
+	t.Parallel()
 	expired := x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired}
 	refused := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	forbidden := answer("FATAL", "28000")
@@ -70,6 +71,7 @@ func TestOneHostThatMayComeBackIsWorthWaitingFor(t *testing.T) {
 }
 
 func TestWhatThisDriverSaysOfAConnectionIsNoHostsAffair(t *testing.T) {
+	t.Parallel()
 	refused := os.NewSyscallError("connect", syscall.ECONNREFUSED)
 	class, _ := classify(fmt.Errorf("%w: %w", errUnprepared, connecting(t, refused, refused)), notSent)
 	require.Equal(t, exitcodes.Config, class.Code)

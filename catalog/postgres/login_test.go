@@ -35,6 +35,7 @@ func heard(t *testing.T, all []byte) ([]byte, error) {
 }
 
 func TestOnlyAPoolersAnswerToAProofIsAboutThePassword(t *testing.T) {
+	t.Parallel()
 	pooler := &pgproto3.ErrorResponse{Severity: "FATAL", Code: "08P01", Message: "m"}
 	server := &pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: "08P01", Message: "m", Routine: "r"}
 	wrong := &pgproto3.ErrorResponse{Severity: "FATAL", Code: "28P01", Message: "m"}
@@ -68,6 +69,7 @@ func TestOnlyAPoolersAnswerToAProofIsAboutThePassword(t *testing.T) {
 }
 
 func TestWhatIsNoMessageIsHandedOnToPgx(t *testing.T) {
+	t.Parallel()
 	for _, text := range []string{"", "H", "HTTP/1.1 400 Bad Request\r\n\r\n", "R\x00\x00\x00\x03", "R\xff\xff\xff\xff", "E\x00\x00\x00\x04", "R\x00\x00\x00\x05aE\x00\x00\x00\x04rest", "R\x00\x00\x00\x08\x00\x00\x00\x0bE\x00\x00\x00\x05X"} {
 		got, err := io.ReadAll(&login{from: bytes.NewReader([]byte(text))})
 		if len(text) != 1 {
@@ -80,6 +82,7 @@ func TestWhatIsNoMessageIsHandedOnToPgx(t *testing.T) {
 }
 
 func TestAPoolersWordAtTheDoorIsRetriedUnlessItIsAboutThePassword(t *testing.T) {
+	t.Parallel()
 	pooler := &pgconn.PgError{Severity: "FATAL", Code: "08P01"}
 	for code, want := range map[string]struct {
 		err  error

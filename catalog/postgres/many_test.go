@@ -165,6 +165,7 @@ func TestAThousandCatalogsAreHeldOverAHandfulOfConnections(t *testing.T) {
 }
 
 func TestAServersStoresShareItsConnectionsAndEndWithIt(t *testing.T) {
+	t.Parallel()
 	dsn := withParam(t, testpg.URL(t), "application_name", "shared")
 	server, err := postgres.Connect(t.Context(), dsn, postgres.Config{MaxConns: 1})
 	require.NoError(t, err)
@@ -202,6 +203,7 @@ func TestAServersStoresShareItsConnectionsAndEndWithIt(t *testing.T) {
 }
 
 func TestAServersMistakesAreNamed(t *testing.T) {
+	t.Parallel()
 	_, err := postgres.Connect(t.Context(), "postgres://u:"+secret+"@h/db?catalog=one", postgres.Config{MaxConns: -1})
 	require.ErrorContains(t, err, "Server.Open")
 	require.ErrorContains(t, err, "MaxConns")
@@ -218,6 +220,7 @@ func TestAServersMistakesAreNamed(t *testing.T) {
 // Whoever watches hears of the own catalog alone, also while others come and go
 // on the same connection.
 func TestEachWatcherOfAServerHearsOfItsOwnCatalog(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	server, err := postgres.Connect(t.Context(), dsn, postgres.Config{})
 	require.NoError(t, err)
@@ -262,6 +265,7 @@ func TestEachWatcherOfAServerHearsOfItsOwnCatalog(t *testing.T) {
 }
 
 func TestWatchersThatComeAndGoAllBegin(t *testing.T) {
+	t.Parallel()
 	server, err := postgres.Connect(t.Context(), testpg.URL(t), postgres.Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, server.Close()) }()
@@ -291,6 +295,7 @@ func comeAndGo(t *testing.T, server *postgres.Server, watchers int) {
 // Claims that a stopped process blocks leave connections to the commits of
 // other catalogs.
 func TestBlockedClaimsDoNotHoldUpOtherCatalogs(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	server, err := postgres.Connect(t.Context(), dsn, postgres.Config{MaxConns: 2})
 	require.NoError(t, err)
@@ -326,6 +331,7 @@ func claimed(t *testing.T, dsn, name string) driver.Claiming {
 
 // What one catalog's head has wrong is told to that catalog alone.
 func TestHeadsThatAreReadTogetherFailApart(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	server, err := postgres.Connect(t.Context(), dsn, postgres.Config{})
 	require.NoError(t, err)

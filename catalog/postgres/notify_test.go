@@ -32,6 +32,7 @@ func (w warnings) Handle(_ context.Context, r slog.Record) error {
 }
 
 func TestANotificationThatFailsIsALogLineAndNoClaimFails(t *testing.T) {
+	t.Parallel()
 	dsn := leastPrivileged(t)
 	testpg.Exec(t, adminOf(t, dsn), `revoke execute on function pg_catalog.pg_notify(text, text) from public`)
 	log := newWarnings()
@@ -86,6 +87,7 @@ func TestANotificationThatHangsDelaysNothing(t *testing.T) {
 }
 
 func TestAClaimOfAStoreThatIsClosedAtOnceIsNoticedAllTheSame(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	watched := open(t, dsn)
 	drivertest.Install(t, watched, 1)

@@ -19,6 +19,7 @@ import (
 const secret = "s3cr3t-Pa55"
 
 func TestOpenNeedsNoServer(t *testing.T) {
+	t.Parallel()
 	s, err := postgres.Open(t.Context(), "postgres://u:"+secret+"@127.0.0.1:1/app?catalog=jobs&sslmode=disable", postgres.Config{})
 	require.NoError(t, err)
 	require.Equal(t, "postgres://127.0.0.1:1/app?catalog=jobs", s.String())
@@ -32,6 +33,7 @@ func TestOpenNeedsNoServer(t *testing.T) {
 }
 
 func TestOpenNamesEveryMistakeAtOnce(t *testing.T) {
+	t.Parallel()
 	_, err := postgres.Open(t.Context(), "postgres://h/db?catalog=NO", postgres.Config{MaxConns: -1, ClaimIdle: -time.Second})
 	e := fails(t, err, exitcodes.Halt, driver.NotApplied)
 	require.Equal(t, exitcodes.Config, e.ExitCode())
@@ -41,11 +43,13 @@ func TestOpenNamesEveryMistakeAtOnce(t *testing.T) {
 }
 
 func TestSeveralHostsAreOneStore(t *testing.T) {
+	t.Parallel()
 	s := open(t, "postgres://db1:5432,db2:5433/app?target_session_attrs=read-write&sslmode=disable")
 	require.Equal(t, "postgres://db1:5432,db2:5433/app?catalog=main", s.String())
 }
 
 func TestNoErrorOfOpenHoldsAnyPartOfThePassword(t *testing.T) {
+	t.Parallel()
 	for _, dsn := range []string{
 		"postgres://u:" + secret + "@h:notaport/db",
 		"postgres://u:" + secret + "@h:5432/db?sslmode=nonsense",
@@ -81,6 +85,7 @@ func TestNoErrorOfOpenHoldsAnyPartOfThePassword(t *testing.T) {
 }
 
 func TestAPasswordMayHoldAQuestionMark(t *testing.T) {
+	t.Parallel()
 	s := open(t, "postgres://u:"+secret+"?catalog=pass@h:5432/db?catalog=jobs")
 	require.Equal(t, "postgres://h:5432/db?catalog=jobs", s.String())
 }
@@ -93,6 +98,7 @@ func unwrap(err error) error {
 }
 
 func TestAWrongPasswordHaltsForAnOperator(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	role := "r" + driver.NewID().String()
 	testpg.Exec(t, dsn, "create role "+role+" login password 'right'")
@@ -123,6 +129,7 @@ func TestTheRightPasswordMayComeFromTheEnvironment(t *testing.T) {
 }
 
 func TestAMissingDatabaseHaltsForAnOperator(t *testing.T) {
+	t.Parallel()
 	s := open(t, testpg.With(t, testpg.URL(t), func(u *url.URL) { u.Path = "/nowhere" }))
 	_, err := s.Head(within(t, soon))
 	e := fails(t, err, exitcodes.Halt, driver.NotApplied)
@@ -131,6 +138,7 @@ func TestAMissingDatabaseHaltsForAnOperator(t *testing.T) {
 }
 
 func TestAServerWithoutTLSHaltsForAnOperator(t *testing.T) {
+	t.Parallel()
 	s := open(t, withParam(t, testpg.URL(t), "sslmode", "require"))
 	_, err := s.Head(within(t, soon))
 	e := fails(t, err, exitcodes.Halt, driver.NotApplied)
@@ -139,6 +147,7 @@ func TestAServerWithoutTLSHaltsForAnOperator(t *testing.T) {
 }
 
 func TestAPoolOfTheCallersIsUsedAndStaysOpen(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	config, err := pgxpool.ParseConfig(dsn)
 	require.NoError(t, err)
@@ -157,6 +166,7 @@ func TestAPoolOfTheCallersIsUsedAndStaysOpen(t *testing.T) {
 }
 
 func TestAPoolThatWasNotPreparedIsRefused(t *testing.T) {
+	t.Parallel()
 	pool, err := pgxpool.New(t.Context(), testpg.URL(t))
 	require.NoError(t, err)
 	defer pool.Close()

@@ -36,6 +36,7 @@ func dumped(t *testing.T, from, to string) {
 }
 
 func TestACopyOnAnotherSystemIsRefusedUntilAnOperatorAdoptsIt(t *testing.T) {
+	t.Parallel()
 	old := testpg.URL(t)
 	first := holder(t, old, 1)
 	require.NoError(t, set(first, "kept"))
@@ -76,6 +77,7 @@ func TestACopyOnAnotherSystemIsRefusedUntilAnOperatorAdoptsIt(t *testing.T) {
 }
 
 func TestAHolderWhoseNameComesToLeadToACopyCommitsNothingThere(t *testing.T) {
+	t.Parallel()
 	old := testpg.URL(t)
 	p, through := newProxy(t, old)
 	s := open(t, through)
@@ -100,6 +102,7 @@ func TestAHolderWhoseNameComesToLeadToACopyCommitsNothingThere(t *testing.T) {
 }
 
 func TestTheTimelinesOfTwoSystemsAreNotCompared(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	cl.standby.Detach()
 	cl.standby.Promote()
@@ -124,6 +127,7 @@ func TestTheTimelinesOfTwoSystemsAreNotCompared(t *testing.T) {
 }
 
 func TestATimelineBelowTheClaimsIsRefusedByWhoNeverSawItToo(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	claim(t, s)
@@ -139,6 +143,7 @@ func TestATimelineBelowTheClaimsIsRefusedByWhoNeverSawItToo(t *testing.T) {
 }
 
 func TestATokenWithoutARowOfItsOwnIsCorrupt(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	claim(t, open(t, dsn))
 	testpg.Exec(t, dsn, `delete from fencepost.token`)
@@ -148,6 +153,7 @@ func TestATokenWithoutARowOfItsOwnIsCorrupt(t *testing.T) {
 }
 
 func TestARoleThatMayNotAskForTheSystemIsToldWhatToGrant(t *testing.T) {
+	t.Parallel()
 	dsn := leastPrivileged(t)
 	claim(t, open(t, dsn))
 	admin := adminOf(t, dsn)
@@ -162,6 +168,7 @@ func TestARoleThatMayNotAskForTheSystemIsToldWhatToGrant(t *testing.T) {
 
 // Confirm asks for the head alone: what never changes is not asked for again.
 func TestAHeadThatIsLookedAtAgainCostsOneStatement(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	config, err := pgxpool.ParseConfig(dsn)
 	require.NoError(t, err)

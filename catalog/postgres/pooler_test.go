@@ -31,6 +31,7 @@ func throughPooler(t *testing.T) func(*testing.T) driver.Store {
 // A pooler in transaction mode wakes nobody, so that the store is tested as one
 // that is no driver.Watcher.
 func TestStoreKeepsTheContractThroughAPooler(t *testing.T) {
+	t.Parallel()
 	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
 		open := throughPooler(t)
 		return func(t *testing.T) driver.Store { return struct{ driver.Store }{open(t)} }
@@ -38,6 +39,7 @@ func TestStoreKeepsTheContractThroughAPooler(t *testing.T) {
 }
 
 func TestTheProtocolHoldsThroughAPooler(t *testing.T) {
+	t.Parallel()
 	drivertest.RunProtocol(t, throughPooler)
 }
 
@@ -57,6 +59,7 @@ func (p *preparing) TracePrepareStart(ctx context.Context, _ *pgx.Conn, data pgx
 func (*preparing) TracePrepareEnd(context.Context, *pgx.Conn, pgx.TracePrepareEndData) {}
 
 func TestNoStatementIsPreparedThroughAPooler(t *testing.T) {
+	t.Parallel()
 	direct := testpg.URL(t)
 	pooler := testpg.NewPooler(t, direct, 5)
 	for dsn, prepares := range map[string]bool{direct: true, pooler.URL: false} {
@@ -80,6 +83,7 @@ func TestNoStatementIsPreparedThroughAPooler(t *testing.T) {
 
 // LISTEN reaches nobody through a pooler in transaction mode.
 func TestAFenceIsNoticedByPollingThroughAPooler(t *testing.T) {
+	t.Parallel()
 	direct := testpg.URL(t)
 	pooler := testpg.NewPooler(t, direct, 5)
 	s := open(t, pooler.URL)
@@ -117,6 +121,7 @@ func TestAFenceIsNoticedByPollingThroughAPooler(t *testing.T) {
 }
 
 func TestAClaimThatIsCutInItsTransactionReleasesTheHeadThroughAPooler(t *testing.T) {
+	t.Parallel()
 	direct := testpg.URL(t)
 	pooler := testpg.NewPooler(t, direct, 5)
 	other := open(t, direct)
@@ -157,6 +162,7 @@ func as(t *testing.T, dsn, user, password string) string {
 }
 
 func TestAPasswordOrUserThatAPoolerRefusesHaltsWith78(t *testing.T) {
+	t.Parallel()
 	pooler := testpg.NewPooler(t, testpg.URL(t), 5, testpg.PoolerUsers("scram-sha-256", "app", "right"))
 	right := open(t, as(t, pooler.URL, "app", "right"))
 	claim(t, right)
@@ -172,6 +178,7 @@ func TestAPasswordOrUserThatAPoolerRefusesHaltsWith78(t *testing.T) {
 
 // What a pooler says then may pass, and its one code does not tell.
 func TestWhatAPoolerSaysAtTheDoorOtherwiseIsRetriedAndNamesWhatMayBeWrong(t *testing.T) {
+	t.Parallel()
 	server := testpg.URL(t)
 	for name, pooler := range map[string]*testpg.Pooler{
 		"an MD5 password":  testpg.NewPooler(t, server, 5, testpg.PoolerUsers("md5", "app", "right")),
@@ -187,6 +194,7 @@ func TestWhatAPoolerSaysAtTheDoorOtherwiseIsRetriedAndNamesWhatMayBeWrong(t *tes
 }
 
 func TestAStoreThatAPoolerTurnedAwayGoesOnOnceTheServerIsBack(t *testing.T) {
+	t.Parallel()
 	server := testpg.NewServer(t)
 	pooler := testpg.NewPooler(t, server.URL, 5, testpg.PoolerSetting("query_wait_timeout = 1"), testpg.PoolerSetting("server_login_retry = 1"))
 	s := open(t, pooler.URL)

@@ -24,6 +24,7 @@ func held(t *testing.T) (s *Store, dsn string) {
 }
 
 func TestANoteGoesToNoServerThatWasNotLookedAt(t *testing.T) {
+	t.Parallel()
 	s, dsn := held(t)
 	known := *s.place.Load()
 	known.started = known.started.Add(-time.Second) // as if another process answered now
@@ -40,6 +41,7 @@ func TestANoteGoesToNoServerThatWasNotLookedAt(t *testing.T) {
 }
 
 func TestANoteGoesToNoCatalogWhoseClaimWasNotLookedAt(t *testing.T) {
+	t.Parallel()
 	s, dsn := held(t)
 	_, err := s.Post(drivertest.Context(t), driver.Note{Key: "k", Value: []byte("v")})
 	require.NoError(t, err)
@@ -53,6 +55,7 @@ func TestANoteGoesToNoCatalogWhoseClaimWasNotLookedAt(t *testing.T) {
 }
 
 func TestABoardThatIsMissingIsNoConflict(t *testing.T) {
+	t.Parallel()
 	s, dsn := held(t)
 	testpg.Exec(t, dsn, `drop table fencepost.board`)
 	for _, n := range []driver.Note{{Key: "k", Value: []byte("v")}, {Key: "k", Value: []byte("v"), Version: 1}, {Key: "k", Version: 1}, {Key: "k"}} {
@@ -64,6 +67,7 @@ func TestABoardThatIsMissingIsNoConflict(t *testing.T) {
 }
 
 func TestAClaimWhoseTableIsMissingEndsWithTheServersAnswer(t *testing.T) {
+	t.Parallel()
 	s, dsn := held(t)
 	testpg.Exec(t, dsn, `drop table fencepost.token`)
 	_, err := s.Claim(drivertest.Context(t))

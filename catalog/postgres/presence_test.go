@@ -17,6 +17,7 @@ import (
 )
 
 func TestNobodyIsShownThroughAPoolerInTransactionMode(t *testing.T) {
+	t.Parallel()
 	s := throughPooler(t)(t).(*postgres.Store)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -26,6 +27,7 @@ func TestNobodyIsShownThroughAPoolerInTransactionMode(t *testing.T) {
 
 // A session that the server ends is a hint, and Present says that it ended.
 func TestThePresenceOfASessionThatIsTerminatedEnds(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	holder, standby := open(t, dsn), open(t, dsn)
 	claim := driver.NewID()
@@ -60,6 +62,7 @@ func TestThePresenceOfASessionThatIsTerminatedEnds(t *testing.T) {
 }
 
 func TestTheDeathOfAProcessThatShowsAClaimIsTold(t *testing.T) {
+	t.Parallel()
 	crashtest.RunPresence(t, testpg.URL(t), openAt, drivertest.Patience)
 }
 
@@ -105,6 +108,7 @@ func locks(t *testing.T, dsn string) (n int) {
 }
 
 func TestAPresenceWhoseBackendIsTerminatedIsLostAndMayBeShownAgain(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, withParam(t, dsn, "application_name", "shows"))
 	claim := driver.NewID()
@@ -125,6 +129,7 @@ func TestAPresenceWhoseBackendIsTerminatedIsLostAndMayBeShownAgain(t *testing.T)
 }
 
 func TestNoLockIsLeftBehindAPooler(t *testing.T) {
+	t.Parallel()
 	direct := testpg.URL(t)
 	s := open(t, testpg.NewPooler(t, direct, 5).URL)
 	for _, call := range []func(context.Context, driver.ID, func()) error{s.Present, s.WatchPresence} {
@@ -137,6 +142,7 @@ func TestNoLockIsLeftBehindAPooler(t *testing.T) {
 // A pool whose connections are all in use, for as long as that lasts, costs
 // neither the presence of a process nor the sight of another's.
 func TestAPresenceNeedsNoConnectionOfTheApplicationsPool(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	pool := poolTracedBy(t, dsn, new(tracer))
 	defer pool.Close()
@@ -173,6 +179,7 @@ func seeLoss(ctx context.Context, t *testing.T, s *postgres.Store, claim driver.
 }
 
 func TestAPresenceEndsAloneOnAConnectionThatOthersShare(t *testing.T) {
+	t.Parallel()
 	dsn := withParam(t, testpg.URL(t), "application_name", "shared")
 	server, err := postgres.Connect(t.Context(), dsn, postgres.Config{})
 	require.NoError(t, err)
@@ -194,6 +201,7 @@ func TestAPresenceEndsAloneOnAConnectionThatOthersShare(t *testing.T) {
 }
 
 func TestThePresenceOfManyIsWatchedByAHandfulOfStatements(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	counted := new(tracer)
 	pool := poolTracedBy(t, dsn, counted)
@@ -230,6 +238,7 @@ func TestThePresenceOfManyIsWatchedByAHandfulOfStatements(t *testing.T) {
 
 // Each takes room in the server's table of locks, which all its databases share.
 func TestAProcessShowsAThousandClaimsAndNoMore(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	server, err := postgres.Connect(t.Context(), dsn, postgres.Config{})
 	require.NoError(t, err)

@@ -27,6 +27,7 @@ func probed(t *testing.T, s *postgres.Store) map[string]driver.Finding {
 }
 
 func TestAProbeOfASoundServerCreatesNoSchema(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	found := probed(t, s)
@@ -42,6 +43,7 @@ func TestAProbeOfASoundServerCreatesNoSchema(t *testing.T) {
 }
 
 func TestAProbeTellsOfSettingsThatLoseCommits(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	found := probed(t, open(t, withParam(t, dsn, "synchronous_commit", "off")))
 	require.Equal(t, driver.Warning, found["durability"].Grade)
@@ -52,6 +54,7 @@ func TestAProbeTellsOfSettingsThatLoseCommits(t *testing.T) {
 }
 
 func TestAProbeNamesTheRightsThatARoleLacks(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	claim(t, open(t, dsn))
 	id := driver.NewID()
@@ -68,6 +71,7 @@ func TestAProbeNamesTheRightsThatARoleLacks(t *testing.T) {
 }
 
 func TestAProbeOfAServerThatIsNotThereIsClassified(t *testing.T) {
+	t.Parallel()
 	s := open(t, "postgres://u@127.0.0.1:1/d")
 	_, err := s.Probe(within(t, soon))
 	var e *driver.Error

@@ -25,6 +25,7 @@ func readOnly(t *testing.T, server, value string) {
 }
 
 func TestAServerThatTurnsReadOnlyIsLeftForTheOneThatTakesWrites(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	h := holder(t, cl.dsn, 1)
 	require.NoError(t, set(h, "before"))
@@ -41,6 +42,7 @@ func TestAServerThatTurnsReadOnlyIsLeftForTheOneThatTakesWrites(t *testing.T) {
 }
 
 func TestAPrimaryThatIsDemotedBehindOneAddressIsLeftForItsSuccessor(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	p, through := newProxy(t, cl.primary.URL)
 	h := holder(t, through, 1)
@@ -60,6 +62,7 @@ func TestAPrimaryThatIsDemotedBehindOneAddressIsLeftForItsSuccessor(t *testing.T
 }
 
 func TestAServerThatWasReadOnlyForAWhileTakesTheSameCommit(t *testing.T) {
+	t.Parallel()
 	server := testpg.NewServer(t)
 	s := open(t, server.URL)
 	head := claim(t, s)
@@ -77,6 +80,7 @@ func TestAServerThatWasReadOnlyForAWhileTakesTheSameCommit(t *testing.T) {
 }
 
 func TestSeveralHostsLeadToTheOneThatTakesWrites(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	backwards := testpg.With(t, cl.dsn, func(u *url.URL) { u.Host = cl.standby.Address() + "," + cl.primary.Address() })
 	claim(t, open(t, backwards))

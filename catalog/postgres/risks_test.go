@@ -25,16 +25,19 @@ func risks(t *testing.T, dsn string) (names []string) {
 }
 
 func TestAServerThatKeepsWhatItAcknowledgesHasNoRisks(t *testing.T) {
+	t.Parallel()
 	require.Empty(t, risks(t, testpg.URL(t)))
 }
 
 func TestSettingsThatLoseCommitsAreRisks(t *testing.T) {
+	t.Parallel()
 	server := testpg.NewServer(t, testpg.Setting("fsync = off"), testpg.Setting("full_page_writes = off"))
 	require.Equal(t, []string{"durability", "torn pages"}, risks(t, server.URL))
 	require.Equal(t, []string{"durability"}, risks(t, withParam(t, testpg.URL(t), "synchronous_commit", "off")))
 }
 
 func TestAStandbyForWhichNoCommitWaitsIsSaidAloudAtOpen(t *testing.T) {
+	t.Parallel()
 	cl := newCluster(t)
 	cl.primary.CaughtUp(cl.standby)
 	logged, logger := captured()
@@ -51,6 +54,7 @@ func TestAStandbyForWhichNoCommitWaitsIsSaidAloudAtOpen(t *testing.T) {
 }
 
 func TestTheRisksOfAServerThatIsNotThereAreNotTold(t *testing.T) {
+	t.Parallel()
 	_, err := open(t, "postgres://u@127.0.0.1:1/d").Risks(within(t, soon))
 	var e *driver.Error
 	require.ErrorAs(t, err, &e)

@@ -152,6 +152,7 @@ const closer = `create function public.evil() returns void language plpgsql as $
 	end $$`
 
 func TestNoOperatorOfAnotherUserIsCalled(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	testpg.Exec(t, dsn, closer)
 	for name, s := range map[string]*postgres.Store{
@@ -179,6 +180,7 @@ func TestNoOperatorOfAnotherUserIsCalled(t *testing.T) {
 // TestNoStatementOfAHolderIsCompiled is about a role or a database in which every
 // statement is compiled first, which takes up to seconds.
 func TestNoStatementOfAHolderIsCompiled(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, harshRole(t, dsn, "jit = on\njit_above_cost = 0"))
 	head := claim(t, s)
@@ -256,6 +258,7 @@ func lasts(t *testing.T, dsn, condition string) {
 // TestARowThatIsHiddenIsNeverOneThatIsMissing switches row level security on, as
 // a platform's advisor or a hardening script does, without a policy.
 func TestARowThatIsHiddenIsNeverOneThatIsMissing(t *testing.T) {
+	t.Parallel()
 	for _, tables := range []string{"%", "head", "token", "log", "claim", "board"} {
 		t.Run(tables, func(t *testing.T) {
 			dsn := leastPrivileged(t)
@@ -308,6 +311,7 @@ func TestARowThatIsHiddenIsNeverOneThatIsMissing(t *testing.T) {
 // a row that may be read and not updated is passed over by FOR UPDATE, without an
 // error.
 func TestAClaimThatAPolicyLetsReadAndNotLockIsRefused(t *testing.T) {
+	t.Parallel()
 	dsn := leastPrivileged(t)
 	head := claim(t, open(t, dsn))
 	admin := adminOf(t, dsn)

@@ -22,6 +22,7 @@ func schemas(t *testing.T, dsn string) int {
 }
 
 func TestReadingAnEmptyDatabaseWritesNothing(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	ctx := within(t, soon)
@@ -48,6 +49,7 @@ func TestReadingAnEmptyDatabaseWritesNothing(t *testing.T) {
 }
 
 func TestTwentyFirstClaimsOfAnEmptyDatabaseMakeOneChain(t *testing.T) {
+	t.Parallel()
 	const claimers = 20
 	dsn := testpg.URL(t)
 	var wg sync.WaitGroup
@@ -75,6 +77,7 @@ func TestTwentyFirstClaimsOfAnEmptyDatabaseMakeOneChain(t *testing.T) {
 }
 
 func TestFirstPostsAndClaimsOfSeveralCatalogsRaceSafely(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	var wg sync.WaitGroup
 	errs := make([]error, 12)
@@ -94,6 +97,7 @@ func TestFirstPostsAndClaimsOfSeveralCatalogsRaceSafely(t *testing.T) {
 }
 
 func TestAForeignSchemaIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	testpg.Exec(t, dsn, `create schema fencepost`, `create table fencepost.posts (wood text)`)
 	s := open(t, dsn)
@@ -108,6 +112,7 @@ func TestAForeignSchemaIsLeftAlone(t *testing.T) {
 }
 
 func TestANewerSchemaStillShowsItsHeadAndRefusesTheRest(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	want := claim(t, s)
@@ -127,6 +132,7 @@ func TestANewerSchemaStillShowsItsHeadAndRefusesTheRest(t *testing.T) {
 }
 
 func TestALogThatLacksWhatWasWrittenIsCorrupt(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]string{
 		"no head":             `delete from fencepost.head`,
 		"a gap":               `delete from fencepost.log where revision = 2`,
@@ -158,6 +164,7 @@ func TestALogThatLacksWhatWasWrittenIsCorrupt(t *testing.T) {
 }
 
 func TestACommitIsDurableWhereTheDatabaseSaysOtherwise(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := claim(t, s)
@@ -185,6 +192,7 @@ func TestACommitIsDurableWhereTheDatabaseSaysOtherwise(t *testing.T) {
 }
 
 func TestAHeadThatIsNotItsClaimsOwnAtTheClaimsRevisionIsCorrupt(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]string{
 		"another commit at its revision":    `update fencepost.head set commit_id = gen_random_uuid()`,
 		"the claim's own commit beyond it":  `update fencepost.head set revision = revision + 1`,

@@ -15,6 +15,7 @@ import (
 )
 
 func TestAStandbyIsRefusedAndSoIsAnOlderTimeline(t *testing.T) {
+	t.Parallel()
 	primary := testpg.NewServer(t)
 	claimed := open(t, primary.URL)
 	want := claim(t, claimed)
@@ -52,6 +53,7 @@ func TestAStandbyIsRefusedAndSoIsAnOlderTimeline(t *testing.T) {
 }
 
 func TestTheHeadIsReadAgainAtOnceWhenTheServerIsBack(t *testing.T) {
+	t.Parallel()
 	server := testpg.NewServer(t)
 	s := open(t, server.URL)
 	want := claim(t, s)
@@ -67,6 +69,7 @@ func TestTheHeadIsReadAgainAtOnceWhenTheServerIsBack(t *testing.T) {
 }
 
 func TestBrokenConnectionsForLivenessAreDialledAgainInTheSameCall(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	want := claim(t, s)
@@ -81,6 +84,7 @@ func TestBrokenConnectionsForLivenessAreDialledAgainInTheSameCall(t *testing.T) 
 }
 
 func TestAWatcherIsWokenByEveryClaimOfItsCatalogAndByNothingElse(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	for _, catalog := range []string{"main", "a-name-as-long-as-they-may-be-which-is-sixty-three-characters-x"} {
 		t.Run(catalog, func(t *testing.T) {
@@ -109,6 +113,7 @@ func TestAWatcherIsWokenByEveryClaimOfItsCatalogAndByNothingElse(t *testing.T) {
 }
 
 func TestAWatcherWhoseServerEndsSaysSo(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	begun := make(chan struct{}, 1)
@@ -121,6 +126,7 @@ func TestAWatcherWhoseServerEndsSaysSo(t *testing.T) {
 }
 
 func TestNotesAreReplacedByCompareAndSwapAndOrderedByBytes(t *testing.T) {
+	t.Parallel()
 	s := open(t, testpg.URL(t))
 	ctx := within(t, soon)
 	post := func(n driver.Note) int64 {
@@ -156,6 +162,7 @@ func TestNotesAreReplacedByCompareAndSwapAndOrderedByBytes(t *testing.T) {
 }
 
 func TestTheStoreWorksWithoutPreparedStatements(t *testing.T) {
+	t.Parallel()
 	s := open(t, withParam(t, testpg.URL(t), "default_query_exec_mode", "exec"))
 	head := claim(t, s)
 	rec := next(head)
@@ -171,6 +178,7 @@ func TestTheStoreWorksWithoutPreparedStatements(t *testing.T) {
 // A pooler in transaction mode is played by a session that forgets what was
 // prepared in it.
 func TestAPreparedStatementThatMeetsAPoolerIsTheLastOne(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	config, err := pgxpool.ParseConfig(dsn)
 	require.NoError(t, err)
@@ -202,6 +210,7 @@ func TestAPreparedStatementThatMeetsAPoolerIsTheLastOne(t *testing.T) {
 }
 
 func TestCloseEndsAWatcherAndWaitsForIt(t *testing.T) {
+	t.Parallel()
 	dsn := withParam(t, testpg.URL(t), "application_name", "watched")
 	s, err := postgres.Open(t.Context(), dsn, postgres.Config{})
 	require.NoError(t, err)
@@ -219,6 +228,7 @@ func TestCloseEndsAWatcherAndWaitsForIt(t *testing.T) {
 }
 
 func TestAPlanThatAnAlteredTableMadeUselessIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	claim(t, s)

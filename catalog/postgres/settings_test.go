@@ -9,6 +9,7 @@ import (
 )
 
 func TestEverySettingThatCouldLoseACommitIsSaidAloud(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name   string
 		change func(*settings)

@@ -97,6 +97,7 @@ func mustBeWhole(t *testing.T, s driver.Store, want driver.Snapshot, parts ...st
 }
 
 func TestATrimWaitsForAPublishThatHasCountedItsParts(t *testing.T) {
+	t.Parallel()
 	for _, where := range []string{countsParts, writesPointer, commits} {
 		dsn := testpg.URL(t)
 		s, head := compacted(t, dsn)
@@ -115,6 +116,7 @@ func TestATrimWaitsForAPublishThatHasCountedItsParts(t *testing.T) {
 }
 
 func TestAPublishWaitsForALateTrim(t *testing.T) {
+	t.Parallel()
 	for _, where := range []string{deletesParts, commits} {
 		dsn := testpg.URL(t)
 		s, head := compacted(t, dsn)
@@ -141,6 +143,7 @@ func TestAPublishWaitsForALateTrim(t *testing.T) {
 }
 
 func TestAClaimThatAStoppedCompactionBlocksNamesIt(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s, head := compacted(t, dsn)
 	zombie, gate := gated(t, dsn, postgres.Config{})
@@ -163,6 +166,7 @@ func TestAClaimThatAStoppedCompactionBlocksNamesIt(t *testing.T) {
 }
 
 func TestAStoppedCompactionReleasesClaimsAndWritesNothingWhenItGoesOn(t *testing.T) {
+	t.Parallel()
 	for where, outcome := range map[string]driver.Outcome{writesPointer: driver.NotApplied, commits: driver.Unknown} {
 		dsn := testpg.URL(t)
 		s, head := compacted(t, dsn)
@@ -182,6 +186,7 @@ func TestAStoppedCompactionReleasesClaimsAndWritesNothingWhenItGoesOn(t *testing
 }
 
 func TestAPublishWithoutAnAnswerIsUnknownAndMayBeSentAgain(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s, head := compacted(t, dsn)
 	p, through := newProxy(t, dsn)

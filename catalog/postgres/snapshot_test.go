@@ -90,6 +90,7 @@ func compactions(s *postgres.Store, head driver.Head) []func(context.Context) er
 }
 
 func TestARecordThatIsMissingForAnyOtherReasonThanACompactionIsCorrupt(t *testing.T) {
+	t.Parallel()
 	none := func(driver.Record) error { return nil }
 	for damage, after := range map[string]uint64{
 		"delete from fencepost.log where revision = 6":                                                      5, // the snapshot's own
@@ -117,6 +118,7 @@ func TestARecordThatIsMissingForAnyOtherReasonThanACompactionIsCorrupt(t *testin
 }
 
 func TestADamagedSnapshotIsCorrupt(t *testing.T) {
+	t.Parallel()
 	for _, damage := range []string{
 		"delete from fencepost.part where n = 0",
 		"delete from fencepost.part where n = 1",
@@ -139,6 +141,7 @@ func TestADamagedSnapshotIsCorrupt(t *testing.T) {
 }
 
 func TestAMissingHeadBesideASnapshotIsCorruptAndNotAFirstOpen(t *testing.T) {
+	t.Parallel()
 	for _, left := range []string{"part", "snapshot"} {
 		dsn := testpg.URL(t)
 		s, _ := compacted(t, dsn)
@@ -155,6 +158,7 @@ func TestAMissingHeadBesideASnapshotIsCorruptAndNotAFirstOpen(t *testing.T) {
 }
 
 func TestACompactionOfNoCatalogIsRefused(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	head := driver.Head{Revision: 1, Commit: driver.NewID(), Claim: driver.Claim{ID: driver.NewID(), Token: claim(t, open(t, testpg.URL(t))).Claim.Token}}
@@ -167,6 +171,7 @@ func TestACompactionOfNoCatalogIsRefused(t *testing.T) {
 }
 
 func TestACallAgainstTheContractIsADefect(t *testing.T) {
+	t.Parallel()
 	s, head := compacted(t, testpg.URL(t))
 	for _, err := range []error{
 		s.Stage(within(t, soon), head.Claim, driver.NewID(), -1, nil),
@@ -180,6 +185,7 @@ func TestACallAgainstTheContractIsADefect(t *testing.T) {
 
 // A claim waits for a Trim.
 func TestATrimIsSmallWhateverThereIsToDelete(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ records, payload, parts, calls int }{
 		"records":        {records: 2500, calls: 3},
 		"large records":  {records: 12, payload: 4 << 20, calls: 6},
@@ -199,6 +205,7 @@ func TestATrimIsSmallWhateverThereIsToDelete(t *testing.T) {
 }
 
 func TestCatalogsOfOneDatabaseAreCompactedApart(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	one, head := compacted(t, withParam(t, dsn, "catalog", "one"))
 	other := open(t, withParam(t, dsn, "catalog", "other"))
@@ -214,6 +221,7 @@ func TestCatalogsOfOneDatabaseAreCompactedApart(t *testing.T) {
 }
 
 func TestACompactionPassesItsPointsOnceItHasLanded(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"cache_statement", "exec"} { // exec is what works behind a pooler
 		s, head := compacted(t, withParam(t, testpg.URL(t), "default_query_exec_mode", mode))
 		var passed []step.Point
@@ -234,6 +242,7 @@ func TestACompactionPassesItsPointsOnceItHasLanded(t *testing.T) {
 }
 
 func TestACompactionIsDurableWhereTheDatabaseSaysOtherwise(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	_, head := compacted(t, dsn)
 	testpg.Exec(t, dsn, `create table public.seen (setting text)`,
@@ -255,6 +264,7 @@ func TestACompactionIsDurableWhereTheDatabaseSaysOtherwise(t *testing.T) {
 }
 
 func TestACompactionWhoseWaitForTheStandbyIsCancelledIsUnknown(t *testing.T) {
+	t.Parallel()
 	server := testpg.NewServer(t)
 	dsn := testpg.Database(t, server.URL)
 	s, head := compacted(t, dsn)
@@ -280,6 +290,7 @@ func TestACompactionWhoseWaitForTheStandbyIsCancelledIsUnknown(t *testing.T) {
 }
 
 func TestACompactionWaitsForAClaimUnderWayAndIsThenRefused(t *testing.T) {
+	t.Parallel()
 	for isolation, dsn := range map[string]string{"read committed": testpg.URL(t), "serializable": serializableByDSN(t)} {
 		s, head := compacted(t, dsn)
 		for i := range compactions(s, head) {
@@ -307,6 +318,7 @@ func TestACompactionWaitsForAClaimUnderWayAndIsThenRefused(t *testing.T) {
 }
 
 func TestACompactionWaitsForAClaimNoLongerThanItMay(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s, head := compacted(t, dsn)
 	c, err := open(t, dsn).Claim(within(t, soon))
@@ -334,6 +346,7 @@ func TestACompactionWaitsForAClaimNoLongerThanItMay(t *testing.T) {
 }
 
 func TestAHolderThatStagesWithoutAPauseDoesNotKeepClaimsOut(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	for range 5 {
 		s := open(t, dsn)
@@ -361,6 +374,7 @@ func TestAHolderThatStagesWithoutAPauseDoesNotKeepClaimsOut(t *testing.T) {
 
 // See TestAPreparedStatementThatMeetsAPoolerIsTheLastOne.
 func TestACompactionBehindAPoolerNeedsNoPreparedStatement(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	config, err := pgxpool.ParseConfig(dsn)
 	require.NoError(t, err)
@@ -402,6 +416,7 @@ func TestACompactionBehindAPoolerNeedsNoPreparedStatement(t *testing.T) {
 }
 
 func TestACompactionOnAStandbyLeavesIt(t *testing.T) {
+	t.Parallel()
 	primary := testpg.NewServer(t)
 	_, head := compacted(t, primary.URL)
 	standby := primary.Standby(t)

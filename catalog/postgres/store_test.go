@@ -12,6 +12,7 @@ import (
 )
 
 func TestStoreKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
 		dsn := testpg.URL(t)
 		return func(t *testing.T) driver.Store { return open(t, dsn) }
@@ -19,6 +20,7 @@ func TestStoreKeepsTheContract(t *testing.T) {
 }
 
 func TestStoreKeepsTheContractWhereTheDatabaseIsSerializable(t *testing.T) {
+	t.Parallel()
 	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
 		dsn := serializable(t)
 		return func(t *testing.T) driver.Store { return open(t, dsn) }
@@ -41,6 +43,7 @@ func serializableByDSN(t *testing.T) string {
 }
 
 func TestWhereTheSessionIsSerializableTheSlowerWriterConflicts(t *testing.T) {
+	t.Parallel()
 	dsn := serializableByDSN(t)
 	s := open(t, dsn)
 	head := claim(t, s)
@@ -67,6 +70,7 @@ func TestWhereTheSessionIsSerializableTheSlowerWriterConflicts(t *testing.T) {
 }
 
 func TestTheProtocolHolds(t *testing.T) {
+	t.Parallel()
 	drivertest.RunProtocol(t, func(t *testing.T) func(*testing.T) driver.Store {
 		dsn := testpg.URL(t)
 		return func(t *testing.T) driver.Store { return open(t, dsn) }

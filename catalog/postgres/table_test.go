@@ -20,10 +20,12 @@ import (
 func TestEveryEntryHasItsReason(t *testing.T) { testlists.Check(t, Errors()) }
 
 func TestTheTableHasEveryErrorOfOurOwn(t *testing.T) {
+	t.Parallel()
 	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/postgres", Errors(), "errAbsent", "errAppeared", "errRoused", "errUnwatched")
 }
 
 func TestTheTableHasEveryErrorOfPgx(t *testing.T) {
+	t.Parallel()
 	var names []string
 	for pkg, path := range map[string]string{"pgx": "", "pgconn": "/pgconn", "pgproto3": "/pgproto3"} {
 		source := testlists.Source(t, "github.com/jackc/pgx/v5"+path)
@@ -60,6 +62,7 @@ func TestTheTableHasEveryErrorOfPgx(t *testing.T) {
 }
 
 func TestAnErrorWhoseTypePgxKeepsIsKnownByItsName(t *testing.T) {
+	t.Parallel()
 	_, err := pgproto3.NewFrontend(strings.NewReader("Z\x00\x00\x00\x06ab"), nil).Receive()
 	m := errorTable.Of(fmt.Errorf("wrapped: %w", err))
 	require.Equal(t, "pgproto3.invalidMessageLenErr", m.Code, "%T", err)
@@ -68,6 +71,7 @@ func TestAnErrorWhoseTypePgxKeepsIsKnownByItsName(t *testing.T) {
 }
 
 func TestAPoolThatItsOwnerClosedIsTheOwnersAffair(t *testing.T) {
+	t.Parallel()
 	pool, err := pgxpool.New(t.Context(), "host=127.0.0.1 port=1")
 	require.NoError(t, err)
 	pool.Close()
@@ -143,6 +147,7 @@ func response(random *rand.Rand, codes []string) *pgproto3.ErrorResponse {
 }
 
 func TestNoAnswerOfAServerReachesTheDefaultUnnoticed(t *testing.T) {
+	t.Parallel()
 	listed := listedCodes()
 	var codes []string
 	for code := range listed {

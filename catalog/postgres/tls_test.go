@@ -151,6 +151,7 @@ func (s *secured) works(dsn string) {
 }
 
 func TestTLSWithTheRightAuthorityWorksFromEndToEndAndEveryOtherHalts(t *testing.T) {
+	t.Parallel()
 	s := secure(t)
 	other := testcert.NewAuthority(t)
 	good := s.trusting(s.authority, "app", secret)
@@ -168,6 +169,7 @@ func TestTLSWithTheRightAuthorityWorksFromEndToEndAndEveryOtherHalts(t *testing.
 }
 
 func TestAServersCertificateThatIsNotItsOwnHalts(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]testcert.Change{
 		"of another host": testcert.ForHost("db.example"),
 		"expired":         testcert.Expired,
@@ -180,6 +182,7 @@ func TestAServersCertificateThatIsNotItsOwnHalts(t *testing.T) {
 }
 
 func TestAClientsCertificateIsShownAndAWrongOneHalts(t *testing.T) {
+	t.Parallel()
 	s := secure(t)
 	other := testcert.NewAuthority(t)
 	for user, password := range map[string]string{"machine": "", "careful": secret} {

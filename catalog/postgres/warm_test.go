@@ -28,6 +28,7 @@ func statementsOf(t *testing.T, s *Store) (all [][]string) {
 }
 
 func TestAClaimAndItsFirstCommitsPrepareNothingThatWarmDidNot(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	first, err := Open(t.Context(), dsn, Config{})
 	require.NoError(t, err)
@@ -59,6 +60,7 @@ func TestAClaimAndItsFirstCommitsPrepareNothingThatWarmDidNot(t *testing.T) {
 }
 
 func TestWarmIsAskedByOneAtATimeAndSoonAgainForNothing(t *testing.T) {
+	t.Parallel()
 	s, _ := held(t)
 	s.pool.Reset()
 	s.warming.Lock()
@@ -82,6 +84,7 @@ func TestWarmIsAskedByOneAtATimeAndSoonAgainForNothing(t *testing.T) {
 }
 
 func TestAClosedStoreIsNotWarmThoughItsServerIs(t *testing.T) {
+	t.Parallel()
 	server, err := Connect(t.Context(), testpg.URL(t), Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, server.Close()) }()
@@ -96,6 +99,7 @@ func TestAClosedStoreIsNotWarmThoughItsServerIs(t *testing.T) {
 }
 
 func TestWarmTakesNoConnectionThatSomebodyMayWant(t *testing.T) {
+	t.Parallel()
 	server, err := Connect(t.Context(), testpg.URL(t), Config{MaxConns: 2})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, server.Close()) }()
@@ -118,6 +122,7 @@ func TestWarmTakesNoConnectionThatSomebodyMayWant(t *testing.T) {
 }
 
 func TestAClaimThatIsRefusedLeavesItsStatementsPrepared(t *testing.T) {
+	t.Parallel()
 	s, _ := held(t)
 	require.NoError(t, s.Warm(drivertest.Context(t)))
 	before := statementsOf(t, s)
@@ -130,6 +135,7 @@ func TestAClaimThatIsRefusedLeavesItsStatementsPrepared(t *testing.T) {
 }
 
 func TestWarmOpensNothingWhereThereIsNothingToClaim(t *testing.T) {
+	t.Parallel()
 	s, err := Open(t.Context(), testpg.URL(t), Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
@@ -144,6 +150,7 @@ func TestWarmOpensNothingWhereThereIsNothingToClaim(t *testing.T) {
 }
 
 func TestTheFirstLookAtADatabaseWithoutASchemaIsNoErrorOfTheServers(t *testing.T) {
+	t.Parallel()
 	dsn := testpg.URL(t)
 	s, err := Open(t.Context(), dsn, Config{})
 	require.NoError(t, err)

@@ -13,6 +13,7 @@ import (
 )
 
 func TestAWatcherLeavesAServerThatTheStoreHasLeft(t *testing.T) {
+	t.Parallel()
 	s, err := Open(t.Context(), testpg.URL(t), Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
@@ -36,6 +37,7 @@ func TestAWatcherLeavesAServerThatTheStoreHasLeft(t *testing.T) {
 // becomes a holder: else a process of the server ends, and another begins,
 // beside the claim and the first commits.
 func TestWhoWatchesAgainSoonFindsTheConnection(t *testing.T) {
+	t.Parallel()
 	s, err := Open(t.Context(), testpg.URL(t), Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()
@@ -80,6 +82,7 @@ func TestWhoWatchesAgainSoonFindsTheConnection(t *testing.T) {
 }
 
 func TestTheConnectionEndsAWhileAfterTheLastWatcherHasLeft(t *testing.T) {
+	t.Parallel()
 	s, err := Open(t.Context(), testpg.URL(t), Config{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, s.Close()) }()

@@ -12,6 +12,7 @@ import (
 )
 
 func TestCloseMovesTheWALIfAnErrorHasEndedTheWritingConnection(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	s, err := Open(path, Config{})
 	require.NoError(t, err)
@@ -35,6 +36,7 @@ func TestCloseMovesTheWALIfAnErrorHasEndedTheWritingConnection(t *testing.T) {
 // TestAFileIsNotIncompleteWhileOrAfterItsFirstClaimFails breaks the writing
 // connection at each point of the first claim.
 func TestAFileIsNotIncompleteWhileOrAfterItsFirstClaimFails(t *testing.T) {
+	t.Parallel()
 	for _, announced := range []bool{false, true} {
 		path := filepath.Join(t.TempDir(), "c.db")
 		s, err := Open(path, Config{})
@@ -63,6 +65,7 @@ func TestAFileIsNotIncompleteWhileOrAfterItsFirstClaimFails(t *testing.T) {
 // TestAWriterThatIsClosedBesideAFirstClaimLeavesTheWALToIt closes another writer
 // at each point at which the claim has no transaction under way.
 func TestAWriterThatIsClosedBesideAFirstClaimLeavesTheWALToIt(t *testing.T) {
+	t.Parallel()
 	for _, point := range []step.Point{step.FileAnnounced, step.FileMarked} {
 		path := filepath.Join(t.TempDir(), "c.db")
 		s, err := Open(path, Config{})

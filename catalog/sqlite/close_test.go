@@ -16,6 +16,7 @@ import (
 )
 
 func TestAClosedStoreKeepsNoFileOpen(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, filepath.Join(dir, "c.db"))
 	head := drivertest.Install(t, s, 1)
@@ -42,6 +43,7 @@ func wholeAt(t *testing.T, path string, want driver.Head) {
 }
 
 func TestAfterACleanEndACopyOfTheFileAloneIsWhole(t *testing.T) {
+	t.Parallel()
 	for name, use := range map[string]func(*sqlite.Store){
 		"it wrote":               func(*sqlite.Store) {},
 		"it read last":           func(s *sqlite.Store) { drivertest.ReadHead(t, s); drivertest.ReadLog(t, s, 0) },
@@ -76,6 +78,7 @@ func TestAfterACleanEndACopyOfTheFileAloneIsWhole(t *testing.T) {
 // TestAfterTheLastCleanEndOfSeveralProcessesACopyOfTheFileAloneIsWhole ends two
 // writers and a reader in every order.
 func TestAfterTheLastCleanEndOfSeveralProcessesACopyOfTheFileAloneIsWhole(t *testing.T) {
+	t.Parallel()
 	for _, order := range orders(3) {
 		path := filepath.Join(t.TempDir(), "c.db")
 		var all []*player
@@ -102,6 +105,7 @@ func TestAfterTheLastCleanEndOfSeveralProcessesACopyOfTheFileAloneIsWhole(t *tes
 }
 
 func TestAWriterThatDiesLeavesTheWALToTheNextCleanEnd(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	plays(t, "writes", path).done().dies()
 	plays(t, "looks", path).done().ends()
@@ -113,6 +117,7 @@ func TestAWriterThatDiesLeavesTheWALToTheNextCleanEnd(t *testing.T) {
 }
 
 func TestCloseWaitsForAReaderOfAnOldSnapshotForAtMostASecondAndSaysWhatIsLeft(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	var logged bytes.Buffer
 	s, err := sqlite.Open(path, sqlite.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
@@ -139,6 +144,7 @@ func TestCloseWaitsForAReaderOfAnOldSnapshotForAtMostASecondAndSaysWhatIsLeft(t 
 }
 
 func TestAUserWhoMayOnlyReadSeesACatalogAfterACleanEnd(t *testing.T) {
+	t.Parallel()
 	u, dir := service(t)
 	path := folderOf(t, filepath.Join(dir, "d"), os.Geteuid(), os.Getegid(), 0o755)
 	plays(t, "writes", path).done().ends()
@@ -147,6 +153,7 @@ func TestAUserWhoMayOnlyReadSeesACatalogAfterACleanEnd(t *testing.T) {
 }
 
 func TestAUserWhoMayOnlyReadAndHasNoWALIsToldWhichFolderItCouldNotBeMadeIn(t *testing.T) {
+	t.Parallel()
 	u, dir := service(t)
 	path := folderOf(t, filepath.Join(dir, "d"), os.Geteuid(), os.Getegid(), 0o755)
 	plays(t, "writes", path).done().ends()

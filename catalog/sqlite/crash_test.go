@@ -47,6 +47,7 @@ func renameForTest(_ *client.FunctionContext, args []sqldriver.Value) (sqldriver
 }
 
 func TestTheProcessDiesBetweenAnyTwoStepsAndTheNextOpenSeesAllOfACommitOrNothing(t *testing.T) {
+	t.Parallel()
 	crashtest.Run(t, filepath.Join(t.TempDir(), "c.db"), openAt, points())
 }
 

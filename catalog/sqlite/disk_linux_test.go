@@ -14,6 +14,7 @@ import (
 )
 
 func TestAProbeKnowsFileSystemsThatKeepNothingAndThoseWhoseLocksLie(t *testing.T) {
+	t.Parallel()
 	const gib = 1 << 30
 	for _, row := range []struct {
 		kind   uint32
@@ -40,6 +41,7 @@ func TestAProbeKnowsFileSystemsThatKeepNothingAndThoseWhoseLocksLie(t *testing.T
 }
 
 func TestAFileSystemThatIsNotKnownToLockIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []uint32{
 		unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.V9FS_MAGIC, unix.CEPH_SUPER_MAGIC,
 		unix.AFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC, unix.OCFS2_SUPER_MAGIC, gfs2Magic, lustreMagic, vboxMagic,
@@ -60,6 +62,7 @@ func TestAFileSystemThatIsNotKnownToLockIsRefused(t *testing.T) {
 }
 
 func TestAFileInMemoryIsARiskAndOneOnADiskIsNot(t *testing.T) {
+	t.Parallel()
 	for folder, want := range map[string]int{"/dev/shm": 1, "/var/tmp": 0} {
 		dir, err := os.MkdirTemp(folder, "fencepost-")
 		require.NoError(t, err)
@@ -73,6 +76,7 @@ func TestAFileInMemoryIsARiskAndOneOnADiskIsNot(t *testing.T) {
 }
 
 func TestAMountPointIsFoundInTheTableOfMounts(t *testing.T) {
+	t.Parallel()
 	table, err := os.ReadFile("testdata/mountinfo")
 	require.NoError(t, err)
 	for name, want := range map[string]bool{

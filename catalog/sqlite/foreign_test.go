@@ -19,6 +19,7 @@ import (
 // TestAClaimThatAProgramBlocksByALockOnTheClaimFileNamesIt is about a lock that
 // takes nothing but the right to read the file.
 func TestAClaimThatAProgramBlocksByALockOnTheClaimFileNamesIt(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"--exclusive", "--shared"} {
 		t.Run(how, func(t *testing.T) {
 			path, _ := claimed(t)
@@ -44,6 +45,7 @@ func TestAClaimThatAProgramBlocksByALockOnTheClaimFileNamesIt(t *testing.T) {
 
 // TestAReaderOfTheFileKeepsNoClaimOut is about a backup, or a shell that looks.
 func TestAReaderOfTheFileKeepsNoClaimOut(t *testing.T) {
+	t.Parallel()
 	path, before := claimed(t)
 	db, err := sql.Open("sqlite", path)
 	require.NoError(t, err)

@@ -91,6 +91,7 @@ func atItsLimit(path string) error {
 }
 
 func TestAProcessAtItsLimitOfOpenFilesLosesNoLock(t *testing.T) {
+	t.Parallel()
 	for _, env := range []string{"", posix} {
 		out, err := child(t, "limit", filepath.Join(t.TempDir(), "c.db"), env).CombinedOutput()
 		require.NoError(t, err, "%s %s", env, out)

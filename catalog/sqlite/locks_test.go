@@ -166,6 +166,7 @@ func duplicate(name string) error {
 }
 
 func TestAnApplicationMayOpenHashAndCopyTheDatabaseAllTheTimeAndThereIsOneWriter(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	app := child(t, "copies", path)
 	stdout, err := app.StdoutPipe()
@@ -254,6 +255,7 @@ func closes(path string) error {
 // A control: the locks that a close drops are those that the test above would
 // fail by.
 func TestWithoutLocksByOpenFileAnyCloseOfTheDatabaseDropsThem(t *testing.T) {
+	t.Parallel()
 	for env, want := range map[string]string{"": "1 locks [", posix: "0 locks []\n"} {
 		out, err := child(t, "closes", filepath.Join(t.TempDir(), "c.db"), env).CombinedOutput()
 		require.Contains(t, string(out), want)
@@ -374,6 +376,7 @@ func onlyReadable(ctx context.Context, path string) error {
 }
 
 func TestAnOpenThatFailsDropsNoLockAndSaysWhy(t *testing.T) {
+	t.Parallel()
 	for _, env := range []string{"", posix} {
 		dir, err := os.MkdirTemp("", "fencepost-") // which every user may enter
 		require.NoError(t, err)
@@ -416,6 +419,7 @@ func switchesLate(path string) error {
 }
 
 func TestASwitchOfLocksThatComesTooLateIsAWarningWithTheRemedy(t *testing.T) {
+	t.Parallel()
 	for env, want := range map[string]string{"": "before any other SQLite database of this process", posix: "unset MODERNC_SQLITE_OFD_LOCK"} {
 		out, err := child(t, "late", filepath.Join(t.TempDir(), "c.db"), env).CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -425,6 +429,7 @@ func TestASwitchOfLocksThatComesTooLateIsAWarningWithTheRemedy(t *testing.T) {
 }
 
 func TestAProbeSaysThatLocksBelongToTheOpenFile(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	f := probed(t, open(t, path), "locks")
 	require.Equal(t, driver.Fine, f.Grade)

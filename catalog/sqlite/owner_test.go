@@ -77,6 +77,7 @@ func folderOf(t *testing.T, path string, uid, gid int, mode os.FileMode) string 
 }
 
 func TestWhoeverRunsACommandFirstLeavesFilesThatTheServiceCanUse(t *testing.T) {
+	t.Parallel()
 	u, dir := service(t)
 	root := os.Geteuid()
 	for i, c := range []struct {
@@ -116,6 +117,7 @@ func TestWhoeverRunsACommandFirstLeavesFilesThatTheServiceCanUse(t *testing.T) {
 }
 
 func TestFilesBesideADatabaseAreThoseOfItsOwnerWhoeverOwnsTheFolder(t *testing.T) {
+	t.Parallel()
 	u, dir := service(t)
 	for mode, beside := range map[os.FileMode]os.FileMode{0o600: 0o600, 0o644: 0o600, 0o660: 0o660} {
 		path := folderOf(t, filepath.Join(dir, mode.String()), os.Geteuid(), os.Getegid(), 0o777)
@@ -140,6 +142,7 @@ func TestFilesBesideADatabaseAreThoseOfItsOwnerWhoeverOwnsTheFolder(t *testing.T
 // TestNoLinkOrPipeThatSomebodyPlantedIsFollowed plants it at each name of a
 // catalog, before and after the database is made.
 func TestNoLinkOrPipeThatSomebodyPlantedIsFollowed(t *testing.T) {
+	t.Parallel()
 	plants := map[string]func(victim, at string) error{
 		"a link":             func(victim, at string) error { return os.Symlink(victim, at) },
 		"a link to nowhere":  func(_, at string) error { return os.Symlink(filepath.Join(filepath.Dir(at), "nowhere"), at) },
@@ -181,6 +184,7 @@ func TestNoLinkOrPipeThatSomebodyPlantedIsFollowed(t *testing.T) {
 }
 
 func TestNoLinkOrPipeInPlaceOfThePresenceFileIsFollowed(t *testing.T) {
+	t.Parallel()
 	path, head := claimed(t)
 	s := open(t, path)
 	victim := filepath.Join(t.TempDir(), "victim")
@@ -200,6 +204,7 @@ func TestNoLinkOrPipeInPlaceOfThePresenceFileIsFollowed(t *testing.T) {
 }
 
 func TestAFileThatWasThereBeforeKeepsItsOwnerAndMode(t *testing.T) {
+	t.Parallel()
 	u, dir := service(t)
 	path := folderOf(t, filepath.Join(dir, "d"), u.uid, u.gid, 0o755)
 	victim := filepath.Join(dir, "victim")

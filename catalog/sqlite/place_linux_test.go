@@ -10,6 +10,7 @@ import (
 )
 
 func TestTheKernelAndTheTableOfMountsAgreeOnWhatIsMounted(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), `a name with \ and	tab`)
 	require.NoError(t, os.Mkdir(dir, 0o755))
 	file, other := filepath.Join(dir, "c.db"), filepath.Join(dir, "other.db")

@@ -79,6 +79,7 @@ func refused(t *testing.T, path, remedy string) {
 var endings = []string{"-wal", "-shm", "-journal", "-claim", "-presence"}
 
 func TestADatabaseFileThatIsMountedByItselfIsRefused(t *testing.T) {
+	t.Parallel()
 	const remedy = "mount the folder that holds the file, not the file"
 	host, _ := claimed(t)
 	elsewhere := filepath.Join(folder(t), "catalog.db")
@@ -108,6 +109,7 @@ func TestADatabaseFileThatIsMountedByItselfIsRefused(t *testing.T) {
 }
 
 func TestADatabaseFileWithHardLinksIsRefused(t *testing.T) {
+	t.Parallel()
 	const remedy = "remove the other names of the file"
 	path, _ := claimed(t)
 	second := path + ".bak"
@@ -127,6 +129,7 @@ func TestADatabaseFileWithHardLinksIsRefused(t *testing.T) {
 }
 
 func TestAHardLinkThatIsMadeLaterIsNoticedByTheNextCall(t *testing.T) {
+	t.Parallel()
 	for _, ending := range []string{"", "-wal"} {
 		path := filepath.Join(folder(t), "c.db")
 		s := open(t, path)
@@ -144,6 +147,7 @@ func TestAHardLinkThatIsMadeLaterIsNoticedByTheNextCall(t *testing.T) {
 }
 
 func TestASymbolicLinkOrNoRegularFileBesideTheDatabaseIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, ending := range endings {
 		path, _ := claimed(t)
 		require.NoError(t, os.RemoveAll(path+ending))
@@ -181,6 +185,7 @@ func oneCatalog(t *testing.T, first, second string) {
 }
 
 func TestAFolderThatIsSeenUnderTwoPathsHoldsOneCatalog(t *testing.T) {
+	t.Parallel()
 	host, mounted := folder(t), folder(t)
 	bind(t, host, mounted)
 	oneCatalog(t, filepath.Join(host, "c.db"), filepath.Join(mounted, "c.db"))
@@ -222,6 +227,7 @@ func TestALinkToAFileThatIsNotThereYetIsRefusedAndOneToACatalogLeadsToIt(t *test
 }
 
 func TestAPathThatLeadsToAFileByNoNameOfItsOwnIsRefused(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	require.NoError(t, os.Rename(path, path+".moved")) // -wal, -shm and all are gone with the last close
 	f, err := os.Open(path + ".moved")
@@ -252,6 +258,7 @@ func TestAPathThatLeadsToAFileByNoNameOfItsOwnIsRefused(t *testing.T) {
 }
 
 func TestOnFUSETheCatalogIsRefusedUnlessItIsTrustedAndThenItIsARisk(t *testing.T) {
+	t.Parallel()
 	host, mounted := folder(t), folder(t)
 	out, err := exec.CommandContext(t.Context(), "bindfs", host, mounted).CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -277,6 +284,7 @@ func TestOnFUSETheCatalogIsRefusedUnlessItIsTrustedAndThenItIsARisk(t *testing.T
 }
 
 func TestACatalogInALowerLayerOfAnOverlayIsUsedAndItsHolderGoesOn(t *testing.T) {
+	t.Parallel()
 	lower, upper, merged := mount(t, "8m"), mount(t, "8m"), folder(t)
 	image := open(t, filepath.Join(lower, "c.db"))
 	drivertest.Install(t, image, 1)
@@ -298,6 +306,7 @@ func TestACatalogInALowerLayerOfAnOverlayIsUsedAndItsHolderGoesOn(t *testing.T) 
 }
 
 func TestAFileThatWasRemovedOrReplacedUnderItsHolderEndsItAndNoCommitIsAcknowledged(t *testing.T) {
+	t.Parallel()
 	for _, ending := range []string{"", "-wal", "-shm"} {
 		for name, change := range map[string]func(string) error{
 			"removed": os.Remove,
@@ -333,6 +342,7 @@ func TestAFileThatWasRemovedOrReplacedUnderItsHolderEndsItAndNoCommitIsAcknowled
 }
 
 func TestACommitIntoAFileThatLosesItsNameMeanwhileIsOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
 	for _, statement := range []string{
 		"CREATE TRIGGER late AFTER INSERT ON log BEGIN SELECT rename_for_test('%s-wal'); END",
 		"CREATE TRIGGER late AFTER INSERT ON board BEGIN SELECT rename_for_test('%s-wal'); END",

@@ -15,6 +15,7 @@ import (
 )
 
 func TestARequestReachesTheClaimerPastItsLocks(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	claimer, other := openStore(t, path), openStore(t, path)
 	require.NoError(t, other.Preempt(t.Context(), []byte("nobody claims")))
@@ -39,6 +40,7 @@ func TestARequestReachesTheClaimerPastItsLocks(t *testing.T) {
 }
 
 func TestATornRequestIsNone(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := openStore(t, path)
 	sealed := sealRequest([]byte("give way"))
@@ -59,6 +61,7 @@ func TestATornRequestIsNone(t *testing.T) {
 }
 
 func TestNoRequestReachesAFileThatSomebodyPlanted(t *testing.T) {
+	t.Parallel()
 	for how, plant := range map[string]func(victim, at string) error{
 		"a link":      os.Symlink,
 		"a hard link": os.Link,

@@ -17,6 +17,7 @@ import (
 )
 
 func TestTheDeathOfAProcessThatShowsAClaimIsTold(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	crashtest.RunPresence(t, path, openAt, drivertest.Patience)
 }
@@ -35,6 +36,7 @@ func present(ctx context.Context, t *testing.T, s *sqlite.Store, claim driver.ID
 }
 
 func TestAPresenceWhoseFileIsReplacedOrRemovedIsLostAndMayBeShownAgain(t *testing.T) {
+	t.Parallel()
 	path, head := claimed(t)
 	s, other, claim := open(t, path), open(t, path), head.Claim.ID
 	lost := make(chan struct{}, 100)
@@ -76,6 +78,7 @@ func within(news <-chan struct{}, d time.Duration) bool {
 }
 
 func TestAnotherProcessThatShowsTheSameClaimIsWaitedForAndNamedAsTheReason(t *testing.T) {
+	t.Parallel()
 	path, head := claimed(t)
 	first, cancel := context.WithCancel(t.Context())
 	done := present(first, t, open(t, path), head.Claim.ID)
@@ -94,6 +97,7 @@ func TestAnotherProcessThatShowsTheSameClaimIsWaitedForAndNamedAsTheReason(t *te
 }
 
 func TestWhoMayNotWriteTheDatabaseMayNotShowAClaim(t *testing.T) {
+	t.Parallel()
 	for database, want := range map[os.FileMode]os.FileMode{0o644: 0o600, 0o660: 0o660} {
 		path, head := claimed(t)
 		require.NoError(t, os.Chmod(path, database))
@@ -109,6 +113,7 @@ func TestWhoMayNotWriteTheDatabaseMayNotShowAClaim(t *testing.T) {
 }
 
 func TestAWatchOfAPresenceCreatesNothing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, filepath.Join(dir, "c.db"))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -121,6 +126,7 @@ func TestAWatchOfAPresenceCreatesNothing(t *testing.T) {
 }
 
 func TestAClaimCanBeShownOnlyWhereItsDatabaseIs(t *testing.T) {
+	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "c.db"))
 	err := s.Present(t.Context(), driver.NewID(), func() { t.Error("shown") })
 	require.ErrorIs(t, err, os.ErrNotExist)

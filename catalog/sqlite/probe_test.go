@@ -29,6 +29,7 @@ func probed(t *testing.T, s *sqlite.Store, name string) driver.Finding {
 }
 
 func TestAProbeSaysHowLongASyncTakesAndLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, filepath.Join(dir, "c.db"))
 	f := probed(t, s, "sync")
@@ -40,6 +41,7 @@ func TestAProbeSaysHowLongASyncTakesAndLeavesNothingBehind(t *testing.T) {
 }
 
 func TestAProbeSaysThatAFolderIsMissing(t *testing.T) {
+	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "absent", "c.db"))
 	for _, name := range []string{"rights", "sync", "file system"} {
 		f := probed(t, s, name)
@@ -49,6 +51,7 @@ func TestAProbeSaysThatAFolderIsMissing(t *testing.T) {
 }
 
 func TestAProbeFindsThatAnotherProgramHasChangedTheJournalMode(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := open(t, path)
 	drivertest.Install(t, s, 1)

@@ -27,6 +27,7 @@ var backups = map[string]func(t *testing.T, path, backup string){
 // TestABackupThatWasCopiedBesideAnOldWALIsFoundOutByRestored also has a WAL that
 // holds no more than the last commits.
 func TestABackupThatWasCopiedBesideAnOldWALIsFoundOutByRestored(t *testing.T) {
+	t.Parallel()
 	for how, backUp := range backups {
 		for _, partial := range []bool{false, true} {
 			path := filepath.Join(t.TempDir(), "c.db")

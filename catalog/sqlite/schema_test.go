@@ -13,6 +13,7 @@ import (
 // The schema is frozen: what this test compares with may only change together
 // with the schema's version.
 func TestTheSchemaIsFrozen(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	db, err := sql.Open("sqlite", path)
 	require.NoError(t, err)

@@ -72,6 +72,7 @@ func readSnapshot(t *testing.T, s driver.Store) (parts [][]byte, err error) {
 }
 
 func TestARecordThatIsMissingForAnyOtherReasonThanACompactionIsCorruption(t *testing.T) {
+	t.Parallel()
 	none := func(driver.Record) error { return nil }
 	for damage, after := range map[string]uint64{
 		"DELETE FROM log WHERE revision = 6": 5, // the snapshot's own
@@ -95,6 +96,7 @@ func TestARecordThatIsMissingForAnyOtherReasonThanACompactionIsCorruption(t *tes
 }
 
 func TestADamagedSnapshotIsCorruption(t *testing.T) {
+	t.Parallel()
 	for _, damage := range []string{
 		"DELETE FROM part WHERE n = 0",
 		"DELETE FROM part WHERE n = 1",
@@ -116,6 +118,7 @@ func TestADamagedSnapshotIsCorruption(t *testing.T) {
 }
 
 func TestAMissingHeadBesideASnapshotIsCorruptionAndNotAFirstOpen(t *testing.T) {
+	t.Parallel()
 	for _, left := range []string{"part", "snapshot"} {
 		path, s, head := compacted(t)
 		for _, table := range []string{"log", "claim", "part", "snapshot"} {
@@ -132,6 +135,7 @@ func TestAMissingHeadBesideASnapshotIsCorruptionAndNotAFirstOpen(t *testing.T) {
 }
 
 func TestACompactionOfNoCatalogIsRefused(t *testing.T) {
+	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "c.db"))
 	require.ErrorIs(t, s.Stage(t.Context(), driver.Claim{}, driver.NewID(), 0, nil), driver.ErrConflict)
 	_, err := s.Trim(t.Context(), driver.Claim{})
@@ -140,6 +144,7 @@ func TestACompactionOfNoCatalogIsRefused(t *testing.T) {
 }
 
 func TestACallAgainstTheContractIsADefect(t *testing.T) {
+	t.Parallel()
 	_, s, head := compacted(t)
 	for _, err := range []error{
 		s.Stage(t.Context(), head.Claim, driver.NewID(), -1, nil),
@@ -153,6 +158,7 @@ func TestACallAgainstTheContractIsADefect(t *testing.T) {
 
 // Commits wait for a Trim.
 func TestATrimIsSmallWhateverThereIsToDelete(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ records, payload, parts, calls int }{
 		"records":        {records: 2500, calls: 3},
 		"large records":  {records: 12, payload: 2 << 20, calls: 6},
@@ -172,6 +178,7 @@ func TestATrimIsSmallWhateverThereIsToDelete(t *testing.T) {
 }
 
 func TestACompactionGivesWayToAClaimThatIsOnlyWaiting(t *testing.T) {
+	t.Parallel()
 	path, s, head := compacted(t)
 	claimer, err := os.Open(path + "-claim")
 	require.NoError(t, err)
@@ -202,6 +209,7 @@ func compactions(s *sqlite.Store, head driver.Head) []func(context.Context) erro
 }
 
 func TestACompactionPassesItsPointsOnceItHasLanded(t *testing.T) {
+	t.Parallel()
 	_, s, head := compacted(t)
 	var passed []step.Point
 	ctx := step.With(t.Context(), func(p step.Point) { passed = append(passed, p) })
@@ -218,6 +226,7 @@ func TestACompactionPassesItsPointsOnceItHasLanded(t *testing.T) {
 
 // What is deleted makes room for what comes, and the WAL is begun again.
 func TestACompactedFileDoesNotGrow(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := open(t, path)
 	head := drivertest.Install(t, s, 1)

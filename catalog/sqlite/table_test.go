@@ -79,6 +79,7 @@ func without(table driver.Table, codes []int) (missing []string) {
 }
 
 func TestTheTableHasEveryPrimaryResultCode(t *testing.T) {
+	t.Parallel()
 	load(t)
 	codes, names := primaries(source.texts, sqlite.ErrorCodeString)
 	require.GreaterOrEqual(t, len(codes), 31)
@@ -106,6 +107,7 @@ func TestTheTableHasEveryPrimaryResultCode(t *testing.T) {
 }
 
 func TestTheTableHasEveryResultCodeOfSQLite(t *testing.T) {
+	t.Parallel()
 	codes := upstream(t)
 	names := slices.Collect(maps.Keys(codes))
 	require.Empty(t, testlists.Missing(Errors(), names))
@@ -128,6 +130,7 @@ func TestTheTableHasEveryResultCodeOfSQLite(t *testing.T) {
 }
 
 func TestTheTableHasEveryErrorOfTheClients(t *testing.T) {
+	t.Parallel()
 	names := slices.Concat(
 		testlists.Qualify("sqlite", testlists.Source(t, "modernc.org/sqlite").Vars("Err")),
 		testlists.Qualify("sql", testlists.Source(t, "database/sql").Vars("Err")),
@@ -151,6 +154,7 @@ func TestTheTableHasEveryErrorOfTheClients(t *testing.T) {
 func TestEveryEntryHasItsReason(t *testing.T) { testlists.Check(t, Errors()) }
 
 func TestTheTableHasEveryErrorOfOurOwn(t *testing.T) {
+	t.Parallel()
 	testlists.CheckOwn(t, "github.com/fencepost/fencepost/catalog/sqlite", Errors(), "errLocked")
 }
 
@@ -163,6 +167,7 @@ func answer(code int) error {
 }
 
 func TestWhatACommitsAnswerLeavesOpen(t *testing.T) {
+	t.Parallel()
 	for code, want := range map[int]driver.Outcome{
 		5: driver.NotApplied, 261: driver.NotApplied, 6: driver.NotApplied, 13: driver.NotApplied, 2067: driver.NotApplied,
 		10: driver.Unknown, 1034: driver.Unknown, 7: driver.Unknown, 11: driver.Unknown, 9: driver.Unknown,
@@ -206,6 +211,7 @@ func known(t testing.TB) map[int]bool {
 }
 
 func TestNoResultCodeReachesTheDefaultUnnoticed(t *testing.T) {
+	t.Parallel()
 	known := known(t)
 	count := map[driver.Basis]int{}
 	for code := range 1 << 16 {

@@ -61,6 +61,7 @@ func class(t *testing.T, err error) driver.Class {
 }
 
 func TestAMissingHeadBesideLogRecordsIsCorruptionAndNotAFirstOpen(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	raw(t, path, "DELETE FROM claim")
 	s := open(t, path)
@@ -77,6 +78,7 @@ func TestAMissingHeadBesideLogRecordsIsCorruptionAndNotAFirstOpen(t *testing.T) 
 }
 
 func TestACorruptHeadIsCorruption(t *testing.T) {
+	t.Parallel()
 	for _, damage := range []string{
 		`UPDATE claim SET claim = '{"token":"g1.e1"'`,
 		`UPDATE claim SET claim = replace(claim, 'g1.e1', 'g1.e0')`,
@@ -97,6 +99,7 @@ func TestACorruptHeadIsCorruption(t *testing.T) {
 }
 
 func TestALogWithAGapIsCorruption(t *testing.T) {
+	t.Parallel()
 	path, head := claimed(t)
 	s := open(t, path)
 	head = drivertest.Append(t, s, head, nil)
@@ -110,6 +113,7 @@ func TestALogWithAGapIsCorruption(t *testing.T) {
 }
 
 func TestAFileThatIsNoDatabaseIsCorruptionAndStaysAsItIs(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	text := []byte(strings.Repeat("this is a letter to my aunt\n", 100))
 	require.NoError(t, os.WriteFile(path, text, 0o644))
@@ -122,6 +126,7 @@ func TestAFileThatIsNoDatabaseIsCorruptionAndStaysAsItIs(t *testing.T) {
 }
 
 func TestAnotherProgramsDatabaseIsRefusedAndStaysAsItIs(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	raw(t, path, "CREATE TABLE recipes (name TEXT)")
 	before, err := os.ReadFile(path)
@@ -138,6 +143,7 @@ func TestAnotherProgramsDatabaseIsRefusedAndStaysAsItIs(t *testing.T) {
 }
 
 func TestASchemaOfAnotherVersionIsRefused(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	raw(t, path, "PRAGMA user_version = 2")
 	_, err := open(t, path).Head(t.Context())
@@ -146,6 +152,7 @@ func TestASchemaOfAnotherVersionIsRefused(t *testing.T) {
 }
 
 func TestAMissingFolderIsAConfigurationErrorAndNoEmptyCatalog(t *testing.T) {
+	t.Parallel()
 	s := open(t, filepath.Join(t.TempDir(), "missing", "c.db"))
 	_, err := s.Head(t.Context())
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), "a mistyped path looks like an empty catalog")
@@ -160,6 +167,7 @@ func TestAMissingFolderIsAConfigurationErrorAndNoEmptyCatalog(t *testing.T) {
 }
 
 func TestAFileThatWasReplacedUnderItsHolderEndsItAsAPanic(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	holder, err := catalog.Open(t.Context(), open(t, path), catalog.Config{Generation: 1})
 	require.NoError(t, err)
@@ -172,6 +180,7 @@ func TestAFileThatWasReplacedUnderItsHolderEndsItAsAPanic(t *testing.T) {
 }
 
 func TestAWALWithoutItsDatabaseIsCorruptionAndNotAFirstOpen(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	require.NoError(t, os.WriteFile(path+"-wal", make([]byte, 4152), 0o644))
 	for _, s := range []driver.Store{open(t, path), open(t, path)} {
@@ -187,6 +196,7 @@ func TestAWALWithoutItsDatabaseIsCorruptionAndNotAFirstOpen(t *testing.T) {
 }
 
 func TestASymbolicLinkLeadsToTheSameClaimFile(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	link := filepath.Join(t.TempDir(), "link.db")
 	require.NoError(t, os.Symlink(path, link))
@@ -197,6 +207,7 @@ func TestASymbolicLinkLeadsToTheSameClaimFile(t *testing.T) {
 }
 
 func TestWhoMayNotWriteTheDatabaseMayNotLockItsClaimFile(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	for database, want := range map[os.FileMode]os.FileMode{0o644: 0o600, 0o660: 0o660} {
 		require.NoError(t, os.WriteFile(path, nil, database))
@@ -212,6 +223,7 @@ func TestWhoMayNotWriteTheDatabaseMayNotLockItsClaimFile(t *testing.T) {
 }
 
 func TestReadsWriteNothing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := open(t, filepath.Join(dir, "c.db"))
 	_, err := s.Head(t.Context())
@@ -251,6 +263,7 @@ func mount(t *testing.T, size string) string {
 }
 
 func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testing.T) {
+	t.Parallel()
 	dir := mount(t, "1m")
 	path := filepath.Join(dir, "c.db")
 	cfg := catalog.Config{Generation: 1, RetryBudget: 50 * time.Millisecond}
@@ -299,6 +312,7 @@ func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testin
 // TestOnADiskThatFillsUpBeforeTheFirstClaimTheErrorSaysSo has room for every
 // number of the pages that a first claim needs, and then makes more.
 func TestOnADiskThatFillsUpBeforeTheFirstClaimTheErrorSaysSo(t *testing.T) {
+	t.Parallel()
 	claim := func(s driver.Store) error {
 		c, err := s.Claim(drivertest.Context(t))
 		if err != nil {
@@ -328,6 +342,7 @@ func TestOnADiskThatFillsUpBeforeTheFirstClaimTheErrorSaysSo(t *testing.T) {
 }
 
 func TestOnAReadOnlyMountAClaimSaysWhatToDo(t *testing.T) {
+	t.Parallel()
 	dir := mount(t, "4m")
 	path := filepath.Join(dir, "c.db")
 	first := open(t, path)
@@ -345,6 +360,7 @@ func TestOnAReadOnlyMountAClaimSaysWhatToDo(t *testing.T) {
 }
 
 func TestACommitGivesWayToAClaimThatIsOnlyWaiting(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := open(t, path)
 	head := drivertest.Install(t, s, 1)
@@ -366,6 +382,7 @@ func TestACommitGivesWayToAClaimThatIsOnlyWaiting(t *testing.T) {
 // TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt stops a
 // child in the middle of a commit.
 func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	child := exec.CommandContext(t.Context(), os.Args[0])
 	child.Env = append(os.Environ(), stopVar+"="+path)

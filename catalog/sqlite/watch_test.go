@@ -11,6 +11,7 @@ import (
 )
 
 func TestAWatchThatAsksByNameWakesAfterEveryWriteAndAtItsBeginning(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	s, err := Open(path, Config{})
 	require.NoError(t, err)

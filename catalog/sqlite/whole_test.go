@@ -75,6 +75,7 @@ func incomplete(t *testing.T, path string) {
 }
 
 func TestAFileThatWasCutOffFromItsFirstClaimIsIncompleteAndNeverUnclaimed(t *testing.T) {
+	t.Parallel()
 	for name, before := range map[string]func(*testing.T, string){
 		"the claim made the file": func(*testing.T, string) {},
 		"notes came first":        func(t *testing.T, path string) { s := open(t, path); note(t, s, "a"); note(t, s, "b") },
@@ -124,6 +125,7 @@ func copied(t *testing.T, path string, suffixes ...string) string {
 }
 
 func TestAFileOfAnOlderBuildOpensIfItsWALIsThereAndIsIncompleteIfNot(t *testing.T) {
+	t.Parallel()
 	claim, err := os.ReadFile(filepath.Join("..", "driver", "testdata", "claim-first.json"))
 	require.NoError(t, err)
 	commit := `SELECT unhex(replace(json_extract(claim, '$.id'), '-', '')) FROM claim`
@@ -157,6 +159,7 @@ func TestAFileOfAnOlderBuildOpensIfItsWALIsThereAndIsIncompleteIfNot(t *testing.
 }
 
 func TestAPartOfAFileIsNoUnclaimedCatalog(t *testing.T) {
+	t.Parallel()
 	path, _ := claimed(t)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -177,6 +180,7 @@ func TestAPartOfAFileIsNoUnclaimedCatalog(t *testing.T) {
 // TestACatalogThatNobodyClaimedSaysSo: notes may come before the first claim, and
 // a first claim may fail.
 func TestACatalogThatNobodyClaimedSaysSo(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	s := open(t, path)
 	note(t, s, "a")
@@ -201,6 +205,7 @@ func killed(t *testing.T, part, path string, point step.Point) {
 }
 
 func TestAProcessThatDiesWhileTheFileIsMadeLeavesNothingOrACatalog(t *testing.T) {
+	t.Parallel()
 	points := append(step.Creation(), step.ClaimBegun, step.ClaimMigrated, step.ClaimHeadWritten, step.ClaimLogWritten, step.ClaimCommitted)
 	for _, point := range points {
 		path := filepath.Join(t.TempDir(), "c.db")
@@ -237,6 +242,7 @@ func TestAProcessThatDiesWhileTheFileIsMadeLeavesNothingOrACatalog(t *testing.T)
 // TestADatabaseThatAnOlderBuildHasMadeMeanwhileIsNotReplaced: an older build locks
 // no -claim file to make one.
 func TestADatabaseThatAnOlderBuildHasMadeMeanwhileIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	for _, point := range []step.Point{step.FileCreated, step.FileWritten} {
 		path := filepath.Join(t.TempDir(), "c.db")
 		var made os.FileInfo
@@ -264,6 +270,7 @@ func TestADatabaseThatAnOlderBuildHasMadeMeanwhileIsNotReplaced(t *testing.T) {
 }
 
 func TestManyProcessesMakeOneFileAtOnce(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	var all []*player
 	for range 3 {

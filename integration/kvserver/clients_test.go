@@ -13,6 +13,7 @@ import (
 )
 
 func TestRedisCLIWorks(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store string) {
 		s := start(t, store, "-generation", "1").leads()
 		require.Equal(t, "PONG", s.cli("PING"))
@@ -37,6 +38,7 @@ func TestRedisCLIWorks(t *testing.T) {
 }
 
 func TestRedisBenchmarkWorks(t *testing.T) {
+	t.Parallel()
 	result := regexp.MustCompile(`(?m)^(SET|GET|INCR|MSET \(10 keys\)): ([0-9.]+) requests per second`)
 	onEveryStore(t, func(t *testing.T, store string) {
 		s := start(t, store, "-generation", "1").leads()
@@ -63,6 +65,7 @@ func (s *server) goRedis() *redis.Client {
 }
 
 func TestGoRedisWorksAtItsDefaults(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store string) {
 		ctx := t.Context()
 		client := start(t, store, "-generation", "1").leads().goRedis()
@@ -84,6 +87,7 @@ func TestGoRedisWorksAtItsDefaults(t *testing.T) {
 }
 
 func TestGoRedisPipelinesAndTransactionsWork(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store string) {
 		ctx := t.Context()
 		client := start(t, store, "-generation", "1").leads().goRedis()
@@ -111,6 +115,7 @@ func TestGoRedisPipelinesAndTransactionsWork(t *testing.T) {
 }
 
 func TestASupersededServerEndsWithZeroAndItsDataAreTheNextOnes(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store string) {
 		blue := start(t, store, "-generation", "1").leads()
 		require.Equal(t, "OK", blue.cli("SET", "a", "1"))
@@ -126,6 +131,7 @@ func TestASupersededServerEndsWithZeroAndItsDataAreTheNextOnes(t *testing.T) {
 }
 
 func TestAServerThatWaitsForPromotionSaysSo(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store string) {
 		blue := start(t, store, "-generation", "1", "-name", "blue").leads()
 		green := start(t, store, "-generation", "2")

@@ -33,7 +33,6 @@ func supervise(t *testing.T, store string) {
 // whoever leads, twice, and counts the claims.
 func TestTwoProcessesOfOneGenerationThatRestartAfterAnEpochFenceDoNotDuel(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, url string) {
-		t.Parallel()
 		store, err := storeurl.Open(t.Context(), url, storeurl.Config{Getenv: os.Getenv, Logger: slog.New(slog.DiscardHandler)})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, store.Close()) }()

@@ -20,6 +20,7 @@ import (
 )
 
 func TestAServerThatIsFencedByEpochEndsWith166AndComesBackAsStandby(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, url string) {
 		s := start(t, url, "-generation", "1").leads()
 		store, err := storeurl.Open(t.Context(), url, storeurl.Config{Getenv: os.Getenv, Logger: slog.New(slog.DiscardHandler)})
@@ -38,6 +39,7 @@ func TestAServerThatIsFencedByEpochEndsWith166AndComesBackAsStandby(t *testing.T
 }
 
 func TestAServerWhoseFileIsReplacedEndsWith2AndItsStacks(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "kv.db")
 	s := start(t, "sqlite:"+path, "-generation", "1").leads()
 	require.Equal(t, "OK", s.cli("SET", "k", "v"))
@@ -47,6 +49,7 @@ func TestAServerWhoseFileIsReplacedEndsWith2AndItsStacks(t *testing.T) {
 }
 
 func TestAWrongCommandLineOrConfigurationEndsTheProgram(t *testing.T) {
+	t.Parallel()
 	for want, args := range map[int][]string{
 		64: {"-nonsense"},
 		78: {"-store", "sqlite:" + t.TempDir(), "-generation", "1", "-listen", "127.0.0.1:0"},
@@ -64,6 +67,7 @@ func TestAWrongCommandLineOrConfigurationEndsTheProgram(t *testing.T) {
 // afterwards, and whatever was refused is not; the store being there, no reply
 // leaves that open. Only a client that got no reply at all may find one more.
 func TestAStopDuringCommitsLeavesNoDoubtAboutThem(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, url string) {
 		s := start(t, url, "-generation", "1").leads()
 		clients := make([]writer, 16)

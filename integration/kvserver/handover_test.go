@@ -14,6 +14,7 @@ import (
 // TestNoRequestFailsWhileAServerIsReplaced has 64 clients of blue count, which
 // never repeat a call, while green is promoted and blue forwards to it.
 func TestNoRequestFailsWhileAServerIsReplaced(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, url string) {
 		blue := start(t, url, "-generation", "1", "-admin", "127.0.0.1:0", "-drain", "1m").leads()
 		var acked atomic.Int64

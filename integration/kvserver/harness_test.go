@@ -73,7 +73,10 @@ func onEveryStore(t *testing.T, test func(t *testing.T, store string)) {
 		{"postgres", testpg.URL},
 		{"etcd", testetcd.URL},
 	} {
-		t.Run(store.name, func(t *testing.T) { test(t, store.url(t)) })
+		t.Run(store.name, func(t *testing.T) {
+			t.Parallel() // most of the time is spent waiting
+			test(t, store.url(t))
+		})
 	}
 }
 

@@ -59,6 +59,7 @@ func adminSays(t *testing.T, admin string) string {
 }
 
 func TestEverySessionOfPostgreSQLDropsAtOnceAndNobodyTakesOver(t *testing.T) {
+	t.Parallel()
 	url := testpg.URL(t)
 	admin, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
@@ -72,6 +73,7 @@ func TestEverySessionOfPostgreSQLDropsAtOnceAndNobodyTakesOver(t *testing.T) {
 }
 
 func TestAllLeasesOfEtcdAreRevokedAndNobodyTakesOver(t *testing.T) {
+	t.Parallel()
 	server := testetcd.NewServer(t, testetcd.Options{})
 	client := testetcd.Client(t, server.URL())
 	revoked := 0
@@ -88,6 +90,7 @@ func TestAllLeasesOfEtcdAreRevokedAndNobodyTakesOver(t *testing.T) {
 }
 
 func TestEtcdElectsAnewAndNobodyTakesOver(t *testing.T) {
+	t.Parallel()
 	server := testetcd.NewServer(t, testetcd.Options{})
 	hiccups(t, server.URL(), func() {
 		server.Kill()

@@ -20,6 +20,7 @@ import (
 // An old process that is started again and again, such as by a supervisor that
 // knows no better, is told the same each time, and is no reason to wake anyone.
 func TestAnOldProcessThatIsStartedLateEndsWithZeroEachTimeAndLogsNoError(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store string) {
 		start(t, store, "-generation", "2", "-auto-promote").leads()
 		for range 10 {
@@ -41,6 +42,7 @@ func TestAnOldProcessThatIsStartedLateEndsWithZeroEachTimeAndLogsNoError(t *test
 }
 
 func TestAnOldProcessThatIsStartedLateUnderTheEntrypointIsNeverRestarted(t *testing.T) {
+	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store string) {
 		start(t, store, "-generation", "2", "-auto-promote").leads()
 		reserved, err := net.Listen("tcp", "127.0.0.1:0")

@@ -44,6 +44,7 @@ func silenceOf(t *testing.T) outage {
 // away while clients write, each its own counter, and brings it back once the
 // server has ended.
 func TestAStoreThatStaysAwayForLongerThanTheBudgetEndsAServerWith75(t *testing.T) {
+	t.Parallel()
 	for name, of := range map[string]func(*testing.T) outage{"postgres": crashOf, "etcd": silenceOf} {
 		t.Run(name, func(t *testing.T) {
 			o, path := of(t), filepath.Join(t.TempDir(), "ending")

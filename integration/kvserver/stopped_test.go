@@ -55,7 +55,6 @@ func (s *server) pause(next *server) {
 
 func TestAHolderThatIsStoppedPastItsLeaseAcknowledgesNothingBehindTheClaim(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, url string) {
-		t.Parallel()
 		lease := []string{"-generation", "1", "-lease", "2s"}
 		old := start(t, url, lease...).leads()
 		next := start(t, url, lease...)

@@ -92,6 +92,7 @@ func page(t *testing.T) string {
 }
 
 func TestThePageLinksEveryFile(t *testing.T) {
+	t.Parallel()
 	text := page(t)
 	require.NoError(t, filepath.WalkDir(examples, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
@@ -103,6 +104,7 @@ func TestThePageLinksEveryFile(t *testing.T) {
 }
 
 func TestEveryCodeOfTheContractIsPlayed(t *testing.T) {
+	t.Parallel()
 	played := make(map[exitcodes.Code]bool)
 	for _, r := range roles() {
 		played[r.Code] = true
@@ -117,6 +119,7 @@ func TestEveryCodeOfTheContractIsPlayed(t *testing.T) {
 
 // What fencepost run alone ends with is named in the files that start it.
 func TestTheFilesWithTheEntrypointKeepItDownAsTheMeaningsSay(t *testing.T) {
+	t.Parallel()
 	for name, setting := range map[string]string{
 		"systemd/fencepost-run@.service": "\nRestartPreventExitStatus=", "supervisord.conf": "\nexitcodes=0,",
 	} {
@@ -135,6 +138,7 @@ func TestTheFilesWithTheEntrypointKeepItDownAsTheMeaningsSay(t *testing.T) {
 
 // Each note names the code in the setting of the unit that it is about.
 func TestTheNotesNameTheSettingsOfTheFiles(t *testing.T) {
+	t.Parallel()
 	unit := example(t, "systemd/fencepost@.service")
 	_, rest, _ := strings.Cut(unit, "\nRestartPreventExitStatus=")
 	line, _, _ := strings.Cut(rest, "\n")

@@ -42,6 +42,7 @@ func read(t *testing.T, e map[string]any, name string) string {
 }
 
 func TestADumpKeepsEveryByte(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	entries := map[string]string{
 		"plain": "text <&> \u2028 \x00 é", "\xff\xfe": "binary key", "binary": "\x80\x00\xff", "empty": "", "replacement": "\ufffd", "base64": "/w==",
@@ -80,6 +81,7 @@ func TestADumpKeepsEveryByte(t *testing.T) {
 }
 
 func TestADumpOfTheLogTellsADeletionFromAnEmptyValue(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	rows := catalog.Bytes("rows")
 	require.NoError(t, hold(t.Context(), "sqlite:"+path, 1, "blue", "", func(c *catalog.Catalog) error {
@@ -98,6 +100,7 @@ func TestADumpOfTheLogTellsADeletionFromAnEmptyValue(t *testing.T) {
 }
 
 func TestADumpOfACompactedLogSaysWhereItBegins(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	store, err := storeurl.Open(t.Context(), "sqlite:"+path, storeurl.Config{})
 	require.NoError(t, err)

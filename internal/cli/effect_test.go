@@ -50,6 +50,7 @@ func bytesOf(t *testing.T, path string) [2]string {
 }
 
 func TestACommandThatShowsSomethingChangesNoByte(t *testing.T) {
+	t.Parallel()
 	path := claimed(t)
 	look := func() {
 		before := bytesOf(t, path)
@@ -71,6 +72,7 @@ func TestACommandThatShowsSomethingChangesNoByte(t *testing.T) {
 }
 
 func TestACommandThatShowsSomethingCreatesNoFile(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, command := range []string{"status", "history", "dump", "dump --log", "preflight --generation 2"} {
 		require.Equal(t, exitcodes.Success, run(t, on(filepath.Join(dir, "c.db")), strings.Fields(command)...).code)
@@ -104,6 +106,7 @@ func TestThousandCallsOfGenerationNextGiveThousandNumbers(t *testing.T) {
 }
 
 func TestProcessesThatAskForTheNextGenerationAtOnceGetDifferentNumbers(t *testing.T) {
+	t.Parallel()
 	path := claimed(t)
 	requireDistinct(t, 100, 10, func() (string, error) {
 		got := run(t, on(path), "generation", "next", "--timeout", "60s")
@@ -142,6 +145,7 @@ func requireDistinct(t *testing.T, n, atOnce int, fn func() (string, error)) {
 }
 
 func TestANumberAboveTheLargestIsNotHandedOut(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	require.NoError(t, hold(t.Context(), "sqlite:"+path, generation.Max, "last", "", func(*catalog.Catalog) error { return nil }))
 	got := run(t, on(path), "generation", "next")
@@ -150,6 +154,7 @@ func TestANumberAboveTheLargestIsNotHandedOut(t *testing.T) {
 }
 
 func TestTextOfTheStoreCantMoveATerminal(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	require.NoError(t, hold(t.Context(), "sqlite:"+path, 1, "evil\x1b[2J\nname", "a\treason\r", func(*catalog.Catalog) error { return nil }))
 	for _, command := range []string{"status", "history", "preflight --generation 2", "fence --reason drill"} {

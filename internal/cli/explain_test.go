@@ -21,6 +21,7 @@ func list(t *testing.T, text string) (all []map[string]any) {
 }
 
 func TestEveryEntryOfATableIsExplainedInJSON(t *testing.T) {
+	t.Parallel()
 	for _, table := range storeurl.Tables() {
 		got := run(t, nil, "explain", "--store", table.Store, "--json")
 		require.Equal(t, exitcodes.Success, got.code, got.stderr)
@@ -42,6 +43,7 @@ func TestEveryEntryOfATableIsExplainedInJSON(t *testing.T) {
 }
 
 func TestEveryCodeOfATableCanBeAskedFor(t *testing.T) {
+	t.Parallel()
 	for _, table := range storeurl.Tables() {
 		for _, f := range table.Families {
 			for _, e := range f.Entries {
@@ -56,6 +58,7 @@ func TestEveryCodeOfATableCanBeAskedFor(t *testing.T) {
 }
 
 func TestWhatExplainPrintsFitsALine(t *testing.T) {
+	t.Parallel()
 	commands := [][]string{{"explain"}}
 	for _, m := range exitcodes.Meanings() {
 		commands = append(commands, []string{"explain", m.Name}, []string{"explain", "166"})
@@ -74,6 +77,7 @@ func TestWhatExplainPrintsFitsALine(t *testing.T) {
 }
 
 func TestEveryExitStatusOfTheContractIsExplained(t *testing.T) {
+	t.Parallel()
 	for _, code := range []string{"0", "1", "2", "64", "75", "78", "126", "127", "129", "143", "166"} {
 		got := run(t, nil, "explain", code, "--json")
 		require.Equal(t, exitcodes.Success, got.code, got.stderr)

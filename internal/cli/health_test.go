@@ -37,6 +37,7 @@ func answering(ctx context.Context, t *testing.T, path string) string {
 }
 
 func TestHealthAnswersThreeQuestionsApart(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	path := claimed(t)
 	address := answering(ctx, t, path)
@@ -56,6 +57,7 @@ func TestHealthAnswersThreeQuestionsApart(t *testing.T) {
 }
 
 func TestHealthOfNobodyIsNo(t *testing.T) {
+	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	address := ln.Addr().String()

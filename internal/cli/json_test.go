@@ -31,6 +31,7 @@ func object(t *testing.T, text string) map[string]any {
 func fields(v map[string]any) []string { return slices.Sorted(maps.Keys(v)) }
 
 func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
+	t.Parallel()
 	path := claimed(t)
 	shapes := map[string][]string{
 		"status": {"aborted_generations", "allocated_generation", "claim", "commit", "data_version", "epoch", "generation", "heartbeat",
@@ -53,6 +54,7 @@ func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
 }
 
 func TestStatusInJSONSaysWhatTheHeadSays(t *testing.T) {
+	t.Parallel()
 	path := claimed(t)
 	require.Equal(t, exitcodes.Success, run(t, on(path), "generation", "next").code)
 	require.Equal(t, exitcodes.Success, run(t, on(path), "promote", "--generation", "2", "--no-wait", "--by", "bob").code)
@@ -70,6 +72,7 @@ func TestStatusInJSONSaysWhatTheHeadSays(t *testing.T) {
 }
 
 func TestWhatNobodyWroteIsNullInJSON(t *testing.T) {
+	t.Parallel()
 	env := on(filepath.Join(t.TempDir(), "none.db"))
 	v := object(t, run(t, env, "status", "--json").stdout)
 	for _, field := range []string{"token", "holder", "claim", "commit", "promotion", "heartbeat"} {
@@ -79,6 +82,7 @@ func TestWhatNobodyWroteIsNullInJSON(t *testing.T) {
 }
 
 func TestEveryErrorIsOneJSONObjectOnStandardError(t *testing.T) {
+	t.Parallel()
 	path := claimed(t)
 	cases := []struct {
 		args        string
@@ -115,6 +119,7 @@ func TestEveryErrorIsOneJSONObjectOnStandardError(t *testing.T) {
 }
 
 func TestNoErrorOfACommandIsASuccess(t *testing.T) {
+	t.Parallel()
 	path := claimed(t)
 	require.NoError(t, hold(t.Context(), "sqlite:"+path, 5, "green", "", func(*catalog.Catalog) error { return nil }))
 	got := run(t, on(path), "promote", "--generation", "2", "--json")
@@ -123,6 +128,7 @@ func TestNoErrorOfACommandIsASuccess(t *testing.T) {
 }
 
 func TestAnInterruptedWaitSaysThatThePromotionStays(t *testing.T) {
+	t.Parallel()
 	path := claimed(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stderr := new(strings.Builder)

@@ -40,6 +40,7 @@ func serving(ctx context.Context, t *testing.T, url string, g generation.Generat
 }
 
 func TestPromoteReplacesAServerThatLeadsByTheNextOne(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	path := filepath.Join(t.TempDir(), "c.db")
@@ -66,6 +67,7 @@ func TestPromoteReplacesAServerThatLeadsByTheNextOne(t *testing.T) {
 }
 
 func TestAHeartbeatOfAnEarlierHolderIsSaidToBeOne(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	path := filepath.Join(t.TempDir(), "c.db")

@@ -21,6 +21,7 @@ func requireNoSecret(t *testing.T, got ran) {
 }
 
 func TestAPasswordOnTheCommandLineIsRefusedAndNotShown(t *testing.T) {
+	t.Parallel()
 	urls := []string{
 		"postgres://u:" + secret + "@127.0.0.1:1/d?catalog=c",
 		"postgres://u@127.0.0.1:1/d?catalog=c&password=" + secret,
@@ -91,6 +92,7 @@ func TestAPasswordFromTheEnvironmentIsNeverShown(t *testing.T) {
 }
 
 func TestTheURLCanComeFromAFile(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "url")
 	require.NoError(t, os.WriteFile(path, []byte("  sqlite:"+claimed(t)+"\n"), 0o600))
 	got := run(t, map[string]string{storeurl.FileEnvVar: path}, "status")
@@ -109,6 +111,7 @@ func TestTheURLCanComeFromAFile(t *testing.T) {
 }
 
 func TestAPasswordWithARawSlashOrHashIsNeverShown(t *testing.T) {
+	t.Parallel()
 	for url, parts := range map[string][]string{
 		"etcd://app:pa/" + secret + "@h:2379/app":             {secret, "pa/", ":pa"},
 		"etcd://app:2379/" + secret + "@127.0.0.1:2379/app":   {secret, "2379/"},

@@ -11,6 +11,7 @@ import (
 // A package-level variable is a constant that the language has no word for: an
 // error, a table. Nothing writes to it once it is declared.
 func TestNoPackageHasAVariableThatChanges(t *testing.T) {
+	t.Parallel()
 	all := sources(t)
 	for _, s := range all {
 		if s.isTest() {

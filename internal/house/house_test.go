@@ -92,6 +92,7 @@ type listed struct {
 }
 
 func TestEveryPackageImportsOnlyWhatItsRoomAllows(t *testing.T) {
+	t.Parallel()
 	rooms := rooms()
 	for _, p := range packages(t) {
 		name := short(p.ImportPath)
@@ -109,6 +110,7 @@ func TestEveryPackageImportsOnlyWhatItsRoomAllows(t *testing.T) {
 }
 
 func TestTestsImportNoModuleThatIsNotNamedHere(t *testing.T) {
+	t.Parallel()
 	allowed := room{outside: forTests()}
 	for _, r := range rooms() {
 		allowed.outside = append(allowed.outside, r.outside...)
@@ -123,12 +125,14 @@ func TestTestsImportNoModuleThatIsNotNamedHere(t *testing.T) {
 }
 
 func TestNoLineOfTheTableAllowsAPackageItself(t *testing.T) {
+	t.Parallel()
 	for name, r := range rooms() {
 		require.NotContains(t, r.inside, name)
 	}
 }
 
 func TestWhoUsesOneStoreLinksNoOtherStoresClient(t *testing.T) {
+	t.Parallel()
 	clients := map[string][]string{
 		"catalog/sqlite":   {"modernc.org/sqlite"},
 		"catalog/postgres": {"github.com/jackc/pgx/v5"},
@@ -153,6 +157,7 @@ func TestWhoUsesOneStoreLinksNoOtherStoresClient(t *testing.T) {
 }
 
 func TestTheLibraryLinksNothingThatIsForTestsOrPrograms(t *testing.T) {
+	t.Parallel()
 	for _, user := range []string{"catalog", "catalog/sqlite", "catalog/postgres", "catalog/etcd", "leader", "fence", "exitcodes"} {
 		for _, path := range dependencies(t, user) {
 			for _, m := range append(forTests(), "github.com/spf13/cobra", "testing", module+"/internal/cli", module+"/internal/storeurl") {

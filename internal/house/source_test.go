@@ -42,6 +42,7 @@ func (s source) at(n ast.Node) string {
 }
 
 func TestOnlyProgramsEndTheProcessOrReceiveItsSignals(t *testing.T) {
+	t.Parallel()
 	forbidden := map[string][]string{
 		"os":        {"Exit"},
 		"os/signal": {"Notify", "NotifyContext", "Ignore", "Reset"},
@@ -72,6 +73,7 @@ func TestNoTestSleeps(t *testing.T) {
 
 // The conformance suite may leave out what a driver of others does not offer.
 func TestNoTestSkips(t *testing.T) {
+	t.Parallel()
 	for _, s := range sources(t) {
 		if !strings.HasSuffix(s.name, "_test.go") {
 			continue
@@ -90,6 +92,7 @@ func TestNoTestSkips(t *testing.T) {
 }
 
 func TestNoPackageHasAnInitFunction(t *testing.T) {
+	t.Parallel()
 	for _, s := range sources(t) {
 		for _, d := range s.tree.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
@@ -100,6 +103,7 @@ func TestNoPackageHasAnInitFunction(t *testing.T) {
 }
 
 func TestNoFileIsLong(t *testing.T) {
+	t.Parallel()
 	for _, s := range sources(t) {
 		if s.lines > longest {
 			t.Errorf("%s has %d lines, want %d at most: move what has its own name into its own file", s.name, s.lines, longest)
@@ -108,6 +112,7 @@ func TestNoFileIsLong(t *testing.T) {
 }
 
 func TestNoFileIsNamedAfterNothing(t *testing.T) {
+	t.Parallel()
 	for _, s := range sources(t) {
 		base := strings.TrimSuffix(filepath.Base(s.name), ".go")
 		require.NotContains(t, []string{"util", "utils", "helper", "helpers", "common", "misc"}, base, s.name)

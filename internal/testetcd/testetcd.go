@@ -24,6 +24,10 @@ import (
 // Env names the variable with the URL of the server that a test run shares.
 const Env = "FENCEPOST_TEST_ETCD"
 
+// FolderEnv names the variable with the folder in which private servers keep
+// their data. Unset, it is that of temporary files.
+const FolderEnv = "FENCEPOST_TEST_SERVERS"
+
 const (
 	remedy = "run make test, which starts an etcd server and sets " + Env
 	prefix = "fencepost-test/"
@@ -91,7 +95,10 @@ type Server struct {
 // NewServer starts a server, which is stopped when the test ends.
 func NewServer(t testing.TB, options Options) *Server {
 	t.Helper()
-	s := &Server{t: t, options: options, dir: t.TempDir()}
+	dir, err := os.MkdirTemp(os.Getenv(FolderEnv), "testetcd-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	s := &Server{t: t, options: options, dir: dir}
 	t.Cleanup(s.Stop)
 	s.Start()
 	return s

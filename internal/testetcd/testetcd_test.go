@@ -12,6 +12,7 @@ import (
 )
 
 func TestEachTestGetsAPrefixOfItsOwnThatIsEmptiedAtItsEnd(t *testing.T) {
+	t.Parallel()
 	var first, second string
 	t.Run("writes", func(t *testing.T) {
 		first, second = testetcd.URL(t), testetcd.URL(t)
@@ -26,6 +27,7 @@ func TestEachTestGetsAPrefixOfItsOwnThatIsEmptiedAtItsEnd(t *testing.T) {
 }
 
 func TestAKilledServerComesBackAtItsAddressWithItsData(t *testing.T) {
+	t.Parallel()
 	server := testetcd.NewServer(t, testetcd.Options{})
 	client := testetcd.Client(t, server.URL())
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -50,7 +50,7 @@ func NewServer(t testing.TB, opts ...Option) *Server {
 // test's own temporary folder can have too long a name for a socket.
 func folder(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "testpg-")
+	dir, err := os.MkdirTemp(os.Getenv(FolderVariable), "testpg-")
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // the server runs as another user
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })

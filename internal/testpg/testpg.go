@@ -23,6 +23,10 @@ import (
 // whose user may create databases.
 const Variable = "FENCEPOST_TEST_POSTGRES"
 
+// FolderVariable names the environment variable with the folder in which private
+// servers keep their data. Unset, it is that of temporary files.
+const FolderVariable = "FENCEPOST_TEST_SERVERS"
+
 const timeout = time.Minute
 
 // URL creates a database on the shared server, to be dropped at the end of the

@@ -11,6 +11,7 @@ import (
 )
 
 func TestEveryDatabaseIsFreshAndGoneAtTheEndOfItsTest(t *testing.T) {
+	t.Parallel()
 	var dsn string
 	t.Run("first", func(t *testing.T) {
 		dsn = testpg.URL(t)
@@ -26,6 +27,7 @@ func TestEveryDatabaseIsFreshAndGoneAtTheEndOfItsTest(t *testing.T) {
 }
 
 func TestAPrivateServerKeepsItsPortAndItsSettings(t *testing.T) {
+	t.Parallel()
 	s := testpg.NewServer(t, testpg.Setting("work_mem = '7MB'"))
 	before := s.URL
 	s.Stop()
@@ -41,6 +43,7 @@ func TestAPrivateServerKeepsItsPortAndItsSettings(t *testing.T) {
 }
 
 func TestAPrivateServerIsOfTheSharedServersVersion(t *testing.T) {
+	t.Parallel()
 	var versions []string
 	for _, server := range []string{testpg.URL(t), testpg.NewServer(t).URL} {
 		var version string
@@ -51,6 +54,7 @@ func TestAPrivateServerIsOfTheSharedServersVersion(t *testing.T) {
 }
 
 func TestAStandbyFollowsAndCanBePromoted(t *testing.T) {
+	t.Parallel()
 	primary := testpg.NewServer(t)
 	standby := primary.Standby(t)
 	testpg.Exec(t, primary.URL, `create table here ()`)
