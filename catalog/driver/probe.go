@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"fmt"
+	"strconv"
 )
 
 // A Prober is a Store that can say whether it is set up to keep what it
@@ -72,4 +73,44 @@ func (g *Grade) UnmarshalText(text []byte) error {
 		}
 	}
 	return fmt.Errorf("driver: not a grade: %q, want ok, warn or fail", text)
+}
+
+// A HostTeller is a Store that may be kept by several servers.
+type HostTeller interface {
+	// Hosts looks at every server that the store's address names, in that
+	// order. It returns soon, whether or not they answer, and writes nothing.
+	Hosts(ctx context.Context) ([]Host, error)
+}
+
+// A Host is one server as it was found. What is not known of it is zero.
+type Host struct {
+	Address   string `json:"address"`
+	Reachable bool   `json:"reachable"`
+	Role      string `json:"role"`     // primary or standby
+	Timeline  uint32 `json:"timeline"` // of its history; a standby's may be a lower one for a while
+	System    string `json:"system"`   // the identifier of the cluster to which it belongs
+	Grade     Grade  `json:"grade"`
+	Problem   string `json:"problem,omitempty"` // why it can't be reached, or what is wrong with it
+	Remedy    string `json:"remedy,omitempty"`
+}
+
+// String describes a host in one line.
+func (h Host) String() string {
+	text := h.Address + ": "
+	if !h.Reachable {
+		return text + "not reached: " + h.Problem
+	}
+	text += h.Role + ", timeline "
+	if h.Timeline == 0 {
+		text += "unknown"
+	} else {
+		text += strconv.FormatUint(uint64(h.Timeline), 10)
+	}
+	if h.System != "" {
+		text += ", system " + h.System
+	}
+	if h.Problem != "" {
+		text += ": " + h.Problem
+	}
+	return text
 }

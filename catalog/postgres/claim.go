@@ -41,7 +41,13 @@ type claiming struct {
 
 // Claim begins a claim and locks the head. From then on the server ends it
 // where ClaimIdle passes without a statement.
+//
+// If the DSN names several hosts, every one of them is looked at before, in
+// parallel, for [Config.LookTimeout] at most.
 func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
+	if err := s.survey(ctx); err != nil {
+		return nil, s.fail("claim", err, notSent)
+	}
 	conn, err := s.takeTurn(ctx)
 	if err != nil {
 		return nil, s.fail("claim", err, notSent)
@@ -268,6 +274,7 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 		return c.store.fail("install", err, commitSent)
 	}
 	c.store.place.Store(&place{c.begun.started, claim.ID, c.system})
+	c.store.known.Load().settle(c.system, c.begun.timeline)
 	step.Reach(ctx, step.ClaimCommitted)
 	return nil
 }

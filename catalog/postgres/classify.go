@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -62,11 +63,13 @@ func classify(err error, sent sent) (driver.Class, error) {
 // meaningOf asks the table. Where none of several hosts could be connected to,
 // pgx joins an error of each, and the table's order must not decide between
 // hosts: one that may come back is worth waiting for, whatever the others say,
-// and only new configuration helps only where all of them say so.
+// and only new configuration helps only where all of them say so. What this
+// driver says of the connection as a whole is no host's affair.
 func meaningOf(err error) driver.Meaning {
 	whole := errorTable.Of(err)
 	hosts := ofHosts(err)
-	if len(hosts) < 2 || whole.Family == familyOfOurs {
+	ofHost := slices.ContainsFunc(hosts, func(host error) bool { return errorTable.Of(host).Family == familyOfOurs })
+	if len(hosts) < 2 || whole.Family == familyOfOurs && !ofHost {
 		return whole
 	}
 	best := errorTable.Of(hosts[0])

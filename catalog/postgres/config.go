@@ -20,8 +20,9 @@ import (
 type Config struct {
 	// Pool is used instead of an own pool. Its configuration
 	// must have been passed to [Prepare]. Close leaves it open. What the DSN
-	// says of the server is then not used, only its catalog. The pool is
-	// reset when its server turns out to take no writes.
+	// says of the server is then not used, only its catalog. The pool is never
+	// reset. A connection of it whose server turns out not to be the one to write
+	// to is closed when the driver takes it.
 	//
 	// Reading the head and watching use connections of their own, made by the
 	// pool's configuration, so that a starved pool does not cost the
@@ -42,6 +43,12 @@ type Config struct {
 	// locked: the server ends a claim that has waited for its next statement
 	// for so long. The default is 10 s.
 	ClaimIdle time.Duration
+
+	// LookTimeout bounds how long the hosts of the DSN are looked at, all at the
+	// same time, before the first connection and before each claim. With one host
+	// nothing is looked at. A host that has not answered by then counts as out of
+	// reach. The default is 200 ms.
+	LookTimeout time.Duration
 }
 
 const (
@@ -49,11 +56,13 @@ const (
 	livenessConns         = 2
 	defaultClaimIdle      = 10 * time.Second
 	defaultConnectTimeout = 10 * time.Second
+	defaultLookTimeout    = 200 * time.Millisecond
 )
 
 func (c Config) withDefaults() Config {
 	c.MaxConns = cmp.Or(c.MaxConns, defaultMaxConns)
 	c.ClaimIdle = cmp.Or(c.ClaimIdle, defaultClaimIdle)
+	c.LookTimeout = cmp.Or(c.LookTimeout, defaultLookTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -67,6 +76,9 @@ func (c Config) validate() error {
 	}
 	if c.ClaimIdle < 0 || c.ClaimIdle > 0 && c.ClaimIdle < time.Millisecond {
 		mistakes = append(mistakes, fmt.Errorf("ClaimIdle is %v, want 1ms or more, or 0 for the default of %v", c.ClaimIdle, defaultClaimIdle))
+	}
+	if c.LookTimeout < 0 {
+		mistakes = append(mistakes, fmt.Errorf("LookTimeout is %v, want more than 0, or 0 for the default of %v", c.LookTimeout, defaultLookTimeout))
 	}
 	if c.Pool != nil && c.MaxConns != 0 {
 		mistakes = append(mistakes, errors.New("MaxConns is set beside Pool, which has its own bound"))

@@ -26,7 +26,7 @@ const linger = 5 * time.Second
 // An ear is the one connection that listens, for all watchers. It is there as
 // long as somebody watches, and for a while longer.
 type ear struct {
-	config *pgx.ConnConfig
+	dial   func(context.Context) (*pgx.Conn, error)
 	quiet  time.Duration // after which the connection is looked at
 	linger time.Duration
 	root   context.Context
@@ -53,8 +53,8 @@ type watcher struct {
 	reason  error // before ended is closed, the ear's
 }
 
-func newEar(ctx context.Context, config *pgx.ConnConfig) *ear {
-	e := &ear{config: config, quiet: quietPeriod, linger: linger, watchers: map[*watcher]struct{}{}}
+func newEar(ctx context.Context, dial func(context.Context) (*pgx.Conn, error)) *ear {
+	e := &ear{dial: dial, quiet: quietPeriod, linger: linger, watchers: map[*watcher]struct{}{}}
 	e.root, e.end = context.WithCancel(context.WithoutCancel(ctx))
 	return e
 }
@@ -125,7 +125,7 @@ var (
 )
 
 func (e *ear) listen() error {
-	conn, err := pgx.ConnectConfig(e.root, e.config.Copy())
+	conn, err := e.dial(e.root)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func (s *Store) Head(ctx context.Context) (driver.Head, error) {
 }
 
 // look reads the state on a connection for liveness, and reports whether that
-// connection broke.
+// connection broke while ctx goes on.
 func (s *Store) look(ctx context.Context) (st state, broken bool, err error) {
 	conn, err := s.acquire(ctx, s.liveness)
 	if err != nil {
@@ -78,8 +78,9 @@ func (s *Store) look(ctx context.Context) (st state, broken bool, err error) {
 	}
 	defer give(conn)
 	st, err = s.readState(ctx, conn)
+	broken = s.broke(ctx, conn)
 	s.leave(conn, err)
-	return st, conn.Conn().IsClosed(), err
+	return st, broken, err
 }
 
 // readState reads the state and refuses a server that can't be trusted to have

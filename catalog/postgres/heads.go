@@ -26,8 +26,7 @@ const headsSQL = `select ` + serverSQL + `,
 // tries another one.
 func lookAlone(ctx context.Context, s *Store) (state, error) {
 	st, broken, err := s.look(ctx)
-	if broken && ctx.Err() == nil {
-		s.liveness.Reset() // the other one went the same way, most likely
+	if broken {
 		st, _, err = s.look(ctx)
 	}
 	return st, err
@@ -37,8 +36,7 @@ func lookAlone(ctx context.Context, s *Store) (state, error) {
 // as lookAlone does about a broken connection.
 func (l *links) lookTogether(ctx context.Context, stores []*Store) []gather.Answer[state] {
 	answers, broken, err := l.tryTogether(ctx, stores)
-	if broken && ctx.Err() == nil {
-		l.liveness.Reset()
+	if broken {
 		answers, _, err = l.tryTogether(ctx, stores)
 	}
 	switch {
@@ -64,8 +62,9 @@ func (l *links) tryTogether(ctx context.Context, stores []*Store) (answers []gat
 	}
 	defer give(conn)
 	err = l.readHeads(ctx, conn, stores, answers)
+	broken = l.broke(ctx, conn)
 	l.leave(conn, cmp.Or(err, wrongPlace(answers)))
-	return answers, conn.Conn().IsClosed(), err
+	return answers, broken, err
 }
 
 // wrongPlace returns the first answer that came from a server which is not the

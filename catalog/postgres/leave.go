@@ -1,25 +1,48 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // leave closes a connection whose server turned out not to be the one to write
-// to, and all others with it, which lead to the same one most
-// likely: the next call dials anew, and where the DSN names several hosts, or
-// one name moves, finds the server that took over. Without this a pool would
-// hand out the same sound connection to the wrong server again and again.
+// to. The other connections to that server are closed when they are taken out of
+// their pool, and those to other servers stay. The next call dials anew, and if
+// the DSN names several hosts, or one name moves, finds the server that took
+// over.
 func (l *links) leave(conn *pgxpool.Conn, err error) {
 	if !wrongServer(err) {
 		return
 	}
 	hangUp(conn.Conn())
-	l.liveness.Reset()
-	if l.ownPool { // the application's connections may lead elsewhere
-		l.pool.Reset()
+	l.met.Store(false)
+	if !pooled(conn.Conn().PgConn()) { // else the other connections lead to whichever servers the pooler has
+		l.forsake(conn)
 	}
+}
+
+// forsake has no connection used any more that was made to the same server
+// before now.
+func (l *links) forsake(conn *pgxpool.Conn) {
+	if d := dialedOf(conn.Conn().PgConn()); d != nil {
+		d.memory.leave(d.server)
+	}
+}
+
+// broke reports whether a connection broke while ctx goes on. Then the others to
+// the same server went the same way, most likely.
+func (l *links) broke(ctx context.Context, conn *pgxpool.Conn) bool {
+	if !conn.Conn().IsClosed() {
+		return false
+	}
+	l.met.Store(false)
+	if ctx.Err() != nil {
+		return false
+	}
+	l.forsake(conn)
+	return true
 }
 
 // wrongServer reports whether another server may do what this one can't.

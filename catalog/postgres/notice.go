@@ -3,8 +3,8 @@ package postgres
 import (
 	"context"
 	"errors"
-	"strconv"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -14,6 +14,7 @@ const (
 	markPrepared = "fencepost.prepared"
 	markCut      = "fencepost.cut"
 	markPooled   = "fencepost.pooled"
+	markDialed   = "fencepost.dialed"
 	markWarm     = "fencepost.warm"
 )
 
@@ -22,16 +23,32 @@ const (
 var errCut = errors.New("the wait for the synchronous standby was cancelled: committed here, perhaps on no standby")
 
 // Prepare readies the configuration of a pool that is to be handed to [Open]:
-// call it before pgxpool.NewWithConfig. It wraps ConnConfig's OnNotice,
-// AfterConnect and BuildFrontend and keeps what they did.
+// call it before pgxpool.NewWithConfig. It wraps BeforeConnect, and ConnConfig's
+// OnNotice, ValidateConnect, AfterConnect and BuildFrontend, and calls what they
+// were before.
 //
 // It is needed because a server whose wait for a synchronous standby was
 // cancelled reports the commit as a success, and says otherwise in a notice
-// only; and because a pooler has one code for a wrong password and for what
-// passes, which only the moment of its answer tells apart.
-func Prepare(config *pgxpool.Config) {
+// only; because a pooler has one code for a wrong password and for what
+// passes, which only the moment of its answer tells apart; and because a new
+// connection is refused if its server is a standby, was left behind by a
+// fail-over, or is of another system than the newest claim. If the
+// configuration names several hosts, the next one is tried then. A connection
+// takes no more round trips for it than without.
+func Prepare(config *pgxpool.Config) { prepare(config, newSightings()) }
+
+func prepare(config *pgxpool.Config, m *sightings) {
 	conn := &config.ConnConfig.Config
-	onNotice, afterConnect := conn.OnNotice, conn.AfterConnect
+	beforeConnect, onNotice, validateConnect, afterConnect := config.BeforeConnect, conn.OnNotice, conn.ValidateConnect, conn.AfterConnect
+	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
+		if beforeConnect != nil {
+			if err := beforeConnect(ctx, c); err != nil {
+				return err
+			}
+		}
+		m.order(c)
+		return nil
+	}
 	conn.BuildFrontend = readAlong(conn.BuildFrontend)
 	conn.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
 		if cutsWait(n) {
@@ -41,11 +58,15 @@ func Prepare(config *pgxpool.Config) {
 			onNotice(c, n)
 		}
 	}
+	conn.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) error {
+		err := m.greet(ctx, c)
+		if err == nil && validateConnect != nil && !isLook(ctx) {
+			err = validateConnect(ctx, c)
+		}
+		return err
+	}
 	conn.AfterConnect = func(ctx context.Context, c *pgconn.PgConn) error {
 		c.CustomData()[markPrepared] = true
-		if err := findPooler(ctx, c); err != nil {
-			return err
-		}
 		if afterConnect != nil {
 			return afterConnect(ctx, c)
 		}
@@ -53,21 +74,11 @@ func Prepare(config *pgxpool.Config) {
 	}
 }
 
-// findPooler marks a connection that ends at a pooler: the process that it was
-// told of at its beginning is not the one that answers.
-func findPooler(ctx context.Context, c *pgconn.PgConn) error {
-	results, err := c.Exec(ctx, "select pg_catalog.pg_backend_pid()").ReadAll()
-	if err != nil {
-		return err
-	}
-	c.CustomData()[markPooled] = len(results) == 1 && len(results[0].Rows) == 1 &&
-		string(results[0].Rows[0][0]) != strconv.FormatUint(uint64(c.PID()), 10)
-	return nil
-}
-
 func pooled(c *pgconn.PgConn) bool { return c.CustomData()[markPooled] == true }
 
-func prepared(c *pgconn.PgConn) bool { return c.CustomData()[markPrepared] == true }
+func prepared(c *pgconn.PgConn) bool {
+	return c.CustomData()[markPrepared] == true && dialedOf(c) != nil
+}
 
 // expectCommit forgets notices of the past, before a commit is sent.
 func expectCommit(c *pgconn.PgConn) { delete(c.CustomData(), markCut) }

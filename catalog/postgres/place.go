@@ -77,15 +77,10 @@ func (s *Store) admitServer(st state) error {
 	if st.standby {
 		return errStandby
 	}
-	for {
-		seen := s.timeline.Load()
-		if st.timeline < seen {
-			return fmt.Errorf("%w: %d, seen was %d", errTimeline, st.timeline, seen)
-		}
-		if st.timeline == seen || s.timeline.CompareAndSwap(seen, st.timeline) {
-			return nil
-		}
+	if seen := s.known.Load().highest(); st.timeline < seen {
+		return fmt.Errorf("%w: %d, seen was %d", errTimeline, st.timeline, seen)
 	}
+	return nil
 }
 
 // orElsewhere returns err, unless it is about the timelines of two systems,
@@ -130,6 +125,7 @@ func (s *Store) recognize(ctx context.Context, q querier, st state) error {
 			"store", s.name, "token", was.token(), "timeline_of_claim", was.timeline, "timeline", st.timeline)
 	}
 	s.place.Store(&place{started, was.claim, system})
+	s.known.Load().settle(system, st.timeline)
 	return nil
 }
 

@@ -122,8 +122,7 @@ func (l *links) seeOne(ctx context.Context, claim driver.ID) (bool, error) {
 // tries another one.
 func (l *links) seeAll(ctx context.Context, claims []driver.ID) []gather.Answer[bool] {
 	held, broken, err := l.readLocks(ctx, claims)
-	if broken && ctx.Err() == nil {
-		l.liveness.Reset() // the other one went the same way, most likely
+	if broken {
 		held, _, err = l.readLocks(ctx, claims)
 	}
 	answers := make([]gather.Answer[bool], len(claims))
@@ -156,12 +155,12 @@ func (l *links) readLocks(ctx context.Context, claims []driver.ID) (held map[int
 	}
 	rows, err := conn.Query(ctx, locksSQL, l.args(wanted)...)
 	if err != nil {
-		return nil, conn.Conn().IsClosed(), err
+		return nil, l.broke(ctx, conn), err
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	held = make(map[int64]bool, len(found))
 	for _, number := range found {
 		held[number] = true
 	}
-	return held, conn.Conn().IsClosed(), err
+	return held, l.broke(ctx, conn), err
 }

@@ -100,6 +100,11 @@ type links struct {
 	log       *slog.Logger
 	born      time.Time
 	to        *pgx.ConnConfig
+	before    func(context.Context, *pgx.ConnConfig) error // of the configuration, before each connection
+	known     atomic.Pointer[sightings]
+	several   bool        // the DSN names more than one host
+	met       atomic.Bool // a host has answered, and no connection has failed since
+	looks     *gather.Group[struct{}, []sight]
 	pool      *pgxpool.Pool // for commits, claims and the log
 	ownPool   bool          // close closes it
 	liveness  *pgxpool.Pool // for the head, for presence, for wake-ups, and to ask who blocks a claim
@@ -111,6 +116,8 @@ type links struct {
 	turns     chan struct{} // one for each claim under way
 
 	unprepared atomic.Bool // a pooler stands between: no prepared statements
+
+	looking sync.WaitGroup // for dials of looks that are over
 
 	warming sync.Mutex // of the next
 	warmed  time.Time  // when enough connections were warm
@@ -127,9 +134,12 @@ func newLinks(ctx context.Context, conns *pgxpool.Config, cfg Config, mistakes e
 	if l.pool != nil {
 		conns = l.pool.Config()
 	}
-	readyConfig(conns, cfg)
-	l.to = conns.ConnConfig.Copy()
-	l.ear = newEar(ctx, l.to)
+	l.know(newSightings())
+	readyConfig(conns, cfg, l.known.Load())
+	l.to, l.before = conns.ConnConfig.Copy(), conns.BeforeConnect
+	l.several = len(hostsOf(l.to)) > 1
+	l.looks = gather.New(1, looksAtOnce, l.lookOnce, l.lookForAll)
+	l.ear = newEar(ctx, l.dial)
 	l.notifier = newNotifier(ctx, l.log, l.sendNotifications)
 	l.heads = gather.New(livenessConns, headsAtOnce, lookAlone, l.lookTogether)
 	l.presences = gather.New(1, presencesAtOnce, l.seeOne, l.seeAll)
@@ -141,7 +151,7 @@ func newLinks(ctx context.Context, conns *pgxpool.Config, cfg Config, mistakes e
 }
 
 // readyConfig sets what the own connections need and the DSN did not say.
-func readyConfig(conns *pgxpool.Config, cfg Config) {
+func readyConfig(conns *pgxpool.Config, cfg Config, known *sightings) {
 	params := conns.ConnConfig.RuntimeParams
 	if params["application_name"] == "" {
 		params["application_name"] = "fencepost"
@@ -151,7 +161,7 @@ func readyConfig(conns *pgxpool.Config, cfg Config) {
 	}
 	if cfg.Pool == nil {
 		conns.MaxConns, conns.MinConns, conns.MinIdleConns = cfg.MaxConns, 0, 0
-		Prepare(conns)
+		prepare(conns, known)
 	}
 	if conns.ConnConfig.AfterConnect != nil { // else the pool that was handed in is refused
 		ownSession(&conns.ConnConfig.Config)
@@ -184,6 +194,8 @@ func (l *links) close() {
 	l.ear.close()
 	l.heads.Close()
 	l.presences.Close()
+	l.looks.Close()
+	l.looking.Wait()
 	l.liveness.Close()
 	if l.ownPool {
 		l.pool.Close()

@@ -38,7 +38,6 @@ type Store struct {
 	catalog string
 	release func() // what Close does besides: closes the links, or takes leave of them
 
-	timeline  atomic.Uint32         // the highest one seen
 	place     atomic.Pointer[place] // looked at last
 	claimMemo driver.ClaimMemo
 
@@ -136,18 +135,30 @@ func (s *Store) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn,
 }
 
 func (l *links) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
-	conn, err := pool.Acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("getting a connection: %w", err)
+	l.meet(ctx)
+	for {
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			l.met.Store(false)
+			return nil, fmt.Errorf("getting a connection: %w", err)
+		}
+		pg := conn.Conn().PgConn()
+		if !prepared(pg) {
+			conn.Release()
+			return nil, errUnprepared
+		}
+		d := dialedOf(pg)
+		l.know(d.memory)
+		if d.memory.stale(ctx, d) {
+			hangUp(conn.Conn())
+			give(conn)
+			continue
+		}
+		if pooled(pg) {
+			l.doWithout()
+		}
+		return conn, nil
 	}
-	if !prepared(conn.Conn().PgConn()) {
-		conn.Release()
-		return nil, errUnprepared
-	}
-	if pooled(conn.Conn().PgConn()) {
-		l.doWithout()
-	}
-	return conn, nil
 }
 
 // doWithout prepares no statements any more.

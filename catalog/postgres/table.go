@@ -61,6 +61,8 @@ func ours() driver.Family {
 				"a fail-over left this server behind, so that what it says is not the newest"),
 			is(errElsewhere, "another system", misconfigured("correct the DSN if this is the wrong database; if it was restored, copied or upgraded on purpose, stop every process of the service and run `fencepost restored --above` with the highest token that was ever issued"), unknown,
 				"another server than the one that issued the token has another history of tokens"),
+			is(errSystems, "several systems", misconfigured(onlyOneCluster), refused, "of two clusters either may have the newest claim, and a claim on the wrong one makes a second writer"),
+			is(errTwins, "two primaries", retry(shutTheCopyDown), refused, "neither says which of them has the newest commits; a claim would be unknown to the other one and its writers"),
 			is(errMoved, "moved meanwhile", retry(""), unknown, "the server changed between two looks at it; the next look sees one"),
 			is(errForeign, "foreign schema", misconfigured("use another database, or rename that schema"), unknown, "somebody else's schema has the name, and nothing of it is touched"),
 			is(errHidden, "hidden rows", misconfigured(showRows), unknown, "a row that is hidden is no row that is missing: this role can't tell who claimed, and must not guess"),

@@ -78,6 +78,15 @@ func (s *Server) Detach() {
 	}, timeout, 5*time.Millisecond, "the standby still receives")
 }
 
+// Split makes a standby a primary of the same timeline, as a copy of a server is
+// that somebody starts beside it.
+func (s *Server) Split() {
+	s.t.Helper()
+	s.Stop()
+	require.NoError(s.t, os.Remove(filepath.Join(s.dir, "data", "standby.signal")))
+	s.Start()
+}
+
 // CaughtUp returns once a standby has replayed all that s has written by now.
 func (s *Server) CaughtUp(standby *Server) {
 	s.t.Helper()
