@@ -17,6 +17,7 @@ import (
 // them.
 const (
 	CheckConfig     = "configuration"
+	CheckHosts      = "hosts"
 	CheckStore      = "store"
 	CheckGeneration = "generation"
 	CheckReadable   = "reads the data"
@@ -37,7 +38,8 @@ const roundTrips = 20
 type Report struct {
 	Store      string                `json:"store"`
 	Generation generation.Generation `json:"generation"`
-	Head       driver.Head           `json:"-"` // as it was found; zero where it could not be read
+	Head       driver.Head           `json:"-"`     // as it was found; zero where it could not be read
+	Hosts      []driver.Host         `json:"hosts"` // that keep the store; nil if the driver does not tell
 	Checks     []driver.Finding      `json:"checks"`
 
 	// Unreachable is why the store could not be asked, where a later try may
@@ -83,6 +85,7 @@ func Preflight(ctx context.Context, store driver.Store, cfg Config) Report {
 		p.Add(CheckConfig, driver.Failure, "correct what is named", "%v", err)
 		return p.Report
 	}
+	p.hosts(ctx)
 	if !p.reach(ctx) {
 		return p.Report
 	}
@@ -121,6 +124,23 @@ func (p *preflight) failed(name string, err error) {
 		remedy = "find out why before anything is deployed"
 	}
 	p.Add(name, driver.Failure, remedy, "%v", err)
+}
+
+// hosts asks the driver which servers keep the store, and how each of them is.
+func (p *preflight) hosts(ctx context.Context) {
+	teller, ok := driver.As[driver.HostTeller](p.store)
+	if !ok {
+		return
+	}
+	hosts, err := callStore(ctx, p.cfg.StoreTimeout, teller.Hosts)
+	if err != nil {
+		p.failed(CheckHosts, err)
+		return
+	}
+	p.Hosts = hosts
+	for _, h := range hosts {
+		p.Add(CheckHosts, h.Grade, h.Remedy, "%v", h)
+	}
 }
 
 // reach reads the head, which only a server that takes writes answers.

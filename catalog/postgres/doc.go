@@ -59,9 +59,19 @@
 // makes. A commit lands on no server process but the one looked at last, on
 // whichever connection it goes out.
 //
-// A connection whose server is none of these things, or takes no writes any more
-// (25006), is closed with all its siblings, so that the next call dials anew. A
-// DSN that names several hosts should have target_session_attrs=read-write.
+// A new connection is identified by the round trip that looks for a pooler, and
+// refused if its server is in recovery, on a lower timeline than one seen, or of
+// another system than the newest claim's; pgx then tries the next host of the DSN.
+// What is learnt later closes connections to that one server when they are taken
+// out of their pool, as does an answer that it takes no writes any more (25006).
+// Connections to other servers stay. Behind a pooler, where another server may
+// answer every statement, each of them looks.
+//
+// If the DSN names several hosts, all of them are looked at in parallel before the
+// first connection, after a connection has failed, and before each claim, for
+// Config.LookTimeout at most. The highest timeline that answers is the store. A
+// lower one that takes writes is logged as an error. Two primaries on the same
+// timeline, or hosts of two systems, keep every claim back.
 //
 // A process that remembers nothing can't tell what an asynchronous fail-over
 // lost: it meets an older token, and hears the warning. Whoever remembers more,

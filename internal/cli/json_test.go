@@ -35,12 +35,12 @@ func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
 	path := claimed(t)
 	shapes := map[string][]string{
 		"status": {"aborted_generations", "allocated_generation", "claim", "commit", "data_version", "epoch", "generation", "heartbeat",
-			"holder", "promotion", "readable_by", "reason", "revision", "store", "token"},
+			"holder", "hosts", "promotion", "readable_by", "reason", "revision", "store", "token"},
 		"history":                          {"claims", "store"},
 		"generation next":                  {"generation", "store"},
 		"promote --generation 1":           {"holder", "leading", "promotion", "store", "token", "waited_ms"},
 		"promote --generation 1 --no-wait": {"holder", "leading", "promotion", "store", "token", "waited_ms"},
-		"preflight --generation 2":         {"checks", "generation", "grade", "round_trip_p50_us", "round_trip_p99_us", "store"},
+		"preflight --generation 2":         {"checks", "generation", "grade", "hosts", "round_trip_p50_us", "round_trip_p99_us", "store"},
 		"fence --reason r":                 {"claim", "fenced", "previous_token", "reason", "store", "token"},
 		"restored --above g1.e9":           {"claim", "fenced", "previous_token", "reason", "store", "token"},
 		"version":                          {"go", "modified", "platform", "revision", "time", "version"},

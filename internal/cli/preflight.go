@@ -35,7 +35,7 @@ func (a *app) preflightCommand() *cobra.Command {
 		Use:   "preflight --generation N",
 		Short: "Say whether generation N could be deployed now, and could be rolled back",
 		Long: `Preflight asks, before a deploy, what would stop it: whether the store answers
-and may be read and written, whether generation N is free and above the one that
+and may be read and written, which servers keep it, whether generation N is free and above the one that
 leads, whether another one is promoted, whether the log and the history can be
 read, how long a round trip and a sync take, and whether the store is set up so
 that it could lose a commit. It writes nothing to database or log.
@@ -134,6 +134,7 @@ type preflown struct {
 	Store      string                `json:"store"`
 	Generation generation.Generation `json:"generation"`
 	Grade      driver.Grade          `json:"grade"` // the worst of all
+	Hosts      []driver.Host         `json:"hosts"`
 	Checks     []driver.Finding      `json:"checks"`
 	P50        float64               `json:"round_trip_p50_us"`
 	P99        float64               `json:"round_trip_p99_us"`
@@ -141,7 +142,7 @@ type preflown struct {
 
 func answerOf(r catalog.Report) preflown {
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	return preflown{Store: r.Store, Generation: r.Generation, Grade: r.Worst(), Checks: r.Checks, P50: us(r.P50), P99: us(r.P99)}
+	return preflown{Store: r.Store, Generation: r.Generation, Grade: r.Worst(), Hosts: r.Hosts, Checks: r.Checks, P50: us(r.P50), P99: us(r.P99)}
 }
 
 // printReport lays a report out for people, remedies beneath what they mend.

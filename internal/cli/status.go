@@ -22,7 +22,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show who holds the token, since when, and what is promoted",
 		Long: `Status shows the token and its holder, how long the log is, the promotion that
-is asked for, and the holder's last heartbeat. It writes nothing and needs no
+is asked for, the holder's last heartbeat, and the servers that keep the store:
+for PostgreSQL every host of the URL, with its role, timeline and system
+identifier, or why it can't be reached. It writes nothing and needs no
 token. A catalog that nobody has claimed yet is no error.`,
 		Example: `  fencepost status --store sqlite:/var/lib/app/catalog.db
   fencepost status --json | jq -r .token`,
@@ -61,6 +63,7 @@ type status struct {
 	Aborted     []generation.Generation `json:"aborted_generations"` // above the one that leads
 	Heartbeat   *heartbeat              `json:"heartbeat"`
 	Allocated   generation.Generation   `json:"allocated_generation"`
+	Hosts       []driver.Host           `json:"hosts"` // that keep the store
 }
 
 // A promotion is the intent that one generation shall lead.
@@ -133,7 +136,17 @@ func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (st
 	s.Promotion, s.Aborted = promotionOf(intent), abortedAbove(intent, head)
 	s.Heartbeat = heartbeatOf(beat, head, time.Now())
 	s.Allocated = given
-	return s, nil
+	s.Hosts, err = hostsOf(ctx, store)
+	return s, err
+}
+
+// hostsOf returns the servers that keep a store, if its driver tells them.
+func hostsOf(ctx context.Context, store driver.Store) ([]driver.Host, error) {
+	teller, ok := driver.As[driver.HostTeller](store)
+	if !ok {
+		return nil, nil
+	}
+	return teller.Hosts(ctx)
 }
 
 func statusOf(head driver.Head) status {
@@ -172,6 +185,12 @@ func (s status) print(w io.Writer, now time.Time) error {
 	}
 	add("heartbeat", "%s", s.heartbeat(now))
 	add("generations", "%s", s.allocated())
+	for _, h := range s.Hosts {
+		add("host", "%s", cell(h.String()))
+		if h.Remedy != "" {
+			add("", "→ %s", h.Remedy)
+		}
+	}
 	return table(w, rows)
 }
 
