@@ -45,9 +45,6 @@ type claiming struct {
 // If the DSN names several hosts, every one of them is looked at before, in
 // parallel, for [Config.LookTimeout] at most.
 func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
-	if err := s.survey(ctx); err != nil {
-		return nil, s.fail("claim", err, notSent)
-	}
 	conn, err := s.takeTurn(ctx)
 	if err != nil {
 		return nil, s.fail("claim", err, notSent)

@@ -88,14 +88,10 @@ func (l *links) survey(ctx context.Context) error {
 	for _, s := range found.old {
 		l.known.Load().alarm(s.server, writesElsewhere, "address", s.address, "timeline", s.server.timeline, "timeline_of_store", found.timeline)
 	}
-	if found.err != nil {
-		l.log.Error("no claim is made", "err", found.err)
-		return found.err
-	}
-	if found.primary != "" {
+	if found.err == nil && found.primary != "" {
 		l.known.Load().prefer(found.primary)
 	}
-	return nil
+	return found.err
 }
 
 // A comparison is what the sights of all hosts say together.
@@ -155,32 +151,59 @@ func (l *links) lookForAll(ctx context.Context, asked []struct{}) []gather.Answe
 func (l *links) lookAround(ctx context.Context, limit time.Duration) []sight {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	defer context.AfterFunc(l.looksRoot, cancel)()
 	hosts := hostsOf(l.to)
-	type answer struct {
-		i int
-		sight
-	}
-	answers := make(chan answer, len(hosts))
 	sights := make([]sight, len(hosts))
 	for i, host := range hosts {
 		sights[i] = sight{address: hostOf(attemptsOf(host)[0]), err: fmt.Errorf("no answer within %v", limit)}
-		address := sights[i].address
-		l.looking.Go(func() {
-			server, err := l.lookAt(ctx, host)
-			answers <- answer{i, sight{address: address, server: server, err: err}}
-		})
 	}
+	answers := l.lookAtAll(ctx, hosts)
 	for range hosts {
 		select {
 		case a := <-answers:
 			if a.err == nil || ctx.Err() == nil {
-				sights[a.i] = a.sight
+				sights[a.host].server, sights[a.host].err = a.server, a.err
 			}
 		case <-ctx.Done(): // a hook of the configuration may not heed it
 			return sights
 		}
 	}
 	return sights
+}
+
+// A lookAnswer is what became of looking at one host, by its number.
+type lookAnswer struct {
+	host   int
+	server server
+	err    error
+}
+
+// lookAtAll begins to look at all hosts, unless the links are closed.
+func (l *links) lookAtAll(ctx context.Context, hosts []*pgx.ConnConfig) <-chan lookAnswer {
+	answers := make(chan lookAnswer, len(hosts))
+	l.looksMu.Lock()
+	defer l.looksMu.Unlock()
+	for i, host := range hosts {
+		if l.looksEnded {
+			answers <- lookAnswer{host: i, err: errClosed}
+			continue
+		}
+		l.looking.Go(func() {
+			server, err := l.lookAt(ctx, host)
+			answers <- lookAnswer{i, server, err}
+		})
+	}
+	return answers
+}
+
+// endLooks ends the looks under way and waits for them.
+func (l *links) endLooks() {
+	l.looksMu.Lock()
+	l.looksEnded = true
+	l.looksMu.Unlock()
+	l.endLooking()
+	l.looks.Close()
+	l.looking.Wait()
 }
 
 // lookAt looks at one host.

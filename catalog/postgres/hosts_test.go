@@ -57,6 +57,10 @@ func TestOneHostThatMayComeBackIsWorthWaitingFor(t *testing.T) {
 		"expired, misused":            {[]error{expired, misused}, exitcodes.Panic, 0},
 		"expired, cancelled":          {[]error{expired, context.Canceled}, exitcodes.None, 0},
 		"expired, forbidden, refused": {[]error{expired, forbidden, refused}, exitcodes.Retry, 0},
+		"another system, refused":     {[]error{errElsewhere, refused}, exitcodes.Retry, 0},
+		"another system, standby":     {[]error{errElsewhere, errStandby}, exitcodes.Retry, 0},
+		"old timeline, forbidden":     {[]error{errTimeline, forbidden}, exitcodes.Retry, 0},
+		"another system, forbidden":   {[]error{errElsewhere, forbidden}, exitcodes.Halt, exitcodes.Config},
 		"expired alone":               {[]error{expired}, exitcodes.Halt, exitcodes.Config},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -41,12 +41,10 @@ func prepare(config *pgxpool.Config, m *sightings) {
 	conn := &config.ConnConfig.Config
 	beforeConnect, onNotice, validateConnect, afterConnect := config.BeforeConnect, conn.OnNotice, conn.ValidateConnect, conn.AfterConnect
 	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
+		m.order(c) // first, since a password may be made for the host that is dialed
 		if beforeConnect != nil {
-			if err := beforeConnect(ctx, c); err != nil {
-				return err
-			}
+			return beforeConnect(ctx, c)
 		}
-		m.order(c)
 		return nil
 	}
 	conn.BuildFrontend = readAlong(conn.BuildFrontend)

@@ -117,7 +117,11 @@ type links struct {
 
 	unprepared atomic.Bool // a pooler stands between: no prepared statements
 
-	looking sync.WaitGroup // for dials of looks that are over
+	looksMu    sync.Mutex // of the next
+	looksEnded bool       // no look begins any more
+	looking    sync.WaitGroup
+	looksRoot  context.Context
+	endLooking context.CancelFunc
 
 	warming sync.Mutex // of the next
 	warmed  time.Time  // when enough connections were warm
@@ -138,6 +142,7 @@ func newLinks(ctx context.Context, conns *pgxpool.Config, cfg Config, mistakes e
 	readyConfig(conns, cfg, l.known.Load())
 	l.to, l.before = conns.ConnConfig.Copy(), conns.BeforeConnect
 	l.several = len(hostsOf(l.to)) > 1
+	l.looksRoot, l.endLooking = context.WithCancel(context.WithoutCancel(ctx))
 	l.looks = gather.New(1, looksAtOnce, l.lookOnce, l.lookForAll)
 	l.ear = newEar(ctx, l.dial)
 	l.notifier = newNotifier(ctx, l.log, l.sendNotifications)
@@ -194,8 +199,7 @@ func (l *links) close() {
 	l.ear.close()
 	l.heads.Close()
 	l.presences.Close()
-	l.looks.Close()
-	l.looking.Wait()
+	l.endLooks()
 	l.liveness.Close()
 	if l.ownPool {
 		l.pool.Close()
@@ -203,7 +207,7 @@ func (l *links) close() {
 }
 
 // takeTurn takes a connection for a claim, of which only so many may be under
-// way. Whoever takes one gives it back by endTurn.
+// way, and looks at all hosts before. Whoever takes one gives it back by endTurn.
 func (s *Store) takeTurn(ctx context.Context) (*pgxpool.Conn, error) {
 	select {
 	case s.turns <- struct{}{}:
@@ -211,6 +215,10 @@ func (s *Store) takeTurn(ctx context.Context) (*pgxpool.Conn, error) {
 		return nil, fmt.Errorf("waiting for the claims of other catalogs: %w", ctx.Err())
 	case <-s.root.Done():
 		return nil, errClosed
+	}
+	if err := s.survey(ctx); err != nil {
+		<-s.turns
+		return nil, err
 	}
 	conn, err := s.acquire(ctx, s.pool)
 	if err != nil {
