@@ -8,8 +8,8 @@ import (
 )
 
 // leave closes a connection whose server turned out not to be the one to write
-// to. The other connections to that server are closed when they are taken out of
-// their pool, and those to other servers stay. The next call dials anew, and if
+// to. The other connections to that server are closed too, those under way when
+// they are taken out of their pool again, and those to other servers stay. The next call dials anew, and if
 // the DSN names several hosts, or one name moves, finds the server that took
 // over.
 func (l *links) leave(conn *pgxpool.Conn, err error) {
@@ -26,8 +26,31 @@ func (l *links) leave(conn *pgxpool.Conn, err error) {
 // forsake has no connection used any more that was made to the same server
 // before now.
 func (l *links) forsake(conn *pgxpool.Conn) {
-	if d := dialedOf(conn.Conn().PgConn()); d != nil {
-		d.memory.leave(d.server)
+	d := dialedOf(conn.Conn().PgConn())
+	if d == nil {
+		return
+	}
+	d.memory.leave(d.server)
+	sweep(l.liveness)
+	if l.ownPool {
+		sweep(l.pool)
+	}
+}
+
+// sweep closes the idle connections of a pool that must not be used any more.
+func sweep(pool *pgxpool.Pool) {
+	ctx := context.Background() // nothing is waited for
+	var stale []*pgxpool.Conn
+	for _, conn := range pool.AcquireAllIdle(ctx) {
+		if d := dialedOf(conn.Conn().PgConn()); d != nil && d.memory.stale(ctx, d) {
+			stale = append(stale, conn)
+			continue
+		}
+		give(conn)
+	}
+	for _, conn := range stale {
+		hangUp(conn.Conn())
+		give(conn)
 	}
 }
 
