@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -206,7 +207,15 @@ func TestACommitNeverLandsOnAPrimaryThatGoesOnBesideItsSuccessor(t *testing.T) {
 	t.Parallel()
 	cl := newCluster(t)
 	p, through := newProxy(t, cl.primary.URL)
-	s := open(t, through)
+	config, err := pgxpool.ParseConfig(through)
+	require.NoError(t, err)
+	postgres.Prepare(config)
+	pool, err := pgxpool.NewWithConfig(t.Context(), config) // which is not the driver's to reset
+	require.NoError(t, err)
+	defer pool.Close()
+	s, err := postgres.Open(t.Context(), through, postgres.Config{Pool: pool})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
 	head := claim(t, s)
 	rec := next(head)
 	require.NoError(t, s.Append(within(t, soon), head, rec))

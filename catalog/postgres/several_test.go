@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -302,6 +303,37 @@ func TestTheHooksOfAPoolRunForEveryConnection(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	require.ErrorIs(t, s.Watch(ctx, cancel), context.Canceled, "the connection that listens has the password, too")
+}
+
+func TestTheHostThatTakesWritesIsDialedFirst(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	config, err := pgxpool.ParseConfig(withParam(t, hosts(t, dsn, "127.0.0.1:1,", ""), "sslmode", "prefer"))
+	require.NoError(t, err)
+	var dialed []string // before the host is, so that a password can be made for it
+	var mu sync.Mutex
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(c.Fallbacks) > 1 { // no look, which is at one host, with and without TLS
+			dialed = append(dialed, c.Host+":"+strconv.Itoa(int(c.Port)))
+		}
+		return nil
+	}
+	postgres.Prepare(config)
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	defer pool.Close()
+	s, err := postgres.Open(t.Context(), "postgres:///", postgres.Config{Pool: pool, LookTimeout: soon})
+	require.NoError(t, err)
+	claim(t, s)
+	require.NoError(t, s.Close())
+	u, err := url.Parse(dsn)
+	require.NoError(t, err)
+	require.NotEmpty(t, dialed)
+	for _, host := range dialed {
+		require.Equal(t, u.Host, host)
+	}
 }
 
 func database(t *testing.T, dsn string) string {
