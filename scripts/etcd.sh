@@ -7,6 +7,9 @@
 #   etcd.sh stop DIR     stops it and waits until it has ended
 #
 # FENCEPOST_ETCD_QUOTA sets the size of the database in bytes.
+# FENCEPOST_ETCD_NAME and FENCEPOST_ETCD_CLUSTER make the server one of several,
+# in the words of --name and --initial-cluster. DIR/port then says where it is:
+# clients come to that port, and peers to the next.
 # FENCEPOST_ETCD_TLS names a folder with server.pem, server-key.pem and ca.pem:
 # clients then come by TLS, with a certificate of that CA.
 # FENCEPOST_CACHE sets where the server is kept.
@@ -64,11 +67,11 @@ launch() {
 	client=http$(scheme)://127.0.0.1:$3
 	[[ -z ${FENCEPOST_ETCD_TLS-} ]] || tls=(--client-cert-auth --trusted-ca-file "$FENCEPOST_ETCD_TLS/ca.pem"
 		--cert-file "$FENCEPOST_ETCD_TLS/server.pem" --key-file "$FENCEPOST_ETCD_TLS/server-key.pem")
-	setsid "$binary" --name test --data-dir "$dir/data" --log-level error \
+	setsid "$binary" --name "${FENCEPOST_ETCD_NAME:-test}" --data-dir "$dir/data" --log-level error \
 		--listen-client-urls "$client" --advertise-client-urls "$client" \
 		--listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
 		--listen-metrics-urls "http://127.0.0.1:$(($3 + 2))" "${tls[@]}" \
-		--initial-cluster "test=$peer" --quota-backend-bytes "${FENCEPOST_ETCD_QUOTA:-0}" \
+		--initial-cluster "${FENCEPOST_ETCD_CLUSTER:-test=$peer}" --quota-backend-bytes "${FENCEPOST_ETCD_QUOTA:-0}" \
 		</dev/null >>"$dir/log" 2>&1 &
 	local pid=$!
 	echo "$pid" >"$dir/pid"

@@ -5,13 +5,18 @@ package testetcd
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -44,7 +49,7 @@ func URL(t testing.TB) string {
 	client := Client(t, server)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
 	defer cancel()
-	path := prefix + rand.Text()
+	path := prefix + crand.Text()
 	if _, err := client.Get(ctx, path, clientv3.WithPrefix(), clientv3.WithCountOnly()); err != nil {
 		t.Fatalf("no etcd answers at %s: %v: %s", server, err, remedy)
 	}
@@ -81,6 +86,8 @@ func Prefix(t testing.TB, url string) string {
 type Options struct {
 	Quota int64  // size of the database in bytes; zero means etcd's default
 	TLS   string // folder of server.pem, server-key.pem and ca.pem; empty means plain text
+
+	name, cluster string // of a member; empty for a server by itself
 }
 
 // A Server is a private server. Its address stays the same when it is
@@ -102,6 +109,65 @@ func NewServer(t testing.TB, options Options) *Server {
 	t.Cleanup(s.Stop)
 	s.Start()
 	return s
+}
+
+// NewCluster starts n servers that are the members of one cluster, and stops them
+// when the test ends.
+func NewCluster(t testing.TB, n int) []*Server {
+	t.Helper()
+	members, ports, peers := make([]*Server, n), freePorts(t, n), make([]string, n)
+	for i := range members {
+		members[i] = &Server{t: t, dir: t.TempDir(), options: Options{name: "m" + strconv.Itoa(i)}}
+		peers[i] = members[i].options.name + "=http://127.0.0.1:" + strconv.Itoa(ports[i]+1)
+		require.NoError(t, os.WriteFile(filepath.Join(members[i].dir, "port"), []byte(strconv.Itoa(ports[i])), 0o600))
+		t.Cleanup(members[i].Stop)
+	}
+	var starting sync.WaitGroup
+	errs := make([]error, n)
+	for i, m := range members {
+		m.options.cluster = strings.Join(peers, ",")
+		starting.Go(func() { m.url, errs[i] = m.run("start") })
+	}
+	starting.Wait()
+	require.NoError(t, errors.Join(errs...))
+	return members
+}
+
+// URLOf returns the URL of all members of a cluster, with a prefix that is fit for
+// a catalog.
+func URLOf(members []*Server) string {
+	hosts := make([]string, len(members))
+	for i, m := range members {
+		hosts[i] = strings.TrimPrefix(m.url, "etcd://")
+	}
+	return "etcd://" + strings.Join(hosts, ",") + "/catalog"
+}
+
+// freePorts returns n ports, each the first of three that were free just now.
+func freePorts(t testing.TB, n int) (ports []int) {
+	t.Helper()
+	for range 1000 {
+		port := 34000 + rand.IntN(8000)/3*3 // beside those that scripts/etcd.sh draws
+		if len(ports) == n {
+			break
+		}
+		if !slices.Contains(ports, port) && free(port, port+1, port+2) {
+			ports = append(ports, port)
+		}
+	}
+	require.Len(t, ports, n, "no free ports")
+	return ports
+}
+
+func free(ports ...int) bool {
+	for _, port := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err != nil {
+			return false
+		}
+		_ = l.Close() // it only listened
+	}
+	return true
 }
 
 // URL returns the server's URL with a prefix that is fit for a catalog.
@@ -145,17 +211,23 @@ func (s *Server) PID() int {
 
 func (s *Server) script(verb string) string {
 	s.t.Helper()
+	out, err := s.run(verb)
+	require.NoError(s.t, err)
+	return out
+}
+
+func (s *Server) run(verb string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), 5*time.Minute) // the first build is long
 	defer cancel()
 	cmd := exec.CommandContext(ctx, script(s.t), verb, s.dir)
-	cmd.Env = append(os.Environ(), "FENCEPOST_ETCD_QUOTA="+strconv.FormatInt(s.options.Quota, 10), "FENCEPOST_ETCD_TLS="+s.options.TLS)
+	cmd.Env = append(os.Environ(), "FENCEPOST_ETCD_QUOTA="+strconv.FormatInt(s.options.Quota, 10), "FENCEPOST_ETCD_TLS="+s.options.TLS,
+		"FENCEPOST_ETCD_NAME="+s.options.name, "FENCEPOST_ETCD_CLUSTER="+s.options.cluster)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		s.t.Fatalf("scripts/etcd.sh %s: %v\n%s", verb, err, exit.Stderr)
+		return "", fmt.Errorf("scripts/etcd.sh %s: %w\n%s", verb, err, exit.Stderr)
 	}
-	require.NoError(s.t, err)
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), err
 }
 
 // script returns the path of scripts/etcd.sh, going up from the folder of the
