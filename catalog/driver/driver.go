@@ -38,8 +38,23 @@
 // Every error that a method returns, [ErrConflict] and context errors
 // included, is or wraps an [*Error], which carries disposition and outcome; but
 // an error of a caller's function is returned as it is.
-// A driver never retries a write, and it never asks whether one has landed:
-// that is package catalog's part.
+// A driver never retries a write that was answered, and it never asks whether one
+// has landed: that is package catalog's part.
+//
+// # Copies
+//
+// A store of several servers may send one write of one call to more than one of
+// them, if at most one copy can land, or if it can be repeated without harm. The
+// call then returns once, and speaks for all copies:
+//
+//   - nil if one of them has landed, whichever answer came first. A copy that is
+//     still on its way changes nothing when it arrives;
+//   - an error of outcome NotApplied only if none has landed and none will. A copy
+//     that was refused proves that the others won't land, and not that none has:
+//     while another copy is unanswered, the error wraps ErrConflict and its outcome
+//     is Unknown.
+//
+// docs/decisions/0004 says why that is the driver's part.
 //
 // # Concurrency
 //
@@ -68,8 +83,8 @@ type Store interface {
 	// claim is under way; while one is, it waits. The new record's revision is
 	// prior's plus one.
 	//
-	// An error that wraps ErrConflict means that the head was not prior and
-	// nothing was written. The same record may be sent again with the same
+	// An error that wraps ErrConflict means that the head was not prior and, unless
+	// its outcome is Unknown, nothing was written. The same record may be sent again with the same
 	// prior; at most one of them lands, and where an earlier one is still on
 	// its way, nil or ErrConflict for a later one is final for both. After a
 	// zero prior nothing can be appended: the first commit of a catalog is a

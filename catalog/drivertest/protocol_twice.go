@@ -31,6 +31,7 @@ func twiceCases() []protocolCase {
 		{"a commit that landed though the store had refused it is no lost commit", landedThoughRefused},
 		{"compactions whose writes are sent twice lose nothing", compactedTwice},
 		{"numbers and notes that are sent twice: no number is given out twice, and a removal succeeds", boardTwice},
+		{"a copy of a commit that arrives after later ones changes nothing", lateCopies},
 		{"confirming beside a commit that is sent twice finds no loss", confirmBeside},
 	}
 }
@@ -50,6 +51,10 @@ func answers(st driver.Store, op string) map[string]func(one, two error) error {
 		"a refusal":                   refusal(exitcodes.None),
 		"a refusal that passes":       refusal(exitcodes.Retry),
 		"a conflict without a reason": func(error, error) error { return conflictOf(st, op) },
+		"a conflict beside a copy without answer": func(error, error) error {
+			return &driver.Error{Class: driver.Class{Outcome: driver.Unknown}, Store: st.String(), Op: op,
+				Err: fmt.Errorf("%w: says one copy of two", driver.ErrConflict)}
+		},
 	}
 }
 
@@ -90,6 +95,40 @@ func commitsTwice(s *scene) {
 			}
 		})
 	}
+}
+
+// lateCopies sends a copy of every commit once two later ones were acknowledged.
+// Each must be refused.
+func lateCopies(s *scene) {
+	type copied struct {
+		prior driver.Head
+		rec   driver.Record
+	}
+	st, server := s.store(), s.store()
+	var sent []copied
+	h := &hooked{Store: st}
+	h.onAppend = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		err := st.Append(ctx, prior, rec)
+		if sent = append(sent, copied{prior, rec}); len(sent) > 2 {
+			late := sent[len(sent)-3]
+			lerr := server.Append(ctx, late.prior, late.rec)
+			require.ErrorIs(s, lerr, driver.ErrConflict)
+			require.Equal(s, driver.NotApplied, driver.OutcomeOf(lerr))
+		}
+		return err
+	}
+	c := s.claimsOver(h, config(1))
+	for i := range 9 {
+		s.put(c, "key", fmt.Sprint(i))
+	}
+	require.NoError(s, c.Confirm(Context(s)))
+	require.NoError(s, c.Close())
+	require.Len(s, sent, 9)
+	var want []driver.Record
+	for _, copied := range sent {
+		want = append(want, copied.rec)
+	}
+	SameLog(s, want, ReadLog(s, st, c.Claim().Revision))
 }
 
 // anotherTime plays a case once more, on another empty catalog.
