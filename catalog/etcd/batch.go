@@ -76,7 +76,7 @@ type judge func(*clientv3.TxnResponse) error
 // stage puts the manifest on condition of when, and all chunks that are not
 // there from an earlier try of the same commit. It puts one after the other: a
 // server that syncs each is no quicker with several at once.
-func (b *batch) stage(ctx context.Context, client *clientv3.Client, refused judge, when ...clientv3.Cmp) error {
+func (b *batch) stage(ctx context.Context, client *cluster, refused judge, when ...clientv3.Cmp) error {
 	there, err := b.begin(ctx, client, refused, when)
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (b *batch) stage(ctx context.Context, client *clientv3.Client, refused judg
 }
 
 // begin puts the manifest, or finds it with the chunks that are there.
-func (b *batch) begin(ctx context.Context, client *clientv3.Client, refused judge, when []clientv3.Cmp) (there map[string]bool, err error) {
+func (b *batch) begin(ctx context.Context, client *cluster, refused judge, when []clientv3.Cmp) (there map[string]bool, err error) {
 	text, err := json.Marshal(manifest{Claim: b.claim.ID, Chunks: b.count(), Bytes: len(b.rec.Payload), Since: time.Now().UTC()})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errMisuse, err)
@@ -127,7 +127,7 @@ func (b *batch) begin(ctx context.Context, client *clientv3.Client, refused judg
 }
 
 // put puts the n-th chunk. Whoever has lost the token hears it at the next one.
-func (b *batch) put(ctx context.Context, client *clientv3.Client, refused judge, n int) error {
+func (b *batch) put(ctx context.Context, client *cluster, refused judge, n int) error {
 	part := b.rec.Payload[n*chunkBytes : min((n+1)*chunkBytes, len(b.rec.Payload))]
 	resp, err := client.Txn(ctx).If(b.stands()).
 		Then(append(b.keys.look(), clientv3.OpPut(b.chunk(n), string(part)))...).
@@ -146,7 +146,7 @@ func (b *batch) put(ctx context.Context, client *clientv3.Client, refused judge,
 
 // discard clears away a batch that nobody will publish any more, unless it was
 // published. After a failure it is left to Trim.
-func (s *Store) discard(ctx context.Context, client *clientv3.Client, b *batch) {
+func (s *Store) discard(ctx context.Context, client *cluster, b *batch) {
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
 	_, err := client.Txn(ctx).If(present(b.manifest())).Then(s.keys.removeBatch(b.rec.Revision, b.rec.ID)...).Commit()
@@ -196,7 +196,7 @@ const piecePage = pageBytes / chunkBytes
 // pages calls each with the keys from the one key to the other, as of one
 // revision of the store. A client that receives no more than one at a time gets
 // them so.
-func pages(ctx context.Context, client *clientv3.Client, from, to string, at int64, each func(*mvccpb.KeyValue) error) error {
+func pages(ctx context.Context, client *cluster, from, to string, at int64, each func(*mvccpb.KeyValue) error) error {
 	limit := int64(piecePage)
 	for {
 		resp, err := client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithRev(at), clientv3.WithLimit(limit))

@@ -32,7 +32,7 @@ func (s *Store) Notes(ctx context.Context, prefix string) ([]driver.Note, error)
 }
 
 // notes reads all pages at the revision of the first.
-func (s *Store) notes(ctx context.Context, client *clientv3.Client, from string) ([]driver.Note, error) {
+func (s *Store) notes(ctx context.Context, client *cluster, from string) ([]driver.Note, error) {
 	var notes []driver.Note
 	end, revision := clientv3.GetPrefixRangeEnd(from), int64(0)
 	for {
@@ -75,12 +75,14 @@ func (s *Store) post(ctx context.Context, n driver.Note) (int64, phase, error) {
 	if n.Value == nil {
 		write = clientv3.OpDelete(key)
 	}
-	resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", n.Version)).
-		Then(write).Else(clientv3.OpGet(key, clientv3.WithKeysOnly())).Commit()
-	if err != nil {
-		return 0, sent, err
-	}
-	if !resp.Succeeded {
+	resp, p, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", n.Version)).
+		Then(write).Else(clientv3.OpGet(key, clientv3.WithKeysOnly())).Land()
+	switch {
+	case err != nil:
+		return 0, p, err
+	case !resp.Succeeded && p == doubt:
+		return 0, doubt, moved(n, resp) // by somebody else's write, or by another copy
+	case !resp.Succeeded:
 		return 0, read, moved(n, resp)
 	}
 	if n.Value == nil {

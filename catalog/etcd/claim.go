@@ -50,7 +50,7 @@ func (s *Store) claim(ctx context.Context) (*claiming, error) {
 	return s.claimUnder(ctx, client, lease)
 }
 
-func (s *Store) claimUnder(ctx context.Context, client *clientv3.Client, lease lease) (*claiming, error) {
+func (s *Store) claimUnder(ctx context.Context, client *cluster, lease lease) (*claiming, error) {
 	c := &claiming{store: s, client: client, lease: lease.id}
 	if err := c.begin(ctx, lease); err != nil {
 		c.Abandon()
@@ -63,7 +63,7 @@ func (s *Store) claimUnder(ctx context.Context, client *clientv3.Client, lease l
 // key that hangs on it.
 type claiming struct {
 	store  *Store
-	client *clientv3.Client
+	client *cluster
 	lease  clientv3.LeaseID
 	wanted int64 // mod revision of the claim-wanted key
 	found  found
@@ -105,7 +105,7 @@ func (c *claiming) keepAlive(ctx context.Context, lease lease) error {
 			case <-tick.C:
 				tick.Reset(lease.ttl / 3)
 			}
-			if _, err := c.client.KeepAliveOnce(alive, c.lease); err != nil && alive.Err() == nil {
+			if err := c.client.KeepAliveOnce(alive, c.lease); err != nil && alive.Err() == nil {
 				c.store.log.Warn("a claim's lease was not renewed", "store", c.store.name, "error", err)
 			}
 		}
@@ -176,7 +176,7 @@ func (c *claiming) Renew(ctx context.Context) error {
 	}
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	_, err := c.client.KeepAliveOnce(ctx, c.lease)
+	err := c.client.KeepAliveOnce(ctx, c.lease)
 	return c.store.fail("renew", err, read)
 }
 
@@ -219,15 +219,25 @@ func (c *claiming) install(ctx context.Context, claim driver.Claim, rec driver.R
 		}
 		conditions, writes = append(conditions, batch.stands()), append(writes, batch.seal())
 	}
-	resp, err := c.client.Txn(ctx).If(conditions...).Then(writes...).Else(c.store.keys.look()...).Commit()
-	if err != nil {
-		return sent, err
-	}
-	if !resp.Succeeded {
+	resp, p, err := c.client.Txn(ctx).If(conditions...).Then(writes...).Else(c.store.keys.look()...).Land()
+	switch {
+	case err != nil:
+		return p, err
+	case resp.Succeeded, p == doubt && c.landed(resp, claim):
+	case p == doubt:
+		return doubt, c.refusal(resp)
+	default:
 		return read, c.refusal(resp)
 	}
 	step.Reach(ctx, step.ClaimCommitted)
 	return sent, nil
+}
+
+// landed reports whether a refusal shows the claim itself at the end of the log, by
+// a copy that arrived before.
+func (c *claiming) landed(resp *clientv3.TxnResponse, claim driver.Claim) bool {
+	_, end := c.store.keys.pieces(all(resp, 0))
+	return string(end) == endText(claim.Revision, claim.ID)
 }
 
 // conditions are all that the claim rests on.
@@ -307,10 +317,10 @@ func (c *claiming) end() {
 // revoke ends the lease, and with it the claim-wanted key, if that is ours.
 func (c *claiming) revoke() { c.store.revoke(c.client, c.lease, "a claim's") }
 
-func (s *Store) revoke(client *clientv3.Client, lease clientv3.LeaseID, whose string) {
+func (s *Store) revoke(client *cluster, lease clientv3.LeaseID, whose string) {
 	ctx, cancel := context.WithTimeout(s.root, revokeTimeout)
 	defer cancel()
-	if _, err := client.Revoke(ctx, lease); err != nil {
+	if err := client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		s.log.Info(whose+" lease ends by itself", "store", s.name, "error", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -13,11 +14,12 @@ import (
 )
 
 // A phase says how far a call had come when it failed.
-type phase bool
+type phase uint8
 
 const (
-	read phase = false // no write was sent
-	sent phase = true  // a write was sent, and may land even now
+	read  phase = iota // no write was sent
+	sent               // a write was sent, and may land even now
+	doubt              // so, and whatever the answer says of one copy, another may have landed
 )
 
 var (
@@ -35,7 +37,38 @@ func classify(err error, p phase) (driver.Class, error) {
 	if is := m.Entry.Is; is != nil && !errors.Is(err, is) {
 		err = fmt.Errorf("%w: %w", is, err)
 	}
-	return m.Class(p == sent), err
+	class := m.Class(p != read)
+	if p == doubt {
+		class.Outcome = driver.Unknown
+	}
+	return class, err
+}
+
+// leavesOpen reports whether a write that was answered with err may have been
+// applied.
+func leavesOpen(err error) bool {
+	class, _ := classify(err, sent)
+	return class.Outcome == driver.Unknown
+}
+
+// elsewhere reports whether another member may answer where this one returned
+// err: this one is out of reach, has no leader or a new one, or did not apply a
+// write in time.
+func elsewhere(err error) bool {
+	var own rpctypes.EtcdError
+	if errors.As(typed(err), &own) {
+		return slices.ContainsFunc(unserved, func(e error) bool { return rpctypes.ErrorDesc(e) == own.Error() })
+	}
+	return waits(err) || status.Code(err) == codes.Canceled
+}
+
+// unserved are the answers of a member that can't serve just now, or at all.
+var unserved = []error{
+	rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCNotLeader, rpctypes.ErrGRPCLeaderChanged, rpctypes.ErrGRPCUnhealthy,
+	rpctypes.ErrGRPCStopped, rpctypes.ErrGRPCNotSupportedForLearner, rpctypes.ErrGRPCLearnerNotReady,
+	rpctypes.ErrGRPCTimeout, rpctypes.ErrGRPCTimeoutDueToLeaderFail, rpctypes.ErrGRPCTimeoutDueToConnectionLost,
+	rpctypes.ErrGRPCTimeoutWaitAppliedIndex, rpctypes.ErrGRPCCanceled, rpctypes.ErrGRPCDeadlineExceeded,
+	rpctypes.ErrGRPCClusterVersionUnavailable, rpctypes.ErrGRPCNotCapable,
 }
 
 // typed returns err with a gRPC status in it turned into etcd's own error, and

@@ -52,25 +52,38 @@ func (s *Store) append(ctx context.Context, prior driver.Head, rec driver.Record
 // commit sends c once no claim is under way. What it stages before is seen by
 // nobody, so that an error of that leaves nothing unknown; the same commit sent
 // again goes on where this one stopped.
-func (s *Store) commit(ctx context.Context, client *clientv3.Client, c commit) (phase, error) {
+func (s *Store) commit(ctx context.Context, client *cluster, c commit) (phase, error) {
 	if c.batch != nil {
 		if err := c.batch.stage(ctx, client, c.moved, c.onPrior()); err != nil {
 			return read, err
 		}
 	}
-	for {
-		resp, err := c.txn(client.Txn(ctx)).Commit()
-		if err != nil || resp.Succeeded {
-			return sent, err
+	for known := read; ; {
+		resp, p, err := c.txn(client.Txn(ctx)).Land()
+		if known == doubt {
+			p = doubt // a copy of an earlier turn may land still
+		}
+		if err != nil || resp.Succeeded || p == doubt && c.landed(resp) {
+			return p, err
+		}
+		if p == doubt {
+			known = doubt
 		}
 		claimer, err := c.refusal(resp)
 		if err != nil {
-			return read, err
+			return known, err
 		}
 		if err := s.await(ctx, client, resp.Header.Revision); err != nil {
-			return read, waited(claimer, err)
+			return known, waited(claimer, err)
 		}
 	}
+}
+
+// landed reports whether a refusal shows the commit itself at the end of the log,
+// by a copy that arrived before.
+func (c commit) landed(resp *clientv3.TxnResponse) bool {
+	_, end := c.keys.pieces(all(resp, 0))
+	return string(end) == c.next
 }
 
 // waited says whose claim a commit waited for until its time was over.
@@ -108,7 +121,7 @@ func (s *Store) newCommit(prior driver.Head, rec driver.Record) (commit, error) 
 // txn compares the end of the log, which names its newest commit: where the
 // same commit is sent twice, at most one lands, and a refusal of one is final
 // for both, as no end comes back.
-func (c commit) txn(txn clientv3.Txn) clientv3.Txn {
+func (c commit) txn(txn *txn) *txn {
 	record := c.keys.record(c.revision)
 	when := []clientv3.Cmp{c.onPrior(), absent(c.keys.wanted()), absent(record)}
 	then := []clientv3.Op{clientv3.OpPut(c.keys.end(), c.next), clientv3.OpPut(record, string(c.record))}

@@ -16,7 +16,7 @@ import (
 // key, which claims alone write.
 type compaction struct {
 	store  *Store
-	client *clientv3.Client
+	client *cluster
 	by     driver.Claim
 	holds  clientv3.Cmp
 }

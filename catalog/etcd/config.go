@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -42,6 +43,30 @@ type Config struct {
 	// is long may grant a longer one.
 	ClaimTTL time.Duration
 
+	// Lease is the time within which the process must be sure of its token, such as
+	// leader.Config.Lease: 7.5 s by default. The timings below follow from it where
+	// they are not set.
+	Lease time.Duration
+
+	// HedgeAfter is how long a request may be without an answer before a copy of it
+	// goes to another endpoint: a fixed time, or 0 for one that follows from the
+	// answers so far, at least 50 ms and at most an eighth of Lease. Large requests
+	// get more. A negative value sends no copy for want of an answer; an endpoint
+	// that says it can't serve is still followed by the next. With one endpoint
+	// nothing is sent twice.
+	HedgeAfter time.Duration
+
+	// KeepAlive is after how much silence a connection is pinged, and
+	// KeepAliveTimeout how long the answer may take, and any data be
+	// unacknowledged, before the connection is closed. By default 10 s, which is
+	// the least that gRPC takes, and a third of Lease, at least 1 s. For an own
+	// client.
+	KeepAlive, KeepAliveTimeout time.Duration
+
+	// DialTimeout bounds one attempt to connect, and to log in: by default two
+	// thirds of Lease, at least 1 s. For an own client.
+	DialTimeout time.Duration
+
 	// Logger gets what is of interest and not an error; nil discards it.
 	Logger *slog.Logger
 
@@ -50,8 +75,10 @@ type Config struct {
 }
 
 const (
-	defaultClaimTTL = 3 * time.Second
-	minClaimTTL     = 2 * time.Second
+	defaultClaimTTL  = 3 * time.Second
+	minClaimTTL      = 2 * time.Second
+	defaultLease     = 7500 * time.Millisecond
+	defaultKeepAlive = 10 * time.Second
 )
 
 func (c Config) withDefaults() Config {
@@ -64,12 +91,24 @@ func (c Config) withDefaults() Config {
 	if c.ClaimTTL == 0 {
 		c.ClaimTTL = defaultClaimTTL
 	}
+	c.Lease = cmp.Or(c.Lease, defaultLease)
+	c.KeepAlive = cmp.Or(c.KeepAlive, defaultKeepAlive)
+	c.KeepAliveTimeout = cmp.Or(c.KeepAliveTimeout, max(c.Lease/3, time.Second))
+	c.DialTimeout = cmp.Or(c.DialTimeout, max(c.Lease*2/3, time.Second))
 	return c
 }
 
 func (c Config) validate(secure bool) (mistakes []error) {
 	if c.ClaimTTL < minClaimTTL || c.ClaimTTL%time.Second != 0 {
 		mistakes = append(mistakes, fmt.Errorf("ClaimTTL is %v, want whole seconds, %v or more", c.ClaimTTL, minClaimTTL))
+	}
+	for name, d := range map[string]time.Duration{"Lease": c.Lease, "KeepAliveTimeout": c.KeepAliveTimeout, "DialTimeout": c.DialTimeout} {
+		if d <= 0 {
+			mistakes = append(mistakes, fmt.Errorf("%s is %v, want more than 0", name, d))
+		}
+	}
+	if c.KeepAlive < defaultKeepAlive {
+		mistakes = append(mistakes, fmt.Errorf("KeepAlive is %v, want at least %v: gRPC takes no less", c.KeepAlive, defaultKeepAlive))
 	}
 	if c.TLS != nil && !secure && c.Client == nil {
 		mistakes = append(mistakes, errors.New("Config.TLS is set, but the URL's scheme is not etcds"))
@@ -106,17 +145,22 @@ func (t target) endpoints() []string {
 // parse reads a URL by hand: package net/url knows no list of hosts, and its
 // errors quote the whole text, password included. A store's URL must name a
 // prefix, a server's need not.
-func parse(text string, cfg Config, prefixed bool) (target, error) {
+//
+// The Config that it returns has the URL's parameters, and defaults.
+func parse(text string, cfg Config, prefixed bool) (target, Config, error) {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found || scheme != "etcd" && scheme != "etcds" {
-		return target{}, errors.New("want a URL like etcd://host:2379/prefix, or etcds:// for TLS")
+		return target{}, cfg, errors.New("want a URL like etcd://host:2379/prefix, or etcds:// for TLS")
 	}
 	authority, prefix, _ := strings.Cut(rest, "/")
 	if strings.Contains(prefix, "@") { // a raw / in a password: nothing after it can be shown
-		return target{}, errors.New("there is an @ behind the first /: write / in a password as %2F, and @ in a prefix as %40")
+		return target{}, cfg, errors.New("there is an @ behind the first /: write / in a password as %2F, and @ in a prefix as %40")
 	}
+	prefix, query, _ := strings.Cut(prefix, "?")
 	t := target{scheme: scheme}
-	mistakes := cfg.validate(scheme == "etcds")
+	mistakes := cfg.read(query)
+	cfg = cfg.withDefaults()
+	mistakes = append(mistakes, cfg.validate(scheme == "etcds")...)
 	add := func(err error) {
 		if err != nil {
 			mistakes = append(mistakes, err)
@@ -136,12 +180,12 @@ func parse(text string, cfg Config, prefixed bool) (target, error) {
 	if scheme == "etcds" {
 		t.tls = secure(cfg.TLS)
 	}
-	return t, errors.Join(mistakes...)
+	return t, cfg, errors.Join(mistakes...)
 }
 
 func (t *target) readPrefix(text string, needed bool) error {
-	if strings.ContainsAny(text, "?#") {
-		return errors.New("the URL takes no query and no fragment")
+	if strings.Contains(text, "#") {
+		return errors.New("the URL takes no fragment")
 	}
 	prefix, err := url.PathUnescape(strings.TrimSuffix(text, "/"))
 	if err != nil {

@@ -43,7 +43,7 @@ func (s *Store) readHead(ctx context.Context) (found, error) {
 }
 
 // foundIn returns the head that the answer to keys.readHead holds.
-func (s *Store) foundIn(ctx context.Context, client *clientv3.Client, kvs []*mvccpb.KeyValue) (found, error) {
+func (s *Store) foundIn(ctx context.Context, client *cluster, kvs []*mvccpb.KeyValue) (found, error) {
 	if len(kvs) == 0 {
 		return s.readAbsent(ctx, client)
 	}
@@ -57,7 +57,7 @@ func (k keys) readHead() clientv3.Op {
 
 // readAbsent reads the head and, in the same Txn, whether anything is there that
 // can't be without one.
-func (s *Store) readAbsent(ctx context.Context, client *clientv3.Client) (found, error) {
+func (s *Store) readAbsent(ctx context.Context, client *cluster) (found, error) {
 	some := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly()}
 	resp, err := client.Txn(ctx).Then(
 		s.keys.readHead(),

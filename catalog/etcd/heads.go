@@ -19,9 +19,9 @@ func lookAlone(ctx context.Context, s *Store) (found, error) { return s.readHead
 // lookTogether reads the heads of several catalogs by one Txn. A catalog that
 // has none, or spoils the Txn for all, such as by rights that its user lacks, is
 // asked for alone.
-func (l *links) lookTogether(ctx context.Context, stores []*Store) []gather.Answer[found] {
+func (c *cluster) lookTogether(ctx context.Context, stores []*Store) []gather.Answer[found] {
 	answers := make([]gather.Answer[found], len(stores))
-	resp, err := l.readHeads(ctx, stores)
+	resp, err := c.readHeads(ctx, stores)
 	for i, s := range stores {
 		a := &answers[i]
 		switch {
@@ -39,16 +39,12 @@ func (l *links) lookTogether(ctx context.Context, stores []*Store) []gather.Answ
 	return answers
 }
 
-func (l *links) readHeads(ctx context.Context, stores []*Store) (*clientv3.TxnResponse, error) {
-	client, err := l.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (c *cluster) readHeads(ctx context.Context, stores []*Store) (*clientv3.TxnResponse, error) {
 	ops := make([]clientv3.Op, len(stores))
 	for i, s := range stores {
 		ops[i] = s.keys.readHead()
 	}
-	return client.Txn(ctx).Then(ops...).Commit()
+	return c.Txn(ctx).Then(ops...).Commit()
 }
 
 // halts reports whether err is one that only another user, or other rights,

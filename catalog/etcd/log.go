@@ -137,7 +137,7 @@ func (s *Store) scan(ctx context.Context, sc *scan) error {
 // run reads the first page together with head and snapshot, and the others at
 // the same revision. Head and log move in one Txn, so whatever is behind the head is
 // missing.
-func (sc *scan) run(ctx context.Context, client *clientv3.Client, s *Store) error {
+func (sc *scan) run(ctx context.Context, client *cluster, s *Store) error {
 	resp, err := client.Txn(ctx).Then(s.keys.readHead(), clientv3.OpGet(s.keys.snapshot()), sc.page()).Commit()
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (sc *scan) run(ctx context.Context, client *clientv3.Client, s *Store) erro
 	return nil
 }
 
-func (sc *scan) next(ctx context.Context, client *clientv3.Client, revision int64) (*clientv3.GetResponse, error) {
+func (sc *scan) next(ctx context.Context, client *cluster, revision int64) (*clientv3.GetResponse, error) {
 	resp, err := client.Do(ctx, sc.page(clientv3.WithRev(revision)))
 	if err != nil {
 		return nil, err

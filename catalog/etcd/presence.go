@@ -51,19 +51,35 @@ func (s *Store) keepShown(ctx context.Context, claim driver.ID, shown func()) er
 	if err != nil {
 		return err
 	}
-	renewals, err := client.KeepAlive(ctx, lease)
-	if err != nil {
-		return err
-	}
 	shown()
-	for range renewals {
+	for {
+		if moved, err := client.renew(ctx, lease); !moved {
+			return err
+		}
 	}
-	return errLapsed
+}
+
+// renew renews a lease until ctx ends or that fails. It reports whether it ended
+// because the home has moved.
+func (c *cluster) renew(ctx context.Context, lease clientv3.LeaseID) (moved bool, err error) {
+	home := c.residence()
+	stream, end := home.stream(ctx)
+	defer end()
+	session, err := home.dial(stream)
+	if err == nil {
+		var renewals <-chan *clientv3.LeaseKeepAliveResponse
+		if renewals, err = session.lease.KeepAlive(stream, lease); err == nil {
+			for range renewals {
+			}
+			err = errLapsed
+		}
+	}
+	return stream.Err() != nil && ctx.Err() == nil && c.root.Err() == nil, err
 }
 
 // putPresence returns the lease under which the key is; one also where it could
 // not be put.
-func (s *Store) putPresence(ctx context.Context, claim driver.ID) (*clientv3.Client, clientv3.LeaseID, error) {
+func (s *Store) putPresence(ctx context.Context, claim driver.ID) (*cluster, clientv3.LeaseID, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
 	client, err := s.dial(ctx)
@@ -74,13 +90,13 @@ func (s *Store) putPresence(ctx context.Context, claim driver.ID) (*clientv3.Cli
 	if err != nil {
 		return nil, clientv3.NoLease, err
 	}
-	_, err = client.Put(ctx, s.keys.presence(claim), whoami(time.Now()), clientv3.WithLease(lease.ID))
+	_, err = client.Do(ctx, clientv3.OpPut(s.keys.presence(claim), whoami(time.Now()), clientv3.WithLease(lease.ID)))
 	return client, lease.ID, err
 }
 
 // endLease revokes the lease of a presence, behind the back of a caller whose
 // server may be out of reach.
-func (s *Store) endLease(client *clientv3.Client, lease clientv3.LeaseID) {
+func (s *Store) endLease(client *cluster, lease clientv3.LeaseID) {
 	revoke := func() { s.revoke(client, lease, "a presence's") }
 	if !s.spawn(revoke) {
 		revoke() // in the midst of Close, which waits for this call

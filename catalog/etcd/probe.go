@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/gather"
 )
 
 var (
@@ -29,7 +32,7 @@ func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 		return nil, s.fail("probe", err, read)
 	}
 	var findings []driver.Finding
-	for _, ask := range []func(context.Context, *clientv3.Client) (driver.Finding, error){probeMembers, probeAlarms, probeSize, s.probeHistory} {
+	for _, ask := range []func(context.Context, *cluster) (driver.Finding, error){probeMembers, probeAlarms, probeSize, s.probeHistory} {
 		f, err := ask(ctx, client)
 		if errors.Is(typed(err), rpctypes.ErrPermissionDenied) {
 			f.Grade, f.Detail, f.Remedy = driver.Warning, "this user may not ask", "ask as a user with the role root"
@@ -54,7 +57,7 @@ func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
 		return nil, s.fail("risks", err, read)
 	}
 	var findings []driver.Finding
-	for _, ask := range []func(context.Context, *clientv3.Client) (driver.Finding, error){riskOfMembers, riskOfAlarms} {
+	for _, ask := range []func(context.Context, *cluster) (driver.Finding, error){riskOfMembers, riskOfAlarms} {
 		f, err := ask(ctx, client)
 		switch {
 		case errors.Is(typed(err), rpctypes.ErrPermissionDenied):
@@ -68,7 +71,7 @@ func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
 }
 
 // riskOfMembers: two members stop where one is lost, and lose nothing.
-func riskOfMembers(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+func riskOfMembers(ctx context.Context, client *cluster) (driver.Finding, error) {
 	voting, err := votingMembers(ctx, client)
 	if err != nil || voting > 1 {
 		return driver.Finding{Name: "quorum"}, err
@@ -77,7 +80,7 @@ func riskOfMembers(ctx context.Context, client *clientv3.Client) (driver.Finding
 }
 
 // riskOfAlarms: a full database takes no writes, and loses nothing.
-func riskOfAlarms(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+func riskOfAlarms(ctx context.Context, client *cluster) (driver.Finding, error) {
 	resp, err := client.AlarmList(ctx)
 	if err != nil {
 		return driver.Finding{Name: "alarms"}, err
@@ -90,7 +93,7 @@ func riskOfAlarms(ctx context.Context, client *clientv3.Client) (driver.Finding,
 	return driver.Finding{Name: "alarms"}, nil
 }
 
-func probeMembers(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+func probeMembers(ctx context.Context, client *cluster) (driver.Finding, error) {
 	voting, err := votingMembers(ctx, client)
 	if err != nil {
 		return driver.Finding{Name: "quorum"}, err
@@ -98,7 +101,7 @@ func probeMembers(ctx context.Context, client *clientv3.Client) (driver.Finding,
 	return judgeMembers(voting), nil
 }
 
-func votingMembers(ctx context.Context, client *clientv3.Client) (voting int, err error) {
+func votingMembers(ctx context.Context, client *cluster) (voting int, err error) {
 	resp, err := client.MemberList(ctx)
 	if err != nil {
 		return 0, err
@@ -122,7 +125,7 @@ func judgeMembers(voting int) driver.Finding {
 	return f
 }
 
-func probeAlarms(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+func probeAlarms(ctx context.Context, client *cluster) (driver.Finding, error) {
 	resp, err := client.AlarmList(ctx)
 	if err != nil {
 		return driver.Finding{Name: "alarms"}, err
@@ -152,20 +155,19 @@ func judgeAlarms(alarms []etcdserverpb.AlarmType) driver.Finding {
 	return f
 }
 
-// probeSize asks every endpoint, and tells of the fullest.
-func probeSize(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+// probeSize asks every endpoint at once, and tells of the fullest.
+func probeSize(ctx context.Context, c *cluster) (driver.Finding, error) {
 	var size, quota int64
 	var version string
 	var last error
-	for _, endpoint := range client.Endpoints() {
-		resp, err := client.Status(ctx, endpoint)
-		if err != nil {
-			last = err
+	for _, a := range c.statuses(ctx) {
+		if a.Err != nil {
+			last = a.Err
 			continue
 		}
-		version = resp.Version
-		if resp.DbSize >= size {
-			size, quota = resp.DbSize, resp.DbSizeQuota
+		version = a.Value.Version
+		if a.Value.DbSize >= size {
+			size, quota = a.Value.DbSize, a.Value.DbSizeQuota
 		}
 	}
 	if version == "" {
@@ -174,6 +176,27 @@ func probeSize(ctx context.Context, client *clientv3.Client) (driver.Finding, er
 	f := judgeSize(size, quota)
 	f.Detail = "etcd " + version + ", " + f.Detail
 	return f, nil
+}
+
+// statuses asks every member how it is. One of several that hangs delays the answer
+// by a second.
+func (c *cluster) statuses(ctx context.Context) []gather.Answer[*clientv3.StatusResponse] {
+	if len(c.members) > 1 {
+		bounded, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		ctx = bounded
+	}
+	answers := make([]gather.Answer[*clientv3.StatusResponse], len(c.members))
+	var asking sync.WaitGroup
+	for i, m := range c.members {
+		asking.Go(func() {
+			answers[i].Value, answers[i].Err = ask(ctx, m, func(ctx context.Context, s *session) (*clientv3.StatusResponse, error) {
+				return s.Status(ctx, m.endpoint)
+			})
+		})
+	}
+	asking.Wait()
+	return answers
 }
 
 func judgeSize(size, quota int64) driver.Finding {
@@ -193,7 +216,7 @@ func judgeSize(size, quota int64) driver.Finding {
 
 // probeHistory asks for the beginning of etcd's history, which an etcd that is
 // compacted has forgotten. The server does not tell its settings.
-func (s *Store) probeHistory(ctx context.Context, client *clientv3.Client) (driver.Finding, error) {
+func (s *Store) probeHistory(ctx context.Context, client *cluster) (driver.Finding, error) {
 	now, err := client.Get(ctx, s.keys.head(), clientv3.WithCountOnly())
 	if err != nil {
 		return driver.Finding{Name: "history"}, err

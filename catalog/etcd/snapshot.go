@@ -64,7 +64,7 @@ func (s *Store) readSnapshot(ctx context.Context, fn func(driver.Snapshot, []byt
 
 // newestSnapshot returns the snapshot that is published, and the revision of
 // the store at which it was.
-func (s *Store) newestSnapshot(ctx context.Context, client *clientv3.Client) (driver.Snapshot, int64, error) {
+func (s *Store) newestSnapshot(ctx context.Context, client *cluster) (driver.Snapshot, int64, error) {
 	resp, err := client.Txn(ctx).Then(clientv3.OpGet(s.keys.snapshot())).Commit()
 	if err != nil {
 		return driver.Snapshot{}, 0, err

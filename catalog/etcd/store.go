@@ -43,8 +43,9 @@
 // --auto-compaction-retention, without which the quota is reached one day
 // however short the log is.
 //
-// The package does not decide which token wins, and it does not retry: one
-// call sends a write once, and says what is known of it. A write whose answer
+// The package does not decide which token wins, and it does not retry. One call
+// may send copies of a request to several servers, of which one lands at most, and
+// says what is known of all of them: see race.go. A write whose answer
 // was lost has outcome unknown, whichever error came instead; so has one that
 // etcd answers with its space alarm, as etcd applies the write that crosses the
 // quota and answers it like those that it refuses afterwards.
@@ -57,8 +58,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 )
@@ -89,11 +88,11 @@ var (
 // A Store is one catalog in etcd. It implements [driver.Store] and
 // [driver.Watcher].
 type Store struct {
-	*links
+	*cluster
 
 	name    string
 	keys    keys
-	release func() error // what Close does besides: closes the links, or takes leave of them
+	release func() error // what Close does besides: closes the cluster, or takes leave of it
 
 	root  context.Context // ends last, in Close
 	end   context.CancelFunc
@@ -110,32 +109,34 @@ type Store struct {
 
 // Open returns the catalog at url, which has the form
 //
-//	etcd://[user:password@]host:port[,host:port...]/prefix
+//	etcd://[user:password@]host:port[,host:port...]/prefix[?name=value&name=value]
 //
 // or the same with the scheme etcds, for TLS with the system's roots or
 // [Config.TLS]. Where url names no user, FENCEPOST_ETCD_USERNAME and
 // FENCEPOST_ETCD_PASSWORD do. With [Config.Client], url may leave out its
 // hosts: etcd:///prefix.
 //
+// The parameters set fields of cfg, each a time such as 500ms: lease, hedge-after
+// (or off), keepalive, keepalive-timeout, dial-timeout, claim-ttl.
+//
 // Open asks the server nothing; the first call does. The client is the store's
 // own: for many catalogs of one cluster, see [Connect]. An error names every
 // mistake in url and cfg, and no secret.
 func Open(ctx context.Context, url string, cfg Config) (*Store, error) {
-	cfg = cfg.withDefaults()
-	to, err := parse(url, cfg, true)
+	to, cfg, err := parse(url, cfg, true)
 	if err != nil {
 		return nil, configError(err)
 	}
-	l := newLinks(ctx, to, cfg)
-	s := newStore(ctx, l, to.prefix)
-	s.release = l.close
+	c := newCluster(ctx, to, cfg)
+	s := newStore(ctx, c, to.prefix)
+	s.release = c.close
 	return s, nil
 }
 
-func newStore(ctx context.Context, l *links, prefix string) *Store {
-	to := l.to
+func newStore(ctx context.Context, c *cluster, prefix string) *Store {
+	to := c.to
 	to.prefix = prefix
-	s := &Store{links: l, name: to.String(), keys: keys{prefix}}
+	s := &Store{cluster: c, name: to.String(), keys: keys{prefix}}
 	s.root, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.alive, s.stop = context.WithCancel(s.root)
 	return s
@@ -192,15 +193,14 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, defaultTimeout)
 }
 
-// dial returns the client, unless the store is closed.
-func (s *Store) dial(ctx context.Context) (*clientv3.Client, error) {
+// dial returns the cluster, unless the store is closed.
+func (s *Store) dial(ctx context.Context) (*cluster, error) {
 	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	defer s.mu.Unlock()
+	if s.closed {
 		return nil, errClosed
 	}
-	return s.links.dial(ctx)
+	return s.cluster, ctx.Err()
 }
 
 // fail returns err with its class, or nil for nil. A write that was sent is of
@@ -209,7 +209,6 @@ func (s *Store) fail(op string, err error, sent phase) error {
 	if err == nil {
 		return nil
 	}
-	err = s.link.explain(s.handle(), typed(err))
 	class, err := classify(err, sent)
 	return &driver.Error{Class: class, Store: s.name, Op: op, Err: err}
 }

@@ -167,24 +167,29 @@ func TestACallWithoutADeadlineGetsOne(t *testing.T) {
 func TestEveryMistakeInTheConfigurationIsNamedAtOnceAndNoSecret(t *testing.T) {
 	t.Parallel()
 	none := func(string) string { return "" }
-	_, err := etcd.Open(t.Context(), "etcd://user:top%zzsecret@host,other:99999/?x=1", etcd.Config{
+	_, err := etcd.Open(t.Context(), "etcd://user:top%zzsecret@host,other:99999/?secret=1&lease=-3s", etcd.Config{
 		ClaimTTL: 1500 * time.Millisecond, TLS: new(tls.Config), Getenv: none,
 	})
-	for _, text := range []string{`"host" is not`, `"other:99999" is not`, "password is not well escaped", "query", "ClaimTTL is 1.5s", "Config.TLS"} {
+	for _, text := range []string{`"host" is not`, `"other:99999" is not`, "password is not well escaped", "parameter that is not known", "lease is no time above 0", "ClaimTTL is 1.5s", "Config.TLS"} {
 		require.ErrorContains(t, err, text)
 	}
 	require.NotContains(t, err.Error(), "secret")
 	require.Equal(t, exitcodes.Config, classed(t, err).ExitCode())
 	for url, text := range map[string]string{
-		"postgres://h/p":         "etcd://host:2379/prefix",
-		"etcd://h:1":             "no prefix",
-		"etcd:///p":              "no host",
-		"etcd://user@h:1/p":      "together",
-		"etcd://:password@h:1/p": "together",
+		"postgres://h/p":              "etcd://host:2379/prefix",
+		"etcd://h:1":                  "no prefix",
+		"etcd:///p":                   "no host",
+		"etcd://user@h:1/p":           "together",
+		"etcd://:password@h:1/p":      "together",
+		"etcd://h:1/p#f":              "no fragment",
+		"etcd://h:1/p?lease":          "lease is no time above 0",
+		"etcd://h:1/p?keepalive=1s":   "gRPC takes no less",
+		"etcd://h:1/p?claim-ttl=1s":   "ClaimTTL is 1s",
+		"etcd://h:1/p?hedge-after=no": "hedge-after is no time above 0",
 	} {
 		_, err := etcd.Open(t.Context(), url, etcd.Config{Getenv: none})
 		require.ErrorContains(t, err, text, url)
 	}
-	s := open(t, "etcd://us%40er:sec%2Fret@[::1]:2379,b:2380/a/b/", etcd.Config{})
+	s := open(t, "etcd://us%40er:sec%2Fret@[::1]:2379,b:2380/a/b/?lease=3s&hedge-after=off&keepalive=11s&keepalive-timeout=1s&dial-timeout=1s&claim-ttl=4s", etcd.Config{})
 	require.Equal(t, "etcd://[::1]:2379,b:2380/a/b", s.String())
 }

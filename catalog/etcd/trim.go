@@ -115,7 +115,7 @@ func (t *trimming) batches(manifests []*mvccpb.KeyValue) error {
 
 // parts adds the parts of every snapshot but the published one. Those of one
 // snapshot are deleted together: Publish compares the first alone.
-func (t *trimming) parts(ctx context.Context, client *clientv3.Client) error {
+func (t *trimming) parts(ctx context.Context, client *cluster) error {
 	from, end := t.keys.parts(), clientv3.GetPrefixRangeEnd(t.keys.parts())
 	for orphans := 0; ; {
 		resp, err := client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithKeysOnly(), clientv3.WithLimit(1))

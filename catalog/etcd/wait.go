@@ -18,7 +18,7 @@ const (
 // an error. It only reads: a commit that waits for a claim is known not to be
 // applied. The first turns poll, as a watch that begins just after the change
 // hears of it up to 100 ms late; the later ones watch.
-func (s *Store) await(ctx context.Context, client *clientv3.Client, revision int64) error {
+func (s *Store) await(ctx context.Context, client *cluster, revision int64) error {
 	for turn := 0; ; turn++ {
 		if err := s.pause(ctx, client, turn, revision); err != nil {
 			return err
@@ -36,14 +36,19 @@ func (s *Store) await(ctx context.Context, client *clientv3.Client, revision int
 
 // pause returns after a while, or as soon as a watch has seen the claim-wanted
 // key change after revision. A watch that broke makes no busy loop.
-func (s *Store) pause(ctx context.Context, client *clientv3.Client, turn int, revision int64) error {
+func (s *Store) pause(ctx context.Context, client *cluster, turn int, revision int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wait, events := longTurn, clientv3.WatchChan(nil)
 	if turn < quickTurns {
 		wait = time.Millisecond << turn
 	} else {
-		events = client.Watch(clientv3.WithRequireLeader(ctx), s.keys.wanted(), clientv3.WithRev(revision+1))
+		home := client.residence()
+		stream, end := home.stream(ctx)
+		defer end()
+		if session, err := home.dial(stream); err == nil {
+			events = session.Watch(clientv3.WithRequireLeader(stream), s.keys.wanted(), clientv3.WithRev(revision+1))
+		}
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

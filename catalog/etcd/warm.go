@@ -19,9 +19,9 @@ type lease struct {
 	sent time.Time
 }
 
-func (s *Store) grant(ctx context.Context, client *clientv3.Client) (lease, error) {
+func (s *Store) grant(ctx context.Context, client *cluster) (lease, error) {
 	sent := time.Now()
-	resp, err := client.Grant(ctx, int64(s.ttl/time.Second))
+	resp, err := client.Grant(ctx, int64(s.cfg.ClaimTTL/time.Second))
 	if err != nil {
 		return lease{}, err
 	}
@@ -56,7 +56,7 @@ func (s *Store) warm(ctx context.Context) error {
 		return err
 	}
 	sent := time.Now()
-	_, err = client.KeepAliveOnce(ctx, l.id)
+	err = client.KeepAliveOnce(ctx, l.id)
 	switch {
 	case err == nil:
 		l.sent = sent

@@ -60,13 +60,13 @@ func TestASpareLeaseThatEndedIsReplaced(t *testing.T) {
 	s, spare := warmed(t)
 	client, err := s.dial(drivertest.Context(t))
 	require.NoError(t, err)
-	_, err = client.Revoke(drivertest.Context(t), spare.id)
+	err = client.Revoke(drivertest.Context(t), spare.id)
 	require.NoError(t, err)
 	require.NotEqual(t, spare.id, leaseOf(t, s), "by the claim that finds out")
 
 	require.NoError(t, s.Warm(drivertest.Context(t)))
 	second := s.spare.lease
-	_, err = client.Revoke(drivertest.Context(t), second.id)
+	err = client.Revoke(drivertest.Context(t), second.id)
 	require.NoError(t, err)
 	require.NoError(t, s.Warm(drivertest.Context(t)))
 	third := s.spare.lease

@@ -30,15 +30,22 @@ func (s *Store) WatchClaims(ctx context.Context, wake func()) error {
 
 // watch tries twice: a stream keeps the user's token that it began with, and all
 // watches of a client share one, so that a token which is no longer good can
-// hinder a watch that has come later. It then begins another stream.
+// hinder a watch that has come later. It then begins another stream. It follows the
+// home, and misses nothing on the way.
 func (s *Store) watch(ctx context.Context, op, from, to string, each func(clientv3.WatchResponse)) error {
-	stream := s.stream.Load()
-	err := s.watchOn(ctx, stream, from, to, each)
-	if outdated(err) {
-		s.stream.CompareAndSwap(stream, stream+1)
-		err = s.watchOn(ctx, s.stream.Load(), from, to, each)
+	w := watching{from: from, to: to, each: each}
+	for again := false; ; {
+		stream := s.stream.Load()
+		moved, err := w.on(ctx, s, stream)
+		switch {
+		case moved:
+		case outdated(err) && !again:
+			again = true
+			s.stream.CompareAndSwap(stream, stream+1)
+		default:
+			return s.fail(op, err, read)
+		}
 	}
-	return s.fail(op, err, read)
 }
 
 // outdated reports whether a watch was refused over the token of its stream.
@@ -46,31 +53,44 @@ func outdated(err error) bool {
 	return errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision)
 }
 
-// watchOn watches on the stream of a number: the client has one for each set of
-// metadata.
-func (s *Store) watchOn(ctx context.Context, stream int64, from, to string, each func(clientv3.WatchResponse)) error {
-	client, err := s.dial(ctx)
-	if err != nil {
-		return err
-	}
-	numbered := metadata.AppendToOutgoingContext(ctx, "fencepost-stream", strconv.FormatInt(stream, 10))
-	watch, cancel := context.WithCancel(clientv3.WithRequireLeader(numbered))
-	defer cancel()
-	defer context.AfterFunc(s.root, cancel)()
-	for resp := range client.Watch(watch, from, clientv3.WithRange(to), clientv3.WithCreatedNotify()) {
-		if err := resp.Err(); err != nil {
-			return whyRefused(err)
-		}
-		each(resp)
+// watching is a watch on a range of keys.
+type watching struct {
+	from, to string
+	next     int64 // the revision of the store from which on nothing was told; 0 at the beginning
+	each     func(clientv3.WatchResponse)
+}
+
+// on watches on the stream of a number, since the client has one for each set of
+// metadata. It reports whether it ended because the home has moved.
+func (w *watching) on(ctx context.Context, s *Store, stream int64) (moved bool, err error) {
+	home := s.residence()
+	watch, end := home.stream(ctx)
+	defer end()
+	defer context.AfterFunc(s.root, end)()
+	session, err := home.dial(watch)
+	if err == nil {
+		numbered := metadata.AppendToOutgoingContext(watch, "fencepost-stream", strconv.FormatInt(stream, 10))
+		err = w.follow(session.Watch(clientv3.WithRequireLeader(numbered), w.from,
+			clientv3.WithRange(w.to), clientv3.WithCreatedNotify(), clientv3.WithRev(w.next)))
 	}
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return false, ctx.Err()
 	case s.root.Err() != nil:
-		return errClosed
-	default:
-		return errWatchEnded
+		return false, errClosed
 	}
+	return watch.Err() != nil, home.explain(err)
+}
+
+func (w *watching) follow(responses clientv3.WatchChan) error {
+	for resp := range responses {
+		if err := resp.Err(); err != nil {
+			return whyRefused(err)
+		}
+		w.next = resp.Header.Revision + 1
+		w.each(resp)
+	}
+	return errWatchEnded
 }
 
 // whyRefused returns why a server refused a watch as etcd's own error, of which the

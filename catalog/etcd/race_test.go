@@ -1,0 +1,319 @@
+package etcd_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/etcd"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/testetcd"
+)
+
+// throughTwo starts two proxies before the server of url, and returns the URL of
+// the same catalog with both for endpoints.
+func throughTwo(t *testing.T, url string) (both [2]*proxy, through string) {
+	t.Helper()
+	var hosts [2]string
+	for i := range both {
+		var one string
+		both[i], one = startProxy(t, url)
+		hosts[i] = strings.Split(one, "/")[2]
+	}
+	return both, strings.Replace(url, strings.Split(url, "/")[2], strings.Join(hosts[:], ","), 1)
+}
+
+// homeOf returns the proxy through which a store sends its calls, and the other.
+func homeOf(t *testing.T, s driver.Store, both [2]*proxy) (home, other *proxy) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		a, b := both[0].answered.Load(), both[1].answered.Load()
+		_, err := s.Head(within(t, 10*time.Second))
+		inA, inB := both[0].answered.Load() > a, both[1].answered.Load() > b
+		if home, other = both[0], both[1]; inB {
+			home, other = both[1], both[0]
+		}
+		return err == nil && a > 0 && b > 0 && inA != inB
+	}, 20*time.Second, time.Millisecond)
+	return home, other
+}
+
+// hedged is a Config by which a copy is sent soon.
+func hedged() etcd.Config { return etcd.Config{HedgeAfter: 20 * time.Millisecond} }
+
+func TestCommitsGoOnWhileAnEndpointHangsAndItIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	both, url := throughTwo(t, testetcd.URL(t))
+	s := open(t, url, hedged())
+	c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1, StoreTimeout: time.Minute, RetryBudget: time.Minute})
+	require.NoError(t, err)
+	for range 2 { // the second time the calls begin at the other one
+		home, _ := homeOf(t, s, both)
+		home.lose(requests)
+		require.NoError(t, put(t, c, "while it hangs"))
+		require.Positive(t, home.lost.Load(), "the commit was tried there")
+		require.Eventually(t, func() bool { // once it is found out, nothing is sent there any more
+			lost := home.lost.Load()
+			for range 10 {
+				require.NoError(t, errors.Join(put(t, c, "elsewhere"), c.Confirm(t.Context())))
+			}
+			return home.lost.Load() == lost
+		}, 20*time.Second, time.Millisecond)
+		home.lose(nothing)
+	}
+	commits := 0
+	require.NoError(t, s.Log(t.Context(), c.Claim().Revision, func(driver.Record) error { commits++; return nil }))
+	require.EqualValues(t, c.Head().Revision-c.Claim().Revision, commits, "each exactly once")
+	require.NoError(t, c.Close())
+}
+
+func TestAWriteWhoseAnswerIsLostIsFoundByItsCopy(t *testing.T) {
+	t.Parallel()
+	both, url := throughTwo(t, testetcd.URL(t))
+	s := open(t, url, hedged())
+	head := claim(t, s)
+	home, _ := homeOf(t, s, both)
+
+	home.lose(answers)
+	rec := record(head, "once")
+	require.NoError(t, s.Append(within(t, 20*time.Second), head, rec))
+	home.lose(nothing)
+	require.Equal(t, []driver.ID{head.Commit, rec.ID}, ids(t, s))
+
+	head = head.After(rec)
+	home, _ = homeOf(t, s, both)
+	c, err := s.Claim(within(t, 20*time.Second))
+	require.NoError(t, err)
+	home.lose(answers)
+	next, rec := claimAfter(head)
+	require.NoError(t, c.Install(within(t, 20*time.Second), next, rec))
+	home.lose(nothing)
+	large := record(next.Head(), payloadOf(3<<20))
+	home, _ = homeOf(t, s, both)
+	home.lose(answers)
+	require.NoError(t, s.Append(within(t, 20*time.Second), next.Head(), large))
+	home.lose(nothing)
+	reads(t, s, next.Revision, large)
+}
+
+// Where somebody else has moved the head behind it, a refusal does not show what
+// became of the first copy.
+func TestARefusalBesideACopyWithoutAnswerIsOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	direct := testetcd.URL(t)
+	rival := open(t, direct, etcd.Config{})
+	both, url := throughTwo(t, direct)
+	s := open(t, url, hedged())
+	head := claim(t, s)
+	version, err := s.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: []byte("1")})
+	require.NoError(t, err)
+	home, other := homeOf(t, s, both)
+	home.lose(answers)
+	other.lose(requests)
+	before := other.lost.Load()
+
+	done, rec := make(chan error, 2), record(head, "landed")
+	go func() { done <- s.Append(within(t, time.Minute), head, rec) }()
+	require.Eventually(t, func() bool {
+		now, err := rival.Head(within(t, 10*time.Second))
+		return err == nil && now.Commit == rec.ID && other.lost.Load() > before
+	}, 20*time.Second, time.Millisecond)
+	fenced := claim(t, rival)
+	require.Equal(t, rec.ID, fenced.Claim.PriorCommit, "it is in the log")
+	other.lose(nothing)
+	err = <-done
+	require.ErrorIs(t, err, driver.ErrConflict)
+	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
+
+	other.lose(requests)
+	before = other.lost.Load()
+	note := driver.Note{Key: "k", Value: []byte("2"), Version: version}
+	go func() { _, err := s.Post(within(t, time.Minute), note); done <- err }()
+	require.Eventually(t, func() bool {
+		notes, err := rival.Notes(within(t, 10*time.Second), "k")
+		return err == nil && string(notes[0].Value) == "2" && other.lost.Load() > before
+	}, 20*time.Second, time.Millisecond)
+	other.lose(nothing)
+	err = <-done
+	require.ErrorIs(t, err, driver.ErrConflict)
+	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
+	home.lose(nothing)
+}
+
+func TestWatchesAndPresencesMoveAwayFromAHungEndpointAndMissNothing(t *testing.T) {
+	t.Parallel()
+	direct := testetcd.URL(t)
+	rival := open(t, direct, etcd.Config{})
+	both, url := throughTwo(t, direct)
+	s := open(t, url, hedged())
+	mine := claim(t, s).Claim.ID
+	ctx, cancel := context.WithCancel(t.Context())
+	var tasks sync.WaitGroup
+	var wakes, lost, foreign atomic.Int64
+	shown, watched := make(chan struct{}), make(chan struct{}, 1000)
+	theirs := driver.NewID()
+	tasks.Go(func() { _ = s.WatchClaims(ctx, func() { wakes.Add(1) }) })
+	tasks.Go(func() { _ = s.WatchPresence(ctx, theirs, func() { foreign.Add(1) }) })
+	tasks.Go(func() { _ = s.Present(ctx, mine, func() { close(shown) }) })
+	<-shown
+	tasks.Go(func() { _ = rival.WatchPresence(ctx, mine, func() { lost.Add(1) }) })
+	tasks.Go(func() { _ = rival.Watch(ctx, func() { watched <- struct{}{} }) })
+	<-watched
+	require.Eventually(t, func() bool { return wakes.Load() > 0 }, 20*time.Second, time.Millisecond)
+
+	home, _ := homeOf(t, s, both)
+	home.lose(answers)
+	for range 2 { // a claim that comes while it hangs is told, by the new home
+		before := wakes.Load()
+		claim(t, rival)
+		require.Eventually(t, func() bool {
+			_, err := s.Head(within(t, 20*time.Second)) // as a catalog polls
+			return err == nil && wakes.Load() > before
+		}, 20*time.Second, time.Millisecond)
+	}
+	gone, end := context.WithCancel(ctx)
+	there := make(chan struct{})
+	tasks.Go(func() { _ = rival.Present(gone, theirs, func() { close(there) }) })
+	<-there
+	end()
+	require.Eventually(t, func() bool { return foreign.Load() > 0 }, 20*time.Second, time.Millisecond)
+	began := time.Now()
+	require.Eventually(t, func() bool { return time.Since(began) > 4*time.Second }, 20*time.Second, 10*time.Millisecond) // its lease is 3 s
+	require.Zero(t, lost.Load(), "the presence was renewed elsewhere")
+	cancel()
+	tasks.Wait()
+	home.lose(nothing)
+}
+
+func TestAClientThatWasHandedInMayHaveAHungEndpoint(t *testing.T) {
+	t.Parallel()
+	both, url := throughTwo(t, testetcd.URL(t))
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: strings.Split(strings.Split(url, "/")[2], ","), MaxUnaryRetries: 1, MaxCallRecvMsgSize: 8 << 20, Logger: zap.NewNop(),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	cfg := hedged()
+	cfg.Client = client
+	s := open(t, "etcd:///"+testetcd.Prefix(t, url), cfg)
+	c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1, StoreTimeout: time.Minute, RetryBudget: time.Minute})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { // the client is connected to both
+		require.NoError(t, put(t, c, "both"))
+		return both[0].answered.Load() > 1000 && both[1].answered.Load() > 1000
+	}, 20*time.Second, time.Millisecond)
+	both[0].lose(requests)
+	for range 20 {
+		require.NoError(t, put(t, c, "while one hangs"))
+	}
+	require.Positive(t, both[0].lost.Load())
+	both[0].lose(nothing)
+	require.NoError(t, c.Close())
+}
+
+// A sayingServer answers every Txn with the same error.
+type sayingServer struct {
+	pb.UnimplementedKVServer
+	says error
+	txns atomic.Int64
+}
+
+func (s *sayingServer) Txn(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error) {
+	s.txns.Add(1)
+	return nil, s.says
+}
+
+func startSaying(t *testing.T, says error) (*sayingServer, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	saying, server := &sayingServer{says: says}, grpc.NewServer()
+	pb.RegisterKVServer(server, saying)
+	var tasks sync.WaitGroup
+	tasks.Go(func() { _ = server.Serve(l) })
+	t.Cleanup(func() { server.Stop(); tasks.Wait() })
+	return saying, l.Addr().String()
+}
+
+func TestAWrongServerIsFollowedByAnotherAtOnce(t *testing.T) {
+	t.Parallel()
+	never := etcd.Config{HedgeAfter: -1} // no copy for want of an answer
+	for _, says := range []error{
+		rpctypes.ErrGRPCLeaderChanged, rpctypes.ErrGRPCNoLeader, rpctypes.ErrGRPCTimeout, rpctypes.ErrGRPCNotSupportedForLearner,
+		rpctypes.ErrGRPCTimeoutDueToLeaderFail, rpctypes.ErrGRPCStopped,
+	} {
+		url := testetcd.URL(t)
+		wrong, host := startSaying(t, says)
+		for n := 0; wrong.txns.Load() == 0; n++ { // which one is asked first is left to chance
+			s := open(t, strings.Replace(url, "://", "://"+host+",", 1), never)
+			_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: fmt.Sprint(n), Value: []byte("v")})
+			require.NoError(t, err, says)
+		}
+		require.EqualValues(t, 1, wrong.txns.Load())
+	}
+}
+
+func TestAWriteIsSentToEachWrongServerOnceAndIsThenOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	for says, outcome := range map[error]driver.Outcome{rpctypes.ErrGRPCTimeout: driver.Unknown, rpctypes.ErrGRPCNoLeader: driver.NotApplied} {
+		one, first := startSaying(t, says)
+		two, second := startSaying(t, says)
+		s := open(t, "etcd://"+first+","+second+"/p", etcd.Config{HedgeAfter: -1})
+		_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+		require.Equal(t, exitcodes.Retry, classed(t, err).Disposition())
+		require.Equal(t, outcome, driver.OutcomeOf(err), "%v", err)
+		require.EqualValues(t, 1, one.txns.Load())
+		require.EqualValues(t, 1, two.txns.Load())
+	}
+}
+
+// The refusal of one copy says nothing of another that was given up.
+func TestARefusalBehindAnAnswerThatLeavesItOpenIsOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	_, first := startSaying(t, rpctypes.ErrGRPCTimeout)
+	_, second := startSaying(t, rpctypes.ErrGRPCPermissionDenied)
+	var outcomes []driver.Outcome
+	require.Eventually(t, func() bool { // which one is asked first is left to chance
+		s := open(t, "etcd://"+first+","+second+"/p", etcd.Config{HedgeAfter: -1})
+		_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+		require.Equal(t, exitcodes.Config, classed(t, err).ExitCode(), "%v", err)
+		if o := driver.OutcomeOf(err); len(outcomes) == 0 || outcomes[0] != o {
+			outcomes = append(outcomes, o)
+		}
+		return len(outcomes) == 2
+	}, 20*time.Second, time.Millisecond)
+}
+
+func TestAnEndpointThatHangsFromTheBeginningKeepsNobodyOut(t *testing.T) {
+	t.Parallel()
+	server := testetcd.NewServer(t, testetcd.Options{})
+	client, ctx := testetcd.Client(t, server.URL()), within(t, time.Minute)
+	_, err := client.UserAdd(ctx, "root", "secret")
+	require.NoError(t, err)
+	_, err = client.UserGrantRole(ctx, "root", "root")
+	require.NoError(t, err)
+	_, err = client.AuthEnable(ctx)
+	require.NoError(t, err)
+	both, url := throughTwo(t, server.URL())
+	both[0].lose(requests)
+	for both[0].lost.Load() == 0 { // which one is asked first is left to chance
+		s := open(t, strings.Replace(url, "://", "://root:secret@", 1), hedged())
+		claim(t, s)
+	}
+	both[0].lose(nothing)
+}
