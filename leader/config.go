@@ -19,7 +19,8 @@ import (
 // default.
 type Config struct {
 	// Catalog is how the catalog is opened. Its Generation is required. Its
-	// RetryBudget is an hour by default, as it decides for how long an outage
+	// StoreTimeout is two thirds of Lease by default, at least 1 s and at most 5 s,
+	// so that a call that hangs leaves time for another one. Its RetryBudget is an hour by default, as it decides for how long an outage
 	// of the store can be outlived while a write's answer is missing. Its
 	// Holder.Address is by default where this package listens; a service whose
 	// successor is to forward requests to it gives the address of its clients.
@@ -143,6 +144,7 @@ func (c Config) withDefaults() Config {
 	c.Lease = cmp.Or(c.Lease, 7500*time.Millisecond)
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
 	c.HandoverTimeout = cmp.Or(c.HandoverTimeout, 5*time.Second)
+	c.Catalog.StoreTimeout = cmp.Or(c.Catalog.StoreTimeout, max(time.Second, min(c.Lease*2/3, 5*time.Second)))
 	c.Catalog.RetryBudget = cmp.Or(c.Catalog.RetryBudget, time.Hour)
 	c.Catalog.MigrationTimeout = cmp.Or(c.Catalog.MigrationTimeout, catalog.DefaultMigrationTimeout)
 	if c.Notify == nil {

@@ -57,7 +57,7 @@ type aborted struct {
 func (a *app) abort(ctx context.Context, store driver.Store, g generation.Generation, by string) error {
 	var intent leader.Intent
 	err := bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
-		intent, err = leader.Abort(ctx, store, config(a.timeout), g, by)
+		intent, err = leader.Abort(ctx, store, a.config(a.timeout), g, by)
 		return err
 	})
 	var late *leader.TooLateError

@@ -59,9 +59,9 @@ type app struct {
 	env Env
 
 	// Global flags.
-	store   string
-	json    bool
-	timeout time.Duration
+	store                 string
+	json                  bool
+	timeout, storeTimeout time.Duration
 
 	started bool           // the command line was understood
 	name    string         // of the store, once it is known; never has a secret
@@ -129,7 +129,8 @@ The store is named by --store or by FENCEPOST_STORE:
 
   sqlite:PATH                           (PATH?filesystem=trusted: see docs/guarantees.md)
   postgres://user@host:port/database?catalog=NAME
-  etcd://host:2379,host:2379/prefix     (etcds:// with TLS)
+  etcd://host:2379,host:2379/prefix     (etcds:// with TLS; ?hedge-after=100ms
+                                        and other timings: see docs/leading.md)
 
 A password never belongs on a command line. Put the URL into FENCEPOST_STORE or
 into a file that FENCEPOST_STORE_FILE names, or the password alone into
@@ -147,6 +148,7 @@ over; 78 configuration; 166 start anew.`,
 	flags.StringVar(&a.store, "store", "", "`URL` of the store; default is $FENCEPOST_STORE")
 	flags.BoolVar(&a.json, "json", false, "print one JSON object")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long the store may take")
+	flags.DurationVar(&a.storeTimeout, "store-timeout", longestCall, "how long one call of the store may take before it is made again")
 	root.AddCommand(a.statusCommand(), a.historyCommand(), a.generationCommand(),
 		a.preflightCommand(), a.promoteCommand(), a.abortCommand(), a.stepDownCommand(), a.fenceCommand(), a.restoredCommand(), a.dumpCommand(), a.schemaCommand(),
 		a.explainCommand(), a.runCommand(), a.healthCommand(), a.versionCommand())
@@ -161,6 +163,9 @@ func (a *app) action(do func(ctx context.Context) error) func(*cobra.Command, []
 	return func(cmd *cobra.Command, _ []string) error {
 		if a.timeout <= 0 {
 			return fmt.Errorf("--timeout is %v, want more than 0", a.timeout)
+		}
+		if a.storeTimeout <= 0 {
+			return fmt.Errorf("--store-timeout is %v, want more than 0", a.storeTimeout)
 		}
 		a.started = true
 		return do(cmd.Context())

@@ -132,7 +132,7 @@ func (d *dumping) line(v any) error {
 
 // entries prints those of one revision, which are all in memory.
 func (d *dumping) entries(ctx context.Context, store driver.Store) error {
-	return catalog.Snapshot(ctx, store, config(d.app.timeout), func(head driver.Head, r *catalog.Reader) error {
+	return catalog.Snapshot(ctx, store, d.app.config(d.app.timeout), func(head driver.Head, r *catalog.Reader) error {
 		if err := d.begin("entries", store, head, nil); err != nil {
 			return err
 		}

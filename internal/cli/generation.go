@@ -47,7 +47,7 @@ type next struct {
 func (a *app) next(ctx context.Context, store driver.Store) error {
 	n := next{Store: store.String()}
 	err := bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
-		n.Generation, err = catalog.NewBoard(store, config(a.timeout)).NextGeneration(ctx)
+		n.Generation, err = catalog.NewBoard(store, a.config(a.timeout)).NextGeneration(ctx)
 		return err
 	})
 	if err != nil {

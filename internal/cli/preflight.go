@@ -73,7 +73,7 @@ as it is configured.`,
 func (p *preflight) run(ctx context.Context, store driver.Store) error {
 	short, cancel := context.WithTimeout(ctx, p.app.timeout)
 	defer cancel()
-	cfg := config(p.app.timeout)
+	cfg := p.app.config(p.app.timeout)
 	cfg.Generation = p.generation
 	cfg.Holder.Build = p.build
 	if p.versioned && p.version > 0 {

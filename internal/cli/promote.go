@@ -109,7 +109,7 @@ func (p *promoting) run(ctx context.Context, store driver.Store) error {
 func (p *promoting) promote(ctx context.Context, store driver.Store) (intent leader.Intent, err error) {
 	budget := min(p.app.timeout, p.timeout)
 	err = bounded(ctx, budget, func(ctx context.Context) (err error) {
-		intent, err = leader.Promote(ctx, store, config(budget), p.generation, p.who())
+		intent, err = leader.Promote(ctx, store, p.app.config(budget), p.generation, p.who())
 		return err
 	})
 	if err == nil && intent.Generation > p.generation {

@@ -115,7 +115,7 @@ type raised struct {
 }
 
 func (r *raising) run(ctx context.Context, store driver.Store) error {
-	cfg := config(r.app.timeout)
+	cfg := r.app.config(r.app.timeout)
 	cfg.ClaimTimeout = r.app.timeout
 	cfg.Holder = fence.Holder{Name: fmt.Sprintf("fencepost %s by %s", r.name, r.app.who())}
 	claim, err := catalog.Raise(ctx, store, cfg, r.opts)

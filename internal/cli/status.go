@@ -36,7 +36,7 @@ token. A catalog that nobody has claimed yet is no error.`,
 func (a *app) status(ctx context.Context, store driver.Store) error {
 	var s status
 	err := bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
-		s, err = readStatus(ctx, store, config(a.timeout))
+		s, err = readStatus(ctx, store, a.config(a.timeout))
 		return err
 	})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 const (
 	defaultTimeout = 10 * time.Second
-	longestCall    = 5 * time.Second // of one call to the store
+	longestCall    = 5 * time.Second // of one call to the store, by default
 )
 
 // withStore opens the store that the command line or the environment names,
@@ -45,6 +45,6 @@ func bounded(ctx context.Context, d time.Duration, fn func(context.Context) erro
 }
 
 // config bounds what the library tries by the time that the command has.
-func config(timeout time.Duration) catalog.Config {
-	return catalog.Config{StoreTimeout: min(timeout, longestCall), RetryBudget: timeout}
+func (a *app) config(timeout time.Duration) catalog.Config {
+	return catalog.Config{StoreTimeout: min(timeout, a.storeTimeout), RetryBudget: timeout}
 }

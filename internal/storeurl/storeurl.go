@@ -6,6 +6,8 @@
 //	sqlite:PATH?filesystem=trusted           on a file system that is not known to be good
 //	postgres://user@host:port/db?catalog=N   also postgresql://
 //	etcd://host:port,host:port/prefix        etcds:// with TLS
+//	etcd://host:port,host:port/prefix?hedge-after=100ms&dial-timeout=2s
+//	                                         with timings of its own: see etcd.Open
 //
 // # Secrets
 //
@@ -29,6 +31,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/etcd"
@@ -52,6 +55,11 @@ type Config struct {
 	// libpq, such as PGPASSWORD, are read from the process's own environment
 	// in any case.
 	Getenv func(string) string
+
+	// Lease is the time within which the process must be sure of its token, as
+	// leader.Config.Lease. Time-outs of connections follow from it, unless the URL
+	// says otherwise. Zero: the drivers' defaults.
+	Lease time.Duration
 
 	// Logger receives what no caller is told; nil discards it.
 	Logger *slog.Logger
@@ -116,7 +124,7 @@ func dispatch(ctx context.Context, url string, cfg Config) (driver.Store, error)
 	case "postgres", "postgresql":
 		return as(postgres.Open(ctx, url, postgres.Config{Logger: cfg.Logger}))
 	case "etcd", "etcds":
-		return as(etcd.Open(ctx, url, etcd.Config{Logger: cfg.Logger, Getenv: cfg.Getenv}))
+		return as(etcd.Open(ctx, url, etcd.Config{Logger: cfg.Logger, Getenv: cfg.Getenv, Lease: cfg.Lease}))
 	}
 	return nil, unknownScheme(url)
 }

@@ -68,7 +68,7 @@ func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
 		return exitcodes.WithCode(fmt.Errorf("no client can connect: %w: give another address with -listen", err), exitcodes.Config)
 	}
 	defer ln.Close()
-	store, err := storeurl.Open(ctx, f.store, storeurl.Config{Logger: log})
+	store, err := storeurl.Open(ctx, f.store, storeurl.Config{Logger: log, Lease: f.lease})
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (p *program) leaderConfig(opts Options) leader.Config {
 			Generation:   f.generation,
 			Holder:       fence.Holder{Name: f.name, Address: p.address, Build: build()},
 			CompactAfter: f.compactAfter,
-			StoreTimeout: opts.StoreTimeout,
+			StoreTimeout: cmp.Or(f.storeTimeout, opts.StoreTimeout),
 			RetryBudget:  opts.RetryBudget,
 			Logger:       p.log,
 		},

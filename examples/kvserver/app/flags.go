@@ -47,6 +47,7 @@ type flags struct {
 	peer         string
 	advertise    string
 	lease        time.Duration
+	storeTimeout time.Duration
 	priority     int
 	drain        time.Duration
 }
@@ -72,6 +73,7 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	set.Int64Var(&f.compactAfter, "compact-after", 0, "how many `bytes` of log are kept at least; default 1048576")
 	set.StringVar(&f.peer, "peer", "", "the `address` at which processes of other hosts reach this one, for handover and failover")
 	set.StringVar(&f.advertise, "advertise", "", "the `address` at which others reach the clients' port, to forward there; default -listen, with the host's name where it names none")
+	set.DurationVar(&f.storeTimeout, "store-timeout", 0, "for how `long` one call of the store may take; default two thirds of -lease, from 1s to 5s")
 	set.DurationVar(&f.lease, "lease", 0, "for how `long` the token is believed without a confirmation; default 7.5s")
 	set.IntVar(&f.priority, "priority", 0, "the `number` from 0 to 9 by which standbys take over, 0 first")
 	set.DurationVar(&f.drain, "drain", 10*time.Second, "for how `long` a server that was superseded forwards its clients' commands at most; with 0 it refuses them at once")
@@ -92,6 +94,9 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	}
 	if f.compactAfter < 0 {
 		return f, misused(fmt.Errorf("-compact-after is %d, want more than 0", f.compactAfter))
+	}
+	if f.storeTimeout < 0 {
+		return f, misused(fmt.Errorf("-store-timeout is %v, want no less than 0", f.storeTimeout))
 	}
 	if f.drain < 0 {
 		return f, misused(fmt.Errorf("-drain is %v, want no less than 0", f.drain))
