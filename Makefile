@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-matrix shell lint fmt docs demo bench
+.PHONY: help test test-matrix shell lint fmt docs demo bench bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,3 +29,6 @@ demo: ## blue is replaced by green, under load, on SQLite
 
 bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
 	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)
+
+bench-etcd: ## how long commits stop while one of three etcd servers fails, as root; BENCH='-runs=5' is shorter
+	@etcd=$$(./scripts/etcd.sh build) && go run -C integration ./etcdoutage -etcd "$$etcd" $(BENCH)
