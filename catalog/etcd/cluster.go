@@ -120,7 +120,7 @@ func (c *cluster) after(m *member) *member {
 // the home and has not answered, it is asked a question of its own.
 func (c *cluster) answered(m, by *member, d time.Duration, err error) {
 	if err == nil {
-		c.latency.observe(d)
+		c.observe(d)
 	}
 	c.mu.Lock()
 	asks := m == c.home && c.detour == nil && m != by

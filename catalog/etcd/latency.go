@@ -40,6 +40,10 @@ func (l *latency) limit() time.Duration {
 	return l.mean + 4*l.deviation
 }
 
+// observe notes how long an answer took. More than the patience can ever be counts
+// as that, so that one election is soon forgotten.
+func (c *cluster) observe(d time.Duration) { c.latency.observe(min(d, c.cfg.Lease/8)) }
+
 // patience is how long a request of size bytes may be without an answer before a
 // copy is sent to another member: [Config.HedgeAfter], or by the answers so far,
 // at least 50 ms and at most an eighth of the lease.

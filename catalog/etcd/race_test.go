@@ -155,6 +155,45 @@ func TestARefusalBesideACopyWithoutAnswerIsOfUnknownOutcome(t *testing.T) {
 	home.lose(nothing)
 }
 
+// A commit that is refused for a claim under way waits, and is sent again. A copy
+// that was sent before may land still.
+func TestACopyWithoutAnswerLeavesACommitInDoubtAlsoBehindAClaimThatItWaitedFor(t *testing.T) {
+	t.Parallel()
+	direct := testetcd.URL(t)
+	rival := open(t, direct, etcd.Config{})
+	both, url := throughTwo(t, direct)
+	s := open(t, url, hedged())
+	head := claim(t, s)
+	home, other := homeOf(t, s, both)
+	claiming, err := rival.Claim(within(t, time.Minute))
+	require.NoError(t, err)
+	home.lose(requests)
+	done, answered := make(chan error, 1), other.answered.Load()
+	go func() { done <- s.Append(within(t, time.Minute), head, record(head, "waits")) }()
+	require.Eventually(t, func() bool { return home.lost.Load() > 0 && other.answered.Load() > answered+500 }, 20*time.Second, time.Millisecond)
+	next, rec := claimAfter(head)
+	require.NoError(t, claiming.Install(within(t, time.Minute), next, rec))
+	err = <-done
+	require.ErrorIs(t, err, driver.ErrConflict)
+	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
+	home.lose(nothing)
+}
+
+func TestNoCopyIsSentForWantOfAnAnswerWhereThatIsOff(t *testing.T) {
+	t.Parallel()
+	both, url := throughTwo(t, testetcd.URL(t))
+	s := open(t, url+"?hedge-after=off", etcd.Config{})
+	head := claim(t, s)
+	home, _ := homeOf(t, s, both)
+	home.lose(requests)
+	rec := record(head, "nowhere")
+	err := home.expireInVain(t, func(ctx context.Context) error { return s.Append(ctx, head, rec) })
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Equal(t, driver.Unknown, driver.OutcomeOf(err))
+	home.lose(nothing)
+	require.NoError(t, resend(t, s, head, rec), "it was sent nowhere else")
+}
+
 func TestWatchesAndPresencesMoveAwayFromAHungEndpointAndMissNothing(t *testing.T) {
 	t.Parallel()
 	direct := testetcd.URL(t)
@@ -174,10 +213,18 @@ func TestWatchesAndPresencesMoveAwayFromAHungEndpointAndMissNothing(t *testing.T
 	tasks.Go(func() { _ = rival.WatchPresence(ctx, mine, func() { lost.Add(1) }) })
 	tasks.Go(func() { _ = rival.Watch(ctx, func() { watched <- struct{}{} }) })
 	<-watched
+	gone, end := context.WithCancel(ctx)
+	there, left := make(chan struct{}), make(chan struct{})
+	tasks.Go(func() { _ = rival.Present(gone, theirs, func() { close(there) }); close(left) })
+	<-there
 	require.Eventually(t, func() bool { return wakes.Load() > 0 }, 20*time.Second, time.Millisecond)
 
 	home, _ := homeOf(t, s, both)
 	home.lose(answers)
+	end() // while nobody asks the store anything, so that the watch is where it was
+	<-left
+	require.Eventually(t, func() bool { return len(keysBeneath(t, direct, "presence/"+theirs.String())) == 0 }, 20*time.Second, time.Millisecond)
+	require.Zero(t, foreign.Load())
 	for range 2 { // a claim that comes while it hangs is told, by the new home
 		before := wakes.Load()
 		claim(t, rival)
@@ -186,11 +233,6 @@ func TestWatchesAndPresencesMoveAwayFromAHungEndpointAndMissNothing(t *testing.T
 			return err == nil && wakes.Load() > before
 		}, 20*time.Second, time.Millisecond)
 	}
-	gone, end := context.WithCancel(ctx)
-	there := make(chan struct{})
-	tasks.Go(func() { _ = rival.Present(gone, theirs, func() { close(there) }) })
-	<-there
-	end()
 	require.Eventually(t, func() bool { return foreign.Load() > 0 }, 20*time.Second, time.Millisecond)
 	began := time.Now()
 	require.Eventually(t, func() bool { return time.Since(began) > 4*time.Second }, 20*time.Second, 10*time.Millisecond) // its lease is 3 s

@@ -102,7 +102,7 @@ func moveLeader(ctx context.Context, l *lab, leader *server) error {
 
 const (
 	before  = 500 * time.Millisecond // of commits before the fault
-	behind  = 2 * time.Second        // and behind the first one after it that took long
+	behind  = time.Second            // and behind the first one after it that took long
 	longest = time.Minute
 )
 
