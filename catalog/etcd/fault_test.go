@@ -269,6 +269,7 @@ type proxy struct {
 
 	answered atomic.Int64 // bytes that went back to the store
 	lost     atomic.Int64 // bytes of the store's that went nowhere
+	dropped  atomic.Int64 // bytes for the store that went nowhere
 }
 
 // startProxy starts a proxy before the server of url and returns the URL of
@@ -355,6 +356,8 @@ func (p *proxy) pass(to io.WriteCloser, from io.ReadCloser, direction losses) {
 		if p.losing(direction) {
 			if direction == requests {
 				p.lost.Add(int64(n))
+			} else {
+				p.dropped.Add(int64(n))
 			}
 			continue
 		}

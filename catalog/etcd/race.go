@@ -39,7 +39,7 @@ func race[R any](ctx context.Context, c *cluster, size int, send func(context.Co
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
 	defer r.begin(first)()
-	r.run(first, time.Now())
+	r.run(r.ctx, first, time.Now())
 	<-r.over
 	return r.result, r.doubt > 0, r.err
 }
@@ -108,7 +108,13 @@ func (r *racing[R]) overdue() {
 // nothing.
 func (r *racing[R]) copyTo(m *member) bool {
 	sent := time.Now()
-	if !r.cluster.spawn(func() { r.run(m, sent) }) {
+	task := func() {
+		ctx, cancel := context.WithCancel(r.ctx)
+		defer cancel()
+		defer context.AfterFunc(r.cluster.root, cancel)() // close waits for the task
+		r.run(ctx, m, sent)
+	}
+	if !r.cluster.spawn(task) {
 		return false
 	}
 	r.sent = append(r.sent, m)
@@ -116,8 +122,8 @@ func (r *racing[R]) copyTo(m *member) bool {
 	return true
 }
 
-func (r *racing[R]) run(m *member, sent time.Time) {
-	result, err := ask(r.ctx, m, r.send)
+func (r *racing[R]) run(ctx context.Context, m *member, sent time.Time) {
+	result, err := ask(ctx, m, r.send)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open--

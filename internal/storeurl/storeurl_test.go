@@ -33,6 +33,7 @@ func TestEachSchemeOpensItsStore(t *testing.T) {
 		"postgresql://u@127.0.0.1:1/d?catalog=app": "postgres://127.0.0.1:1/d?catalog=app",
 		"etcd://h1:2379,h2:2379/some/prefix":       "etcd://h1:2379,h2:2379/some/prefix",
 		"etcds://h1:2379/p":                        "etcds://h1:2379/p",
+		"etcd://h1:1/p?lease=3s&hedge-after=off":   "etcd://h1:1/p",
 	} {
 		store, err := storeurl.Open(t.Context(), url, storeurl.Config{Getenv: none})
 		require.NoError(t, err, url)
@@ -57,6 +58,7 @@ func TestAURLThatNamesNoStoreIsConfiguration(t *testing.T) {
 		"postgres://h/d?catalog=NO":          "catalog",
 		"etcd://h:1":                         "prefix",
 		"etcd:h":                             "etcd://host",
+		"etcd://h:1/p?hedge=1s":              "hedge-after",
 	} {
 		store, err := storeurl.Open(t.Context(), url, storeurl.Config{Getenv: none})
 		require.ErrorContains(t, err, says, url)

@@ -58,6 +58,7 @@ func TestAWrongCommandLineAsksForItsCode(t *testing.T) {
 		{[]string{"-nope"}, exitcodes.Usage, "see kvserver -h"},
 		{[]string{"more"}, exitcodes.Usage, `"more" is no flag`},
 		{[]string{"-generation", "x"}, exitcodes.Usage, "-generation"},
+		{[]string{"-store-timeout", "-1s"}, exitcodes.Usage, "-store-timeout is -1s"},
 		{[]string{"-store", "postgres://u:secret@h/d", "-generation", "1"}, exitcodes.Usage, "password"},
 		{nil, exitcodes.Config, generation.EnvVar},
 	} {
