@@ -53,8 +53,11 @@ func homeOf(t *testing.T, s driver.Store, both [2]*proxy) (home, other *proxy) {
 	return home, other
 }
 
-// hedged is a Config by which a copy is sent soon.
-func hedged() etcd.Config { return etcd.Config{HedgeAfter: 20 * time.Millisecond} }
+// hedged is a Config by which a copy is sent soon, and nothing else finds out that
+// an endpoint hangs.
+func hedged() etcd.Config {
+	return etcd.Config{HedgeAfter: 20 * time.Millisecond, KeepAlive: time.Hour}
+}
 
 func TestCommitsGoOnWhileAnEndpointHangsAndItIsLeftAlone(t *testing.T) {
 	t.Parallel()
@@ -166,7 +169,7 @@ func TestACopyWithoutAnswerLeavesACommitInDoubtAlsoBehindAClaimThatItWaitedFor(t
 	direct := testetcd.URL(t)
 	rival := open(t, direct, etcd.Config{})
 	both, url := throughTwo(t, direct)
-	s := open(t, url, etcd.Config{HedgeAfter: 300 * time.Millisecond}) // no later copy goes to the one that hangs
+	s := open(t, url, etcd.Config{HedgeAfter: 300 * time.Millisecond, KeepAlive: time.Hour}) // no later copy goes to the one that hangs
 	head := claim(t, s)
 	home, other := homeOf(t, s, both)
 	claiming, err := rival.Claim(within(t, time.Minute))
