@@ -60,9 +60,7 @@ func (s *Store) commit(ctx context.Context, client *cluster, c commit) (phase, e
 	}
 	for known := read; ; {
 		resp, p, err := c.txn(client.Txn(ctx)).Land()
-		if known == doubt {
-			p = doubt // a copy of an earlier turn may land still
-		}
+		p = max(p, known) // a copy of an earlier turn may land still
 		if err != nil || resp.Succeeded || p == doubt && c.landed(resp) {
 			return p, err
 		}
