@@ -76,7 +76,7 @@ func (s *Store) post(ctx context.Context, n driver.Note) (int64, phase, error) {
 		write = clientv3.OpDelete(key)
 	}
 	resp, p, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", n.Version)).
-		Then(write).Else(clientv3.OpGet(key, clientv3.WithKeysOnly())).Land()
+		Then(write).Else(clientv3.OpGet(key, clientv3.WithKeysOnly())).Once(n.Version == 0).Land()
 	switch {
 	case err != nil:
 		return 0, p, err

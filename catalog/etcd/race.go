@@ -21,21 +21,30 @@ import (
 //   - can be repeated: leases, parts of a snapshot, chunks of a large commit. These
 //     are put under a condition that ends with them.
 //
+// One write is neither: a note that is new, since the absence of a note returns
+// when it is removed. Of that a further copy is sent only if the one before was
+// refused.
+//
 // A refusal of one copy is final for all of them, since the condition does not
 // return. But another copy may have landed before. So a refusal leaves the
 // outcome unknown while another copy is unanswered: that is phase doubt. Where
 // the refusal shows that a copy has landed, the write has succeeded.
 
-// race sends a request of size bytes until a member has answered it, or until all
-// have said that they can't serve. In doubt says that another copy may have been
-// applied.
-func race[R any](ctx context.Context, c *cluster, size int, send func(context.Context, *session) (R, error)) (result R, inDoubt bool, err error) {
+// A request is what is sent.
+type request struct {
+	size int  // in bytes, for how long it may take
+	once bool // no two copies may be under way
+}
+
+// race sends a request until a member has answered it, or until all have said that
+// they can't serve. In doubt says that another copy may have been applied.
+func race[R any](ctx context.Context, c *cluster, req request, send func(context.Context, *session) (R, error)) (result R, inDoubt bool, err error) {
 	first := c.first()
 	if len(c.members) == 1 {
 		result, err = ask(ctx, first, send)
 		return result, false, err
 	}
-	r := &racing[R]{cluster: c, size: size, send: send, over: make(chan struct{})}
+	r := &racing[R]{cluster: c, request: req, send: send, over: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
 	defer r.begin(first)()
@@ -59,10 +68,10 @@ func ask[R any](ctx context.Context, m *member, send func(context.Context, *sess
 // racing is a request of which several copies may be under way.
 type racing[R any] struct {
 	cluster *cluster
-	size    int
-	send    func(context.Context, *session) (R, error)
-	ctx     context.Context // of all copies; ends with the first answer
-	cancel  context.CancelFunc
+	request
+	send   func(context.Context, *session) (R, error)
+	ctx    context.Context // of all copies; ends with the first answer
+	cancel context.CancelFunc
 
 	mu    sync.Mutex
 	timer *time.Timer // sends the next copy; nil if none is sent for want of an answer
@@ -85,7 +94,7 @@ func (r *racing[R]) begin(first *member) (stop func()) {
 	defer r.mu.Unlock()
 	r.sent, r.open = append(r.sent, first), 1
 	r.cluster.warm()
-	if r.cluster.cfg.HedgeAfter < 0 {
+	if r.cluster.cfg.HedgeAfter < 0 || r.once {
 		return func() {}
 	}
 	r.timer = time.AfterFunc(r.cluster.patience(r.size), r.overdue)
@@ -144,7 +153,10 @@ func (r *racing[R]) run(ctx context.Context, m *member, sent time.Time) {
 // Once all have said so, that is the answer.
 func (r *racing[R]) unserved(err error) {
 	if leavesOpen(err) {
-		r.lost++
+		if r.lost++; r.once {
+			r.finish(r.result, err)
+			return
+		}
 	}
 	for next := r.cluster.after(r.sent[0]); next != r.sent[0]; next = r.cluster.after(next) {
 		if !slices.Contains(r.sent, next) && r.copyTo(next) {

@@ -3,7 +3,6 @@ package etcd_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -191,10 +190,15 @@ func TestNoCopyIsSentForWantOfAnAnswerWhereThatIsOff(t *testing.T) {
 	both, url := throughTwo(t, testetcd.URL(t))
 	s := open(t, url+"?hedge-after=off", etcd.Config{})
 	head := claim(t, s)
-	home, _ := homeOf(t, s, both)
+	home, other := homeOf(t, s, both)
 	home.lose(requests)
 	rec := record(head, "nowhere")
-	err := home.expireInVain(t, func(ctx context.Context) error { return s.Append(ctx, head, rec) })
+	err := home.expireInVain(t, func(ctx context.Context) error {
+		done, before := make(chan error, 1), other.answered.Load()
+		go func() { done <- s.Append(ctx, head, rec) }()
+		require.Never(t, func() bool { return other.answered.Load() > before+100 }, 500*time.Millisecond, 10*time.Millisecond)
+		return <-done
+	})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err))
 	home.lose(nothing)
@@ -308,9 +312,11 @@ func TestAWrongServerIsFollowedByAnotherAtOnce(t *testing.T) {
 	} {
 		url := testetcd.URL(t)
 		wrong, host := startSaying(t, says)
-		for n := 0; wrong.txns.Load() == 0; n++ { // which one is asked first is left to chance
+		version, err := open(t, url, never).Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+		require.NoError(t, err)
+		for wrong.txns.Load() == 0 { // which one is asked first is left to chance
 			s := open(t, strings.Replace(url, "://", "://"+host+",", 1), never)
-			_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: fmt.Sprint(n), Value: []byte("v")})
+			version, err = s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v"), Version: version})
 			require.NoError(t, err, says)
 		}
 		require.EqualValues(t, 1, wrong.txns.Load())
@@ -323,12 +329,36 @@ func TestAWriteIsSentToEachWrongServerOnceAndIsThenOfUnknownOutcome(t *testing.T
 		one, first := startSaying(t, says)
 		two, second := startSaying(t, says)
 		s := open(t, "etcd://"+first+","+second+"/p", etcd.Config{HedgeAfter: -1})
-		_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+		_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v"), Version: 1})
 		require.Equal(t, exitcodes.Retry, classed(t, err).Disposition())
 		require.Equal(t, outcome, driver.OutcomeOf(err), "%v", err)
 		require.EqualValues(t, 1, one.txns.Load())
 		require.EqualValues(t, 1, two.txns.Load())
 	}
+}
+
+// A note that was removed is absent again, so that a copy of the write that made it
+// could make it anew.
+func TestOfANoteThatIsNewNoTwoCopiesAreUnderWay(t *testing.T) {
+	t.Parallel()
+	both, url := throughTwo(t, testetcd.URL(t))
+	s := open(t, url, hedged())
+	home, _ := homeOf(t, s, both)
+	home.lose(requests)
+	note := driver.Note{Key: "new", Value: []byte("v")}
+	err := home.expireInVain(t, func(ctx context.Context) error { _, err := s.Post(ctx, note); return err })
+	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
+	notes, err := s.Notes(within(t, 20*time.Second), "")
+	require.NoError(t, err)
+	require.Empty(t, notes, "it was sent elsewhere too")
+	home.lose(nothing)
+
+	one, first := startSaying(t, rpctypes.ErrGRPCTimeout)
+	two, second := startSaying(t, rpctypes.ErrGRPCTimeout)
+	s = open(t, "etcd://"+first+","+second+"/p", etcd.Config{})
+	_, err = s.Post(within(t, 20*time.Second), note)
+	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
+	require.EqualValues(t, 1, one.txns.Load()+two.txns.Load())
 }
 
 // The refusal of one copy says nothing of another that was given up.
@@ -339,7 +369,7 @@ func TestARefusalBehindAnAnswerThatLeavesItOpenIsOfUnknownOutcome(t *testing.T) 
 	var outcomes []driver.Outcome
 	require.Eventually(t, func() bool { // which one is asked first is left to chance
 		s := open(t, "etcd://"+first+","+second+"/p", etcd.Config{HedgeAfter: -1})
-		_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+		_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v"), Version: 1})
 		require.Equal(t, exitcodes.Config, classed(t, err).ExitCode(), "%v", err)
 		if o := driver.OutcomeOf(err); len(outcomes) == 0 || outcomes[0] != o {
 			outcomes = append(outcomes, o)

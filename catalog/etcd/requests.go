@@ -11,8 +11,8 @@ import (
 )
 
 // do sends an operation to the cluster.
-func (c *cluster) do(ctx context.Context, op clientv3.Op) (resp clientv3.OpResponse, inDoubt bool, err error) {
-	return race(ctx, c, sizeOf(op), func(ctx context.Context, s *session) (clientv3.OpResponse, error) { return s.Do(ctx, op) })
+func (c *cluster) do(ctx context.Context, op clientv3.Op, once bool) (resp clientv3.OpResponse, inDoubt bool, err error) {
+	return race(ctx, c, request{size: sizeOf(op), once: once}, func(ctx context.Context, s *session) (clientv3.OpResponse, error) { return s.Do(ctx, op) })
 }
 
 // sizeOf returns the bytes of the values that op puts.
@@ -29,7 +29,7 @@ func sizeOf(op clientv3.Op) (n int) {
 
 // Do sends an operation that can be repeated.
 func (c *cluster) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
-	resp, _, err := c.do(ctx, op)
+	resp, _, err := c.do(ctx, op, false)
 	return resp, err
 }
 
@@ -42,13 +42,13 @@ func (c *cluster) Get(ctx context.Context, key string, opts ...clientv3.OpOption
 // Grant asks for a lease of ttl seconds. Of several copies each is a lease, and
 // those that nobody knows expire.
 func (c *cluster) Grant(ctx context.Context, ttl int64) (*clientv3.LeaseGrantResponse, error) {
-	resp, _, err := race(ctx, c, 0, func(ctx context.Context, s *session) (*clientv3.LeaseGrantResponse, error) { return s.Grant(ctx, ttl) })
+	resp, _, err := race(ctx, c, request{}, func(ctx context.Context, s *session) (*clientv3.LeaseGrantResponse, error) { return s.Grant(ctx, ttl) })
 	return resp, err
 }
 
 // KeepAliveOnce renews a lease.
 func (c *cluster) KeepAliveOnce(ctx context.Context, id clientv3.LeaseID) error {
-	_, _, err := race(ctx, c, 0, func(ctx context.Context, s *session) (*pb.LeaseKeepAliveResponse, error) { return s.renew(ctx, id) })
+	_, _, err := race(ctx, c, request{}, func(ctx context.Context, s *session) (*pb.LeaseKeepAliveResponse, error) { return s.renew(ctx, id) })
 	return err
 }
 
@@ -73,19 +73,19 @@ func (s *session) renew(ctx context.Context, id clientv3.LeaseID) (*pb.LeaseKeep
 
 // Revoke ends a lease. It may be gone already, by another copy.
 func (c *cluster) Revoke(ctx context.Context, id clientv3.LeaseID) error {
-	_, _, err := race(ctx, c, 0, func(ctx context.Context, s *session) (*clientv3.LeaseRevokeResponse, error) { return s.Revoke(ctx, id) })
+	_, _, err := race(ctx, c, request{}, func(ctx context.Context, s *session) (*clientv3.LeaseRevokeResponse, error) { return s.Revoke(ctx, id) })
 	return err
 }
 
 // MemberList asks who belongs to the cluster.
 func (c *cluster) MemberList(ctx context.Context) (*clientv3.MemberListResponse, error) {
-	resp, _, err := race(ctx, c, 0, func(ctx context.Context, s *session) (*clientv3.MemberListResponse, error) { return s.MemberList(ctx) })
+	resp, _, err := race(ctx, c, request{}, func(ctx context.Context, s *session) (*clientv3.MemberListResponse, error) { return s.MemberList(ctx) })
 	return resp, err
 }
 
 // AlarmList asks for the cluster's alarms.
 func (c *cluster) AlarmList(ctx context.Context) (*clientv3.AlarmResponse, error) {
-	resp, _, err := race(ctx, c, 0, func(ctx context.Context, s *session) (*clientv3.AlarmResponse, error) { return s.AlarmList(ctx) })
+	resp, _, err := race(ctx, c, request{}, func(ctx context.Context, s *session) (*clientv3.AlarmResponse, error) { return s.AlarmList(ctx) })
 	return resp, err
 }
 
@@ -95,6 +95,7 @@ type txn struct {
 	ctx             context.Context
 	when            []clientv3.Cmp
 	then, otherwise []clientv3.Op
+	once            bool // see request
 }
 
 // Txn begins a Txn.
@@ -103,6 +104,9 @@ func (c *cluster) Txn(ctx context.Context) *txn { return &txn{cluster: c, ctx: c
 func (t *txn) If(when ...clientv3.Cmp) *txn { t.when = when; return t }
 func (t *txn) Then(ops ...clientv3.Op) *txn { t.then = ops; return t }
 func (t *txn) Else(ops ...clientv3.Op) *txn { t.otherwise = ops; return t }
+
+// Once says whether no two copies may be under way.
+func (t *txn) Once(once bool) *txn { t.once = once; return t }
 
 // Commit sends a Txn that can be repeated.
 func (t *txn) Commit() (*clientv3.TxnResponse, error) {
@@ -113,7 +117,7 @@ func (t *txn) Commit() (*clientv3.TxnResponse, error) {
 // Land sends a Txn that lands once, and says what is known of it if it is refused
 // or fails.
 func (t *txn) Land() (*clientv3.TxnResponse, phase, error) {
-	resp, inDoubt, err := t.cluster.do(t.ctx, clientv3.OpTxn(t.when, t.then, t.otherwise))
+	resp, inDoubt, err := t.cluster.do(t.ctx, clientv3.OpTxn(t.when, t.then, t.otherwise), t.once)
 	if inDoubt {
 		return resp.Txn(), doubt, err
 	}
