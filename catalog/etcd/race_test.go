@@ -193,12 +193,13 @@ func TestNoCopyIsSentForWantOfAnAnswerWhereThatIsOff(t *testing.T) {
 	home, other := homeOf(t, s, both)
 	home.lose(requests)
 	rec := record(head, "nowhere")
-	err := home.expireInVain(t, func(ctx context.Context) error {
-		done, before := make(chan error, 1), other.answered.Load()
-		go func() { done <- s.Append(ctx, head, rec) }()
-		require.Never(t, func() bool { return other.answered.Load() > before+100 }, 500*time.Millisecond, 10*time.Millisecond)
-		return <-done
-	})
+	ctx, expire := expires(t)
+	done, before := make(chan error, 1), other.answered.Load()
+	go func() { done <- s.Append(ctx, head, rec) }()
+	require.Never(t, func() bool { return other.answered.Load() > before+100 }, 500*time.Millisecond, 10*time.Millisecond)
+	require.Positive(t, home.lost.Load())
+	expire()
+	err := <-done
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err))
 	home.lose(nothing)
