@@ -185,6 +185,19 @@ func TestACopyWithoutAnswerLeavesACommitInDoubtAlsoBehindAClaimThatItWaitedFor(t
 	home.lose(nothing)
 }
 
+// hangsAlone makes a call that home does not answer, sees that nothing is sent to the
+// other for it, ends its time and returns its error.
+func hangsAlone(t *testing.T, home, other *proxy, call func(context.Context) error) error {
+	t.Helper()
+	ctx, expire := expires(t)
+	done, before := make(chan error, 1), other.answered.Load()
+	go func() { done <- call(ctx) }()
+	require.Never(t, func() bool { return other.answered.Load() > before+100 }, 500*time.Millisecond, 10*time.Millisecond)
+	require.Positive(t, home.lost.Load())
+	expire()
+	return <-done
+}
+
 func TestNoCopyIsSentForWantOfAnAnswerWhereThatIsOff(t *testing.T) {
 	t.Parallel()
 	both, url := throughTwo(t, testetcd.URL(t))
@@ -193,13 +206,7 @@ func TestNoCopyIsSentForWantOfAnAnswerWhereThatIsOff(t *testing.T) {
 	home, other := homeOf(t, s, both)
 	home.lose(requests)
 	rec := record(head, "nowhere")
-	ctx, expire := expires(t)
-	done, before := make(chan error, 1), other.answered.Load()
-	go func() { done <- s.Append(ctx, head, rec) }()
-	require.Never(t, func() bool { return other.answered.Load() > before+100 }, 500*time.Millisecond, 10*time.Millisecond)
-	require.Positive(t, home.lost.Load())
-	expire()
-	err := <-done
+	err := hangsAlone(t, home, other, func(ctx context.Context) error { return s.Append(ctx, head, rec) })
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err))
 	home.lose(nothing)
@@ -344,10 +351,10 @@ func TestOfANoteThatIsNewNoTwoCopiesAreUnderWay(t *testing.T) {
 	t.Parallel()
 	both, url := throughTwo(t, testetcd.URL(t))
 	s := open(t, url, hedged())
-	home, _ := homeOf(t, s, both)
+	home, other := homeOf(t, s, both)
 	home.lose(requests)
 	note := driver.Note{Key: "new", Value: []byte("v")}
-	err := home.expireInVain(t, func(ctx context.Context) error { _, err := s.Post(ctx, note); return err })
+	err := hangsAlone(t, home, other, func(ctx context.Context) error { _, err := s.Post(ctx, note); return err })
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
 	notes, err := s.Notes(within(t, 20*time.Second), "")
 	require.NoError(t, err)
