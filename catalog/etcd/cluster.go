@@ -136,7 +136,7 @@ func (c *cluster) answered(m, by *member, d time.Duration, err error) {
 // examine asks a suspected home whether it can answer, and leaves it if it
 // can't. The question needs a quorum, as those of a catalog do.
 func (c *cluster) examine(m *member) {
-	ctx, cancel := context.WithTimeout(c.root, max(2*c.patience(0), mostInterval))
+	ctx, cancel := context.WithTimeout(c.root, max(2*c.patience(0), leastQuestion))
 	defer cancel()
 	_, err := ask(ctx, m, func(ctx context.Context, s *session) (*clientv3.GetResponse, error) {
 		return s.Get(ctx, keys{c.to.prefix}.head(), clientv3.WithCountOnly())

@@ -15,7 +15,8 @@ type latency struct {
 const (
 	firstPatience = 250 * time.Millisecond // before the first answer
 	leastPatience = 50 * time.Millisecond
-	mostInterval  = 250 * time.Millisecond
+	mostInterval  = 100 * time.Millisecond
+	leastQuestion = 250 * time.Millisecond // of a home that is suspected
 	perMiB        = 100 * time.Millisecond // for a link of 10 MiB/s
 )
 
@@ -56,7 +57,7 @@ func (c *cluster) patience(size int) time.Duration {
 }
 
 // interval is the time from the n-th such copy to the next one. It doubles up to
-// 250 ms, or to the patience if that is longer, so that an election that ends is
+// 100 ms, or to the patience if that is longer, so that an election that ends is
 // noticed soon and a cluster that is slow gets few copies.
 func (c *cluster) interval(size, n int) time.Duration {
 	d := c.patience(size)

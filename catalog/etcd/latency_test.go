@@ -31,7 +31,7 @@ func TestTheTimeBeforeACopyFollowsFromTheAnswersWithinBounds(t *testing.T) {
 	for n := range 8 {
 		intervals = append(intervals, c.interval(0, n)/time.Millisecond)
 	}
-	require.Equal(t, []time.Duration{10, 20, 40, 80, 160, 250, 250, 250}, intervals)
+	require.Equal(t, []time.Duration{10, 20, 40, 80, 100, 100, 100, 100}, intervals)
 	c.cfg.HedgeAfter = time.Second
 	require.Equal(t, time.Second, c.interval(0, 5))
 }
