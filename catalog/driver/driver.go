@@ -149,6 +149,18 @@ type Store interface {
 	// note was at another version and nothing was written.
 	Post(ctx context.Context, n Note) (version int64, err error)
 
+	// Losses returns the record of losses. It writes nothing.
+	Losses(ctx context.Context) (Losses, error)
+
+	// PutLosses replaces the record of losses, on condition that its version is
+	// l.Version, that the server, cluster or file is the one of l.Place and,
+	// unless at is nil, that the head is exactly *at. It returns the new version,
+	// which no other write of the record has ever had. It moves no head. It may
+	// wait for a claim under way; if it lands beside one, that claim is refused.
+	// An error that wraps ErrConflict means that a condition did not hold, or that
+	// there is no catalog yet; nothing was written.
+	PutLosses(ctx context.Context, l Losses, at *Head) (version int64, err error)
+
 	// Close releases what the store itself opened, and not a pool or client
 	// that it was given.
 	Close() error
@@ -163,6 +175,13 @@ type Claiming interface {
 	// Head returns the head as it is, and will be until the end of the claim.
 	Head() Head
 
+	// Losses returns the record of losses as it is under the claim.
+	Losses() Losses
+
+	// ReplaceLosses has Install replace the record of losses by text, in the same
+	// commit. It writes nothing itself.
+	ReplaceLosses(text []byte)
+
 	// Log reads the log as Store.Log does, up to Head.
 	Log(ctx context.Context, after uint64, fn func(Record) error) error
 
@@ -173,8 +192,9 @@ type Claiming interface {
 
 	// Install makes c the head's claim and adds rec, the claim's own commit,
 	// to the log and to the history of claims, in one atomic commit, on
-	// condition that the head is still what Head returned and that each
-	// note of when is still at its version. It ends the claim, whatever it
+	// condition that the head is still what Head returned, that the record of
+	// losses is still what Losses returned, and that each note of when is still
+	// at its version. It ends the claim, whatever it
 	// returns. An error that wraps ErrConflict means nothing was written.
 	Install(ctx context.Context, c Claim, rec Record, when ...Note) error
 

@@ -33,7 +33,7 @@ type rule struct {
 
 func storeRules() []rule {
 	return slices.Concat(headRules(), appendRules(), claimRules(), blockRules(), logRules(), snapshotRules(),
-		noteRules(), boardRules(), errorRules(), concurrencyRules(), watchRules(), presenceRules(), warmRules(), closeRules())
+		noteRules(), boardRules(), lossRules(), errorRules(), concurrencyRules(), watchRules(), presenceRules(), warmRules(), closeRules())
 }
 
 // check checks r on the catalog that open opens, and waits for patience at most
@@ -150,6 +150,7 @@ type picture struct {
 	Log    []driver.Record
 	Claims []string
 	Notes  []driver.Note
+	Losses driver.Losses
 }
 
 // picture reads all of the catalog, through a store of its own.
@@ -161,7 +162,9 @@ func (b *bench) picture() picture {
 		Log:    ReadLog(b, s, 0),
 		Claims: claimTexts(b, ReadClaims(b, s, 0)),
 		Notes:  ReadNotes(b, s, ""),
+		Losses: b.losses(s),
 	}
+	p.Losses.Place = "" // it is not stored
 	require.NoError(b, s.Close())
 	return p
 }
@@ -174,4 +177,5 @@ func (b *bench) unchanged(p picture, after string) {
 	SameLog(b, p.Log, now.Log)
 	require.Equal(b, p.Claims, now.Claims, "the claims after "+after)
 	require.Equal(b, p.Notes, now.Notes, "the board after "+after)
+	require.Equal(b, p.Losses, now.Losses, "the losses after "+after)
 }

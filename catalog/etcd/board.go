@@ -66,6 +66,9 @@ func (s *Store) post(ctx context.Context, n driver.Note) (int64, phase, error) {
 	if err := tooLarge(fmt.Sprintf("the note %q", n.Key), len(n.Value), maxNote); err != nil {
 		return 0, read, err
 	}
+	if n.Key == driver.LossesKey {
+		return 0, read, fmt.Errorf("%w: no note has the key %q", errMisuse, n.Key)
+	}
 	client, err := s.dial(ctx)
 	if err != nil {
 		return 0, read, err

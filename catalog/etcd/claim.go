@@ -67,6 +67,8 @@ type claiming struct {
 	lease  clientv3.LeaseID
 	wanted int64 // mod revision of the claim-wanted key
 	found  found
+	losses driver.Losses
+	next   []byte             // what Install replaces the losses by; nil: nothing
 	quiet  context.CancelFunc // ends the keep-alive; nil before it began
 	ended  bool
 }
@@ -125,8 +127,8 @@ func (c *claiming) want(ctx context.Context) error {
 	key, free := c.store.keys.wanted(), int64(0) // the mod revision at which the key is nobody's
 	for {
 		resp, err := c.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", free)).
-			Then(clientv3.OpPut(key, me, clientv3.WithLease(c.lease)), c.store.keys.readHead()).
-			Else(clientv3.OpGet(key), c.store.keys.readHead()).Commit()
+			Then(clientv3.OpPut(key, me, clientv3.WithLease(c.lease)), c.store.keys.readHead(), clientv3.OpGet(c.store.keys.losses())).
+			Else(clientv3.OpGet(key), c.store.keys.readHead(), clientv3.OpGet(c.store.keys.losses())).Commit()
 		if err != nil {
 			return err
 		}
@@ -135,6 +137,8 @@ func (c *claiming) want(ctx context.Context) error {
 			if !resp.Succeeded {
 				c.wanted = holds.ModRevision
 			}
+			c.losses = lossesIn(all(resp, 2))
+			c.losses.Place = place(resp.Header.ClusterId)
 			c.found, err = c.store.foundIn(ctx, c.client, all(resp, 1))
 			return err
 		}
@@ -163,6 +167,12 @@ func blocked(other string, began time.Time, err error) error {
 
 // Head implements [driver.Claiming].
 func (c *claiming) Head() driver.Head { return c.found.head }
+
+// Losses implements [driver.Claiming].
+func (c *claiming) Losses() driver.Losses { return c.losses }
+
+// ReplaceLosses implements [driver.Claiming].
+func (c *claiming) ReplaceLosses(text []byte) { c.next = text }
 
 // Log implements [driver.Claiming].
 func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
@@ -248,6 +258,7 @@ func (c *claiming) conditions(revision uint64, when []driver.Note) []clientv3.Cm
 		absent(keys.end()),
 		clientv3.Compare(clientv3.ModRevision(keys.wanted()), "=", c.wanted),
 		absent(keys.record(revision)),
+		clientv3.Compare(clientv3.ModRevision(keys.losses()), "=", c.losses.Version),
 	}
 	if c.found.end != nil {
 		all[0] = clientv3.Compare(clientv3.Value(keys.head()), "=", string(c.found.claim))
@@ -272,14 +283,18 @@ func (c *claiming) writes(claim driver.Claim, rec driver.Record) ([]clientv3.Op,
 		return nil, fmt.Errorf("%w: %w", errMisuse, err)
 	}
 	keys := c.store.keys
-	return []clientv3.Op{
+	ops := []clientv3.Op{
 		clientv3.OpPut(keys.head(), string(head)),
 		clientv3.OpPut(keys.end(), endText(claim.Revision, claim.ID)),
 		clientv3.OpPut(keys.token(), string(text)),
 		clientv3.OpPut(keys.record(next), string(record)),
 		clientv3.OpPut(keys.claim(next), string(text)),
 		clientv3.OpDelete(keys.wanted()),
-	}, nil
+	}
+	if c.next != nil {
+		ops = append(ops, clientv3.OpPut(keys.losses(), string(c.next)))
+	}
+	return ops, nil
 }
 
 // refusal says which condition did not hold. A Txn that stages some of the
@@ -294,7 +309,7 @@ func (c *claiming) refusal(resp *clientv3.TxnResponse) error {
 	if resp.Succeeded {
 		return nil
 	}
-	return fmt.Errorf("%w: a note that the claim rests on has changed", driver.ErrConflict)
+	return fmt.Errorf("%w: a note that the claim rests on, or the record of losses, has changed", driver.ErrConflict)
 }
 
 // Abandon implements [driver.Claiming]. It waits for the server, for at most

@@ -20,6 +20,7 @@
 //	claim/%016x   the claims, by revision
 //	board/KEY     the notes; a note's version is its mod revision
 //	wanted        who claims just now; leased
+//	losses        what the cluster was found to have lost; compared by claims
 //	presence/ID   who shows that the process of a claim is there, by the claim's
 //	              id; leased
 //	snapshot      the published snapshot, frozen text form

@@ -36,6 +36,9 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
 	if err := s.begin(ctx, op); err != nil {
 		return 0, err
 	}
+	if n.Key == driver.LossesKey {
+		return 0, s.fail(op, fmt.Errorf("%w: no note has the key %q", errMisuse, n.Key))
+	}
 	n.Value = bytes.Clone(n.Value)
 	var version int64
 	err := s.write("Post", op,

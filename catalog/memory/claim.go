@@ -14,9 +14,11 @@ import (
 // claiming implements driver.Claiming. It is under way as long as shared says
 // so: whoever clears shared.claiming has ended it.
 type claiming struct {
-	store *Store
-	head  driver.Head
-	timer *time.Timer // ends the claim of a process that has stopped
+	store  *Store
+	head   driver.Head
+	losses driver.Losses
+	next   []byte      // what Install replaces the losses by; nil: nothing
+	timer  *time.Timer // ends the claim of a process that has stopped
 }
 
 // Claim begins a claim. Claims are taken one at a time, over all handles on
@@ -54,7 +56,7 @@ func (s *Store) startClaim(ctx context.Context) *claiming {
 	if deadline, ok := ctx.Deadline(); ok {
 		bound += time.Until(deadline)
 	}
-	c := &claiming{store: s, head: s.shared.head}
+	c := &claiming{store: s, head: s.shared.head, losses: s.shared.lossesNow()}
 	c.timer = time.AfterFunc(bound, c.Abandon)
 	s.shared.claiming = c
 	return c
@@ -62,6 +64,12 @@ func (s *Store) startClaim(ctx context.Context) *claiming {
 
 // Head returns the head as it was when the claim began, and is until it ends.
 func (c *claiming) Head() driver.Head { return c.head }
+
+// Losses returns the record of losses as it was when the claim began.
+func (c *claiming) Losses() driver.Losses { return c.losses }
+
+// ReplaceLosses has Install replace the record of losses.
+func (c *claiming) ReplaceLosses(text []byte) { c.next = bytes.Clone(text) }
 
 // Log reads the log up to Head.
 func (c *claiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
@@ -98,14 +106,14 @@ func (c *claiming) Install(ctx context.Context, cl driver.Claim, rec driver.Reco
 	rec.Payload = bytes.Clone(rec.Payload)
 	d := c.store.shared
 	err = c.store.write("Install", op,
-		func() error { return d.install(c.head, frozen, rec, when) },
+		func() error { return d.install(c, frozen, rec, when) },
 		func() error {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			if d.claiming != c {
 				return errEnded
 			}
-			return d.install(c.head, frozen, rec, when)
+			return d.install(c, frozen, rec, when)
 		})
 	if err == nil {
 		step.Reach(ctx, step.ClaimCommitted)
@@ -127,9 +135,13 @@ func freeze(c driver.Claim) (driver.Claim, error) {
 
 // install does what Install says. The caller holds mu, and no claim other than
 // its own is under way.
-func (d *shared) install(prior driver.Head, c driver.Claim, rec driver.Record, when []driver.Note) error {
+func (d *shared) install(over *claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+	prior := over.head
 	if !at(d.head, prior) {
 		return conflict(d.head, prior)
+	}
+	if err := d.lossesAt(over.losses); err != nil {
+		return err
 	}
 	for _, n := range when {
 		if err := d.noteAt(n); err != nil {
@@ -146,6 +158,9 @@ func (d *shared) install(prior driver.Head, c driver.Claim, rec driver.Record, w
 	d.log = append(d.log, rec)
 	d.claims = append(d.claims, c)
 	d.head = c.Head()
+	if over.next != nil {
+		d.setLosses(over.next)
+	}
 	d.announce()
 	return nil
 }

@@ -42,7 +42,7 @@ const (
 // Plan is called from whichever goroutine makes the call, by many at once, and
 // may call the store. Every fault makes a read, a Claim, a Watch, a Present or a
 // WatchPresence fail as one that may be retried; the outcomes are those of
-// Append, Install, Post, Stage, Publish and Trim.
+// Append, Install, Post, PutLosses, Stage, Publish and Trim.
 func (s *Store) Inject(plan func(Call) Fault) {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
@@ -59,7 +59,7 @@ func (s *Store) Release() (landed int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, w := range delayed {
-		if w.method != "Post" && d.claiming != nil {
+		if w.method != "Post" && w.method != "PutLosses" && d.claiming != nil {
 			s.faults.putBack(delayed[i:])
 			return landed
 		}

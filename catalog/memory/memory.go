@@ -143,7 +143,8 @@ type shared struct {
 	parts    map[driver.ID][][]byte // of the snapshot, and staged
 	claims   []driver.Claim
 	notes    map[string]driver.Note
-	version  int64 // the newest of any note
+	record   driver.Losses // of losses
+	version  int64         // the newest of any note, or of the losses
 	full     bool
 	claiming *claiming     // the claim under way; nil where none is
 	changed  chan struct{} // closed, and replaced, at every change

@@ -14,7 +14,7 @@ import (
 )
 
 const notesSQL = `select key, value, version from fencepost.board
-	where catalog = $1 and pg_catalog.starts_with(key, $2) order by key`
+	where catalog = $1 and pg_catalog.starts_with(key, $2) and key <> $3 order by key`
 
 // Notes returns the notes whose key begins with prefix, ordered by the bytes
 // of their keys. It looks at the server and at the board by one round trip.
@@ -38,7 +38,7 @@ func (s *Store) notes(ctx context.Context, prefix string) ([]driver.Note, error)
 }
 
 func (s *Store) notesBy(ctx context.Context, q batcher, prefix string) (notes []driver.Note, err error) {
-	board := statement{sql: notesSQL, args: []any{s.catalog, prefix}, rows: func(rows pgx.Rows) (err error) {
+	board := statement{sql: notesSQL, args: []any{s.catalog, prefix, driver.LossesKey}, rows: func(rows pgx.Rows) (err error) {
 		notes, err = pgx.CollectRows(rows, pgx.RowToStructByPos[driver.Note])
 		return err
 	}}
@@ -109,6 +109,9 @@ func (s *Store) argsAt(p posting, at place) []any {
 func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
 	if err := checkSize(fmt.Sprintf("note %q", n.Key), len(n.Value), maxNote); err != nil {
 		return 0, s.fail("post", err, notSent)
+	}
+	if n.Key == driver.LossesKey {
+		return 0, s.fail("post", fmt.Errorf("%w: no note has the key %q", errMisuse, n.Key), notSent)
 	}
 	conn, err := s.acquire(ctx, s.pool)
 	if err != nil {

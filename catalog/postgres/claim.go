@@ -35,6 +35,8 @@ type claiming struct {
 	begun  state  // the server as the claim found it
 	system string // the system identifier that was stamped
 	state  state
+	losses driver.Losses
+	next   []byte // what Install replaces the losses by; nil: nothing
 
 	appeared bool // the catalog's rows did, while they were to be locked
 }
@@ -180,6 +182,7 @@ func (c *claiming) lockRows(ctx context.Context) error {
 	err := s.together(ctx, c.tx,
 		statement{sql: lockTokenSQL, args: []any{s.catalog}, tag: count},
 		statement{sql: lockHeadSQL, args: []any{s.catalog}, tag: count},
+		s.readLosses(&c.losses),
 		statement{sql: headSQL, args: []any{s.catalog}, row: func(row pgx.Row) (err error) {
 			c.state, err = s.scanHead(row)
 			return err
@@ -206,7 +209,7 @@ const bothRows = 2
 
 // reserve takes the lock where there is no schema yet.
 func (c *claiming) reserve(ctx context.Context) error {
-	c.state = state{}
+	c.state, c.losses = state{}, driver.Losses{}
 	return c.store.reserveSchema(ctx, c.tx)
 }
 
@@ -215,6 +218,20 @@ func (c *claiming) Head() driver.Head {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state.head
+}
+
+// Losses returns the record of losses as the claim has found it.
+func (c *claiming) Losses() driver.Losses {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.losses
+}
+
+// ReplaceLosses has Install replace the record of losses.
+func (c *claiming) ReplaceLosses(text []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next = text
 }
 
 // Log reads the log in the claim's transaction.
@@ -289,7 +306,7 @@ func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Rec
 	if err != nil {
 		return err
 	}
-	var all []statement
+	all := c.store.holdLosses(c.losses, c.next)
 	for _, n := range when {
 		all = append(all, c.store.holdNote(n)...)
 	}

@@ -15,7 +15,7 @@ import (
 func (s *Store) Notes(ctx context.Context, prefix string) (notes []driver.Note, err error) {
 	err = s.query(ctx, "notes", func(db *sql.DB) error {
 		notes = nil
-		rows, err := db.QueryContext(ctx, `SELECT key, value, version FROM board WHERE key >= ? ORDER BY key`, prefix)
+		rows, err := db.QueryContext(ctx, `SELECT key, value, version FROM board WHERE key >= ? AND key <> ? ORDER BY key`, prefix, driver.LossesKey)
 		if err != nil {
 			return err
 		}
@@ -40,6 +40,9 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (version int64, err err
 	if err := s.checkSize("post", len(n.Value), MaxNote); err != nil {
 		return 0, err
 	}
+	if n.Key == driver.LossesKey {
+		return 0, s.wrap("post", fmt.Errorf("%w: no note has the key %q", errMisuse, n.Key), false)
+	}
 	err = s.transact(ctx, "post", func(w *writer) error {
 		if err := w.noteAt(n); err != nil {
 			return err
@@ -47,14 +50,20 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (version int64, err err
 		if n.Value == nil {
 			return w.exec(unbounded, `DELETE FROM board WHERE key = ?`, n.Key)
 		}
-		version = 1 + rand.Int64N(1<<62)
-		return w.exec(unbounded, `INSERT INTO board (key, value, version) VALUES (?, ?, ?)
-			ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version`, n.Key, n.Value, version)
+		version, err = w.putNote(n.Key, n.Value)
+		return err
 	})
 	if err != nil {
 		return 0, err
 	}
 	return version, nil
+}
+
+// putNote writes a note, whatever was there, and returns its version.
+func (w *writer) putNote(key string, value []byte) (version int64, err error) {
+	version = 1 + rand.Int64N(1<<62)
+	return version, w.exec(unbounded, `INSERT INTO board (key, value, version) VALUES (?, ?, ?)
+		ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version`, key, value, version)
 }
 
 // noteAt returns ErrConflict where a note is not at the version of n.

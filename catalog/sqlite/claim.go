@@ -98,6 +98,9 @@ type claiming struct {
 	store *Store
 	w     *writer // nil once the claim has ended
 	head  driver.Head
+
+	losses driver.Losses
+	next   []byte // what Install replaces the losses by; nil: nothing
 }
 
 func (c *claiming) readHead() error {
@@ -105,9 +108,18 @@ func (c *claiming) readHead() error {
 	if err != nil || !exists {
 		return err
 	}
-	c.head, err = selectHead(unbounded, c.w.conn)
+	if c.head, err = selectHead(unbounded, c.w.conn); err != nil {
+		return err
+	}
+	c.losses, err = c.w.losses()
 	return err
 }
+
+// Losses implements [driver.Claiming].
+func (c *claiming) Losses() driver.Losses { return c.losses }
+
+// ReplaceLosses implements [driver.Claiming].
+func (c *claiming) ReplaceLosses(text []byte) { c.next = text }
 
 // Head implements [driver.Claiming].
 func (c *claiming) Head() driver.Head { return c.head }
@@ -168,6 +180,11 @@ func (c *claiming) Install(ctx context.Context, claim driver.Claim, rec driver.R
 func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Record, when []driver.Note) error {
 	for _, n := range when {
 		if err := c.w.noteAt(n); err != nil {
+			return err
+		}
+	}
+	if c.next != nil { // the lock for writing keeps the record what it was
+		if _, err := c.w.setLosses(c.next); err != nil {
 			return err
 		}
 	}
