@@ -27,9 +27,10 @@ type Catalog struct {
 	state atomic.Pointer[state]    // as of acked
 	known atomic.Pointer[position] // as of the last acknowledged commit
 
-	committer sync.Mutex  // who holds it writes; of batch, unsent and alone
+	committer sync.Mutex  // who holds it writes; of batch, unsent, unsettled and alone
 	batch     []*request  // of the commit loop; being computed
 	unsent    []*group    // computed, and neither sent nor answered
+	unsettled int64       // bytes of log that no snapshot may be made of yet
 	running   running     // the functions of the batch
 	alone     bool        // nobody shared the last commit, or waited for it
 	pending   atomic.Bool // the commit loop waits for the committer
@@ -38,6 +39,11 @@ type Catalog struct {
 	compacts compactor
 	confirms coalescer
 	end      ending
+
+	reporting sync.Once
+	reported  error // the loss that was found, and what became of its record
+	lossWake  chan struct{}
+
 	closing  chan struct{} // closed by Close: no more Updates
 	closed   sync.Once
 	left     bool          // a function was still running when Close returned
@@ -52,13 +58,13 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 	c := &Catalog{
 		store: r.store, cfg: r.cfg, claim: r.claim, base: base, stop: stop,
 		queue: make(chan *request, r.cfg.MaxQueued), closing: make(chan struct{}), idle: make(chan struct{}),
-		running: newRunning(),
+		running: newRunning(), lossWake: make(chan struct{}, 1),
 	}
 	c.trying, c.giveUpBy = context.WithCancel(base)
 	c.end.init()
 	c.alone = true
 	c.state.Store(r.state)
-	c.known.Store(&position{acked: r.acked})
+	c.known.Store(&position{acked: r.acked, tip: r.acked})
 	c.confirms.ask = c.confirmOnce
 	c.compacts.init(r.version)
 	return c
@@ -66,10 +72,11 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 
 // start starts the goroutines that Close joins.
 func (c *Catalog) start() {
-	c.wg.Go(func() { watch(c.base, c.store, c.cfg, claimsOf(c.store), make(chan struct{}, 1), c.look) })
+	c.wg.Go(func() { watch(c.base, c.store, c.cfg, c.claimsAndLosses(), make(chan struct{}, 1), c.look) })
 	go c.commitLoop() // which closes idle
 	c.wg.Go(c.compactLoop)
 	c.wg.Go(c.tellRisks)
+	c.wg.Go(c.tellLosses)
 }
 
 // Token returns the token that this handle was given. It may have been fenced
@@ -81,7 +88,7 @@ func (c *Catalog) Claim() driver.Claim { return c.claim }
 
 // Head returns the head as of the last commit that this handle was told has
 // landed. It asks nobody.
-func (c *Catalog) Head() driver.Head { return c.known.Load().acked }
+func (c *Catalog) Head() driver.Head { return c.known.Load().tip }
 
 // Done is closed when the handle has ended: it was fenced, closed, or its
 // store is broken. [Catalog.Err] says why.
@@ -176,14 +183,29 @@ func (c *Catalog) look(ctx context.Context) error {
 	if err == nil || transient(err) {
 		return err
 	}
-	c.end.with(err)
+	_ = c.endWith(err)
 	return nil
+}
+
+// endWith ends the handle. If err tells of a loss, that is then written into the
+// store, by the first goroutine that finds it, and the others wait. It returns err
+// with what became of that.
+func (c *Catalog) endWith(err error) error {
+	c.end.with(err)
+	if !errors.Is(err, ErrLostCommit) {
+		return err
+	}
+	c.reporting.Do(func() {
+		c.reported = c.store.reportLoss(c.base, c.cfg, err)
+		c.end.recorded(err, c.reported)
+	})
+	return c.reported
 }
 
 // position is how far a handle has come in the log.
 type position struct {
-	acked driver.Head
-	sent  []driver.ID // behind acked: see memory
+	acked, tip driver.Head // see memory
+	sent       []driver.ID // behind acked: see memory
 }
 
 // maxSent is how many commits that the store refused are kept in mind. None is
@@ -194,13 +216,30 @@ const maxSent = 1000
 func (c *Catalog) sending(id driver.ID) {
 	p := c.known.Load()
 	sent := append(slices.Clip(p.sent), id)
-	c.known.Store(&position{acked: p.acked, sent: sent[max(0, len(sent)-maxSent):]})
+	c.known.Store(&position{acked: p.acked, tip: p.tip, sent: sent[max(0, len(sent)-maxSent):]})
 }
+
+// landed notes a commit of some size that is the newest. One that was read back is
+// not durable yet, and no snapshot is made of it.
+func (c *Catalog) landed(head driver.Head, readBack bool, size int64) {
+	c.unsettled += size
+	if readBack {
+		p := c.known.Load()
+		c.known.Store(&position{acked: p.acked, tip: head, sent: p.sent})
+		return
+	}
+	c.known.Store(&position{acked: head, tip: head})
+	c.grown(c.unsettled, moment{head: head, state: c.state.Load()})
+	c.unsettled = 0
+}
+
+// settled notes that everything that landed is durable.
+func (c *Catalog) settled() { c.landed(c.Head(), false, 0) }
 
 // memory is what this handle knows without asking.
 func (c *Catalog) memory() memory {
 	p := c.known.Load()
-	return memory{claim: c.claim, acked: p.acked, sent: p.sent}
+	return memory{claim: c.claim, acked: p.acked, tip: p.tip, sent: p.sent}
 }
 
 // ending is why a handle has ended. Only one thing replaces a reason: a newer
@@ -234,6 +273,15 @@ func (e *ending) before(cancel context.CancelCauseFunc) (forget func()) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		delete(e.first, key)
+	}
+}
+
+// recorded replaces a reason by what became of it.
+func (e *ending) recorded(old, told error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.reason() == old {
+		e.why.Store(&told)
 	}
 }
 

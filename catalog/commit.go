@@ -240,6 +240,14 @@ func (c *Catalog) effortWithin(ctx context.Context) effort {
 // commit appends one record, and publishes the state that it leads to.
 func (c *Catalog) commit(payload []byte, next *state) error {
 	e := c.effort()
+	if p := c.known.Load(); p.acked.Commit != p.tip.Commit {
+		// What an earlier commit left unsettled comes first: who reads the log may
+		// so take a commit with changes for the proof that those before it were
+		// acknowledged.
+		if err := c.settle(e); err != nil {
+			return notSent(err)
+		}
+	}
 	readBack, err := c.appendNext(e, payload, next)
 	if err != nil || !readBack {
 		return err
@@ -256,9 +264,18 @@ func (c *Catalog) appendNext(e effort, payload []byte, next *state) (readBack bo
 	}
 	head = head.After(rec)
 	c.state.Store(next)
-	c.known.Store(&position{acked: head})
-	c.grown(int64(len(payload)), moment{head: head, state: next})
+	c.landed(head, readBack, int64(len(payload)))
 	return readBack, nil
+}
+
+// notSent is the error of a commit that was not sent, since one before it could
+// not be settled.
+func notSent(err error) error {
+	var earlier *outcomeError
+	if errors.As(err, &earlier) {
+		return earlier.err
+	}
+	return err
 }
 
 // settle makes sure that what was found in the head is durable, by a further
@@ -270,6 +287,7 @@ func (c *Catalog) settle(e effort) error {
 		switch {
 		case err == nil && readBack:
 			if c.writeBehind(e) == nil {
+				c.settled()
 				return nil
 			}
 			if e.pace.wait(e.trying) {
@@ -304,13 +322,15 @@ func (c *Catalog) writeBehind(e effort) error {
 // builtUpon returns nil where the claim that fenced this handle was built on
 // its last commit, which so is durable.
 func (c *Catalog) builtUpon(e effort, fenced error) error {
-	_, err := c.successor(e.anew())
-	if errors.Is(err, ErrLostCommit) {
+	v, err := c.successor(e.anew())
+	switch {
+	case errors.Is(err, ErrLostCommit):
 		c.alarm(err)
 		return c.end.reason()
-	}
-	if err != nil {
+	case err != nil:
 		return &outcomeError{fenced}
+	case v == behind:
+		return fenced
 	}
 	return nil
 }
@@ -396,8 +416,7 @@ func (c *Catalog) giveUp(e effort, heard hearsay, err error) (done, readBack boo
 	if heard == unsure {
 		err = &outcomeError{err}
 	}
-	c.end.with(err)
-	return true, false, err
+	return true, false, c.endWith(err)
 }
 
 // letGo ends the tries of a commit that the store has refused for good, unless
@@ -454,7 +473,7 @@ func (c *Catalog) successor(e effort) (v verdict, err error) {
 			return judgeSuccessor(c.memory(), *next)
 		}
 		if err == nil {
-			return unmoved, lostCommit("my claim %v was fenced, and no claim follows it in the history", c.claim.Token)
+			return unmoved, lostCommit(c.memory().acked, c.Head(), "my claim %v was fenced, and no claim follows it in the history", c.claim.Token)
 		}
 		if !transient(err) || !e.pace.wait(e.trying) {
 			return unmoved, err
@@ -475,6 +494,7 @@ func (c *Catalog) inquest() {
 
 // alarm records that acknowledged commits were lost at the fence.
 func (c *Catalog) alarm(lost error) {
+	lost = c.store.reportLoss(c.base, c.cfg, lost)
 	c.cfg.Logger.ErrorContext(c.base, "acknowledged commits were lost", "store", c.store.String(), "err", lost)
 	c.end.with(&alarmed{fence: c.end.reason(), lost: lost})
 }

@@ -44,6 +44,12 @@ type Config struct {
 	// is returned. Default 30 s.
 	RetryBudget time.Duration
 
+	// AcceptLoss says that losses of acknowledged commits are accepted: a claim
+	// passes over one that stands, and ends it in its own commit. The loss stays
+	// in the history. Default: false, so that such a claim fails with
+	// [ErrLossStands] until a person has looked.
+	AcceptLoss bool
+
 	// PollInterval is how often the head is read where no wake-up comes: the
 	// bound on a follower's staleness and on how late a fence is noticed
 	// without a write. Default 250 ms.

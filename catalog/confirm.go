@@ -2,10 +2,12 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 )
 
 // Confirm answers whether this handle still held the token at some moment
@@ -38,8 +40,7 @@ func (c *Catalog) confirmOnce() error {
 			return c.confirmed(known, c.memory(), head)
 		}
 		if !transient(err) {
-			c.end.with(err)
-			return err
+			return c.endWith(err)
 		}
 		if pace == nil {
 			pace = newPace(c.cfg.StoreTimeout)
@@ -55,9 +56,9 @@ func (c *Catalog) confirmOnce() error {
 func (c *Catalog) confirmed(before, now memory, head driver.Head) error {
 	err := judgeBeside(before, now, head)
 	if err != nil {
-		c.end.with(err)
+		return c.endWith(err)
 	}
-	return err
+	return nil
 }
 
 // refusal returns why the handle has ended. A process that was fenced by epoch
@@ -67,7 +68,11 @@ func (c *Catalog) refusal(ctx context.Context) error {
 	if exitcodes.Of(c.end.reason()) == exitcodes.Halt {
 		_ = c.confirms.do(ctx) // what it finds, it leaves in c.end
 	}
-	return c.end.reason()
+	reason := c.end.reason()
+	if errors.Is(reason, ErrLostCommit) && !errors.Is(reason, fence.ErrFenced) {
+		return c.endWith(reason) // waits for the record of the loss
+	}
+	return reason
 }
 
 // coalescer lets concurrent callers share one question, provided that it has

@@ -33,6 +33,11 @@ var (
 	// restore. It asks for panic: a human must look.
 	ErrLostCommit = errors.New("the store has lost an acknowledged commit")
 
+	// ErrLossStands means that the store was found to have lost acknowledged
+	// commits, and that nobody has dealt with that yet: see [Loss]. No claim was
+	// made. Its exit code is 78.
+	ErrLossStands = errors.New("catalog: acknowledged commits were lost")
+
 	// ErrIncompatible means that this build can't read the data, or must not
 	// change it. Nothing was written. It asks for halt with code 78.
 	ErrIncompatible = errors.New("catalog: incompatible")
@@ -80,10 +85,11 @@ func conditionFailed(format string, args ...any) error {
 	return exitcodes.With(fmt.Errorf("%w: %s", ErrRefused, fmt.Sprintf(format, args...)), exitcodes.Halt)
 }
 
-// lostCommit describes what the store should have had and what it has.
-func lostCommit(format string, args ...any) error {
-	return exitcodes.With(fmt.Errorf("catalog: %w: %s: compare the store with its replicas and backups before anything writes again",
-		ErrLostCommit, fmt.Sprintf(format, args...)), exitcodes.Panic)
+// vanished is a commit that has gone, and of which nobody is known to have been
+// told that it had landed: the wait for a synchronous standby was cut, say.
+func vanished(gone, head driver.Head) error {
+	return exitcodes.With(fmt.Errorf("catalog: the commit %v at revision %d has gone, and nobody is known to have been told that it had landed: the store is at revision %d, commit %v: start the process anew, which reads what is there",
+		gone.Commit, gone.Revision, head.Revision, head.Commit), exitcodes.Halt)
 }
 
 // landedLate is a commit of mine that landed though the store had refused it

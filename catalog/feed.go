@@ -191,18 +191,20 @@ func (f *feed) page(ctx context.Context) (page []driver.Record, err error) {
 		return nil, err
 	}
 	if head.Revision <= f.head.Revision {
-		return nil, lostCommit("its log ends with %v at revision %d, and %v at %d was read before",
-			head.Commit, head.Revision, f.head.Commit, f.head.Revision)
+		return nil, f.gone(ctx, f.store, head)
 	}
 	reading, alive, stop := whileItMoves(ctx, f.cfg.StoreTimeout)
 	defer stop()
 	size := 0
 	err = f.store.Log(reading, max(f.head.Revision, 1)-1, func(rec driver.Record) error {
 		alive()
-		if rec.Revision == f.head.Revision {
-			return sameRecord(rec, f.head)
+		if rec.Revision == f.head.Revision && rec.ID != f.head.Commit {
+			return errOtherPast
 		}
-		if err := notAbove(rec.Token, head); err != nil {
+		if rec.Revision == f.head.Revision {
+			return nil
+		}
+		if err := notAbove(rec.Token, rec.Revision, head); err != nil {
 			return err
 		}
 		page, size = append(page, rec), size+len(rec.Payload)
@@ -211,6 +213,9 @@ func (f *feed) page(ctx context.Context) (page []driver.Record, err error) {
 		}
 		return nil
 	})
+	if errors.Is(err, errOtherPast) {
+		return nil, f.gone(ctx, f.store, head)
+	}
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, f.classify(f.stalled(reading, err))
 	}
@@ -228,6 +233,7 @@ func (f *feed) commit(rec driver.Record) error {
 			return err
 		}
 	}
+	f.read(rec, f.head)
 	f.head = f.head.After(rec)
 	return nil
 }

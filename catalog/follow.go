@@ -94,7 +94,7 @@ func (f *Follower) look(ctx context.Context) error {
 	case exitcodes.Of(err) == exitcodes.Retry, exitcodes.Of(err) == exitcodes.None:
 		return err
 	default:
-		f.end.with(err)
+		f.end.with(f.r.store.reportLoss(ctx, f.r.cfg, err))
 	}
 	return nil
 }

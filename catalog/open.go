@@ -29,6 +29,8 @@ import (
 //   - ErrIncompatible: this build can't read the data, or another build has
 //     this generation;
 //   - ErrMigrationTimeout: the migrations took too long under the claim;
+//   - ErrLossStands: the store was found to have lost acknowledged commits, and
+//     nobody has dealt with that;
 //   - ErrLostCommit, driver.ErrCorrupt: the store has lost or spoilt data;
 //   - one that matches ErrUnknownOutcome and wraps the error of the last try: the
 //     answer to a claim was lost, and it may still land;
@@ -65,7 +67,7 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (
 	c := claimer{replica: r, opts: opts, base: r.head.Claim, read: read, tried: make(map[driver.ID]*attempt)}
 	settled, err := c.persist(ctx, c.try)
 	if err != nil {
-		return nil, c.outcome(err)
+		return nil, c.outcome(c.store.reportLoss(ctx, c.cfg, err))
 	}
 	catalog := newCatalog(ctx, r)
 	if settled {
@@ -205,6 +207,9 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 	if done, err := c.admit(head, true); done || err != nil {
 		return done, err
 	}
+	if err := c.admitLosses(claiming); err != nil {
+		return false, err
+	}
 	for range underWay {
 		if err = c.advance(ctx, claiming, head); !errors.Is(err, driver.ErrCompacted) {
 			break
@@ -225,7 +230,7 @@ func (c *claimer) admit(head driver.Head, claiming bool) (done bool, err error) 
 		return true, nil
 	}
 	c.exclude(head, claiming)
-	mine := fence.Token{Generation: c.cfg.Generation, Epoch: c.store.highest().Epoch}
+	mine := fence.Token{Generation: c.cfg.Generation, Epoch: c.store.highest().Claim.Token.Epoch}
 	current := head.Claim
 	if current.Token.Generation > c.cfg.Generation {
 		return false, fence.Check(mine, current.Token, current.Holder)
@@ -333,6 +338,9 @@ func (c *claimer) install(ctx context.Context, claiming driver.Claiming, head dr
 	claim := claimOver(head, token, c.cfg.Holder, c.opts.Reason)
 	claim.DataVersion, claim.ReadableBy = versionsAfter(head.Claim, c.cfg.Migrations)
 	step.Reach(ctx, step.ClaimMigrated)
+	if err := endLosses(claiming, LossAccepted, claim); err != nil {
+		return err
+	}
 	return c.send(claiming, &attempt{claim: claim, state: next}, payload)
 }
 

@@ -58,6 +58,10 @@ func (o RaiseOptions) validate() error {
 // Only so does a store take over a token that was installed elsewhere: see
 // [driver.Adopting].
 //
+// With opts.Above, the raise also ends every loss that is recorded, in its own
+// commit; then the head may bear opts.Above. Without it, a loss that stands forbids
+// the raise: [ErrLossStands].
+//
 // Of cfg, Raise uses Holder, the time-outs and Logger. The build in the claim
 // stays the head's as long as the generation does, because it is the
 // generation's and not the tool's.
@@ -143,7 +147,15 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 	if done, err := r.admit(ctx, head, true); done || err != nil {
 		return done, err
 	}
+	if r.opts.Above.IsZero() {
+		if err := r.admitLosses(claiming); err != nil {
+			return false, err
+		}
+	}
 	claim, err := r.over(head)
+	if err == nil && !r.opts.Above.IsZero() {
+		err = endLosses(claiming, LossRestored, claim)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -167,24 +179,32 @@ func (r *raiser) admit(ctx context.Context, head driver.Head, claiming bool) (do
 	}
 	r.exclude(head, claiming) // a claim that landed before another one is found by then
 	if head.Claim.ID == r.base.ID {
-		return false, r.checkBelow(head.Claim)
+		return false, r.checkBelow(ctx, head.Claim)
 	}
 	if r.opts.Above.IsZero() {
 		return false, conditionFailed("%v by %v has claimed over %v meanwhile, whose holder is so fenced already: look at the status, and ask again if need be",
 			head.Claim.Token, head.Claim.Holder, r.base.Token)
 	}
-	return false, r.checkBelow(head.Claim)
+	return false, r.checkBelow(ctx, head.Claim)
 }
 
 // checkBelow refuses a head that is not older than the highest token ever issued,
-// as that of a backup is.
-func (r *raiser) checkBelow(head driver.Claim) error {
+// as that of a backup is. A store that was found to have lost commits may bear it:
+// then it is known that the catalog is not whole.
+func (r *raiser) checkBelow(ctx context.Context, head driver.Claim) error {
 	named := r.opts.Above
-	switch order := head.Token.Compare(named); {
-	case named.IsZero(), order < 0, order == 0 && r.moved():
+	order := head.Token.Compare(named)
+	if named.IsZero() || order < 0 {
 		return nil
 	}
-	err := fmt.Errorf("%w: %v is in %s, claimed by %v (%q), and %v was named: if that claim is this very raise, asked for before, all is done; "+
+	record, err := callStore(ctx, r.cfg.StoreTimeout, r.store.Losses)
+	if err != nil && transient(err) {
+		return err
+	}
+	if led, lerr := readLedger(record); err == nil && lerr == nil && led.open() || order == 0 && r.moved() {
+		return nil
+	}
+	err = fmt.Errorf("%w: %v is in %s, claimed by %v (%q), and %v was named: if that claim is this very raise, asked for before, all is done; "+
 		"else stop every process, remove what the lost catalog has left beside the backup (of a SQLite file the -wal and -shm), and restore again; "+
 		"if the catalog is as it should be, name a token above %v",
 		ErrNotBelow, head.Token, r.store, head.Holder, head.Reason, named, head.Token)

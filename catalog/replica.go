@@ -11,6 +11,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 )
 
 // replica is a copy of the entries, as of one head. A follower and a holder
@@ -30,6 +31,28 @@ type version struct {
 	head    driver.Head // up to which the log was applied
 	state   *state
 	logSize int64 // of the records applied since the snapshot, in bytes
+	shown
+}
+
+// shown is what a log has shown of what was acknowledged. A holder makes a commit
+// with changes only once all before it were: what lies behind the last such commit
+// may have been read before anybody was told of it, and may go again.
+type shown struct {
+	token fence.Token // of the record that was read last
+	acked Position    // the newest that surely was acknowledged; zero before the first
+}
+
+// read notes a record, behind the one at last.
+func (s *shown) read(rec driver.Record, last driver.Head) {
+	if rec.Token == s.token && len(rec.Payload) > len(newPayload()) {
+		s.acked = Position{last.Revision, last.Commit}
+	}
+	s.token = rec.Token
+}
+
+// head is the newest head that surely was acknowledged.
+func (s *shown) head(claim driver.Claim) driver.Head {
+	return driver.Head{Revision: s.acked.Revision, Commit: s.acked.Commit, Claim: claim}
 }
 
 func newReplica(store *witness, cfg Config) *replica {
@@ -53,8 +76,7 @@ func (r *replica) advance(ctx context.Context, from logReader, head driver.Head)
 		return nil
 	}
 	if head.Revision <= r.head.Revision {
-		return lostCommit("its log ends with %v at revision %d, and %v at %d was read before",
-			head.Commit, head.Revision, r.head.Commit, r.head.Revision)
+		return r.gone(ctx, from, head)
 	}
 	next := r.version
 	err := r.replay(ctx, from, &next, head)
@@ -96,18 +118,25 @@ func (r *replica) replay(ctx context.Context, from logReader, v *version, head d
 	defer stop()
 	err := from.Log(reading, max(last.Revision, 1)-1, func(rec driver.Record) error {
 		alive()
+		if rec.Revision == last.Revision && rec.ID != last.Commit {
+			return errOtherPast
+		}
 		if rec.Revision == last.Revision {
-			return sameRecord(rec, last)
+			return nil
 		}
 		if rec.Revision > head.Revision {
 			return errEnough
 		}
-		if err := notAbove(rec.Token, head); err != nil {
+		if err := notAbove(rec.Token, rec.Revision, head); err != nil {
 			return err
 		}
+		v.read(rec, v.head)
 		v.head, v.logSize = v.head.After(rec), v.logSize+recordOverhead+int64(len(rec.Payload))
 		return decodePayload(rec.Payload, apply)
 	})
+	if errors.Is(err, errOtherPast) {
+		return r.gone(ctx, from, head)
+	}
 	if err != nil && !errors.Is(err, errEnough) {
 		return r.stalled(reading, err)
 	}
@@ -139,10 +168,10 @@ func (r *replica) load(ctx context.Context, head driver.Head) (version, error) {
 		return version{}, fmt.Errorf("%w: the beginning of the log is gone, and there is no snapshot", driver.ErrCorrupt)
 	case parts != found.Parts:
 		return version{}, fmt.Errorf("%w: %d of the %d parts of snapshot %v", driver.ErrCorrupt, parts, found.Parts, found.ID)
-	case notAbove(found.Token, head) != nil:
-		return version{}, notAbove(found.Token, head)
+	case notAbove(found.Token, found.Revision, head) != nil:
+		return version{}, notAbove(found.Token, found.Revision, head)
 	case found.Revision <= r.head.Revision || found.Token.Compare(r.head.Claim.Token) < 0:
-		return version{}, lostCommit("its log was compacted up to revision %d of %v, and %d of %v was read before",
+		return version{}, lostCommit(r.head, head, "its log was compacted up to revision %d of %v, and %d of %v was read before",
 			found.Revision, found.Token, r.head.Revision, r.head.Claim.Token)
 	}
 	if err := dec.end(); err != nil {
@@ -155,7 +184,8 @@ func (r *replica) load(ctx context.Context, head driver.Head) (version, error) {
 		r.cfg.Logger.InfoContext(ctx, "too far behind the log: a snapshot was read",
 			"store", r.store.String(), "revision", r.head.Revision, "snapshot", found.Revision)
 	}
-	return version{head: driver.Head{Revision: found.Revision, Commit: found.Commit}, state: draft.state}, nil
+	at := Position{found.Revision, found.Commit} // a snapshot is made of what was acknowledged
+	return version{head: driver.Head{Revision: at.Revision, Commit: at.Commit}, state: draft.state, shown: shown{token: found.Token, acked: at}}, nil
 }
 
 // stalled says so where a reading failed since it came to no further record.
@@ -184,11 +214,47 @@ func whileItMoves(ctx context.Context, timeout time.Duration) (_ context.Context
 	}
 }
 
-func sameRecord(rec driver.Record, head driver.Head) error {
-	if rec.ID == head.Commit {
-		return nil
+// errOtherPast means that the log has another record where one was read before.
+var errOtherPast = errors.New("the log has another past")
+
+// gone says what it means that the commit which was read last is not in the log up
+// to head: a loss, if it or one before it was acknowledged.
+func (r *replica) gone(ctx context.Context, from logReader, head driver.Head) error {
+	had := r.shown.head(r.head.Claim)
+	kept, err := r.has(ctx, from, r.shown.acked, head)
+	switch {
+	case err != nil:
+		return err
+	case kept:
+		return vanished(r.head, head)
 	}
-	return lostCommit("its log has %v at revision %d, and %v was read there before", rec.ID, rec.Revision, head.Commit)
+	return lostCommit(had, head, "its log ends with %v at revision %d, and %v at %d was read and acknowledged before",
+		head.Commit, head.Revision, had.Commit, had.Revision)
+}
+
+// has reports whether a commit is in the log up to head. The zero Position is in
+// every log.
+func (r *replica) has(ctx context.Context, from logReader, at Position, head driver.Head) (found bool, err error) {
+	if at.Revision == 0 {
+		return true, nil
+	}
+	if head.Revision < at.Revision {
+		return false, nil
+	}
+	reading, alive, stop := whileItMoves(ctx, r.cfg.StoreTimeout)
+	defer stop()
+	err = from.Log(reading, at.Revision-1, func(rec driver.Record) error {
+		alive()
+		found = rec.ID == at.Commit
+		return errEnough
+	})
+	switch {
+	case err == nil, errors.Is(err, errEnough):
+		return found, nil
+	case errors.Is(err, driver.ErrCompacted):
+		return true, nil // it is beneath a snapshot
+	}
+	return false, r.stalled(reading, err)
 }
 
 // classify gives an error about what the store holds a disposition, where it

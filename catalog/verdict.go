@@ -1,6 +1,8 @@
 package catalog
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -10,7 +12,10 @@ import (
 // memory is what a handle knows of the catalog without asking.
 type memory struct {
 	claim driver.Claim // my own; zero before the first
-	acked driver.Head  // as of my last acknowledged commit
+	acked driver.Head  // as of my last acknowledged commit: its callers may have been told
+	// tip is as of the last commit of mine that landed. It is behind acked while
+	// one was read back, and is not durable yet, so that no caller was told.
+	tip driver.Head
 	// sent are my commits behind acked, whatever was answered: of a store, a
 	// client or a proxy that sends a commit twice, the second answer is
 	// ErrConflict though the first copy has landed. The last may be under way.
@@ -21,8 +26,9 @@ type memory struct {
 type verdict uint8
 
 const (
-	unmoved verdict = iota // the head is my last acknowledged one
+	unmoved verdict = iota // the head is where my last commit that landed has left it
 	landed                 // the commit that I sent last is the newest
+	behind                 // my last commits that landed have gone, and nobody was told of them
 )
 
 // newest returns the commit that was sent last; the zero ID where none was.
@@ -42,19 +48,48 @@ func judge(m memory, head driver.Head) (verdict, error) {
 		return unmoved, err
 	}
 	switch {
-	case head.Commit == m.acked.Commit:
+	case head.Commit == m.last().Commit:
 		return unmoved, nil
 	case len(m.sent) > 0 && head.Commit == m.newest():
 		return landed, nil
+	case m.wentBack(head):
+		return unmoved, vanished(m.tip, head)
 	case slices.Contains(m.sent, head.Commit):
 		return unmoved, landedLate(head)
 	}
 	return unmoved, foreignCommit(m, head)
 }
 
+// last is the head as of my last commit that landed.
+func (m memory) last() driver.Head {
+	if m.tip.Revision > m.acked.Revision {
+		return m.tip
+	}
+	return m.acked
+}
+
+// wentBack reports whether a head under my own claim lies behind what landed, and
+// lacks nothing that was acknowledged.
+func (m memory) wentBack(head driver.Head) bool {
+	return head.Revision < m.last().Revision && head.Revision >= m.acked.Revision &&
+		(head.Commit == m.acked.Commit || slices.Contains(m.sent, head.Commit))
+}
+
+// lostCommit describes what the store should have had, which is had, and what it
+// has, which is head.
+func lostCommit(had, head driver.Head, format string, args ...any) error {
+	from := head.Revision + 1
+	if head.Claim.ID != had.Claim.ID && had.Claim.Revision > 0 {
+		from = min(from, had.Claim.Revision)
+	}
+	to := max(had.Revision, had.Claim.Revision)
+	loss := Loss{From: min(from, max(to, 1)), To: to, Token: had.Claim.Token, Head: head.Claim.ID, Left: head.Claim.Token}
+	return &lostError{text: fmt.Sprintf(format, args...), loss: loss, had: had, head: head}
+}
+
 // foreignCommit is a head under my own claim whose commit is none of mine.
 func foreignCommit(m memory, head driver.Head) error {
-	return lostCommit("under my own claim %v its newest commit is %v at revision %d, neither my last acknowledged %v at %d nor one sent behind it",
+	return lostCommit(m.acked, head, "under my own claim %v its newest commit is %v at revision %d, neither my last acknowledged %v at %d nor one sent behind it",
 		head.Claim.Token, head.Commit, head.Revision, m.acked.Commit, m.acked.Revision)
 }
 
@@ -65,43 +100,48 @@ func judgeBeside(before, now memory, head driver.Head) error {
 	if err := judgeToken(before, head); err != nil {
 		return err
 	}
-	switch acked := now.acked.Revision; {
+	switch last := now.last(); {
 	case head.Revision < before.acked.Revision:
-		return lostCommit("under my own claim %v it is at revision %d, and %d was acknowledged",
+		return lostCommit(before.acked, head, "under my own claim %v it is at revision %d, and %d was acknowledged",
 			head.Claim.Token, head.Revision, before.acked.Revision)
 	case head.Revision == before.acked.Revision && head.Commit != before.acked.Commit,
-		head.Revision == acked && head.Commit != now.acked.Commit,
-		head.Revision == acked+1 && !slices.Contains(now.sent, head.Commit),
-		head.Revision > acked+1:
+		head.Revision == last.Revision && head.Commit != last.Commit,
+		head.Revision == last.Revision+1 && !slices.Contains(now.sent, head.Commit),
+		head.Revision > last.Revision+1:
 		return foreignCommit(now, head)
+	case head.Revision < before.last().Revision:
+		return vanished(before.tip, head)
 	}
 	return nil
 }
 
 // judgeSeen holds the token of a head against one that was seen before the head
-// was read. It comes before any other judgement.
-func judgeSeen(before, token fence.Token) error {
-	if token.Compare(before) < 0 {
-		return lostCommit("it bears token %v, and %v was seen before", token, before)
+// was read. It comes before any other judgement. A token counts once it was seen,
+// whoever was told of the claim: it must not be issued a second time.
+func judgeSeen(before, head driver.Head) error {
+	if head.Claim.Token.Compare(before.Claim.Token) < 0 {
+		return lostCommit(before, head, "it bears token %v, and %v was seen before", head.Claim.Token, before.Claim.Token)
 	}
 	return nil
 }
 
 // notAbove holds the token of something that lies in the log up to head against
 // the head's own.
-func notAbove(token fence.Token, head driver.Head) error { return judgeSeen(token, head.Claim.Token) }
+func notAbove(token fence.Token, revision uint64, head driver.Head) error {
+	return judgeSeen(driver.Head{Revision: revision, Claim: driver.Claim{Token: token}}, head)
+}
 
 // judgeToken holds only the claim of the newest head against m.
 func judgeToken(m memory, head driver.Head) error {
 	token := head.Claim.Token
-	if err := judgeSeen(m.claim.Token, token); err != nil {
+	if err := judgeSeen(driver.Head{Revision: max(m.acked.Revision, m.claim.Revision), Claim: m.claim}, head); err != nil {
 		return err
 	}
 	if err := fence.Check(m.claim.Token, token, head.Claim.Holder); err != nil {
 		return err
 	}
 	if !m.claim.Token.IsZero() && head.Claim.ID != m.claim.ID {
-		return lostCommit("it bears my token %v with the claim %v, and mine is %v", token, head.Claim.ID, m.claim.ID)
+		return lostCommit(m.acked, head, "it bears my token %v with the claim %v, and mine is %v", token, head.Claim.ID, m.claim.ID)
 	}
 	return nil
 }
@@ -112,16 +152,36 @@ func judgeToken(m memory, head driver.Head) error {
 func judgeSuccessor(m memory, next driver.Claim) (verdict, error) {
 	switch {
 	case next.PriorClaim != m.claim.ID:
-		return unmoved, lostCommit("the claim %v follows the claim %v, and mine, %v, is missing from the chain",
+		return unmoved, lostAtFence(m.acked, next, "the claim %v follows the claim %v, and mine, %v, is missing from the chain",
 			next.Token, next.PriorClaim, m.claim.ID)
-	case next.PriorCommit == m.acked.Commit:
+	case next.PriorCommit == m.last().Commit:
 		return unmoved, nil
 	case len(m.sent) > 0 && next.PriorCommit == m.newest():
 		return landed, nil
+	case next.PriorCommit == m.acked.Commit, m.before(next.PriorCommit, m.tip.Commit):
+		return behind, nil
 	case slices.Contains(m.sent, next.PriorCommit):
 		return unmoved, nil // nothing of mine was lost: see landedLate
 	default:
-		return unmoved, lostCommit("the claim %v was built on the commit %v, and my last acknowledged one is %v at revision %d",
+		return unmoved, lostAtFence(m.acked, next, "the claim %v was built on the commit %v, and my last acknowledged one is %v at revision %d",
 			next.Token, next.PriorCommit, m.acked.Commit, m.acked.Revision)
 	}
+}
+
+// before reports whether a commit was sent before another one.
+func (m memory) before(commit, other driver.ID) bool {
+	i, j := slices.Index(m.sent, commit), slices.Index(m.sent, other)
+	return i >= 0 && i < j
+}
+
+// lostAtFence is a loss that shows in the claim which follows mine: the store took
+// that claim in, so that its holder is to be told.
+func lostAtFence(had driver.Head, next driver.Claim, format string, args ...any) error {
+	head := next.Head()
+	err := lostCommit(had, head, format, args...)
+	var lost *lostError
+	if errors.As(err, &lost) {
+		lost.loss.From, lost.loss.Overtaken = min(next.Revision, max(had.Revision, 1)), true
+	}
+	return err
 }

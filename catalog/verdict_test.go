@@ -132,7 +132,7 @@ func TestOnlyANewerFenceReplacesTheReasonOfAnEnd(t *testing.T) {
 	mine := fence.Token{Generation: 1, Epoch: 1}
 	byEpoch := fence.Check(mine, fence.Token{Generation: 1, Epoch: 2}, fence.Holder{})
 	superseded := fence.Check(mine, fence.Token{Generation: 2, Epoch: 3}, fence.Holder{})
-	lost := lostCommit("something")
+	lost := lostCommit(driver.Head{}, driver.Head{}, "something")
 	other := errors.New("other")
 	for _, c := range []struct {
 		name          string

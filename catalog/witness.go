@@ -16,7 +16,7 @@ type witness struct {
 	driver.Store
 
 	mu   sync.Mutex
-	seen fence.Token // the highest token that the store has shown
+	seen driver.Head // with the highest token that the store has shown; of a record, revision and token alone
 }
 
 // Witnessed returns store with a memory: where a head that is read through it
@@ -38,28 +38,33 @@ func witnessed(store driver.Store) *witness {
 // Unwrap returns the store without the memory, for [driver.As].
 func (w *witness) Unwrap() driver.Store { return w.Store }
 
-func (w *witness) highest() fence.Token {
+func (w *witness) highest() driver.Head {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.seen
 }
 
-// saw remembers a token that was in the store.
-func (w *witness) saw(t fence.Token) {
+// saw remembers the token of what was in the store.
+func (w *witness) saw(h driver.Head) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t.Compare(w.seen) > 0 {
-		w.seen = t
+	if h.Claim.Token.Compare(w.seen.Claim.Token) > 0 {
+		w.seen = h
 	}
+}
+
+// sawToken remembers the token of a record.
+func (w *witness) sawToken(t fence.Token, revision uint64) {
+	w.saw(driver.Head{Revision: revision, Claim: driver.Claim{Token: t}})
 }
 
 // compare judges a token that was read after before had been seen: two reads
 // may overtake each other on their way.
-func (w *witness) compare(before, t fence.Token) error {
-	if err := judgeSeen(before, t); err != nil {
+func (w *witness) compare(before, head driver.Head) error {
+	if err := judgeSeen(before, head); err != nil {
 		return err
 	}
-	w.saw(t)
+	w.saw(head)
 	return nil
 }
 
@@ -68,7 +73,7 @@ func (w *witness) Head(ctx context.Context) (driver.Head, error) {
 	before := w.highest()
 	head, err := w.Store.Head(ctx)
 	if err == nil {
-		err = w.compare(before, head.Claim.Token)
+		err = w.compare(before, head)
 	}
 	if err != nil {
 		return driver.Head{}, err
@@ -88,7 +93,7 @@ func (w *witness) records(fn func(driver.Record) error) func(driver.Record) erro
 	return func(rec driver.Record) error {
 		if rec.Token != last {
 			last = rec.Token
-			w.saw(last)
+			w.sawToken(last, rec.Revision)
 		}
 		return fn(rec)
 	}
@@ -98,9 +103,9 @@ func (w *witness) records(fn func(driver.Record) error) func(driver.Record) erro
 // reach the highest token that was seen.
 func (w *witness) Claims(ctx context.Context, after uint64, fn func(driver.Claim) error) error {
 	before := w.highest()
-	var last fence.Token
+	var last driver.Head
 	err := w.Store.Claims(ctx, after, func(c driver.Claim) error {
-		last = c.Token
+		last = c.Head()
 		w.saw(last)
 		return fn(c)
 	})
@@ -113,7 +118,7 @@ func (w *witness) Claims(ctx context.Context, after uint64, fn func(driver.Claim
 // Snapshot implements [driver.Store].
 func (w *witness) Snapshot(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {
 	return w.Store.Snapshot(ctx, func(s driver.Snapshot, part []byte) error {
-		w.saw(s.Token)
+		w.sawToken(s.Token, s.Revision)
 		return fn(s, part)
 	})
 }
@@ -125,7 +130,7 @@ func (w *witness) Claim(ctx context.Context) (driver.Claiming, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.compare(before, claiming.Head().Claim.Token); err != nil {
+	if err := w.compare(before, claiming.Head()); err != nil {
 		claiming.Abandon()
 		return nil, err
 	}
@@ -146,7 +151,7 @@ func (c *witnessedClaiming) Log(ctx context.Context, after uint64, fn func(drive
 func (c *witnessedClaiming) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {
 	err := c.Claiming.Install(ctx, claim, rec, when...)
 	if err == nil {
-		c.of.saw(claim.Token)
+		c.of.saw(claim.Head())
 	}
 	return err
 }

@@ -33,7 +33,7 @@ type protocolCase struct {
 }
 
 func protocolCases() []protocolCase {
-	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), doubtfulClaimCases(), twiceCases(), lostCommitCases(), versionCases(),
+	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), doubtfulClaimCases(), twiceCases(), lostCommitCases(), lossCases(), versionCases(),
 		batchCases(), followCases(), rehearseCases(), migrateCases(), feedCases(), compactCases(), boardCases(), raiseCases())
 }
 
@@ -201,6 +201,15 @@ type hooked struct {
 	onStage    func(ctx context.Context, by driver.Claim, id driver.ID, n int, part []byte) error
 	onPublish  func(ctx context.Context, by driver.Claim, s driver.Snapshot) error
 	onTrim     func(ctx context.Context, by driver.Claim) (bool, error)
+
+	onPutLosses func(ctx context.Context, l driver.Losses, at *driver.Head) (int64, error)
+}
+
+func (h *hooked) PutLosses(ctx context.Context, l driver.Losses, at *driver.Head) (int64, error) {
+	if h.onPutLosses != nil {
+		return h.onPutLosses(ctx, l, at)
+	}
+	return h.Store.PutLosses(ctx, l, at)
 }
 
 func (h *hooked) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {

@@ -18,7 +18,7 @@ func (k keys) head() string                 { return k.prefix + "/head" }
 func (k keys) end() string                  { return k.head() + "\x00end" } // nothing of a catalog beneath this prefix lies between
 func (k keys) token() string                { return k.prefix + "/token" }
 func (k keys) wanted() string               { return k.prefix + "/wanted" }
-func (k keys) losses() string               { return k.prefix + "/losses" }
+func (k keys) losses() string               { return k.token() + "\x00losses" } // a watch of claims covers both
 func (k keys) board(key string) string      { return k.prefix + "/board/" + key }
 func (k keys) log() string                  { return k.prefix + "/log/" }
 func (k keys) claims() string               { return k.prefix + "/claim/" }

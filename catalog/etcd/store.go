@@ -16,11 +16,11 @@
 //	              is a byte of zero: nothing else can stand between the two)
 //	token         the newest claim; written by claims alone, so that its mod
 //	              revision moves with the token and not with commits
+//	token\0losses what the cluster was found to have lost; compared by claims
 //	log/%016x     the records, by revision
 //	claim/%016x   the claims, by revision
 //	board/KEY     the notes; a note's version is its mod revision
 //	wanted        who claims just now; leased
-//	losses        what the cluster was found to have lost; compared by claims
 //	presence/ID   who shows that the process of a claim is there, by the claim's
 //	              id; leased
 //	snapshot      the published snapshot, frozen text form

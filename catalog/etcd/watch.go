@@ -23,9 +23,10 @@ func (s *Store) Watch(ctx context.Context, wake func()) error {
 	return s.watch(ctx, "watch", s.keys.board(""), s.keys.end()+"\x00", func(clientv3.WatchResponse) { wake() })
 }
 
-// WatchClaims implements [driver.ClaimWatcher]: claims alone write the token.
+// WatchClaims implements [driver.ClaimWatcher]: claims alone write the token. It
+// wakes after a write to the record of losses too.
 func (s *Store) WatchClaims(ctx context.Context, wake func()) error {
-	return s.watch(ctx, "watch", s.keys.token(), s.keys.token()+"\x00", func(clientv3.WatchResponse) { wake() })
+	return s.watch(ctx, "watch", s.keys.token(), s.keys.losses()+"\x00", func(clientv3.WatchResponse) { wake() })
 }
 
 // watch tries twice: a stream keeps the user's token that it began with, and all

@@ -153,6 +153,7 @@ func (s *Store) putLosses(ctx context.Context, conn *pgxpool.Conn, l driver.Loss
 	if err = tx.Commit(ctx); err == nil {
 		err = checkCommit(pg)
 	}
+	s.notifier.notify(channel(s.catalog)) // the holder looks at it
 	return version, commitSent, err
 }
 
