@@ -26,6 +26,7 @@ const (
 	CheckLog        = "log"
 	CheckMigrations = "migrations"
 	CheckClaims     = "claims"
+	CheckLosses     = "losses"
 	CheckBoard      = "board"
 	CheckRoundTrip  = "round trip"
 	CheckSetup      = "store's setup"
@@ -46,8 +47,9 @@ type Report struct {
 	// go through. The checks that follow were not made then.
 	Unreachable error `json:"-"`
 
-	// Refused is why the store can't be used as it is configured. The checks
-	// that follow were not made then either.
+	// Refused is why no process could claim, with code 78. Where the store can't
+	// be used as it is configured, the checks that follow were not made either;
+	// after [CheckLosses] they were.
 	Refused error `json:"-"`
 
 	// P50 and P99 are those of the round trips; zero where there were none.
@@ -94,6 +96,7 @@ func Preflight(ctx context.Context, store driver.Store, cfg Config) Report {
 	p.holder()
 	p.replay(ctx)
 	p.claims(ctx)
+	p.losses(ctx)
 	p.board(ctx)
 	p.measure(ctx)
 	p.probe(ctx)
@@ -365,6 +368,38 @@ func (p *preflight) claims(ctx context.Context) {
 		return
 	}
 	p.ok(CheckClaims, "%d claims, each built on the one before", len(history))
+}
+
+// losses says what the store was found to have lost.
+func (p *preflight) losses(ctx context.Context) {
+	record, err := callStore(ctx, p.cfg.StoreTimeout, p.store.Losses)
+	var led ledger
+	if err == nil {
+		led, err = readLedger(record)
+	}
+	if err != nil {
+		p.failed(CheckLosses, err)
+		return
+	}
+	ended := 0
+	for _, l := range led.Losses {
+		switch {
+		case l.Stands() && !p.cfg.AcceptLoss:
+			p.Refused = forbid(p.store, led.standing())
+			p.Add(CheckLosses, driver.Failure, l.remedy(), "%v; no process claims until somebody has dealt with that", l)
+		case l.Open():
+			p.Add(CheckLosses, driver.Warning, l.remedy(), "%v; this forbids no claim", l)
+		default:
+			ended++
+		}
+	}
+	switch open := len(led.Losses) - ended; {
+	case open > 0:
+	case ended == 0:
+		p.ok(CheckLosses, "no process has found that the store lost a commit")
+	default:
+		p.ok(CheckLosses, "%d in the history, each of which somebody has dealt with", ended)
+	}
 }
 
 func (p *preflight) board(ctx context.Context) {

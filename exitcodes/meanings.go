@@ -43,7 +43,8 @@ var meanings = []Meaning{
 	},
 	{
 		Code: PanicExit, Last: PanicExit, Name: "panic", Disposition: Panic.String(),
-		Means:    "a broken invariant, or a panic of Go's. Or corruption, a lost commit, an error that nobody knows. Somebody must look.",
+		Means: "a broken invariant, or a panic of Go's. Or corruption, a lost commit, an error that nobody knows. Somebody must look. " +
+			"A loss of commits is recorded in the store: fencepost status shows it, and no process claims until fencepost restored.",
 		Producer: "every program of exitcodes.Main; Go's runtime; a command that finds the catalog broken",
 		Supervisors: restarted(Advice{byRun, backOff, "raise an alarm on its line in the log"},
 			"raise an alarm on the exit status in its journal: OnFailure= comes only once the unit is given up at its start limit",
@@ -63,7 +64,8 @@ var meanings = []Meaning{
 	},
 	{
 		Code: Config, Last: Config, Name: "configuration", Disposition: Halt.String(),
-		Means:       "only configuration or rights help. That is: a new configuration, rights, credentials, certificates, or a database that is missing.",
+		Means: "only configuration or rights help. That is: a new configuration, rights, credentials, certificates, or a database that is missing. " +
+			"Or the store has lost commits, and nobody has dealt with that: fencepost status shows the loss, and fencepost restored ends it.",
 		Producer:    "every program of exitcodes.Main; every command of fencepost",
 		Supervisors: kept(Advice{byRun, "restarts every 30 s", "so that a mended configuration is taken up"}, "78", "mend it and start it again", "raise an alarm"),
 	},

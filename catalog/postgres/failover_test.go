@@ -91,7 +91,7 @@ func TestAFailOverThatLostNothingIsGoneThroughUnderTheSameToken(t *testing.T) {
 	require.NoError(t, set(h, "after"))
 	require.NoError(t, h.Confirm(t.Context()))
 	require.Equal(t, "1 1", stampOf(t, cl.standby.URL), "the claim was made on timeline 1")
-	require.Contains(t, logged.lines(), "WARN the server was promoted, or restored, since the newest claim: unless its standby was synchronous, later claims and commits may be lost")
+	require.Contains(t, logged.lines(), "WARN the server was promoted, or restored, since the newest claim: unless its standby was synchronous, later claims and commits may be lost; if a process finds that, no process claims until `fencepost restored`")
 
 	next := holder(t, cl.dsn, 2)
 	require.Equal(t, "2 2", stampOf(t, cl.standby.URL))

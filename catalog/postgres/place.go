@@ -121,7 +121,7 @@ func (s *Store) recognize(ctx context.Context, q querier, st state) error {
 		return err
 	}
 	if int64(st.timeline) > was.timeline {
-		s.log.Warn("the server was promoted, or restored, since the newest claim: unless its standby was synchronous, later claims and commits may be lost",
+		s.log.Warn("the server was promoted, or restored, since the newest claim: unless its standby was synchronous, later claims and commits may be lost; if a process finds that, no process claims until `fencepost restored`",
 			"store", s.name, "token", was.token(), "timeline_of_claim", was.timeline, "timeline", st.timeline)
 	}
 	s.place.Store(&place{started, was.claim, system})

@@ -35,8 +35,8 @@ func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
 	path := claimed(t)
 	shapes := map[string][]string{
 		"status": {"aborted_generations", "allocated_generation", "claim", "commit", "data_version", "epoch", "generation", "heartbeat",
-			"holder", "hosts", "promotion", "readable_by", "reason", "revision", "store", "token"},
-		"history":                          {"claims", "store"},
+			"holder", "hosts", "losses", "promotion", "readable_by", "reason", "revision", "store", "token"},
+		"history":                          {"claims", "losses", "store"},
 		"generation next":                  {"generation", "store"},
 		"promote --generation 1":           {"holder", "leading", "promotion", "store", "token", "waited_ms"},
 		"promote --generation 1 --no-wait": {"holder", "leading", "promotion", "store", "token", "waited_ms"},

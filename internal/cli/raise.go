@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -43,65 +42,18 @@ is not known whether the token was raised: look at the status.`,
 	return cmd
 }
 
-func (a *app) restoredCommand() *cobra.Command {
-	r := raising{app: a, name: "restored"}
-	var above string
-	cmd := &cobra.Command{
-		Use:   "restored --above TOKEN",
-		Short: "Lift a catalog that was restored from a backup above every token ever issued",
-		Long: `A catalog that was restored from a backup has an older token than the one that
-was lost, and would issue the same tokens again. Restored lifts it above the
-highest that was ever issued, before anything is started on it: whoever still
-holds one of those is fenced or told that its commits were lost, and never that
-they landed. The data are those of the backup; nothing brings the others back.
-
-Where to find that token, the highest of all that these say:
-  - fencepost history, or status, on the lost store, if it can still be read
-  - the logs of the service: every claim and every fence names its token
-  - the ending records of its processes (FENCEPOST_TERMINATION_LOG, or the
-    last state of a Kubernetes container)
-  - the answers of fencepost promote and fencepost fence in the deploy's logs
-In doubt take a higher epoch, and the last generation that was handed out: a
-number that is skipped costs nothing.
-
-It fails with status 78 if the catalog bears that token already, or a higher
-one: then it is not the backup alone. On SQLite that is so if the backup was
-copied beside the -wal of the lost catalog: remove the -wal and -shm and copy it
-again. After this command it is so too: asked for once more, it says by whom
-the token was raised. A SQLite file is checked page by page.
-
-Stop every process of the service first. Afterwards deploy under a generation
-above that of TOKEN. The numbers that were handed out since the backup are
-forgotten with it: see docs/rollback.md.`,
-		Example: `  fencepost restored --above g7.e41
-  fencepost restored --above g7.e41 --reason 'disk of db1 lost, backup of 03:00' --json`,
-		Args: cobra.NoArgs,
+func (r *raising) start(cmd *cobra.Command, args []string) error {
+	if err := r.checkReason(); err != nil {
+		return err
 	}
-	cmd.Flags().StringVar(&above, "above", "", "the highest `TOKEN` that was ever issued, such as g7.e41 (required)")
-	cmd.Flags().StringVar(&r.opts.Reason, "reason", "", "why, for the history; default names the token")
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if above == "" {
-			return errors.New("restored needs --above TOKEN: the highest token that was ever issued")
-		}
-		if r.opts.Above, err = fence.Parse(above); err != nil {
-			return fmt.Errorf("--above: %w", err)
-		}
-		if r.opts.Above.Generation == 0 || r.opts.Above.Epoch == 0 {
-			return fmt.Errorf("--above is %v, and no such token was ever issued: want one like g7.e41", r.opts.Above)
-		}
-		if !cmd.Flags().Changed("reason") {
-			r.opts.Reason = fmt.Sprintf("restored from a backup, above %v", r.opts.Above)
-		}
-		return r.start(cmd, args)
-	}
-	return cmd
+	return r.app.action(func(ctx context.Context) error { return r.app.withStore(ctx, r.run) })(cmd, args)
 }
 
-func (r *raising) start(cmd *cobra.Command, args []string) error {
+func (r *raising) checkReason() error {
 	if n := len(r.opts.Reason); n == 0 || n > catalog.MaxReason {
 		return fmt.Errorf("%s needs --reason TEXT of 1 to %d bytes, and got %d: say why, for whoever reads the history", r.name, catalog.MaxReason, n)
 	}
-	return r.app.action(func(ctx context.Context) error { return r.app.withStore(ctx, r.run) })(cmd, args)
+	return nil
 }
 
 // A raised is the answer in JSON.

@@ -22,10 +22,11 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show who holds the token, since when, and what is promoted",
 		Long: `Status shows the token and its holder, how long the log is, the promotion that
-is asked for, the holder's last heartbeat, and the servers that keep the store:
-for PostgreSQL every host of the URL, with its role, timeline and system
-identifier, or why it can't be reached. It writes nothing and needs no
-token. A catalog that nobody has claimed yet is no error.`,
+is asked for, the holder's last heartbeat, what the store was found to have lost,
+until somebody has dealt with that, and the servers that keep the store: for
+PostgreSQL every host of the URL, with its role, timeline and system identifier,
+or why it can't be reached. It writes nothing and needs no token. A catalog that
+nobody has claimed yet is no error.`,
 		Example: `  fencepost status --store sqlite:/var/lib/app/catalog.db
   fencepost status --json | jq -r .token`,
 		Args: cobra.NoArgs,
@@ -63,7 +64,8 @@ type status struct {
 	Aborted     []generation.Generation `json:"aborted_generations"` // above the one that leads
 	Heartbeat   *heartbeat              `json:"heartbeat"`
 	Allocated   generation.Generation   `json:"allocated_generation"`
-	Hosts       []driver.Host           `json:"hosts"` // that keep the store
+	Hosts       []driver.Host           `json:"hosts"`  // that keep the store
+	Losses      []catalog.Loss          `json:"losses"` // that nobody has dealt with
 }
 
 // A promotion is the intent that one generation shall lead.
@@ -131,7 +133,12 @@ func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (st
 	if err != nil {
 		return status{}, err
 	}
+	losses, err := catalog.Losses(ctx, store)
+	if err != nil {
+		return status{}, err
+	}
 	s := statusOf(head)
+	s.Losses = slices.DeleteFunc(append([]catalog.Loss{}, losses...), func(l catalog.Loss) bool { return !l.Open() })
 	s.Store = store.String()
 	s.Promotion, s.Aborted = promotionOf(intent), abortedAbove(intent, head)
 	s.Heartbeat = heartbeatOf(beat, head, time.Now())
@@ -191,6 +198,9 @@ func (s status) print(w io.Writer, now time.Time) error {
 			add("", "→ %s", h.Remedy)
 		}
 	}
+	for _, l := range s.Losses {
+		rows = append(rows, lossRows(l, now)...)
+	}
 	return table(w, rows)
 }
 
@@ -222,6 +232,21 @@ func (s status) heartbeat(now time.Time) string {
 		text += ", of an earlier holder"
 	}
 	return text
+}
+
+// lossRows say what was lost, by whom that was found, and what to do.
+func lossRows(l catalog.Loss, now time.Time) [][]string {
+	effect := "no process claims until this is dealt with"
+	if !l.Stands() {
+		effect = "found once another process had claimed: no claim is refused"
+	}
+	return [][]string{
+		{"LOST", cell(l.Revisions())},
+		{"", cell(fmt.Sprintf("found by %s, %s, on %s: %s", l.By, when(l.At, now), l.Place, l.What))},
+		{"", fmt.Sprintf("loss %v: %s", l.ID, effect)},
+		{"", fmt.Sprintf("→ fencepost restored --above %v, to go on from what is left", l.Token)},
+		{"", fmt.Sprintf("→ fencepost restored --dismiss=%v, if nothing was lost", l.ID)},
+	}
 }
 
 func (s status) allocated() string {
