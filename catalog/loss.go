@@ -242,6 +242,20 @@ func (c *claimer) admitLosses(claiming driver.Claiming) error {
 	return forbid(c.store, led.standing())
 }
 
+// CheckLosses returns the error with which a claim would end because a loss stands,
+// or nil. It asks the store once, and excludes nothing: only the claim itself does.
+func (f *Follower) CheckLosses(ctx context.Context) error {
+	record, err := callStore(ctx, f.r.cfg.StoreTimeout, f.r.store.Losses)
+	if err != nil {
+		return err
+	}
+	led, err := readLedger(record)
+	if err != nil || f.r.cfg.AcceptLoss {
+		return err
+	}
+	return forbid(f.r.store, led.standing())
+}
+
 // endLosses has the claim end, in its own commit, the losses that it is made over.
 func endLosses(claiming driver.Claiming, how string, by driver.Claim) error {
 	led, err := readLedger(claiming.Losses())

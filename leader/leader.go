@@ -197,6 +197,9 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 	if err != nil {
 		return nil, 0, err
 	}
+	if err := f.CheckLosses(ctx); errors.Is(err, catalog.ErrLossStands) {
+		return nil, 0, err // and no holder stops its work for a claim that can't pass
+	}
 	l.move(Promoting, now.opts.Reason)
 	holder := l.askHolder(ctx, f, now)
 	defer holder.end()

@@ -146,6 +146,15 @@ func TestAFailOverThatLostAClaimEndsTheHolderAndEveryoneWhoSawIt(t *testing.T) {
 	require.Len(t, logged.lines(), 1)
 	require.Contains(t, logged.lines()[0], "WARN the server was promoted, or restored, since the newest claim")
 
+	require.ErrorIs(t, lost.Close(), catalog.ErrLostCommit)
+	_ = f.Close()
+	found := recordedLoss(t, cl.dsn)
+	require.Equal(t, []uint64{3, 4}, []uint64{found.From, found.To}, "the claim, and the commit under it")
+	require.Equal(t, "g2.e2", found.Token.String())
+	require.Equal(t, "g1.e1", found.Left.String())
+	for g := range generation.Generation(3) {
+		cantClaim(t, cl.dsn, g+1, found)
+	}
 	_, err = catalog.Raise(t.Context(), s, catalog.Config{}, catalog.RaiseOptions{Reason: "fail-over", Above: fence.Token{Generation: 2, Epoch: 2}})
 	require.NoError(t, err)
 	require.Equal(t, "g3.e4", holder(t, cl.dsn, 3).Token().String(), "no token is issued twice")
@@ -164,12 +173,83 @@ func TestAFailOverThatLostACommitEndsTheHolder(t *testing.T) {
 	require.ErrorIs(t, err, catalog.ErrLostCommit)
 	require.Equal(t, exitcodes.Panic, exitcodes.Of(err))
 	require.ErrorIs(t, ended(t, h.Done(), h.Err), catalog.ErrLostCommit)
+	require.ErrorIs(t, h.Close(), catalog.ErrLostCommit)
+	lost := recordedLoss(t, cl.dsn)
+	require.Equal(t, []uint64{3, 3}, []uint64{lost.From, lost.To})
+	require.Contains(t, lost.Place, "timeline 2")
+	cantClaim(t, cl.dsn, 1, lost)
+	require.NoError(t, catalog.DismissLoss(t.Context(), open(t, cl.dsn), catalog.Config{}, lost, "a person"))
 	again := holder(t, cl.dsn, 1)
 	require.NoError(t, again.View(func(r *catalog.Reader) error {
 		value, _, err := entries().Get(r, "k")
 		require.Equal(t, "kept", value)
 		return err
 	}))
+}
+
+// recordedLoss returns the one loss that is recorded.
+func recordedLoss(t *testing.T, dsn string) catalog.Loss {
+	t.Helper()
+	losses, err := catalog.Losses(t.Context(), open(t, dsn))
+	require.NoError(t, err)
+	require.Len(t, losses, 1)
+	require.True(t, losses[0].Stands())
+	return losses[0]
+}
+
+func cantClaim(t *testing.T, dsn string, g generation.Generation, loss catalog.Loss) {
+	t.Helper()
+	_, err := catalog.Open(t.Context(), open(t, dsn), catalog.Config{Generation: g})
+	require.ErrorIs(t, err, catalog.ErrLossStands)
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	require.ErrorContains(t, err, "`fencepost restored --above "+loss.Token.String()+"`")
+	require.ErrorContains(t, err, loss.Place)
+}
+
+func TestACommitWhoseWaitForAStandbyWasCutIsNoLossBehindAFailOver(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	h, err := catalog.Open(t.Context(), open(t, cl.dsn), catalog.Config{Generation: 1, StoreTimeout: time.Second, RetryBudget: 3 * time.Second})
+	require.NoError(t, err)
+	defer func() { _ = h.Close() }()
+	require.NoError(t, set(h, "told"))
+	told := h.Head()
+	cl.primary.CaughtUp(cl.standby)
+	cl.standby.Detach()
+	admin := testpg.Connect(t, cl.primary.URL)
+	for _, sql := range []string{`alter system set synchronous_standby_names = 'missing'`, `select pg_reload_conf()`} {
+		_, err := admin.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool {
+		var names string
+		return admin.QueryRow(t.Context(), `show synchronous_standby_names`).Scan(&names) == nil && names == "missing"
+	}, soon, often)
+	fate := make(chan error, 1)
+	go func() { fate <- set(h, "never told") }()
+	var followers []*catalog.Follower
+	for range 3 {
+		f, err := catalog.Follow(t.Context(), open(t, cl.dsn), catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		defer func() { _ = f.Close() }()
+		require.NoError(t, f.Wait(within(t, soon), func(head driver.Head) bool { return head.Revision > told.Revision }), "it reads what nobody was told of")
+		followers = append(followers, f)
+	}
+	cl.failOver()
+	err = ended(t, h.Done(), h.Err)
+	require.NotErrorIs(t, err, catalog.ErrLostCommit)
+	require.NotEqual(t, exitcodes.Panic, exitcodes.Of(err))
+	require.Error(t, <-fate)
+	for _, f := range followers {
+		err := ended(t, f.Done(), f.Err)
+		require.NotErrorIs(t, err, catalog.ErrLostCommit)
+		require.Equal(t, exitcodes.Halt, exitcodes.Of(err))
+	}
+	losses, err := catalog.Losses(t.Context(), open(t, cl.dsn))
+	require.NoError(t, err)
+	require.Empty(t, losses)
+	again := holder(t, cl.dsn, 1)
+	require.Equal(t, told.Revision+1, again.Head().Revision)
 }
 
 func TestAPrimaryThatComesBackIsNotBelievedByWhoSawItsSuccessor(t *testing.T) {

@@ -122,6 +122,7 @@ func (p *program) leaderConfig(opts Options) leader.Config {
 			Generation:   f.generation,
 			Holder:       fence.Holder{Name: f.name, Address: p.address, Build: build()},
 			CompactAfter: f.compactAfter,
+			AcceptLoss:   f.acceptLoss,
 			StoreTimeout: cmp.Or(f.storeTimeout, opts.StoreTimeout),
 			RetryBudget:  opts.RetryBudget,
 			Logger:       p.log,

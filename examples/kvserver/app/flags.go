@@ -50,6 +50,7 @@ type flags struct {
 	storeTimeout time.Duration
 	priority     int
 	drain        time.Duration
+	acceptLoss   bool
 }
 
 // errAnswered means that the command line asked a question, which was answered.
@@ -77,6 +78,7 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	set.DurationVar(&f.lease, "lease", 0, "for how `long` the token is believed without a confirmation; default 7.5s")
 	set.IntVar(&f.priority, "priority", 0, "the `number` from 0 to 9 by which standbys take over, 0 first")
 	set.DurationVar(&f.drain, "drain", 10*time.Second, "for how `long` a server that was superseded forwards its clients' commands at most; with 0 it refuses them at once")
+	set.BoolVar(&f.acceptLoss, "accept-loss", false, "claim over a loss of commits that was found in the store, which otherwise ends with 78 until fencepost restored")
 	set.BoolVar(&version, "version", false, "print the version and end")
 	err := set.Parse(args)
 	switch {

@@ -1,0 +1,52 @@
+package leader_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/leader"
+)
+
+func TestAPromotionOverALossEndsWith78AndTheHolderNeverStopsItsWork(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	var blue, green gated
+	one := run(t, store.Open(), called(1), blue.work)
+	one.reached(t, leader.Leading)
+	two := run(t, store.Open(), called(2), green.work)
+	two.reached(t, leader.ReadyToPromote)
+
+	head, err := store.Head(t.Context())
+	require.NoError(t, err)
+	record, err := store.Losses(t.Context())
+	require.NoError(t, err)
+	loss := catalog.Loss{ID: driver.NewID(), From: 1, To: 2, Token: head.Claim.Token, Head: head.Claim.ID, Left: head.Claim.Token, By: "a follower", At: time.Now().UTC()}
+	record.Text, err = json.Marshal(map[string]any{"losses": []catalog.Loss{loss}})
+	require.NoError(t, err)
+	_, err = store.PutLosses(t.Context(), record, &head)
+	require.NoError(t, err)
+
+	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+	require.NoError(t, err)
+	err = <-two.ended
+	require.ErrorIs(t, err, catalog.ErrLossStands)
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	select {
+	case <-blue.ended:
+		require.Fail(t, "the holder's work was stopped")
+	default:
+	}
+	admitted, err := blue.increment()
+	require.True(t, admitted)
+	require.NoError(t, err)
+	require.Equal(t, leader.Leading, one.Status().Phase)
+	one.stop(nil)
+	<-one.ended
+}
