@@ -92,6 +92,7 @@ func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
 	maps.Copy(all, brokenCompactions())
 	maps.Copy(all, brokenPresences())
 	maps.Copy(all, brokenWarmers())
+	maps.Copy(all, brokenLosses())
 	for name, broken := range all {
 		for _, rule := range broken.rules {
 			t.Run(name+"/"+rule, func(t *testing.T) {
