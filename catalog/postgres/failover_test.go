@@ -221,9 +221,12 @@ func TestACommitWhoseWaitForAStandbyWasCutIsNoLossBehindAFailOver(t *testing.T) 
 		_, err := admin.Exec(t.Context(), sql)
 		require.NoError(t, err)
 	}
-	require.Eventually(t, func() bool {
-		var names string
-		return admin.QueryRow(t.Context(), `show synchronous_standby_names`).Scan(&names) == nil && names == "missing"
+	require.Eventually(t, func() bool { // the server's processes hear of it one by one, and the last one makes commits wait
+		probe := testpg.Connect(t, cl.primary.URL)
+		brief, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		_, err := probe.Exec(brief, `select pg_logical_emit_message(true, 'probe', '')`)
+		return err != nil
 	}, soon, often)
 	fate := make(chan error, 1)
 	go func() { fate <- set(h, "never told") }()
