@@ -232,3 +232,74 @@ func TestAClaimerThatFindsALossRecordsIt(t *testing.T) {
 	require.EqualValues(t, 2, losses[0].From)
 	require.EqualValues(t, 3, losses[0].To)
 }
+
+// onClaim is a store that something happens to just before a claim.
+type onClaim struct {
+	driver.Store
+	before func()
+}
+
+func (s onClaim) Claim(ctx context.Context) (driver.Claiming, error) {
+	s.before()
+	return s.Store.Claim(ctx)
+}
+
+func TestAClaimerThatFindsALossUnderItsClaimRecordsItToo(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	first, err := catalog.Open(t.Context(), store, process(1, "first"))
+	require.NoError(t, err)
+	require.NoError(t, setIn(first, "k"))
+	require.NoError(t, first.Close())
+	_, err = catalog.Raise(t.Context(), store, process(0, "operator"), catalog.RaiseOptions{Reason: "r"})
+	require.NoError(t, err)
+	cfg := process(2, "claimer")
+	cfg.PollInterval = time.Hour // what was read before the claim is not read again
+	_, err = catalog.Open(t.Context(), onClaim{store.Open(), func() { store.Rollback(2) }}, cfg)
+	require.ErrorIs(t, err, catalog.ErrLostCommit)
+	losses, err := catalog.Losses(t.Context(), store)
+	require.NoError(t, err)
+	require.Len(t, losses, 1)
+	require.Contains(t, losses[0].By, "claimer")
+	require.Equal(t, "g1.e2", losses[0].Token.String())
+}
+
+// onAppend is a store whose commits go through a function.
+type onAppend struct {
+	driver.Store
+	append func(ctx context.Context, prior driver.Head, rec driver.Record) error
+}
+
+func (s *onAppend) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
+	return s.append(ctx, prior, rec)
+}
+
+func TestACommitThatIsGoneBeneathTheClaimThatFollowsIsNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	s := &onAppend{Store: store, append: store.Append}
+	c, err := catalog.Open(t.Context(), s, process(1, "holder"))
+	require.NoError(t, err)
+	require.NoError(t, setIn(c, "told"))
+	told, sent := c.Head().Revision, 0
+	s.append = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		switch sent++; sent {
+		case 1: // a copy of it has landed
+			require.NoError(t, store.Append(ctx, prior, rec))
+		case 2: // the one that is to settle it comes behind a fail-over
+			store.Rollback(told)
+			next, err := catalog.Open(ctx, store.Open(), process(2, "successor"))
+			require.NoError(t, err)
+			require.NoError(t, next.Close())
+		}
+		return store.Append(ctx, prior, rec)
+	}
+	err = setIn(c, "never told")
+	require.ErrorIs(t, err, fence.ErrSuperseded)
+	require.NotErrorIs(t, err, catalog.ErrLostCommit)
+	require.ErrorIs(t, c.Close(), fence.ErrSuperseded)
+	require.NoError(t, catalog.ReadLog(t.Context(), store, told, func(commit catalog.Commit) error {
+		require.Empty(t, commit.Changes)
+		return nil
+	}))
+}
