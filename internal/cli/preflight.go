@@ -134,8 +134,8 @@ type preflown struct {
 	Store      string                `json:"store"`
 	Generation generation.Generation `json:"generation"`
 	Grade      driver.Grade          `json:"grade"` // the worst of all
-	Hosts      []driver.Host         `json:"hosts"`
 	Checks     []driver.Finding      `json:"checks"`
+	Hosts      []driver.Host         `json:"hosts"` // null for a store that does not tell
 	P50        float64               `json:"round_trip_p50_us"`
 	P99        float64               `json:"round_trip_p99_us"`
 }
