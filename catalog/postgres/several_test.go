@@ -223,7 +223,7 @@ func mutes(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func TestAHostThatHangsOrRefusesThePasswordKeepsNoClaimOut(t *testing.T) {
+func TestAHostThatHangsOrIsNotThereKeepsNoClaimOut(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
 	u, err := url.Parse(dsn)
