@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -174,7 +176,9 @@ func becomeServer(args []string) {
 			break // the last one that is brought up
 		}
 	}
-	fmt.Fprintln(os.Stderr, "etcdoutage:", syscall.Exec(args[0], args, os.Environ()))
+	runtime.LockOSThread() // which the signal of a dead parent belongs to
+	err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0)
+	fmt.Fprintln(os.Stderr, "etcdoutage:", errors.Join(err, syscall.Exec(args[0], args, os.Environ())))
 	os.Exit(1)
 }
 
@@ -220,7 +224,7 @@ func (l *lab) settled(ctx context.Context) error {
 	defer cancel()
 	for calm := 0; calm < 10; time.Sleep(100 * time.Millisecond) {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("the servers did not catch up: %w: see %s", err, l.dir)
+			return fmt.Errorf("the servers did not start, or did not catch up: %w", err)
 		}
 		leaders, applied, answers := map[uint64]bool{}, map[uint64]bool{}, 0
 		for _, s := range l.servers {

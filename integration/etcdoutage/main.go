@@ -25,6 +25,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
@@ -73,10 +74,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "etcdoutage:", err)
 		os.Exit(64)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
 	if os.Geteuid() == 0 && os.Getenv(insideVar) == "" {
-		os.Exit(runInside())
+		os.Exit(runInside(ctx))
 	}
-	if err := run(context.Background(), o, os.Stdout); err != nil {
+	if err := run(ctx, o, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "etcdoutage:", err)
 		os.Exit(1)
 	}
@@ -84,8 +87,9 @@ func main() {
 
 // runInside runs this program again in a network namespace of its own, and returns
 // its exit status.
-func runInside() int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+func runInside(ctx context.Context) int {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Env = append(os.Environ(), insideVar+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
