@@ -15,7 +15,7 @@ import (
 
 // A Follower reads along: it keeps the entries in memory and applies the
 // holder's commits in order, no later than PollInterval plus one read of the
-// store. It writes nothing at all. One that was given a generation ends as soon
+// store. It writes nothing at all, but for the record of a [Loss] that it finds. One that was given a generation ends as soon
 // as it sees a higher one. Its methods may be called concurrently.
 type Follower struct {
 	r   *replica // the following goroutine's, until it has returned

@@ -316,7 +316,7 @@ func (w *witness) reportLoss(ctx context.Context, cfg Config, err error) error {
 	case errors.Is(failed, errShownAgain):
 		told.outcome = failed.Error()
 	case failed != nil:
-		told.outcome = fmt.Sprintf("this could not be written into the store, so that a process which is started anew claims over what is left (%v); %s", failed, "end it, and run `fencepost restored --above "+r.loss.Token.String()+"`")
+		told.outcome = unrecorded(failed, r.loss.Token)
 	case r.loss.Overtaken:
 		told.outcome = fmt.Sprintf("another process has claimed since, and is told (loss %v)", r.loss.ID)
 	default:
@@ -325,6 +325,15 @@ func (w *witness) reportLoss(ctx context.Context, cfg Config, err error) error {
 	cfg.Logger.ErrorContext(ctx, "the store has lost acknowledged commits", "store", w.String(), "loss", r.loss.ID.String(),
 		"from", r.loss.From, "to", r.loss.To, "token", r.loss.Token.String(), "recorded", failed == nil)
 	return replaceLost(err, lost, &told)
+}
+
+// unrecorded says what follows from a loss that may not be in the store.
+func unrecorded(failed error, token fence.Token) string {
+	whether := "this could not be written into the store"
+	if driver.OutcomeOf(failed) == driver.Unknown {
+		whether = "whether this was written into the store is not known"
+	}
+	return fmt.Sprintf("%s (%v): if fencepost status shows no loss, a process that is started anew claims over what is left: end it, and run `fencepost restored --above %v`", whether, failed, token)
 }
 
 // replaceLost returns err with told in place of lost.

@@ -271,9 +271,9 @@ func lossAnswerLost(s *scene) {
 
 func lossNotRecorded(s *scene) {
 	readOnly := &driver.Error{Class: driver.Class{Disposition: exitcodes.Halt, Code: exitcodes.Config}, Op: "put losses", Err: errors.New("it takes no writes")}
-	for _, put := range []func(ctx context.Context, l driver.Losses, at *driver.Head) (int64, error){
-		func(context.Context, driver.Losses, *driver.Head) (int64, error) { return 0, readOnly },
-		func(ctx context.Context, _ driver.Losses, _ *driver.Head) (int64, error) {
+	for says, put := range map[string]func(ctx context.Context, l driver.Losses, at *driver.Head) (int64, error){
+		"this could not be written into the store": func(context.Context, driver.Losses, *driver.Head) (int64, error) { return 0, readOnly },
+		"whether this was written into the store is not known": func(ctx context.Context, _ driver.Losses, _ *driver.Head) (int64, error) {
 			<-ctx.Done()
 			return 0, lost(s.store(), "put losses")
 		},
@@ -289,7 +289,7 @@ func lossNotRecorded(s *scene) {
 		select {
 		case err := <-done:
 			s.isLostCommit(c, err)
-			require.ErrorContains(s, err, "could not be written into the store")
+			require.ErrorContains(s, err, says)
 			require.ErrorContains(s, err, "`fencepost restored --above g1.e1`")
 		case <-time.After(Patience):
 			require.Fail(s, "it goes on")
