@@ -41,7 +41,7 @@ type Catalog struct {
 	end      ending
 
 	reporting sync.Once
-	reported  error // the loss that was found, and what became of its record
+	reported  error // the loss that was found
 	lossWake  chan struct{}
 
 	closing  chan struct{} // closed by Close: no more Updates
@@ -188,17 +188,14 @@ func (c *Catalog) look(ctx context.Context) error {
 }
 
 // endWith ends the handle. If err tells of a loss, that is then written into the
-// store, by the first goroutine that finds it, and the others wait. It returns err
-// with what became of that.
+// store, by the first goroutine that finds it, and the others wait. It returns err,
+// or the loss that was found first.
 func (c *Catalog) endWith(err error) error {
 	c.end.with(err)
 	if !errors.Is(err, ErrLostCommit) {
 		return err
 	}
-	c.reporting.Do(func() {
-		c.reported = c.store.reportLoss(c.base, c.cfg, err)
-		c.end.recorded(err, c.reported)
-	})
+	c.reporting.Do(func() { c.reported = c.store.reportLoss(c.base, c.cfg, err) })
 	return c.reported
 }
 
@@ -273,15 +270,6 @@ func (e *ending) before(cancel context.CancelCauseFunc) (forget func()) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		delete(e.first, key)
-	}
-}
-
-// recorded replaces a reason by what became of it.
-func (e *ending) recorded(old, told error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.reason() == old {
-		e.why.Store(&told)
 	}
 }
 

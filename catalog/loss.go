@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -281,14 +282,13 @@ type lostError struct {
 	had  driver.Head // what the finder knew of
 	head driver.Head // the head that shows it
 
-	recorded bool   // there is nothing left to write
-	outcome  string // of the writing
+	outcome atomic.Pointer[string] // of the writing of the record; nil before the end of that
 }
 
 func (e *lostError) Error() string {
 	text := fmt.Sprintf("catalog: %v: %s: compare the store with its replicas and backups before anything writes again", ErrLostCommit, e.text)
-	if e.outcome != "" {
-		text += ": " + e.outcome
+	if outcome := e.outcome.Load(); outcome != nil {
+		text += ": " + *outcome
 	}
 	return text
 }
@@ -296,13 +296,13 @@ func (e *lostError) Error() string {
 func (e *lostError) Unwrap() error                      { return ErrLostCommit }
 func (e *lostError) Disposition() exitcodes.Disposition { return exitcodes.Panic }
 
-// reportLoss writes the loss that err tells of into the store, and returns err
-// with what became of that. It takes a StoreTimeout at most, also after ctx has
-// ended: the process is about to. An error that tells of none is returned as it
-// is.
+// reportLoss writes the loss that err tells of into the store. From then on err
+// says what became of that. It takes a StoreTimeout at most, also after ctx has
+// ended: the process is about to. It returns err, and does nothing about one that
+// tells of no loss.
 func (w *witness) reportLoss(ctx context.Context, cfg Config, err error) error {
 	var lost *lostError
-	if !errors.As(err, &lost) || lost.recorded {
+	if !errors.As(err, &lost) || lost.outcome.Load() != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.StoreTimeout)
@@ -310,21 +310,21 @@ func (w *witness) reportLoss(ctx context.Context, cfg Config, err error) error {
 	r := reporter{store: w.Store, cfg: cfg, had: lost.had, head: lost.head, loss: lost.loss}
 	r.loss.ID, r.loss.What, r.loss.By, r.loss.At = driver.NewID(), cut(lost.text), cut(cfg.Holder.String()), now()
 	failed := r.persist(ctx)
-	told := *lost
-	told.recorded = true
+	var outcome string
 	switch {
 	case errors.Is(failed, errShownAgain):
-		told.outcome = failed.Error()
+		outcome = failed.Error()
 	case failed != nil:
-		told.outcome = unrecorded(failed, r.loss.Token)
+		outcome = unrecorded(failed, r.loss.Token)
 	case r.loss.Overtaken:
-		told.outcome = fmt.Sprintf("another process has claimed since, and is told (loss %v)", r.loss.ID)
+		outcome = fmt.Sprintf("another process has claimed since, and is told (loss %v)", r.loss.ID)
 	default:
-		told.outcome = fmt.Sprintf("recorded as loss %v, so that no process claims until a person has looked: `fencepost restored --above %v`, or `fencepost restored --dismiss=%v` if nothing was lost", r.loss.ID, r.loss.Token, r.loss.ID)
+		outcome = fmt.Sprintf("recorded as loss %v, so that no process claims until a person has looked: `fencepost restored --above %v`, or `fencepost restored --dismiss=%v` if nothing was lost", r.loss.ID, r.loss.Token, r.loss.ID)
 	}
 	cfg.Logger.ErrorContext(ctx, "the store has lost acknowledged commits", "store", w.String(), "loss", r.loss.ID.String(),
 		"from", r.loss.From, "to", r.loss.To, "token", r.loss.Token.String(), "recorded", failed == nil)
-	return replaceLost(err, lost, &told)
+	lost.outcome.Store(&outcome)
+	return err
 }
 
 // unrecorded says what follows from a loss that may not be in the store.
@@ -334,19 +334,6 @@ func unrecorded(failed error, token fence.Token) string {
 		whether = "whether this was written into the store is not known"
 	}
 	return fmt.Sprintf("%s (%v): if fencepost status shows no loss, a process that is started anew claims over what is left: end it, and run `fencepost restored --above %v`", whether, failed, token)
-}
-
-// replaceLost returns err with told in place of lost.
-func replaceLost(err error, lost, told *lostError) error {
-	var a *alarmed
-	switch {
-	case err == error(lost):
-		return told
-	case errors.As(err, &a):
-		return &alarmed{fence: a.fence, lost: replaceLost(a.lost, lost, told)}
-	}
-	*lost = *told // deeper in err; nobody else has it yet
-	return err
 }
 
 // reporter writes one loss.

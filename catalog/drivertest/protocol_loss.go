@@ -32,17 +32,29 @@ func lossCases() []protocolCase {
 	}
 }
 
-// loser makes a holder whose last commit the store acknowledged and does not have.
-// Hide keeps it from finding out by itself.
-func (s *scene) loser(g generation.Generation) (c *catalog.Catalog, h *hooked, hide *atomic.Bool) {
+// loser makes a holder whose last n commits the store acknowledged and does not
+// have. It has not found out by itself: hide keeps it from that, and is set.
+func (s *scene) loser(g generation.Generation, n int) (c *catalog.Catalog, h *hooked, hide *atomic.Bool) {
 	s.Helper()
 	h, hide = s.lags()
 	cfg := slowly(config(g))
 	cfg.StoreTimeout = Patience
 	c = s.claimsOver(h, cfg)
 	s.put(c, "kept", "v")
-	s.losesNext(c, h)
+	hide.Store(true)
+	for range n {
+		s.losesNext(c, h)
+	}
 	return c, h, hide
+}
+
+// finds has a holder look at the head that it could not see.
+func (s *scene) finds(c *catalog.Catalog, hide *atomic.Bool) error {
+	s.Helper()
+	hide.Store(false)
+	err := c.Confirm(Context(s))
+	s.isLostCommit(c, err)
+	return err
 }
 
 func (s *scene) losesNext(c *catalog.Catalog, h *hooked) {
@@ -82,9 +94,8 @@ func (s *scene) cantClaim(g generation.Generation, l catalog.Loss) {
 }
 
 func lossStaysFound(s *scene) {
-	c, _, _ := s.loser(2)
-	err := c.Confirm(Context(s))
-	s.isLostCommit(c, err)
+	c, _, hide := s.loser(2, 1)
+	err := s.finds(c, hide)
 	losses := s.recorded()
 	require.Len(s, losses, 1)
 	l := losses[0]
@@ -121,8 +132,8 @@ func lossStaysFound(s *scene) {
 }
 
 func lossFoundTwice(s *scene) {
-	c, h, _ := s.loser(2)
-	s.losesNext(c, h)
+	c, _, hide := s.loser(2, 2)
+	hide.Store(false)
 	calls := []<-chan error{
 		async(func() error { return put(Context(s), c, "more", "v") }),
 		async(func() error { return c.Confirm(Context(s)) }),
@@ -143,8 +154,8 @@ func lossFoundTwice(s *scene) {
 }
 
 func lossDismissed(s *scene) {
-	c, _, _ := s.loser(1)
-	s.isLostCommit(c, c.Confirm(Context(s)))
+	c, _, hide := s.loser(1, 1)
+	_ = s.finds(c, hide)
 	l := s.recorded()[0]
 	for what, other := range map[string]catalog.Loss{
 		"another loss":        {ID: driver.NewID(), From: l.From, To: l.To, Token: l.Token},
@@ -165,8 +176,8 @@ func lossDismissed(s *scene) {
 }
 
 func lossAccepted(s *scene) {
-	c, _, _ := s.loser(1)
-	s.isLostCommit(c, c.Confirm(Context(s)))
+	c, _, hide := s.loser(1, 1)
+	_ = s.finds(c, hide)
 	accepting := config(1)
 	accepting.AcceptLoss = true
 	next := s.claimsOver(s.store(), accepting)
@@ -180,8 +191,7 @@ func lossAccepted(s *scene) {
 }
 
 func lossOvertaken(s *scene) {
-	c, _, hide := s.loser(1)
-	hide.Store(true)
+	c, _, hide := s.loser(1, 1)
 	cfg, said := config(2), new(errorLog)
 	cfg.Logger = slog.New(said)
 	next := s.claimsOver(s.store(), cfg)
@@ -250,7 +260,7 @@ func lossOfAServerBehind(s *scene) {
 }
 
 func lossAnswerLost(s *scene) {
-	c, h, _ := s.loser(1)
+	c, h, hide := s.loser(1, 1)
 	tries := 0
 	h.onPutLosses = func(ctx context.Context, l driver.Losses, at *driver.Head) (int64, error) {
 		version, err := h.Store.PutLosses(ctx, l, at)
@@ -260,8 +270,7 @@ func lossAnswerLost(s *scene) {
 		}
 		return version, err
 	}
-	err := c.Confirm(Context(s))
-	s.isLostCommit(c, err)
+	err := s.finds(c, hide)
 	losses := s.recorded()
 	require.Len(s, losses, 1)
 	require.ErrorContains(s, err, losses[0].ID.String())
@@ -301,8 +310,7 @@ func lossNotRecorded(s *scene) {
 // lossBesideAClaim also takes a store that keeps the record waiting for the claim's
 // end: then the claim lands, and its holder raises the alarm.
 func lossBesideAClaim(s *scene) {
-	c, _, hide := s.loser(1)
-	hide.Store(true)
+	c, _, hide := s.loser(1, 1)
 	st := s.store()
 	h := &hooked{Store: st}
 	var found <-chan error

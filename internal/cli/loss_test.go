@@ -28,7 +28,7 @@ func (f *forgetful) Append(ctx context.Context, prior driver.Head, rec driver.Re
 	return f.Store.Append(ctx, prior, rec)
 }
 
-// lost returns the path of a catalog that has lost commits of g1.e2, and the loss.
+// lost returns the path of a catalog that has lost a commit of g1.e2, and the loss.
 func lost(t *testing.T) (path string, loss catalog.Loss) {
 	t.Helper()
 	path = claimed(t)
@@ -39,7 +39,7 @@ func lost(t *testing.T) (path string, loss catalog.Loss) {
 	c, err := catalog.Open(t.Context(), f, catalog.Config{Generation: 1, Holder: fence.Holder{Name: "green"}})
 	require.NoError(t, err)
 	f.forgets.Store(true)
-	require.NoError(t, update(c, 2))
+	require.NoError(t, update(c, 1))
 	require.ErrorIs(t, c.Confirm(t.Context()), catalog.ErrLostCommit)
 	require.ErrorIs(t, c.Close(), catalog.ErrLostCommit)
 	losses, err := catalog.Losses(t.Context(), store)
@@ -59,7 +59,7 @@ func TestALossIsShownAndForbidsClaimsUntilTheTokenWasRaised(t *testing.T) {
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(claims(t, path)))
 
 	status := run(t, env, "status").stdout
-	for _, want := range []string{"LOST", "the commits from revision 6 to 7, up to g1.e2", "found by green", "on file ", "no process claims until this is dealt with",
+	for _, want := range []string{"LOST", "the commits from revision 6 on, under g1.e2", "found by green", "on file ", "no process claims until this is dealt with",
 		"fencepost restored --above g1.e2", "fencepost restored --dismiss=" + loss.ID.String()} {
 		require.Contains(t, status, want)
 	}
