@@ -3,7 +3,7 @@
 // Applications use package catalog. A driver implements [Store] for one store,
 // with one client and one [Table] that classifies every error of that client
 // (table.go in each driver). It has no rules of its own: it doesn't know
-// which token wins, who may claim or what an epoch is. It keeps three things
+// which token wins, who may claim or what an epoch is. It keeps four things
 // for one catalog and moves them as it is told:
 //
 //   - the log: records, numbered by revision from 1 without a gap, never
@@ -15,6 +15,8 @@
 //     and never leased;
 //   - the board: small notes without any fence, replaced whole by compare and
 //     swap. Safety never rests on them.
+//   - the record of losses: what the store was found to have lost. It is
+//     replaced by compare and swap, and a claim's own commit compares it.
 //
 // Package drivertest checks all that is said here.
 //
