@@ -19,7 +19,8 @@ import (
 // a lower token can commit.
 //
 // Open first reads the log and runs the migrations beside the commits of the
-// holder, for as long as that takes. Then it tries to claim, again and again with
+// holder, for as long as that takes. Before the first claim of a catalog it checks
+// that the store refuses, as [Prove] does. Then it tries to claim, again and again with
 // jitter while the store fails in passing or others commit, until ctx ends or
 // cfg.ClaimTimeout is over. If commits have changed what the migrations read,
 // they run once more under the claim, within cfg.MigrationTimeout. Its errors:
@@ -32,6 +33,8 @@ import (
 //   - ErrLossStands: the store was found to have lost acknowledged commits, and
 //     nobody has dealt with that;
 //   - ErrLostCommit, driver.ErrCorrupt: the store has lost or spoilt data;
+//   - driver.ErrTwoWon: the store does not refuse writes whose condition does not
+//     hold, and nothing was claimed;
 //   - one that matches ErrUnknownOutcome and wraps the error of the last try: the
 //     answer to a claim was lost, and it may still land;
 //   - *driver.Error: the store's own, classified.
@@ -82,6 +85,7 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (
 		}
 	}
 	catalog.start()
+	c.keepProof()
 	return catalog, nil
 }
 
@@ -92,6 +96,8 @@ type claimer struct {
 	base  driver.Claim           // the claim that this one is to follow
 	read  time.Time              // when the replica was last compared with the store
 	tried map[driver.ID]*attempt // all that were sent, whatever was answered
+
+	proof *Proof // of this claim, if it may be the first; nil before
 
 	caller context.Context // of Open or Raise
 	pace   *pace           // of the tries; it ends with ClaimTimeout
@@ -190,6 +196,11 @@ func (c *claimer) try(ctx context.Context) (settled bool, err error) {
 	c.read = time.Time{}
 	if done, err := c.admit(head, false); done || err != nil {
 		return done, err
+	}
+	if head.IsZero() {
+		if err := c.proveFirst(ctx); err != nil {
+			return false, err
+		}
 	}
 	// Where the log is compacted faster than it can be read, the rest is read
 	// under the claim, which holds the commits up and with them compactions.

@@ -28,6 +28,7 @@ const (
 	CheckClaims     = "claims"
 	CheckLosses     = "losses"
 	CheckBoard      = "board"
+	CheckProof      = "store check"
 	CheckRoundTrip  = "round trip"
 	CheckSetup      = "store's setup"
 )
@@ -98,6 +99,7 @@ func Preflight(ctx context.Context, store driver.Store, cfg Config) Report {
 	p.claims(ctx)
 	p.losses(ctx)
 	p.board(ctx)
+	p.proof(ctx)
 	p.measure(ctx)
 	p.probe(ctx)
 	return p.Report
@@ -409,6 +411,27 @@ func (p *preflight) board(ctx context.Context) {
 		return
 	}
 	p.ok(CheckBoard, "%d notes", len(notes))
+}
+
+// proof shows the newest check of the store. It makes none, since that writes.
+func (p *preflight) proof(ctx context.Context) {
+	const remedy = "run `fencepost store check`"
+	last, made, err := LastProof(ctx, p.store, p.cfg)
+	_, can := driver.As[driver.Scratcher](p.store)
+	switch {
+	case err != nil:
+		p.failed(CheckProof, err)
+	case made && !last.Passed:
+		p.Add(CheckProof, driver.Failure, "find out what lets two writers win, and "+remedy+" afterwards", "%v: %s", last, last.Failure)
+	case made:
+		p.ok(CheckProof, "%v", last)
+	case !can:
+		p.Add(CheckProof, driver.Fine, "", "this driver opens no scratch place, so that whether its store refuses can't be checked")
+	case p.Head.IsZero():
+		p.ok(CheckProof, "none was made yet: the first claim makes it, or `fencepost store check` before")
+	default:
+		p.Add(CheckProof, driver.Warning, remedy, "none was ever made on this catalog, so that it is not known whether its store refuses writes whose condition does not hold")
+	}
 }
 
 // measure reads the head again and again.

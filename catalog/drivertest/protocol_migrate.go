@@ -283,7 +283,7 @@ func equalsDoNotBreak(s *scene) {
 		other.ClaimTimeout = 4 * 500 * time.Millisecond // several requests
 		err := s.result("a claim that is kept out", s.opens(Context(s), other))
 		require.Equal(s, exitcodes.TempFail, exitcodes.CodeOf(err), "generation %v: %v", g, err)
-		notes, err := s.store().Notes(Context(s), "")
+		notes, err := s.store().Notes(Context(s), "preempt")
 		require.NoError(s, err)
 		if g == 1 {
 			require.Empty(s, notes, "a generation that leads already can outrank nobody, and asks nobody")

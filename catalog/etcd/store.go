@@ -21,6 +21,8 @@
 //	claim/%016x   the claims, by revision
 //	board/KEY     the notes; a note's version is its mod revision
 //	wanted        who claims just now; leased
+//	scratch/NAME/ a catalog like this one, for milliseconds, in which a check of
+//	              the store races
 //	presence/ID   who shows that the process of a claim is there, by the claim's
 //	              id; leased
 //	snapshot      the published snapshot, frozen text form

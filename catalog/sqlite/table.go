@@ -99,6 +99,7 @@ func ours() driver.Family {
 			value(errMoved, "file moved", broken(remedyMoved), refused, "another file has the name: two histories of tokens may be under way"),
 			value(errForeign, "foreign file", config("name another file: this one belongs to another program"), refused, "somebody else's database, and nothing of it is touched"),
 			value(errFileSystem, "file system", config(remedyDiskKind+"; if all that can see the file share its locks and mapped memory, add ?filesystem=trusted to the URL (Config.TrustFileSystem)"), refused, "two that each believe to have locked a file are two writers"),
+			value(driver.ErrTwoWon, "driver.ErrTwoWon", config(remedyDiskKind), refused, "the file system granted the same lock twice: two processes would write at the same time"),
 			incomplete(),
 			value(errPlanted, "planted file", config(remedyPlanted), refused, "a link or pipe leads elsewhere, and somebody else may have put it there: nothing is opened, created or changed by way of it"),
 			value(errNotGiven, "owner", config("run this command as the user of the service"), refused, "the file would be this user's alone, and keep the service out"),

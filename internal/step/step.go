@@ -27,6 +27,9 @@ const (
 	SnapshotTrimmed   Point = "compaction: some records deleted"
 )
 
+// StoreRaced is passed before the first claim of a catalog, and only once.
+const StoreRaced Point = "open: the store was checked, its scratch place not removed"
+
 // The points at which a file that holds a catalog is made, and its first claim
 // announced. Only a store of files passes them, and only once.
 const (
@@ -42,7 +45,7 @@ func Creation() []Point {
 	return []Point{FileCreated, FileWritten, FileNamed, FileAnnounced, FileMarked}
 }
 
-// All lists every point but those of Creation, in order.
+// All lists every point but StoreRaced and those of Creation, in order.
 func All() []Point {
 	return []Point{
 		OpenHeadRead, ClaimBegun, ClaimMigrated, ClaimHeadWritten, ClaimLogWritten, ClaimCommitted,

@@ -1,0 +1,189 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+var _ driver.Scratcher = (*Store)(nil)
+
+const (
+	// leastRacers is how many stores race in a scratch place at least, and
+	// mostWays over how many connections besides the store's own at most.
+	leastRacers = 3
+	mostWays    = 8
+
+	// wayPatience is how long an address may take to answer before it is left
+	// out of a check.
+	wayPatience = 250 * time.Millisecond
+)
+
+// scratch is the prefix of the scratch places. A place is a catalog beneath it.
+func (k keys) scratch() string { return k.prefix + "/scratch/" }
+
+// Scratch opens a catalog of its own beneath the prefix. One of its stores uses
+// the client of s, and one each a connection of its own to every address of the
+// URL's hosts that answers: a second cluster behind one of the names, such as a
+// clone, is found only so. A client that was handed in has the ways that it has.
+func (s *Store) Scratch(ctx context.Context) (driver.Scratch, error) {
+	ctx, cancel := bound(ctx)
+	defer cancel()
+	if _, err := s.dial(ctx); err != nil {
+		return driver.Scratch{}, s.fail("scratch", err, read)
+	}
+	place := s.keys.scratch() + driver.NewScratchName()
+	ways := s.ways(ctx)
+	links := append([]*links{s.links}, ways...)
+	for len(links) < leastRacers {
+		links = append(links, s.links)
+	}
+	var stores []driver.Store
+	for _, l := range links {
+		store := newStore(ctx, l, place)
+		to := l.to
+		store.name, store.release = to.String(), func() error { return nil }
+		stores = append(stores, store)
+	}
+	return driver.Scratch{Stores: stores, Discard: func(ctx context.Context) error {
+		ctx, cancel := bound(ctx)
+		defer cancel()
+		return s.discardScratch(ctx, place, stores, ways)
+	}}, nil
+}
+
+// ways returns a connection of its own to each address of the hosts, if it
+// answers. The caller closes them.
+func (l *links) ways(ctx context.Context) (ways []*links) {
+	if l.given {
+		return nil
+	}
+	to := l.addresses(ctx)
+	if l.to.user == "" { // else each costs the server a hash of the password
+		for n := len(to); n > 0 && len(to) < leastRacers-1; n++ { // what is behind one address may be several servers
+			to = append(to, to[0])
+		}
+	}
+	answered := make([]*links, min(len(to), mostWays))
+	var dialling sync.WaitGroup
+	for i := range answered {
+		dialling.Go(func() { answered[i] = l.way(ctx, to[i]) })
+	}
+	dialling.Wait()
+	for _, w := range answered {
+		if w != nil {
+			ways = append(ways, w)
+		}
+	}
+	return ways
+}
+
+// way returns a connection to one address, or nil if that does not answer soon.
+func (l *links) way(ctx context.Context, to target) *links {
+	ctx, cancel := context.WithTimeout(ctx, wayPatience)
+	defer cancel()
+	w := newLinks(l.root, to, Config{ClaimTTL: l.ttl, Logger: l.log})
+	client, err := w.dial(ctx)
+	if err == nil {
+		_, err = client.Get(ctx, keys{to.prefix}.scratch(), clientv3.WithKeysOnly())
+	}
+	if err != nil {
+		l.log.Info("an address was left out of the store's check, since it does not answer", "store", w.to.String(), "error", err)
+		_ = w.close() // the first error says more
+		return nil
+	}
+	return w
+}
+
+// addresses returns one target for each address of each host.
+func (l *links) addresses(ctx context.Context) (all []target) {
+	seen := make(map[string]bool)
+	for _, hostport := range l.to.hosts {
+		host, port, err := net.SplitHostPort(hostport)
+		if err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, wayPatience)
+		found, err := l.lookup(ctx, host)
+		cancel()
+		if err != nil || len(found) == 0 {
+			found = []string{host} // and dialling says why
+		}
+		for _, address := range found {
+			to := l.to
+			to.hosts = []string{net.JoinHostPort(address, port)}
+			to.tls = asHost(l.to.tls, host)
+			if !seen[to.hosts[0]] {
+				seen[to.hosts[0]] = true
+				all = append(all, to)
+			}
+		}
+	}
+	return all
+}
+
+// asHost returns the settings of a connection to an address of host.
+func asHost(cfg *tls.Config, host string) *tls.Config {
+	if cfg == nil || cfg.ServerName != "" {
+		return cfg
+	}
+	cfg = cfg.Clone()
+	cfg.ServerName = host
+	return cfg
+}
+
+// discardScratch ends the stores, and removes the place, and those that dead
+// processes left, by every way: a clone has keys of its own.
+func (s *Store) discardScratch(ctx context.Context, place string, stores []driver.Store, ways []*links) error {
+	var closing sync.WaitGroup
+	for _, store := range stores {
+		closing.Go(func() { _ = store.Close() }) // nothing is released by it
+	}
+	closing.Wait()
+	errs := make([]error, len(ways)+1)
+	for i, l := range append([]*links{s.links}, ways...) {
+		closing.Go(func() { errs[i] = l.removeScratch(ctx, s.keys, place) })
+	}
+	closing.Wait()
+	for _, l := range ways {
+		errs = append(errs, l.close())
+	}
+	return s.fail("discard", errors.Join(errs...), sent)
+}
+
+// mostExpired bounds how many keys of scratch places one check looks at.
+const mostExpired = 1000
+
+func (l *links) removeScratch(ctx context.Context, keys keys, place string) error {
+	client, err := l.dial(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := client.Delete(ctx, place+"/", clientv3.WithPrefix()); err != nil {
+		return err
+	}
+	left, err := client.Get(ctx, keys.scratch(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(mostExpired))
+	if err != nil {
+		return err
+	}
+	removed := make(map[string]bool)
+	for _, kv := range left.Kvs {
+		name, _, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), keys.scratch()), "/")
+		if removed[name] || !driver.ScratchExpired(name) {
+			continue
+		}
+		removed[name] = true
+		if _, err := client.Delete(ctx, keys.scratch()+name+"/", clientv3.WithPrefix()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

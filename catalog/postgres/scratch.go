@@ -1,0 +1,97 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+var _ driver.Scratcher = (*Store)(nil)
+
+// scratchConns is how many stores race in a scratch place, each over a connection
+// of the pool.
+const scratchConns = 3
+
+// scratchOf returns what the names of a catalog's scratch places begin with. No
+// catalog can have such a name, because of the colons.
+func scratchOf(catalog string) string { return "check:" + catalog + ":" }
+
+// Scratch opens a catalog of its own in the same tables. Its stores share the
+// connections of s.
+func (s *Store) Scratch(ctx context.Context) (driver.Scratch, error) {
+	place := scratchOf(s.catalog) + driver.NewScratchName()
+	var stores []driver.Store
+	for range scratchConns {
+		store := newStore(ctx, s.links, place)
+		store.name, store.release = s.name, func() {}
+		stores = append(stores, store)
+	}
+	return driver.Scratch{Stores: stores, Discard: func(ctx context.Context) error {
+		for _, store := range stores {
+			_ = store.Close() // always nil
+		}
+		return s.discard(ctx, place)
+	}}, nil
+}
+
+const expiredSQL = `select catalog from fencepost.head where pg_catalog.starts_with(catalog, $1)`
+
+// What a scratch place has written. A role with the least rights may not delete
+// the rows of head, token and claim: they stay, and nobody reads them again.
+const (
+	discardSQL = `with log as (delete from fencepost.log where catalog = any ($1::text[])),
+		board as (delete from fencepost.board where catalog = any ($1::text[])),
+		claim as (delete from fencepost.claim where catalog = any ($1::text[])),
+		token as (delete from fencepost.token where catalog = any ($1::text[]))
+		delete from fencepost.head where catalog = any ($1::text[])`
+	discardAllowedSQL = `with log as (delete from fencepost.log where catalog = any ($1::text[]))
+		delete from fencepost.board where catalog = any ($1::text[])`
+	mayDiscardSQL = `select pg_catalog.has_table_privilege('fencepost.claim', 'delete') and pg_catalog.has_table_privilege('fencepost.token', 'delete')
+		and pg_catalog.has_table_privilege('fencepost.head', 'delete')`
+)
+
+// discard removes a scratch place, and those that dead processes left.
+func (s *Store) discard(ctx context.Context, place string) error {
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return s.fail("discard", err, notSent)
+	}
+	defer give(conn)
+	if err := s.discardBy(ctx, conn, place); err != nil {
+		return s.fail("discard", err, statementSent)
+	}
+	return nil
+}
+
+func (s *Store) discardBy(ctx context.Context, q querier, place string) error {
+	exists, err := s.schemaExists(ctx, q)
+	if err != nil || !exists {
+		return err
+	}
+	rows, err := q.Query(ctx, expiredSQL, s.args(scratchOf(s.catalog))...)
+	if err != nil {
+		return err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	places := []string{place}
+	for _, name := range found {
+		if driver.ScratchExpired(name[len(scratchOf(s.catalog)):]) {
+			places = append(places, name)
+		}
+	}
+	var all bool
+	if err := q.QueryRow(ctx, mayDiscardSQL, s.args()...).Scan(&all); err != nil {
+		return err
+	}
+	sql := discardSQL
+	if !all {
+		sql = discardAllowedSQL
+	}
+	_, err = q.Exec(ctx, sql, s.args(places)...)
+	return err
+}

@@ -1,0 +1,366 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// prover races writes on a scratch place that nobody else knows. So every head
+// that it reads there was made by itself, and every store must read the same one.
+//
+// Only an answer counts. A write of unknown outcome, and one that failed for
+// another reason than its condition, ends the check without a judgement: nothing
+// that may land later is left in a place that is judged. An id that was sent may
+// have landed although it was refused, since a client or proxy may send a write
+// twice; it counts once.
+type prover struct {
+	stores []driver.Store
+	cfg    Config
+	head   driver.Head   // that every store must read
+	chain  []driver.Head // of all writes that landed
+	tried  []string
+}
+
+// run makes all races, in an order in which each rests on the one before.
+func (c *prover) run(ctx context.Context) error {
+	if len(c.stores) < 2 {
+		return exitcodes.With(fmt.Errorf("a scratch place with %d stores, and a race takes two", len(c.stores)), exitcodes.Panic)
+	}
+	for _, race := range []func(context.Context) error{c.firstClaims, c.appends, c.staleAppends, c.claimsBesideAppend, c.fencedAppends, c.notes, c.readLog} {
+		if err := race(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ways names the stores, each once.
+func (c *prover) ways() []string {
+	var names []string
+	for _, s := range c.stores {
+		names = append(names, s.String())
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (c *prover) firstClaims(ctx context.Context) error {
+	c.tried = append(c.tried, fmt.Sprintf("%d first claims at once", len(c.stores)))
+	return c.judge(ctx, c.together(func(s driver.Store) *racer { return c.claim(ctx, s) }))
+}
+
+func (c *prover) appends(ctx context.Context) error {
+	c.tried = append(c.tried, fmt.Sprintf("%d commits over one head at once", len(c.stores)))
+	before := c.head
+	if err := c.judge(ctx, c.together(func(s driver.Store) *racer { return c.append(ctx, s, before) })); err != nil {
+		return err
+	}
+	if sameHead(before, c.head) {
+		return exitcodes.With(fmt.Errorf("all of %d commits over the newest head were refused, and one should have won", len(c.stores)), exitcodes.Retry)
+	}
+	return nil
+}
+
+// staleAppends sends commits over the head before the last commit. None of them
+// may land, so that a condition which always holds is found without any luck.
+func (c *prover) staleAppends(ctx context.Context) error {
+	c.tried = append(c.tried, fmt.Sprintf("%d commits over a head that had moved", len(c.stores)))
+	stale := c.chain[len(c.chain)-2]
+	return c.judge(ctx, c.together(func(s driver.Store) *racer { return c.append(ctx, s, stale) }))
+}
+
+func (c *prover) claimsBesideAppend(ctx context.Context) error {
+	c.tried = append(c.tried, fmt.Sprintf("%d claims and a commit at once", len(c.stores)-1))
+	holder := c.stores[0]
+	return c.judge(ctx, c.together(func(s driver.Store) *racer {
+		if s == holder {
+			return c.append(ctx, s, c.head)
+		}
+		return c.claim(ctx, s)
+	}))
+}
+
+// fencedAppends sends commits as a holder would that has not heard of the newest
+// claim.
+func (c *prover) fencedAppends(ctx context.Context) error {
+	c.tried = append(c.tried, fmt.Sprintf("%d commits under a token that was fenced", len(c.stores)))
+	fenced := c.head
+	for _, h := range c.chain {
+		if h.Claim.ID != c.head.Claim.ID {
+			fenced = h // the last one before the newest claim
+		}
+	}
+	return c.judge(ctx, c.together(func(s driver.Store) *racer { return c.append(ctx, s, fenced) }))
+}
+
+// A racer is one write of a race.
+type racer struct {
+	what        string
+	via         driver.Store
+	prior, next driver.Head // that it rests on, and that it makes
+	err         error       // its answer
+}
+
+func (r *racer) String() string {
+	return fmt.Sprintf("%s %v by way of %s", r.what, r.next.Commit, r.via)
+}
+
+// together makes one write by each store, all at once.
+func (c *prover) together(write func(driver.Store) *racer) []*racer {
+	racers := make([]*racer, len(c.stores))
+	var racing sync.WaitGroup
+	for i, s := range c.stores {
+		racing.Go(func() { racers[i] = write(s) })
+	}
+	racing.Wait()
+	return racers
+}
+
+func (c *prover) append(ctx context.Context, s driver.Store, prior driver.Head) *racer {
+	rec := driver.Record{Revision: prior.Revision + 1, ID: driver.NewID(), Token: prior.Claim.Token, Payload: newPayload()}
+	r := &racer{what: "the commit", via: s, prior: prior, next: prior.After(rec)}
+	_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.Append(ctx, prior, rec)
+	})
+	return r
+}
+
+// claim claims over the head that is there once no other claim is under way,
+// on condition of notes.
+func (c *prover) claim(ctx context.Context, s driver.Store, when ...driver.Note) *racer {
+	r := &racer{what: "the claim", via: s}
+	claiming, err := callStore(ctx, c.cfg.StoreTimeout, s.Claim)
+	if err != nil {
+		r.err = err
+		return r
+	}
+	defer claiming.Abandon()
+	r.prior = claiming.Head()
+	token, err := r.prior.Claim.Token.Next(1)
+	if err != nil {
+		r.err = exitcodes.With(err, exitcodes.Panic)
+		return r
+	}
+	claim := claimOver(r.prior, token, fence.Holder{Name: c.cfg.Holder.Name, Build: c.cfg.Holder.Build}, "a check of the store")
+	r.next = claim.Head()
+	rec := driver.Record{Revision: claim.Revision, ID: claim.ID, Token: token, Payload: newPayload()}
+	_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, claiming.Install(ctx, claim, rec, when...)
+	})
+	return r
+}
+
+// judge says what the answers of a race and the heads behind it mean. The writes
+// that won must be one chain from the head before the race to the head behind it.
+func (c *prover) judge(ctx context.Context, racers []*racer) error {
+	if err := c.noTwoOverOne(racers); err != nil {
+		return err
+	}
+	if err := firstUndecided(racers); err != nil {
+		return err
+	}
+	newest, err := c.agreed(ctx)
+	if err != nil {
+		return err
+	}
+	left := c.follow(racers, newest)
+	if !sameHead(c.head, newest) {
+		return c.twoWon("the head is at revision %d, commit %v, of %v, and the newest write that was acknowledged made it revision %d, commit %v, of %v",
+			newest.Revision, newest.Commit, newest.Claim.Token, c.head.Revision, c.head.Commit, c.head.Claim.Token)
+	}
+	for _, r := range left {
+		if r.err == nil {
+			return c.twoWon("%v was acknowledged over revision %d, commit %v, and should have been refused: the head was at revision %d, commit %v",
+				r, r.prior.Revision, r.prior.Commit, c.head.Revision, c.head.Commit)
+		}
+	}
+	return nil
+}
+
+// follow moves the head along the writes that landed, and returns the others.
+func (c *prover) follow(racers []*racer, newest driver.Head) (left []*racer) {
+	left = slices.Clone(racers)
+	for {
+		i := slices.IndexFunc(left, func(r *racer) bool { return sameHead(r.prior, c.head) && r.landed(racers, newest) })
+		if i < 0 {
+			return left
+		}
+		c.head = left[i].next
+		c.chain, left = append(c.chain, c.head), slices.Delete(left, i, i+1)
+	}
+}
+
+// landed reports whether r was acknowledged, or was seen in a head although it
+// was refused: something sent it twice, and the refusal is of the second copy.
+func (r *racer) landed(racers []*racer, newest driver.Head) bool {
+	seen := slices.ContainsFunc(racers, func(other *racer) bool { return sameHead(other.prior, r.next) })
+	return r.err == nil || seen || sameHead(r.next, newest)
+}
+
+// noTwoOverOne finds two writes that both won over one head.
+func (c *prover) noTwoOverOne(racers []*racer) error {
+	for i, a := range racers {
+		for _, b := range racers[i+1:] {
+			if a.err == nil && b.err == nil && sameHead(a.prior, b.prior) {
+				return c.twoWon("%v and %v rest on the same head, revision %d, commit %v: one should have been refused, and both were acknowledged",
+					a, b, a.prior.Revision, a.prior.Commit)
+			}
+		}
+	}
+	return nil
+}
+
+// firstUndecided returns an answer that is neither an acknowledgement nor a
+// refusal.
+func firstUndecided(racers []*racer) error {
+	for _, r := range racers {
+		if r.err != nil && !refusedFor(r.err) {
+			return r.err
+		}
+	}
+	return nil
+}
+
+// refusedFor reports whether err says that a condition did not hold.
+func refusedFor(err error) bool {
+	return errors.Is(err, driver.ErrConflict) && driver.OutcomeOf(err) == driver.NotApplied
+}
+
+// agreed reads the head by every store, and requires that all read the same.
+func (c *prover) agreed(ctx context.Context) (driver.Head, error) {
+	read := c.together(func(s driver.Store) *racer {
+		r := &racer{via: s}
+		r.next, r.err = callStore(ctx, c.cfg.StoreTimeout, s.Head)
+		return r
+	})
+	for _, r := range read {
+		if r.err != nil {
+			return driver.Head{}, c.unlessCorrupt(r.err)
+		}
+	}
+	first := read[0]
+	for _, r := range read[1:] {
+		if !sameHead(first.next, r.next) {
+			return driver.Head{}, c.twoWon("after all writes had been answered, the head was at revision %d, commit %v, by way of %s, and at revision %d, commit %v, by way of %s: all should have read the same",
+				first.next.Revision, first.next.Commit, first.via, r.next.Revision, r.next.Commit, r.via)
+		}
+	}
+	return first.next, nil
+}
+
+func sameHead(a, b driver.Head) bool {
+	return a.Revision == b.Revision && a.Commit == b.Commit && a.Claim.ID == b.Claim.ID
+}
+
+// raceKey is the note for which notes race.
+const raceKey = "race"
+
+// notes races notes, and then a claim on condition of a note that has changed.
+func (c *prover) notes(ctx context.Context) error {
+	c.tried = append(c.tried, fmt.Sprintf("%d notes at one key at once, and a claim on condition that there is none", len(c.stores)))
+	racers := c.together(func(s driver.Store) *racer {
+		r := &racer{what: "the note", via: s, next: driver.Head{Commit: driver.NewID()}}
+		_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (int64, error) {
+			return s.Post(ctx, driver.Note{Key: raceKey, Value: r.note()})
+		})
+		return r
+	})
+	if err := c.noTwoOverOne(racers); err != nil {
+		return err
+	}
+	if err := firstUndecided(racers); err != nil {
+		return err
+	}
+	if err := c.sameNote(ctx, racers); err != nil {
+		return err
+	}
+	return c.judgeConditional(ctx, c.claim(ctx, c.stores[0], driver.Note{Key: raceKey}))
+}
+
+// note is the value of the note that r posts.
+func (r *racer) note() []byte { return []byte(`{"id":"` + r.next.Commit.String() + `"}`) }
+
+// sameNote requires that every store reads the note that has won.
+func (c *prover) sameNote(ctx context.Context, racers []*racer) error {
+	for _, s := range c.stores {
+		notes, err := callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) ([]driver.Note, error) { return s.Notes(ctx, raceKey) })
+		if err != nil {
+			return err
+		}
+		for _, r := range racers {
+			if r.err == nil && (len(notes) != 1 || string(notes[0].Value) != string(r.note())) {
+				return c.twoWon("%v was acknowledged, and by way of %s there are %d others or none: %s", r, s, len(notes), values(notes))
+			}
+		}
+	}
+	return nil
+}
+
+func values(notes []driver.Note) string {
+	var all []string
+	for _, n := range notes {
+		all = append(all, string(n.Value))
+	}
+	return strings.Join(all, ", ")
+}
+
+// judgeConditional requires that a claim was refused for its note.
+func (c *prover) judgeConditional(ctx context.Context, r *racer) error {
+	if r.err == nil {
+		return c.twoWon("%v was acknowledged on condition that there is no note %q, and there is one: it should have been refused", r, raceKey)
+	}
+	return c.judge(ctx, []*racer{r})
+}
+
+// readLog requires that every store has the writes that won, and no others.
+func (c *prover) readLog(ctx context.Context) error {
+	c.tried = append(c.tried, fmt.Sprintf("a reading of the log of %d writes, by each way", len(c.chain)))
+	read := make([][]driver.ID, len(c.stores))
+	done := c.together(func(s driver.Store) *racer {
+		i := slices.Index(c.stores, s)
+		r := &racer{via: s}
+		_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, s.Log(ctx, 0, func(rec driver.Record) error {
+				read[i] = append(read[i], rec.ID)
+				return nil
+			})
+		})
+		return r
+	})
+	var want []driver.ID
+	for _, h := range c.chain {
+		want = append(want, h.Commit)
+	}
+	for i, r := range done {
+		if r.err != nil {
+			return c.unlessCorrupt(r.err)
+		}
+		if !slices.Equal(want, read[i]) {
+			return c.twoWon("the log by way of %s has %v, and the writes that were acknowledged are %v", r.via, read[i], want)
+		}
+	}
+	return nil
+}
+
+// unlessCorrupt makes a place that does not hold what was written there a
+// failure of the check: nobody else knows it.
+func (c *prover) unlessCorrupt(err error) error {
+	if errors.Is(err, driver.ErrCorrupt) {
+		return c.twoWon("what was written is not what is read: %v", err)
+	}
+	return err
+}
+
+// twoWon says what was tried, what was expected and what came.
+func (c *prover) twoWon(format string, args ...any) error {
+	return fmt.Errorf("%w: in %s, %s: do not run the service on this store: look for a copy of it, a proxy or a file system between, and a server that only claims to be compatible; then run `fencepost store check`",
+		driver.ErrTwoWon, c.tried[len(c.tried)-1], fmt.Sprintf(format, args...))
+}
