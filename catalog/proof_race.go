@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -54,7 +55,8 @@ func (c *prover) ways() []string {
 
 func (c *prover) firstClaims(ctx context.Context) error {
 	c.tried = append(c.tried, fmt.Sprintf("%d first claims at once", len(c.stores)))
-	return c.judge(ctx, c.together(func(s driver.Store) *racer { return c.claim(ctx, s) }))
+	first := newMeeting()
+	return c.judge(ctx, c.together(func(s driver.Store) *racer { return c.claim(ctx, s, first) }))
 }
 
 func (c *prover) appends(ctx context.Context) error {
@@ -79,12 +81,12 @@ func (c *prover) staleAppends(ctx context.Context) error {
 
 func (c *prover) claimsBesideAppend(ctx context.Context) error {
 	c.tried = append(c.tried, fmt.Sprintf("%d claims and a commit at once", len(c.stores)-1))
-	holder := c.stores[0]
+	holder, first := c.stores[0], newMeeting()
 	return c.judge(ctx, c.together(func(s driver.Store) *racer {
 		if s == holder {
 			return c.append(ctx, s, c.head)
 		}
-		return c.claim(ctx, s)
+		return c.claim(ctx, s, first)
 	}))
 }
 
@@ -133,9 +135,43 @@ func (c *prover) append(ctx context.Context, s driver.Store, prior driver.Head) 
 	return r
 }
 
+// A meeting has the first of several claims under way wait a moment for a second
+// one, which must not come: a store that lets two be under way is found without
+// any luck.
+type meeting struct {
+	mu     sync.Mutex
+	came   int
+	second chan struct{} // closed when a second one comes
+}
+
+// meetingTime is how long the first one waits.
+const meetingTime = 5 * time.Millisecond
+
+func newMeeting() *meeting { return &meeting{second: make(chan struct{})} }
+
+func (m *meeting) wait(ctx context.Context) {
+	m.mu.Lock()
+	m.came++
+	came := m.came
+	if came == 2 {
+		close(m.second)
+	}
+	m.mu.Unlock()
+	if came > 1 {
+		return
+	}
+	t := time.NewTimer(meetingTime)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-m.second:
+	case <-ctx.Done():
+	}
+}
+
 // claim claims over the head that is there once no other claim is under way,
 // on condition of notes.
-func (c *prover) claim(ctx context.Context, s driver.Store, when ...driver.Note) *racer {
+func (c *prover) claim(ctx context.Context, s driver.Store, first *meeting, when ...driver.Note) *racer {
 	r := &racer{what: "the claim", via: s}
 	claiming, err := callStore(ctx, c.cfg.StoreTimeout, s.Claim)
 	if err != nil {
@@ -144,6 +180,7 @@ func (c *prover) claim(ctx context.Context, s driver.Store, when ...driver.Note)
 	}
 	defer claiming.Abandon()
 	r.prior = claiming.Head()
+	first.wait(ctx)
 	token, err := r.prior.Claim.Token.Next(1)
 	if err != nil {
 		r.err = exitcodes.With(err, exitcodes.Panic)
@@ -282,7 +319,7 @@ func (c *prover) notes(ctx context.Context) error {
 	if err := c.sameNote(ctx, racers); err != nil {
 		return err
 	}
-	return c.judgeConditional(ctx, c.claim(ctx, c.stores[0], driver.Note{Key: raceKey}))
+	return c.judgeConditional(ctx, c.claim(ctx, c.stores[0], newMeeting(), driver.Note{Key: raceKey}))
 }
 
 // note is the value of the note that r posts.

@@ -33,7 +33,7 @@ type rule struct {
 
 func storeRules() []rule {
 	return slices.Concat(headRules(), appendRules(), claimRules(), blockRules(), logRules(), snapshotRules(),
-		noteRules(), boardRules(), lossRules(), errorRules(), concurrencyRules(), watchRules(), presenceRules(), warmRules(), closeRules())
+		noteRules(), boardRules(), lossRules(), errorRules(), concurrencyRules(), watchRules(), presenceRules(), warmRules(), scratchRules(), closeRules())
 }
 
 // check checks r on the catalog that open opens, and waits for patience at most
@@ -161,7 +161,7 @@ func (b *bench) picture() picture {
 		Head:   headText(b, ReadHead(b, s)),
 		Log:    ReadLog(b, s, 0),
 		Claims: claimTexts(b, ReadClaims(b, s, 0)),
-		Notes:  ReadNotes(b, s, ""),
+		Notes:  append([]driver.Note(nil), ReadNotes(b, s, "")...), // none is nil
 		Losses: b.losses(s),
 	}
 	p.Losses.Place = "" // it is not stored

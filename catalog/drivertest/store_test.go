@@ -93,6 +93,7 @@ func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
 	maps.Copy(all, brokenPresences())
 	maps.Copy(all, brokenWarmers())
 	maps.Copy(all, brokenLosses())
+	maps.Copy(all, brokenScratchers())
 	for name, broken := range all {
 		for _, rule := range broken.rules {
 			t.Run(name+"/"+rule, func(t *testing.T) {

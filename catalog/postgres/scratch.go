@@ -21,6 +21,9 @@ func scratchOf(catalog string) string { return "check:" + catalog + ":" }
 // Scratch opens a catalog of its own in the same tables. Its stores share the
 // connections of s.
 func (s *Store) Scratch(ctx context.Context) (driver.Scratch, error) {
+	if s.root.Err() != nil {
+		return driver.Scratch{}, s.fail("scratch", errClosed, notSent)
+	}
 	place := scratchOf(s.catalog) + driver.NewScratchName()
 	var stores []driver.Store
 	for range scratchConns {
