@@ -103,7 +103,8 @@ func (s *session) replyAll(b batch, replies [][]byte, err error) {
 // reply appends the reply to u and returns the replies that are left to be used.
 func (s *session) reply(u unit, replies [][]byte, err error) [][]byte {
 	if err != nil && u.exec && u.touchesData() {
-		s.out = append(s.out, failure(err)...)
+		_, writes := batch{u}.needs()
+		s.out = append(s.out, failure(err, writes)...)
 		return replies
 	}
 	if u.exec {
@@ -114,7 +115,7 @@ func (s *session) reply(u unit, replies [][]byte, err error) [][]byte {
 		case o.local != nil:
 			s.out = append(s.out, o.local(s)...)
 		case err != nil:
-			s.out = append(s.out, failure(err)...)
+			s.out = append(s.out, failure(err, o.writes)...)
 		default:
 			s.out = append(s.out, replies[0]...)
 			replies = replies[1:]

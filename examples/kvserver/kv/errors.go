@@ -30,36 +30,59 @@ func (e *notLeading) Error() string {
 // errorLine returns an error as the protocol has it: one line.
 func errorLine(text string) []byte { return redcon.AppendError(nil, text) }
 
-// failure is the reply to every command of a batch that failed with err.
-func failure(err error) []byte { return errorLine(failureText(err)) }
+// failure is the reply to a command, or to a transaction, of a batch that failed
+// with err. A read has no outcome, so that its reply says nothing about writes.
+func failure(err error, writes bool) []byte {
+	if writes {
+		return errorLine(writeFailure(err))
+	}
+	return errorLine(readFailure(err))
+}
 
-func failureText(err error) string {
-	var fenced *fence.Error
-	var standby *notLeading
+func writeFailure(err error) string {
 	switch {
 	case catalog.OutcomeOf(err) == driver.Unknown:
 		return fmt.Sprintf("%s outcome: the write may have landed or may land later, and this server does not try it again: %v", prefixUnknown, err)
-	case errors.As(err, &fenced):
-		return fencedText(fenced)
-	case errors.As(err, &standby):
-		return prefixReadOnly + " " + standby.Error()
-	case errors.Is(err, catalog.ErrClosed), errors.Is(err, errDrained), errors.Is(err, context.Canceled):
-		return prefixReadOnly + " fencepost: not leading (the server is ending): nothing was written"
 	case errors.Is(err, driver.ErrTooLarge):
 		return fmt.Sprintf("ERR too large, nothing was written: %v", err)
 	case errors.Is(err, driver.ErrFull):
 		return fmt.Sprintf("OOM nothing was written: %v", err)
-	default:
-		return fmt.Sprintf("ERR nothing was written: %v", err)
 	}
+	if text, ok := notServed(err, "nothing was written"); ok {
+		return text
+	}
+	return fmt.Sprintf("ERR nothing was written: %v", err)
+}
+
+func readFailure(err error) string {
+	if text, ok := notServed(err, "nothing was read"); ok && catalog.OutcomeOf(err) != driver.Unknown {
+		return text
+	}
+	return fmt.Sprintf("ERR nothing was read: %v", err)
+}
+
+// notServed returns the reply if err says that this server does not lead, or no
+// longer does.
+func notServed(err error, effect string) (text string, ok bool) {
+	var fenced *fence.Error
+	var standby *notLeading
+	switch {
+	case errors.As(err, &fenced):
+		return fencedText(fenced, effect), true
+	case errors.As(err, &standby):
+		return prefixReadOnly + " " + standby.Error(), true
+	case errors.Is(err, catalog.ErrClosed), errors.Is(err, errDrained), errors.Is(err, context.Canceled):
+		return prefixReadOnly + " fencepost: not leading (the server is ending): " + effect, true
+	}
+	return "", false
 }
 
 // fencedText names the reason first, then both tokens.
-func fencedText(e *fence.Error) string {
+func fencedText(e *fence.Error, effect string) string {
 	reason := "fenced by epoch:"
 	if e.Superseded() {
 		reason = "superseded by"
 	}
-	return fmt.Sprintf("%s %s %v of %v: this server held %v, and nothing was written",
-		prefixFenced, reason, e.Current, e.By, e.Held)
+	return fmt.Sprintf("%s %s %v of %v: this server held %v, and %s",
+		prefixFenced, reason, e.Current, e.By, e.Held, effect)
 }

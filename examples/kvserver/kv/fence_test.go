@@ -49,12 +49,12 @@ func TestAServerThatIsSupersededSaysByWhom(t *testing.T) {
 	c := leading(t, store, kv.Config{HoldTimeout: brief})
 	require.Equal(t, "+OK", c.words("SET a 1"))
 	open(t, store, catalog.Config{Generation: 2, Holder: fence.Holder{Name: "green"}})
-	const want = `^-FENCED superseded by g2\.e2 of green, since [-0-9T:Z]+: this server held g1\.e1, and nothing was written$`
+	const want = `^-FENCED superseded by g2\.e2 of green, since [-0-9T:Z]+: this server held g1\.e1, and nothing was `
 	replies := c.pipeline("GET a", "SET a 2", "INCR n")
-	for _, reply := range replies {
-		require.Regexp(t, want, reply)
+	for i, effect := range []string{"read$", "written$", "written$"} {
+		require.Regexp(t, want+effect, replies[i])
 	}
-	require.Regexp(t, want, c.words("GET a"))
+	require.Regexp(t, want+"read$", c.words("GET a"))
 	require.Equal(t, "+PONG", c.words("PING"))
 }
 
@@ -146,4 +146,25 @@ func TestAWriteThatOutlastsTheDrainIsUnknown(t *testing.T) {
 	server.Follow("(handing over)", "")
 	require.Regexp(t, "^-UNKNOWN outcome: .*the server stops leading", c.reply())
 	release()
+}
+
+// A failure of the store of whatever kind, in a batch of its own or beside
+// writes, outside and within a transaction.
+func TestAReadThatFailsSaysNothingOfWrites(t *testing.T) {
+	for name, fault := range map[string]memory.Fault{"refused": memory.Refuse, "lost": memory.LoseRequest} {
+		store := memory.New()
+		server, address := standby(t, kv.Config{ConfirmReads: true})
+		server.Lead(open(t, store, catalog.Config{StoreTimeout: 100 * time.Millisecond, RetryBudget: 200 * time.Millisecond}))
+		c := dial(t, address)
+		require.Equal(t, "+OK", c.words("SET a 1"))
+		store.Inject(func(memory.Call) memory.Fault { return fault })
+		for _, reply := range []string{c.words("GET a"), c.words("EXISTS a"), c.words("SCAN 0"), c.pipeline("GET a", "SET a 2")[0]} {
+			require.Regexp(t, "^-ERR nothing was read: ", reply, name)
+			require.NotContains(t, reply, "written", name)
+		}
+		replies := c.pipeline("MULTI", "GET a", "EXEC")
+		require.Regexp(t, "^-ERR nothing was read: ", replies[2], name)
+		replies = c.pipeline("MULTI", "GET a", "SET a 2", "EXEC")
+		require.Regexp(t, "^-(UNKNOWN outcome|ERR nothing was written): ", replies[3], name)
+	}
 }

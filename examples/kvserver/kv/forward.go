@@ -74,8 +74,8 @@ func (s *session) forward(ctx context.Context, leader string, b batch, late time
 		for _, a := range answers {
 			s.out = append(s.out, a...)
 		}
-		for range n - len(answers) {
-			s.out = append(s.out, fate...)
+		for _, u := range b[len(answers):n] {
+			s.out = append(s.out, fate(u)...)
 		}
 		b = b[n:]
 		if len(s.out) > maxBuffered {
@@ -98,13 +98,13 @@ func (b batch) forwardable() (n int) {
 }
 
 // relay sends units until they are answered, and returns the answers; fate is
-// that of the units without one.
-func (s *session) relay(ctx context.Context, leader string, late time.Time, units []unit) (answers [][]byte, fate []byte) {
+// the reply to each unit without one.
+func (s *session) relay(ctx context.Context, leader string, late time.Time, units []unit) (answers [][]byte, fate func(unit) []byte) {
 	wait := time.Millisecond
 	for {
 		var err error
 		if s.up, err = s.up.to(ctx, leader, s.hops+1); err != nil {
-			fate = errorLine(fmt.Sprintf("%s fencepost: not leading: %s leads, and can't be reached: %v", prefixReadOnly, leader, err))
+			fate = always(errorLine(fmt.Sprintf("%s fencepost: not leading: %s leads, and can't be reached: %v", prefixReadOnly, leader, err)))
 		} else {
 			todo := units[len(answers):]
 			if !s.up.leads { // what comes later must not be done before what is sent again
@@ -115,8 +115,7 @@ func (s *session) relay(ctx context.Context, leader string, late time.Time, unit
 			if err != nil {
 				s.up.close()
 				s.up = nil
-				fate = errorLine(fmt.Sprintf("%s outcome: the command was forwarded to %s, and no answer came: %v", prefixUnknown, leader, err))
-				return append(answers, got...), fate
+				return append(answers, got...), unanswered(leader, err)
 			}
 			stand := done(got)
 			answers = append(answers, got[:stand]...)
@@ -127,7 +126,7 @@ func (s *session) relay(ctx context.Context, leader string, late time.Time, unit
 			case s.up.leads:
 				continue
 			}
-			fate = got[stand]
+			fate = always(got[stand])
 		}
 		if s.hops+1 >= maxHops || time.Now().Add(wait).After(late) || ctx.Err() != nil {
 			return answers, fate
@@ -139,6 +138,20 @@ func (s *session) relay(ctx context.Context, leader string, late time.Time, unit
 		} else if p.term != nil {
 			p.term.running.Done()
 		}
+	}
+}
+
+func always(reply []byte) func(unit) []byte { return func(unit) []byte { return reply } }
+
+// unanswered returns the reply to a unit that was forwarded and may have been
+// run.
+func unanswered(leader string, err error) func(unit) []byte {
+	text := fmt.Sprintf("the command was forwarded to %s, and no answer came: %v", leader, err)
+	return func(u unit) []byte {
+		if _, writes := (batch{u}).needs(); writes {
+			return errorLine(prefixUnknown + " outcome: " + text)
+		}
+		return errorLine("ERR nothing was read: " + text)
 	}
 }
 

@@ -136,6 +136,8 @@ func TestWhatMayHaveComeToTheOtherServerIsUnknownAndNeverSentAgain(t *testing.T)
 		require.Regexp(t, "^-UNKNOWN outcome: the command was forwarded to "+address, c.words(line))
 		require.Equal(t, n+1, strings.Count(taken(), "SET"))
 	}
+	reply := c.words("GET die")
+	require.Regexp(t, "^-ERR nothing was read: the command was forwarded to "+address, reply, "a read has no outcome")
 	require.Equal(t, "+PONG", c.words("PING"), "the client's connection stays")
 }
 
