@@ -33,15 +33,8 @@ func NewBoard(store driver.Store, cfg Config) *Board {
 	return &Board{store: witnessed(store), cfg: cfg.withDefaults(), allocating: make(chan struct{}, 1)}
 }
 
-// Head returns the newest head of the catalog. A failure in passing is tried
-// again within RetryBudget.
-func (b *Board) Head(ctx context.Context) (head driver.Head, err error) {
-	err = b.persist(ctx, func(ctx context.Context) (err error) {
-		head, err = b.store.Head(ctx)
-		return err
-	})
-	return head, err
-}
+// Head returns the newest head of the catalog, as [ReadHead] does.
+func (b *Board) Head(ctx context.Context) (driver.Head, error) { return ReadHead(ctx, b.store, b.cfg) }
 
 // A Posted is a note as it stands on the board.
 type Posted[T any] struct {

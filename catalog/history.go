@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
@@ -24,10 +25,13 @@ type Commit struct {
 // further commit. An error that wraps [driver.ErrCompacted] means that the log no
 // longer has those: [Compacted] says up to where.
 func ReadLog(ctx context.Context, store driver.Store, after uint64, fn func(Commit) error) error {
-	w, budget := witnessed(store), Config{}.withDefaults().RetryBudget
+	w, cfg := witnessed(store), Config{}.withDefaults()
+	budget := cfg.RetryBudget
 	for pace := newPace(budget); ; {
 		var failed error // fn's, or about what the log holds
-		err := w.Log(ctx, after, func(rec driver.Record) error {
+		reading, alive, stop := whileItMoves(ctx, cfg.StoreTimeout)
+		err := w.Log(reading, after, func(rec driver.Record) error {
+			defer alive() // a slow fn costs a further call, and no commit comes twice
 			c := Commit{Revision: rec.Revision, ID: rec.ID, Token: rec.Token}
 			err := decodePayload(rec.Payload, func(ch Change) { c.Changes = append(c.Changes, ch) })
 			if err != nil {
@@ -38,6 +42,8 @@ func ReadLog(ctx context.Context, store driver.Store, after uint64, fn func(Comm
 			after, pace = rec.Revision, newPace(budget)
 			return failed
 		})
+		err = stalled(w, cfg, reading, err)
+		stop()
 		if failed != nil || err == nil || !transient(err) || !pace.wait(ctx) {
 			return err
 		}
@@ -82,15 +88,46 @@ func History(ctx context.Context, store driver.Store) (claims []driver.Claim, er
 // whenever it comes to something.
 func readAgain(ctx context.Context, store driver.Store, read func(ctx context.Context, w *witness, alive func()) error) error {
 	w, cfg := witnessed(store), Config{}.withDefaults()
-	once := func() error {
+	return again(ctx, cfg.RetryBudget, func(ctx context.Context) error {
 		reading, alive, stop := whileItMoves(ctx, cfg.StoreTimeout)
 		defer stop()
 		return stalled(w, cfg, reading, read(reading, w, alive))
-	}
-	for pace := newPace(cfg.RetryBudget); ; {
-		err := once()
-		if err == nil || !transient(err) || !pace.wait(ctx) {
+	})
+}
+
+// again calls read, which writes nothing, until it succeeds or fails for good:
+// with jitter while it fails in passing, until ctx ends or the budget is spent. If
+// the end of ctx cut the last try short, the error is that of the try before,
+// which says why.
+func again(ctx context.Context, budget time.Duration, read func(context.Context) error) error {
+	var before error
+	for pace := newPace(budget); ; {
+		err := read(ctx)
+		if err == nil || !transient(err) {
+			if ctx.Err() != nil && before != nil && err != nil {
+				return before
+			}
 			return err
 		}
+		if ctx.Err() != nil && before != nil {
+			return before
+		}
+		if !pace.wait(ctx) {
+			return err
+		}
+		before = err
 	}
+}
+
+// ReadHead returns the newest head, or the zero Head if nobody ever claimed. It
+// writes nothing and needs no token. A failure in passing is tried again within
+// cfg.RetryBudget, each call within cfg.StoreTimeout.
+func ReadHead(ctx context.Context, store driver.Store, cfg Config) (head driver.Head, err error) {
+	cfg = cfg.withDefaults()
+	w := witnessed(store)
+	err = again(ctx, cfg.RetryBudget, func(ctx context.Context) (err error) {
+		head, err = callStore(ctx, cfg.StoreTimeout, w.Head)
+		return err
+	})
+	return head, err
 }

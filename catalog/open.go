@@ -84,8 +84,8 @@ func (r *replica) open(ctx context.Context, opts ClaimOptions, read time.Time) (
 			return nil, c.outcome(err)
 		}
 	}
-	catalog.start()
 	c.keepProof()
+	catalog.start()
 	return catalog, nil
 }
 

@@ -80,7 +80,8 @@ func (r *Report) Add(name string, grade driver.Grade, remedy, format string, arg
 // token. A service asks it with the configuration that it would claim with.
 //
 // It reads the whole log, for as long as that takes and into memory, as the
-// claim would. It ends with ctx.
+// claim would. A read that fails in passing is tried again within
+// cfg.RetryBudget. It ends with ctx.
 func Preflight(ctx context.Context, store driver.Store, cfg Config) Report {
 	cfg = cfg.withDefaults()
 	p := preflight{Report: Report{Store: store.String(), Generation: cfg.Generation}, store: witnessed(store), cfg: cfg}
@@ -150,7 +151,7 @@ func (p *preflight) hosts(ctx context.Context) {
 
 // reach reads the head, which only a server that takes writes answers.
 func (p *preflight) reach(ctx context.Context) bool {
-	head, err := callStore(ctx, p.cfg.StoreTimeout, p.store.Head)
+	head, err := ReadHead(ctx, p.store, p.cfg)
 	if err != nil {
 		p.failed(CheckStore, err)
 		switch {
@@ -285,7 +286,7 @@ func (p *preflight) holder() {
 func (p *preflight) replay(ctx context.Context) {
 	began := time.Now()
 	r := newReplica(p.store, p.cfg)
-	if err := r.catchUp(ctx); err != nil {
+	if err := again(ctx, p.cfg.RetryBudget, r.catchUp); err != nil {
 		p.failed(CheckLog, err)
 		return
 	}
@@ -334,16 +335,9 @@ func (p *preflight) readHistory(ctx context.Context) ([]driver.Claim, error) {
 	if p.history != nil {
 		return p.history, nil
 	}
-	reading, alive, stop := whileItMoves(ctx, p.cfg.StoreTimeout)
-	defer stop()
-	var history []driver.Claim
-	err := p.store.Claims(reading, 0, func(c driver.Claim) error {
-		alive()
-		history = append(history, c)
-		return nil
-	})
+	history, err := History(ctx, p.store)
 	if err != nil {
-		return nil, stalled(p.store, p.cfg, reading, err)
+		return nil, err
 	}
 	p.history = history
 	return history, nil
@@ -405,7 +399,11 @@ func (p *preflight) losses(ctx context.Context) {
 }
 
 func (p *preflight) board(ctx context.Context) {
-	notes, err := callStore(ctx, p.cfg.StoreTimeout, func(ctx context.Context) ([]driver.Note, error) { return p.store.Notes(ctx, "") })
+	var notes []driver.Note
+	err := again(ctx, p.cfg.RetryBudget, func(ctx context.Context) (err error) {
+		notes, err = callStore(ctx, p.cfg.StoreTimeout, func(ctx context.Context) ([]driver.Note, error) { return p.store.Notes(ctx, "") })
+		return err
+	})
 	if err != nil {
 		p.failed(CheckBoard, err)
 		return
@@ -438,12 +436,18 @@ func (p *preflight) proof(ctx context.Context) {
 func (p *preflight) measure(ctx context.Context) {
 	var took []time.Duration
 	for range roundTrips {
-		began := time.Now()
-		if _, err := callStore(ctx, p.cfg.StoreTimeout, p.store.Head); err != nil {
+		err := again(ctx, p.cfg.RetryBudget, func(ctx context.Context) error {
+			began := time.Now()
+			_, err := callStore(ctx, p.cfg.StoreTimeout, p.store.Head)
+			if err == nil {
+				took = append(took, time.Since(began))
+			}
+			return err
+		})
+		if err != nil {
 			p.failed(CheckRoundTrip, err)
 			return
 		}
-		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
 	p.P50, p.P99 = quantile(took, 0.50), quantile(took, 0.99)
@@ -467,7 +471,11 @@ func (p *preflight) probe(ctx context.Context) {
 		p.Add(CheckSetup, driver.Fine, "", "this driver does not tell how its store is set up")
 		return
 	}
-	findings, err := callStore(ctx, p.cfg.StoreTimeout, prober.Probe)
+	var findings []driver.Finding
+	err := again(ctx, p.cfg.RetryBudget, func(ctx context.Context) (err error) {
+		findings, err = callStore(ctx, p.cfg.StoreTimeout, prober.Probe)
+		return err
+	})
 	if err != nil {
 		p.failed(CheckSetup, err)
 		return

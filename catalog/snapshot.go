@@ -17,16 +17,10 @@ func Snapshot(ctx context.Context, store driver.Store, cfg Config, fn func(head 
 		return err
 	}
 	r := newReplica(witnessed(store), cfg)
-	pace := newPace(cfg.RetryBudget)
-	for {
-		err := r.catchUp(ctx)
-		if err == nil {
-			return r.state.view(func(entries *Reader) error { return fn(r.head, entries) })
-		}
-		if !transient(err) || !pace.wait(ctx) {
-			return err
-		}
+	if err := again(ctx, cfg.RetryBudget, r.catchUp); err != nil {
+		return err
 	}
+	return r.state.view(func(entries *Reader) error { return fn(r.head, entries) })
 }
 
 // catchUp applies the log up to the newest head, whatever that says of this

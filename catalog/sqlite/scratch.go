@@ -106,10 +106,11 @@ func (t lockTry) on(one, two *os.File) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.what, err)
 	}
-	defer func() { _ = t.unlock(one) }() // the files are closed
+	defer func() { _ = t.unlock(one) }() // it is closed soon
 	err = t.tryLock(two)
 	switch {
 	case err == nil:
+		_ = t.unlock(two) // it is closed too
 		return fmt.Errorf("%w: two locks on %s by %s, of which the second should have been refused, and both were granted: the file system does not lock",
 			driver.ErrTwoWon, one.Name(), t.what)
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES), errors.Is(err, errWanted):

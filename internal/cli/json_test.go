@@ -98,7 +98,7 @@ func TestEveryErrorIsOneJSONObjectOnStandardError(t *testing.T) {
 		{"status --timeout 0s", 64, "halt", ""},
 		{"status --store-timeout 0s", 64, "halt", ""},
 		{"status --store mysql://h/d", 78, "halt", ""},
-		{"status --store postgres://u@127.0.0.1:1/d?catalog=c --timeout 2s", 75, "retry", "postgres://127.0.0.1:1/d?catalog=c"},
+		{"status --store postgres://u@127.0.0.1:1/d?catalog=c --timeout 1s", 75, "retry", "postgres://127.0.0.1:1/d?catalog=c"},
 		{"status --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
 		{"fence", 64, "halt", ""},
 		{"restored", 64, "halt", ""},

@@ -79,7 +79,7 @@ func (p *preflight) run(ctx context.Context, store driver.Store) error {
 	if p.versioned && p.version > 0 {
 		// The last migration says all that is asked of a build; which ones
 		// it still has of the older ones, the command can't know.
-		head, err := store.Head(short)
+		head, err := catalog.ReadHead(short, store, cfg)
 		if err == nil {
 			cfg.Migrations = p.migrations(head.Claim.DataVersion)
 		}

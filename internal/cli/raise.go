@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -85,12 +86,11 @@ func (r *raising) run(ctx context.Context, store driver.Store) error {
 // raised by now: that it can't be read is no failure.
 func (r *raising) priorOf(ctx context.Context, store driver.Store, claim driver.Claim) (prior *driver.Claim) {
 	_ = bounded(ctx, r.app.timeout, func(ctx context.Context) error {
-		return store.Claims(ctx, 0, func(c driver.Claim) error {
-			if c.ID == claim.PriorClaim {
-				prior = &c
-			}
-			return nil
-		})
+		history, err := catalog.History(ctx, store)
+		if i := slices.IndexFunc(history, func(c driver.Claim) bool { return c.ID == claim.PriorClaim }); i >= 0 {
+			prior = &history[i]
+		}
+		return err
 	})
 	return prior
 }

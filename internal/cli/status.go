@@ -114,10 +114,9 @@ func heartbeatOf(b leader.Beat, head driver.Head, now time.Time) *heartbeat {
 	}
 }
 
-// readStatus asks the store, the head first: where that fails, it fails at
-// once.
+// readStatus asks the store, the head first.
 func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (status, error) {
-	head, err := store.Head(ctx)
+	head, err := catalog.ReadHead(ctx, store, cfg)
 	if err != nil {
 		return status{}, err
 	}
