@@ -308,7 +308,9 @@ func lostInACheck(s *scene) {
 		if !ok {
 			return
 		}
-		c := at.claimsOver(st, config(1))
+		cfg := config(1)
+		cfg.ClaimTimeout = 3 * Patience // for three checks in vain
+		c := at.claimsOver(st, cfg)
 		require.Greater(s, appends.Load(), int64(2))
 		require.Greater(s, installs.Load(), int64(1))
 		require.Greater(s, posts.Load(), int64(1))

@@ -10,7 +10,7 @@ import (
 var _ driver.Scratcher = (*Store)(nil)
 
 // scratchHandles is how many processes a scratch place stands for.
-const scratchHandles = 3
+const scratchHandles = 2
 
 // Scratch opens another catalog with the settings of s. No fault is injected into
 // it.

@@ -12,7 +12,7 @@ var _ driver.Scratcher = (*Store)(nil)
 
 // scratchConns is how many stores race in a scratch place, each over a connection
 // of the pool.
-const scratchConns = 3
+const scratchConns = 2
 
 // scratchOf returns what the names of a catalog's scratch places begin with. No
 // catalog can have such a name, because of the colons.
