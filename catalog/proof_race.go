@@ -35,7 +35,7 @@ func (c *prover) run(ctx context.Context) error {
 	if len(c.stores) < 2 {
 		return exitcodes.With(fmt.Errorf("a scratch place with %d stores, and a race takes two", len(c.stores)), exitcodes.Panic)
 	}
-	for _, race := range []func(context.Context) error{c.firstClaims, c.appends, c.staleAppends, c.claimBesideAppend, c.fencedAppends, c.notes, c.readLog} {
+	for _, race := range []func(context.Context) error{c.oneStore, c.firstClaims, c.appends, c.staleAppends, c.claimBesideAppend, c.fencedAppends, c.notes, c.readLog} {
 		if err := race(ctx); err != nil {
 			return err
 		}
@@ -51,6 +51,36 @@ func (c *prover) ways() []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// oneStore has every way write a note and read those of the others, so that ways
+// which lead to two stores are found before anything else is made of them.
+func (c *prover) oneStore(ctx context.Context) error {
+	c.tried = append(c.tried, fmt.Sprintf("%d notes, one by each way, read by every way", len(c.stores)))
+	const prefix = "way "
+	racers := together(c.stores, func(s driver.Store) *racer {
+		r := &racer{what: "the note", via: s, next: driver.Head{Commit: driver.NewID()}}
+		_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (int64, error) {
+			return s.Post(ctx, driver.Note{Key: prefix + r.next.Commit.String(), Value: r.note()})
+		})
+		return r
+	})
+	if err := firstUndecided(racers); err != nil {
+		return err
+	}
+	for _, s := range c.stores {
+		notes, err := callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) ([]driver.Note, error) { return s.Notes(ctx, prefix) })
+		if err != nil {
+			return err
+		}
+		for _, r := range racers {
+			if !slices.ContainsFunc(notes, func(n driver.Note) bool { return n.Key == prefix+r.next.Commit.String() }) {
+				return c.twoWon("%v was acknowledged, and is not there by way of %s, which has %d of %d: the ways lead to several stores, or some read what is old",
+					r, s, len(notes), len(racers))
+			}
+		}
+	}
+	return nil
 }
 
 func (c *prover) firstClaims(ctx context.Context) error {

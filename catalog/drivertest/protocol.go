@@ -34,7 +34,7 @@ type protocolCase struct {
 
 func protocolCases() []protocolCase {
 	return slices.Concat(openCases(), aloneCases(), fenceCases(), raceCases(), lostAnswerCases(), doubtfulClaimCases(), twiceCases(), lostCommitCases(), lossCases(), versionCases(),
-		batchCases(), followCases(), rehearseCases(), migrateCases(), feedCases(), compactCases(), boardCases(), raiseCases(), proveCases())
+		batchCases(), followCases(), rehearseCases(), migrateCases(), feedCases(), compactCases(), boardCases(), raiseCases(), proveCases(), readCases())
 }
 
 // A scene is what one case works with: a catalog that was empty.
