@@ -14,6 +14,10 @@
 // is broken prints its sentence, so that the author of a driver reads the
 // promise and not the assertion alone.
 //
+// A driver should be a [driver.Scratcher], so that its store is checked before
+// the first claim. A store that wraps another one, and changes how it writes,
+// opens scratch places of its own: otherwise the check goes past it.
+//
 // The suite proves what can be seen from outside in some seconds. It doesn't
 // prove that an acknowledged commit survives a crash, that a dead claimer
 // releases the others, or that every error of a client is classified: each
