@@ -56,7 +56,7 @@
 //     while another copy is unanswered, the error wraps ErrConflict and its outcome
 //     is Unknown.
 //
-// docs/decisions/0004 says why that is the driver's part.
+// docs/decisions/0005 says why that is the driver's part.
 //
 // # Concurrency
 //

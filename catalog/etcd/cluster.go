@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,8 @@ type cluster struct {
 	root context.Context // of all clients; ends in close
 	end  context.CancelFunc
 
+	lookup func(ctx context.Context, host string) ([]string, error) // of addresses, for a check of the store
+
 	members []*member
 	warmed  sync.Once
 	stream  atomic.Int64 // number of the stream on which watches begin
@@ -43,7 +46,7 @@ type cluster struct {
 }
 
 func newCluster(ctx context.Context, to target, cfg Config) *cluster {
-	c := &cluster{to: to, cfg: cfg, log: cfg.Logger}
+	c := &cluster{to: to, cfg: cfg, log: cfg.Logger, lookup: net.DefaultResolver.LookupHost}
 	c.heads = gather.New(lanes, headsAtOnce, lookAlone, c.lookTogether)
 	c.root, c.end = context.WithCancel(context.WithoutCancel(ctx))
 	endpoints := to.endpoints()

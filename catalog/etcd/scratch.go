@@ -42,15 +42,14 @@ func (s *Store) Scratch(ctx context.Context) (driver.Scratch, error) {
 	}
 	place := s.keys.scratch() + driver.NewScratchName()
 	ways := s.ways(ctx)
-	links := append([]*links{s.links}, ways...)
-	for len(links) < leastRacers {
-		links = append(links, s.links)
+	by := append([]*cluster{s.cluster}, ways...)
+	for len(by) < leastRacers {
+		by = append(by, s.cluster)
 	}
 	var stores []driver.Store
-	for _, l := range links {
-		store := newStore(ctx, l, place)
-		to := l.to
-		store.name, store.release = to.String(), func() error { return nil }
+	for _, c := range by {
+		store := newStore(ctx, c, place)
+		store.name, store.release = c.to.String(), func() error { return nil }
 		stores = append(stores, store)
 	}
 	return driver.Scratch{Stores: stores, Discard: func(ctx context.Context) error {
@@ -62,20 +61,20 @@ func (s *Store) Scratch(ctx context.Context) (driver.Scratch, error) {
 
 // ways returns a connection of its own to each address of the hosts, if it
 // answers. The caller closes them.
-func (l *links) ways(ctx context.Context) (ways []*links) {
-	if l.given {
+func (c *cluster) ways(ctx context.Context) (ways []*cluster) {
+	if c.cfg.Client != nil {
 		return nil
 	}
-	to := l.addresses(ctx)
-	if l.to.user == "" { // else each costs the server a hash of the password
+	to := c.addresses(ctx)
+	if c.to.user == "" { // else each costs the server a hash of the password
 		for n := len(to); n > 0 && len(to) < leastRacers-1; n++ { // what is behind one address may be several servers
 			to = append(to, to[0])
 		}
 	}
-	answered := make([]*links, min(len(to), mostWays))
+	answered := make([]*cluster, min(len(to), mostWays))
 	var dialling sync.WaitGroup
 	for i := range answered {
-		dialling.Go(func() { answered[i] = l.way(ctx, to[i]) })
+		dialling.Go(func() { answered[i] = c.way(ctx, to[i]) })
 	}
 	dialling.Wait()
 	for _, w := range answered {
@@ -87,16 +86,12 @@ func (l *links) ways(ctx context.Context) (ways []*links) {
 }
 
 // way returns a connection to one address, or nil if that does not answer soon.
-func (l *links) way(ctx context.Context, to target) *links {
+func (c *cluster) way(ctx context.Context, to target) *cluster {
 	ctx, cancel := context.WithTimeout(ctx, wayPatience)
 	defer cancel()
-	w := newLinks(l.root, to, Config{ClaimTTL: l.ttl, Logger: l.log})
-	client, err := w.dial(ctx)
-	if err == nil {
-		_, err = client.Get(ctx, keys{to.prefix}.scratch(), clientv3.WithKeysOnly())
-	}
-	if err != nil {
-		l.log.Info("an address was left out of the store's check, since it does not answer", "store", w.to.String(), "error", err)
+	w := newCluster(c.root, to, c.cfg)
+	if _, err := w.Get(ctx, keys{to.prefix}.scratch(), clientv3.WithKeysOnly()); err != nil {
+		c.log.Info("an address was left out of the store's check, since it does not answer", "store", w.to.String(), "error", err)
 		_ = w.close() // the first error says more
 		return nil
 	}
@@ -104,23 +99,23 @@ func (l *links) way(ctx context.Context, to target) *links {
 }
 
 // addresses returns one target for each address of each host.
-func (l *links) addresses(ctx context.Context) (all []target) {
+func (c *cluster) addresses(ctx context.Context) (all []target) {
 	seen := make(map[string]bool)
-	for _, hostport := range l.to.hosts {
+	for _, hostport := range c.to.hosts {
 		host, port, err := net.SplitHostPort(hostport)
 		if err != nil {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, wayPatience)
-		found, err := l.lookup(ctx, host)
+		found, err := c.lookup(ctx, host)
 		cancel()
 		if err != nil || len(found) == 0 {
 			found = []string{host} // and dialling says why
 		}
 		for _, address := range found {
-			to := l.to
+			to := c.to
 			to.hosts = []string{net.JoinHostPort(address, port)}
-			to.tls = asHost(l.to.tls, host)
+			to.tls = asHost(c.to.tls, host)
 			if !seen[to.hosts[0]] {
 				seen[to.hosts[0]] = true
 				all = append(all, to)
@@ -142,19 +137,19 @@ func asHost(cfg *tls.Config, host string) *tls.Config {
 
 // discardScratch ends the stores, and removes the place, and those that dead
 // processes left, by every way: a clone has keys of its own.
-func (s *Store) discardScratch(ctx context.Context, place string, stores []driver.Store, ways []*links) error {
+func (s *Store) discardScratch(ctx context.Context, place string, stores []driver.Store, ways []*cluster) error {
 	var closing sync.WaitGroup
 	for _, store := range stores {
 		closing.Go(func() { _ = store.Close() }) // nothing is released by it
 	}
 	closing.Wait()
 	errs := make([]error, len(ways)+1)
-	for i, l := range append([]*links{s.links}, ways...) {
-		closing.Go(func() { errs[i] = l.removeScratch(ctx, s.keys, place) })
+	for i, c := range append([]*cluster{s.cluster}, ways...) {
+		closing.Go(func() { errs[i] = c.removeScratch(ctx, s.keys, place) })
 	}
 	closing.Wait()
-	for _, l := range ways {
-		errs = append(errs, l.close())
+	for _, c := range ways {
+		errs = append(errs, c.close())
 	}
 	return s.fail("discard", errors.Join(errs...), sent)
 }
@@ -162,15 +157,11 @@ func (s *Store) discardScratch(ctx context.Context, place string, stores []drive
 // mostExpired bounds how many keys of scratch places one check looks at.
 const mostExpired = 1000
 
-func (l *links) removeScratch(ctx context.Context, keys keys, place string) error {
-	client, err := l.dial(ctx)
-	if err != nil {
+func (c *cluster) removeScratch(ctx context.Context, keys keys, place string) error {
+	if _, err := c.Do(ctx, clientv3.OpDelete(place+"/", clientv3.WithPrefix())); err != nil {
 		return err
 	}
-	if _, err := client.Delete(ctx, place+"/", clientv3.WithPrefix()); err != nil {
-		return err
-	}
-	left, err := client.Get(ctx, keys.scratch(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(mostExpired))
+	left, err := c.Get(ctx, keys.scratch(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(mostExpired))
 	if err != nil {
 		return err
 	}
@@ -181,7 +172,7 @@ func (l *links) removeScratch(ctx context.Context, keys keys, place string) erro
 			continue
 		}
 		removed[name] = true
-		if _, err := client.Delete(ctx, keys.scratch()+name+"/", clientv3.WithPrefix()); err != nil {
+		if _, err := c.Do(ctx, clientv3.OpDelete(keys.scratch()+name+"/", clientv3.WithPrefix())); err != nil {
 			return err
 		}
 	}

@@ -49,8 +49,9 @@ func TestASecondClusterBehindTheURLIsFoundBeforeAnythingIsClaimed(t *testing.T) 
 		s, err := Open(t.Context(), url, Config{Client: nil})
 		require.NoError(t, err)
 		if addresses != nil {
-			s.lookup = func(context.Context, string) ([]string, error) { return addresses, nil }
-			s.client = ownClient(t, one.URL()) // the name is none of the system's
+			s.cluster.lookup = func(context.Context, string) ([]string, error) { return addresses, nil }
+			client := ownClient(t, one.URL()) // the name is none of the system's
+			s.cluster.members[0].session = &session{Client: client, lease: clientv3.NewLease(client)}
 		}
 		_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
 		require.ErrorIs(t, err, driver.ErrTwoWon, url)
@@ -107,7 +108,6 @@ func TestAnAddressThatDoesNotAnswerIsLeftOutOfACheck(t *testing.T) {
 	s, err := Open(t.Context(), "etcd://"+hostOf(t, url)+",127.0.0.1:1,"+deaf.Addr().String()+"/"+testetcd.Prefix(t, url), Config{})
 	require.NoError(t, err)
 	defer s.Close()
-	s.client = ownClient(t, url) // which does not go by the other two either
 	proof, err := catalog.Prove(t.Context(), s, catalog.Config{StoreTimeout: 10 * time.Second})
 	require.NoError(t, err)
 	require.Contains(t, proof.Ways, "etcd://"+hostOf(t, url)+"/"+testetcd.Prefix(t, url))

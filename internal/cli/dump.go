@@ -167,7 +167,7 @@ func (d *dumping) commits(ctx context.Context, store driver.Store) error {
 	var head driver.Head
 	var after uint64
 	err := bounded(ctx, d.app.timeout, func(ctx context.Context) (err error) {
-		if head, err = catalog.ReadHead(ctx, store, config(d.app.timeout)); err != nil {
+		if head, err = catalog.ReadHead(ctx, store, d.app.config(d.app.timeout)); err != nil {
 			return err
 		}
 		s, err := catalog.Compacted(ctx, store)

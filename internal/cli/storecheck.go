@@ -75,7 +75,7 @@ type checked struct {
 }
 
 func (a *app) storeCheck(ctx context.Context, store driver.Store) error {
-	cfg := config(a.timeout)
+	cfg := a.config(a.timeout)
 	cfg.Holder = fence.Holder{Name: "fencepost store check by " + a.who(), Build: readBuild(debug.ReadBuildInfo()).Version}
 	var proof catalog.Proof
 	err := bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
