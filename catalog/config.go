@@ -121,8 +121,13 @@ type ClaimOptions struct {
 	IfClaim driver.ID
 
 	// IfNeverClaimed makes the claim the first one ever, or none: it is refused
-	// over any other. Set it, or IfClaim, or neither.
+	// over any other.
 	IfNeverClaimed bool
+
+	// IfLower makes the claim one over a lower generation, or over none, whichever
+	// the newest claim is: it is refused over one of this process's generation. Set
+	// it, IfNeverClaimed or IfClaim, or none of them.
+	IfLower bool
 
 	// IfNotes are notes that must still be at their versions.
 	IfNotes []driver.Note
@@ -132,8 +137,14 @@ type ClaimOptions struct {
 }
 
 func (o ClaimOptions) validate() error {
-	if o.IfNeverClaimed && !o.IfClaim.IsZero() {
-		return exitcodes.WithCode(fmt.Errorf("catalog: a claim on condition that nobody ever claimed, and that %v is the newest claim: set one of them", o.IfClaim), exitcodes.Config)
+	conditions := 0
+	for _, set := range []bool{o.IfNeverClaimed, o.IfLower, !o.IfClaim.IsZero()} {
+		if set {
+			conditions++
+		}
+	}
+	if conditions > 1 {
+		return exitcodes.WithCode(errors.New("catalog: a claim takes one of IfClaim, IfNeverClaimed and IfLower: set one of them"), exitcodes.Config)
 	}
 	return nil
 }

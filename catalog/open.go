@@ -303,6 +303,8 @@ func (c *claimer) follows(current driver.Claim) error {
 	switch want := c.opts.IfClaim; {
 	case c.opts.IfNeverClaimed && !current.ID.IsZero():
 		return c.overtaken(current, "nobody was to have claimed before")
+	case c.opts.IfLower && current.Token.Generation == c.cfg.Generation:
+		return c.overtaken(current, "the newest claim was to be of a lower generation")
 	case !want.IsZero() && current.ID != want:
 		return c.overtaken(current, fmt.Sprintf("the claim %v was to be the newest", want))
 	}

@@ -172,7 +172,7 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 	}
 	w.ready("everything is read")
 	now.head, _ = w.f.Head()       // the migrations may have taken a while
-	now.opts.IfClaim = driver.ID{} // over any claim of a lower generation, however many there are
+	now.opts.IfClaim, now.opts.IfLower = driver.ID{}, true // however many have claimed meanwhile
 	now.holder = w.whereabouts(ctx, now.head.Claim.ID)
 	now.gate = w.gate
 	now.opts.IfNotes = []driver.Note{intent.Note()}

@@ -27,6 +27,7 @@ func raceCases() []protocolCase {
 		{"a standby's claim is refused under any other claim than the one it names", silentClaim},
 		{"a claim is refused where a note of its condition has changed", conditionalClaim},
 		{"a claim on condition that nobody ever claimed is the first one, or none", onlyFirstClaim},
+		{"a claim over a lower generation only is refused over one of its own, though its follower has seen that", onlyOverLower},
 	}
 }
 
@@ -255,6 +256,23 @@ func onlyFirstClaim(s *scene) {
 	require.Equal(s, exitcodes.Config, exitcodes.CodeOf(err))
 	require.NoError(s, first.Confirm(Context(s)))
 	require.Len(s, ReadClaims(s, s.store(), 0), 1)
+}
+
+func onlyOverLower(s *scene) {
+	lower := catalog.ClaimOptions{IfLower: true}
+	require.NoError(s, s.claims(1).Close())
+	require.NoError(s, s.claims(1).Close())
+	late := s.follows(2)
+	first, err := s.follows(2).Open(Context(s), lower)
+	require.NoError(s, err)
+	require.NoError(s, late.Wait(Context(s), reached(first.Head().Revision)))
+	_, err = late.Open(Context(s), lower)
+	s.fencedBy("g2.e3", err)
+	require.NoError(s, first.Confirm(Context(s)))
+	require.NoError(s, first.Close())
+	lower.IfNeverClaimed = true
+	_, err = s.follows(3).Open(Context(s), lower)
+	require.Equal(s, exitcodes.Config, exitcodes.CodeOf(err))
 }
 
 func overlappingOpens(s *scene) {
