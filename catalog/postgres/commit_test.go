@@ -175,7 +175,7 @@ func TestACancelledWaitForTheSynchronousStandbyIsUnknownThoughTheServerSaysDone(
 	dsn := testpg.Database(t, server.URL)
 	s := open(t, dsn)
 	head := claim(t, s)
-	testpg.Exec(t, dsn, `alter system set synchronous_standby_names = '*'`, `select pg_reload_conf()`)
+	testpg.CommitsWaitFor(t, dsn, "*")
 	t.Cleanup(func() {
 		testpg.Exec(t, dsn, `alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
 	})

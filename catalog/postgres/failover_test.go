@@ -216,18 +216,7 @@ func TestACommitWhoseWaitForAStandbyWasCutIsNoLossBehindAFailOver(t *testing.T) 
 	told := h.Head()
 	cl.primary.CaughtUp(cl.standby)
 	cl.standby.Detach()
-	admin := testpg.Connect(t, cl.primary.URL)
-	for _, sql := range []string{`alter system set synchronous_standby_names = 'missing'`, `select pg_reload_conf()`} {
-		_, err := admin.Exec(t.Context(), sql)
-		require.NoError(t, err)
-	}
-	require.Eventually(t, func() bool { // the server's processes hear of it one by one, and the last one makes commits wait
-		probe := testpg.Connect(t, cl.primary.URL)
-		brief, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		defer cancel()
-		_, err := probe.Exec(brief, `select pg_logical_emit_message(true, 'probe', '')`)
-		return err != nil
-	}, soon, often)
+	testpg.CommitsWaitFor(t, cl.primary.URL, "missing")
 	fate := make(chan error, 1)
 	go func() { fate <- set(h, "never told") }()
 	var followers []*catalog.Follower

@@ -109,3 +109,44 @@ func (s *Server) Promote() {
 	require.NoError(s.t, conn.QueryRow(s.t.Context(), `select pg_promote(true, 60)`).Scan(&done))
 	require.True(s.t, done, "the standby was not promoted within 60 s")
 }
+
+// CommitsWaitFor has commits on the URL's server wait for standbys of a name, and
+// returns once they do: the server's processes hear of it one by one, and the last
+// one makes commits wait.
+func CommitsWaitFor(t testing.TB, server, name string) {
+	t.Helper()
+	Exec(t, server, "alter system set synchronous_standby_names = '"+name+"'", "select pg_reload_conf()")
+	look := Connect(t, server)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	for !commitWaits(ctx, t, server, look) {
+	}
+}
+
+// commitWaits makes a commit, and reports whether that had to wait. The wait is
+// then cut.
+func commitWaits(ctx context.Context, t testing.TB, server string, look *pgx.Conn) bool {
+	t.Helper()
+	probe, err := pgx.Connect(ctx, server)
+	require.NoError(t, err)
+	defer func() { _ = probe.Close(ctx) }()
+	done := make(chan error, 1)
+	go func() {
+		_, err := probe.Exec(ctx, "select pg_logical_emit_message(true, 'probe', '')")
+		done <- err
+	}()
+	waited := false
+	for {
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+			return waited
+		default:
+		}
+		var cut int
+		err := look.QueryRow(ctx, `select count(pg_cancel_backend(pid)) from pg_stat_activity
+			where pid = $1 and wait_event = 'SyncRep'`, probe.PgConn().PID()).Scan(&cut)
+		require.NoError(t, err)
+		waited = waited || cut > 0
+	}
+}
