@@ -99,7 +99,7 @@ func (s *Store) blockers(ctx context.Context, pid int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer give(conn)
+	defer s.give(conn)
 	rows, err := conn.Query(ctx, blockersSQL, s.args(int32(pid))...)
 	if err != nil {
 		return nil, err

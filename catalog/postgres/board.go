@@ -31,7 +31,7 @@ func (s *Store) notes(ctx context.Context, prefix string) ([]driver.Note, error)
 	if err != nil {
 		return nil, err
 	}
-	defer give(conn)
+	defer s.give(conn)
 	notes, err := s.notesBy(ctx, conn, prefix)
 	s.leave(conn, err)
 	return notes, err
@@ -117,7 +117,7 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
 	if err != nil {
 		return 0, s.fail("post", err, notSent)
 	}
-	defer give(conn)
+	defer s.give(conn)
 	p := s.newPosting(n)
 	if sent, err := s.post(ctx, conn, p); err != nil {
 		s.leave(conn, err)

@@ -46,7 +46,7 @@ func (s *Store) Append(ctx context.Context, prior driver.Head, rec driver.Record
 	if err != nil {
 		return s.fail("append", err, notSent)
 	}
-	defer give(conn)
+	defer s.give(conn)
 	step.Reach(ctx, step.CommitBegun)
 	if err := ctx.Err(); err != nil {
 		return s.fail("append", err, notSent)

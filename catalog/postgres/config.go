@@ -45,7 +45,7 @@ type Config struct {
 	ClaimIdle time.Duration
 
 	// LookTimeout bounds how long the hosts of the DSN are looked at, all at the
-	// same time, before the first connection and before each claim. With one host
+	// same time, before each connection is made and before each claim. With one host
 	// nothing is looked at. A host that has not answered by then counts as out of
 	// reach. The default is 200 ms.
 	LookTimeout time.Duration

@@ -67,9 +67,10 @@
 // Connections to other servers stay. Behind a pooler, where another server may
 // answer every statement, each of them looks.
 //
-// If the DSN names several hosts, all of them are looked at in parallel before the
-// first connection, after a connection has failed, and before each claim, for
-// Config.LookTimeout at most. The highest timeline that answers is the store. A
+// If the DSN names several hosts, all of them are looked at in parallel before each
+// connection is made and before each claim, for Config.LookTimeout at most: a
+// process that was stopped during a fail-over finds the new primary, though the
+// old one answers too. The highest timeline that answers is the store. A
 // lower one that takes writes is logged as an error. Two primaries on the same
 // timeline, or hosts of two systems, keep every claim back.
 //

@@ -76,7 +76,7 @@ func (s *Store) look(ctx context.Context) (st state, broken bool, err error) {
 	if err != nil {
 		return state{}, false, err
 	}
-	defer give(conn)
+	defer s.give(conn)
 	st, err = s.readState(ctx, conn)
 	broken = s.broke(ctx, conn)
 	s.leave(conn, err)

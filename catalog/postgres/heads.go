@@ -60,7 +60,7 @@ func (l *links) tryTogether(ctx context.Context, stores []*Store) (answers []gat
 	if err != nil {
 		return answers, false, err
 	}
-	defer give(conn)
+	defer l.give(conn)
 	err = l.readHeads(ctx, conn, stores, answers)
 	broken = l.broke(ctx, conn)
 	l.leave(conn, cmp.Or(err, wrongPlace(answers)))

@@ -23,6 +23,10 @@ const (
 	// showTimeout bounds the look at the hosts for a person who asks for them.
 	showTimeout = 2 * time.Second
 
+	// justNow is for how long a look at the hosts counts for a connection that is
+	// made.
+	justNow = 200 * time.Millisecond
+
 	// looksAtOnce bounds how many calls share one look.
 	looksAtOnce = 1000
 )
@@ -54,18 +58,32 @@ func (l *links) dial(ctx context.Context) (*pgx.Conn, error) {
 // know takes what was learnt about the servers from where connections are made:
 // a pool that was handed in was prepared before the driver knew of it.
 func (l *links) know(m *sightings) {
-	if l.known.Swap(m) != m {
-		m.logTo(l.log)
+	old := l.known.Swap(m)
+	if old == m {
+		return
 	}
+	if old != nil {
+		old.disuse(l)
+	}
+	m.use(l)
 }
 
-// meet looks at the hosts before the first connection is made, and again after
-// one has failed, so that the first host to be dialed is the one to write to. It
-// does nothing if the DSN names one host.
+// meet looks at the hosts before the first connection is taken, and again after
+// one has failed: the others may lead to the same server, which is not the one to
+// write to any more. It does nothing if the DSN names one host.
 func (l *links) meet(ctx context.Context) {
 	if l.several && !l.met.Load() {
 		_ = l.survey(ctx)
 	}
+}
+
+// lookBefore looks at the hosts, unless that was done just now, so that the first
+// host to be dialed is the one to write to.
+func (l *links) lookBefore(ctx context.Context) {
+	if last := l.looked.Load(); last != nil && time.Since(*last) < justNow {
+		return
+	}
+	_ = l.survey(ctx) // what it says of a claim, the claim's own look does
 }
 
 // survey looks at all hosts before a claim, if the DSN names several. It returns
@@ -79,6 +97,8 @@ func (l *links) survey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("looking at the hosts: %w", err)
 	}
+	now := time.Now()
+	l.looked.Store(&now)
 	for _, s := range sights {
 		if s.err == nil {
 			l.met.Store(true)

@@ -17,7 +17,6 @@ func (l *links) leave(conn *pgxpool.Conn, err error) {
 		return
 	}
 	hangUp(conn.Conn())
-	l.met.Store(false)
 	if !pooled(conn.Conn().PgConn()) { // else the other connections lead to whichever servers the pooler has
 		l.forsake(conn)
 	}
@@ -57,11 +56,7 @@ func sweep(pool *pgxpool.Pool) {
 // broke reports whether a connection broke while ctx goes on. Then the others to
 // the same server went the same way, most likely.
 func (l *links) broke(ctx context.Context, conn *pgxpool.Conn) bool {
-	if !conn.Conn().IsClosed() {
-		return false
-	}
-	l.met.Store(false)
-	if ctx.Err() != nil {
+	if !conn.Conn().IsClosed() || ctx.Err() != nil {
 		return false
 	}
 	l.forsake(conn)

@@ -34,7 +34,7 @@ func (s *Store) read(ctx context.Context, op string, fn func(querier, state) err
 	if err != nil {
 		return s.fail(op, err, notSent)
 	}
-	defer give(conn)
+	defer s.give(conn)
 	st, err := s.readState(ctx, conn)
 	if err == nil && st.exists {
 		err = checkVersion(st.version)

@@ -39,7 +39,7 @@ func (s *Store) losses(ctx context.Context) (driver.Losses, error) {
 	if err != nil {
 		return driver.Losses{}, err
 	}
-	defer give(conn)
+	defer s.give(conn)
 	l, err := s.lossesBy(ctx, conn)
 	s.leave(conn, err)
 	return l, err
@@ -116,7 +116,7 @@ func (s *Store) PutLosses(ctx context.Context, l driver.Losses, at *driver.Head)
 	if err != nil {
 		return 0, s.fail(op, err, notSent)
 	}
-	defer give(conn)
+	defer s.give(conn)
 	version, sent, err := s.putLosses(ctx, conn, l, at)
 	if err != nil {
 		s.leave(conn, err)

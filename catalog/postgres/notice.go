@@ -41,7 +41,8 @@ func prepare(config *pgxpool.Config, m *sightings) {
 	conn := &config.ConnConfig.Config
 	beforeConnect, onNotice, validateConnect, afterConnect := config.BeforeConnect, conn.OnNotice, conn.ValidateConnect, conn.AfterConnect
 	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
-		m.order(c) // first, since a password may be made for the host that is dialed
+		m.lookFirst(ctx)
+		m.order(c) // before the hook, since a password may be made for the host that is dialed
 		if beforeConnect != nil {
 			return beforeConnect(ctx, c)
 		}

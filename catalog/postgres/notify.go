@@ -102,7 +102,7 @@ func (l *links) sendNotifications(ctx context.Context, channels []string) error 
 	if err != nil {
 		return err
 	}
-	defer give(conn)
+	defer l.give(conn)
 	_, err = conn.Exec(ctx, notifySQL, pgx.QueryExecModeExec, channels)
 	return err
 }

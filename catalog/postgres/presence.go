@@ -145,7 +145,7 @@ func (l *links) readLocks(ctx context.Context, claims []driver.ID) (held map[int
 	if err != nil {
 		return nil, false, err
 	}
-	defer give(conn)
+	defer l.give(conn)
 	if l.unprepared.Load() {
 		return nil, false, errPooled
 	}

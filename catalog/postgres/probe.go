@@ -83,7 +83,7 @@ func (s *Store) askSettings(ctx context.Context, op string) (settings, error) {
 	if err != nil {
 		return settings{}, s.fail(op, err, notSent)
 	}
-	defer give(conn)
+	defer s.give(conn)
 	set, err := s.readSettings(ctx, conn)
 	if err != nil {
 		return settings{}, s.fail(op, err, notSent)

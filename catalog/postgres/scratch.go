@@ -61,7 +61,7 @@ func (s *Store) discard(ctx context.Context, place string) error {
 	if err != nil {
 		return s.fail("discard", err, notSent)
 	}
-	defer give(conn)
+	defer s.give(conn)
 	if err := s.discardBy(ctx, conn, place); err != nil {
 		return s.fail("discard", err, statementSent)
 	}

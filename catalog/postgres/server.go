@@ -102,8 +102,9 @@ type links struct {
 	to        *pgx.ConnConfig
 	before    func(context.Context, *pgx.ConnConfig) error // of the configuration, before each connection
 	known     atomic.Pointer[sightings]
-	several   bool        // the DSN names more than one host
-	met       atomic.Bool // a host has answered, and no connection has failed since
+	several   bool                      // the DSN names more than one host
+	met       atomic.Bool               // a host has answered, and no connection has failed since
+	looked    atomic.Pointer[time.Time] // when the hosts were looked at last; nil before
 	looks     *gather.Group[struct{}, []sight]
 	pool      *pgxpool.Pool // for commits, claims and the log
 	ownPool   bool          // close closes it
@@ -185,10 +186,19 @@ func (l *links) openPools(ctx context.Context, conns *pgxpool.Config) error {
 		return nil
 	}
 	l.ownPool = true
+	conns.ShouldPing = pingsUsable
 	if l.pool, err = pgxpool.NewWithConfig(ctx, conns); err != nil {
 		l.liveness.Close()
 	}
 	return err
+}
+
+// pingsUsable has an idle connection pinged, as pools do, but not one that must
+// not be used any more: if its server has vanished, the ping takes all the time
+// of the call.
+func pingsUsable(ctx context.Context, p pgxpool.ShouldPingParams) bool {
+	d := dialedOf(p.Conn.PgConn())
+	return p.IdleDuration > time.Second && (d == nil || !d.memory.stale(ctx, d))
 }
 
 // close closes every connection but those of a pool that was handed in. It
@@ -199,6 +209,7 @@ func (l *links) close() {
 	l.ear.close()
 	l.heads.Close()
 	l.presences.Close()
+	l.known.Load().disuse(l)
 	l.endLooks()
 	l.liveness.Close()
 	if l.ownPool {
@@ -228,7 +239,7 @@ func (s *Store) takeTurn(ctx context.Context) (*pgxpool.Conn, error) {
 }
 
 func (s *Store) endTurn(conn *pgxpool.Conn) {
-	give(conn)
+	s.give(conn)
 	<-s.turns
 }
 

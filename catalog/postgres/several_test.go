@@ -342,3 +342,27 @@ func database(t *testing.T, dsn string) string {
 	require.NoError(t, err)
 	return u.Path[1:]
 }
+
+// A process that was stopped during the fail-over has seen nothing of it.
+func TestAConnectionIsMadeAnewToTheNewPrimaryByAProcessThatMissedTheFailOver(t *testing.T) {
+	t.Parallel()
+	cl := newCluster(t)
+	s, _ := patient(t, hosts(t, cl.primary.URL, "", ","+cl.standby.Address()))
+	head := claim(t, s)
+	cl.primary.CaughtUp(cl.standby)
+	cl.failOver()
+	cl.primary.Start()
+	rec := next(head)
+	ctx := within(t, soon)
+	var err error
+	require.Eventually(t, func() bool {
+		err = s.Append(ctx, head, rec)
+		return err == nil || ctx.Err() != nil
+	}, soon, often)
+	require.NoError(t, err)
+	for server, want := range map[*testpg.Server]driver.ID{cl.standby: rec.ID, cl.primary: head.Commit} {
+		now, err := open(t, server.URL).Head(within(t, soon))
+		require.NoError(t, err)
+		require.Equal(t, want, now.Commit, "of %s", server.Address())
+	}
+}

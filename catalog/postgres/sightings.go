@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -103,10 +104,11 @@ type sightings struct {
 	left    map[server]time.Time // connections that were made before are not used any more
 	first   string               // the host to dial first; empty: in the order of the DSN
 	alarmed map[server]bool      // an error about it was logged
+	users   map[*links]struct{}  // which look at the hosts before a connection is made
 }
 
 func newSightings() *sightings {
-	return &sightings{seen: map[string]uint32{}, left: map[server]time.Time{}, alarmed: map[server]bool{}}
+	return &sightings{seen: map[string]uint32{}, left: map[server]time.Time{}, alarmed: map[server]bool{}, users: map[*links]struct{}{}}
 }
 
 // meet notes a server's timeline, which is a fact whether or not the server is
@@ -194,10 +196,31 @@ func (m *sightings) alarm(s server, text string, args ...any) {
 	}
 }
 
-func (m *sightings) logTo(log *slog.Logger) {
+func (m *sightings) use(l *links) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.log = log
+	m.log = l.log
+	m.users[l] = struct{}{}
+}
+
+func (m *sightings) disuse(l *links) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.users, l)
+}
+
+// lookFirst has the hosts looked at before a connection is made: a pool makes one
+// also where nothing of ours sees that the one before broke.
+func (m *sightings) lookFirst(ctx context.Context) {
+	if isLook(ctx) {
+		return
+	}
+	m.mu.Lock()
+	users := slices.Collect(maps.Keys(m.users))
+	m.mu.Unlock()
+	if len(users) > 0 {
+		users[0].lookBefore(ctx)
+	}
 }
 
 // lookKey is the key of a context under which a connection is made to any server,

@@ -125,7 +125,7 @@ func (s *Store) stage(ctx context.Context, by driver.Claim, id driver.ID, n int,
 	if err != nil {
 		return notSent, err
 	}
-	defer give(conn)
+	defer s.give(conn)
 	if err := ctx.Err(); err != nil {
 		return notSent, err
 	}
@@ -194,7 +194,7 @@ func (s *Store) compactIn(ctx context.Context, by driver.Claim, fn func(pgx.Tx) 
 	if err != nil {
 		return notSent, err
 	}
-	defer give(conn)
+	defer s.give(conn)
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return notSent, err

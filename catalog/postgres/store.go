@@ -161,6 +161,15 @@ func (l *links) acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn,
 	}
 }
 
+// give returns a connection to its pool. After one that has failed, the hosts are
+// looked at before another is taken.
+func (l *links) give(conn *pgxpool.Conn) {
+	if conn.Conn().IsClosed() {
+		l.met.Store(false)
+	}
+	give(conn)
+}
+
 // doWithout prepares no statements any more.
 func (l *links) doWithout() {
 	if !l.unprepared.Swap(true) {

@@ -57,7 +57,7 @@ func (s *Store) Warm(ctx context.Context) error {
 		if err != nil {
 			return s.fail("warm", err, notSent)
 		}
-		defer give(conn)
+		defer s.give(conn)
 		if err := s.warmUp(ctx, conn); err != nil {
 			s.leave(conn, err)
 			return s.fail("warm", err, notSent)
