@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -71,14 +72,20 @@ func (s *Store) putLosses(ctx context.Context, l driver.Losses, at *driver.Head)
 	if err != nil {
 		return 0, read, err
 	}
-	resp, err := client.Txn(ctx).If(conditions...).Then(clientv3.OpPut(s.keys.losses(), string(l.Text))).Commit()
+	resp, p, err := client.Txn(ctx).If(conditions...).Then(clientv3.OpPut(s.keys.losses(), string(l.Text))).
+		Else(clientv3.OpGet(s.keys.losses())).Land()
 	if err != nil {
-		return 0, sent, err
+		return 0, p, err
 	}
-	if !resp.Succeeded {
-		return 0, read, fmt.Errorf("%w: the head or the record of losses has changed", driver.ErrConflict)
+	if resp.Succeeded {
+		return resp.Header.Revision, sent, nil
 	}
-	return resp.Header.Revision, sent, nil
+	if p != doubt {
+		p = read
+	} else if now := got(resp, 0); now != nil && now.ModRevision != l.Version && bytes.Equal(now.Value, l.Text) {
+		return now.ModRevision, sent, nil // by a copy that arrived before
+	}
+	return 0, p, fmt.Errorf("%w: the head or the record of losses has changed", driver.ErrConflict)
 }
 
 // lossConditions are those of the Txn: claim are the bytes of the newest claim's

@@ -404,3 +404,42 @@ func TestAnEndpointThatHangsFromTheBeginningKeepsNobodyOut(t *testing.T) {
 	}
 	both[0].lose(nothing)
 }
+
+func TestARecordOfLossesWhoseAnswerIsLostIsFoundByItsCopy(t *testing.T) {
+	t.Parallel()
+	url := testetcd.URL(t)
+	host, port, err := net.SplitHostPort(strings.Split(url, "/")[2])
+	require.NoError(t, err)
+	var writing atomic.Int64
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{net.JoinHostPort(host, port), net.JoinHostPort("localhost", port)}, MaxUnaryRetries: 1, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
+			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+				err := invoker(ctx, method, req, reply, cc, opts...)
+				if txn, ok := req.(*pb.TxnRequest); ok && writes(txn, "losses") && writing.Add(1) == 1 {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				return err
+			})},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	s := open(t, "etcd:///"+testetcd.Prefix(t, url), etcd.Config{Client: client, HedgeAfter: 20 * time.Millisecond})
+	version, err := s.PutLosses(within(t, 20*time.Second), lossesOf(t, s, "a loss"), nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, writing.Load())
+	written, err := s.Losses(within(t, 20*time.Second))
+	require.NoError(t, err)
+	require.Equal(t, "a loss", string(written.Text))
+	require.Equal(t, written.Version, version)
+}
+
+// lossesOf returns the record of losses with another text.
+func lossesOf(t *testing.T, s *etcd.Store, text string) driver.Losses {
+	t.Helper()
+	l, err := s.Losses(within(t, 20*time.Second))
+	require.NoError(t, err)
+	l.Text = []byte(text)
+	return l
+}
