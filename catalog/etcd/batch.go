@@ -199,7 +199,7 @@ const piecePage = pageBytes / chunkBytes
 func pages(ctx context.Context, client *cluster, from, to string, at int64, each func(*mvccpb.KeyValue) error) error {
 	limit := int64(piecePage)
 	for {
-		resp, err := client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithRev(at), clientv3.WithLimit(limit))
+		resp, err := client.Page(ctx, clientv3.OpGet(from, clientv3.WithRange(to), clientv3.WithRev(at), clientv3.WithLimit(limit)))
 		if status.Code(err) == codes.ResourceExhausted && limit > 1 {
 			limit = 1
 			continue

@@ -266,6 +266,7 @@ type proxy struct {
 	mu    sync.Mutex
 	loses losses
 	conns []net.Conn
+	slow  *slowLink // that answers take; nil: as fast as they come
 
 	answered atomic.Int64 // bytes that went back to the store
 	lost     atomic.Int64 // bytes of the store's that went nowhere
@@ -361,8 +362,46 @@ func (p *proxy) pass(to io.WriteCloser, from io.ReadCloser, direction losses) {
 			}
 			continue
 		}
+		if direction == answers {
+			p.link().carry(n)
+		}
 		if _, err := to.Write(b[:n]); err != nil {
 			return
 		}
 	}
+}
+
+// A slowLink carries so many bytes a second, for all who share it.
+type slowLink struct {
+	rate int
+
+	mu   sync.Mutex
+	free time.Time // when all that was given so far is carried
+}
+
+// carry returns when n bytes are carried.
+func (l *slowLink) carry(n int) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	if now := time.Now(); l.free.Before(now) {
+		l.free = now
+	}
+	l.free = l.free.Add(time.Duration(n) * time.Second / time.Duration(l.rate))
+	wait := time.Until(l.free)
+	l.mu.Unlock()
+	<-time.After(wait)
+}
+
+func (p *proxy) link() *slowLink {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.slow
+}
+
+func (p *proxy) slowDown(l *slowLink) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slow = l
 }

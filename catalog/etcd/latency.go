@@ -58,8 +58,10 @@ func (c *cluster) patience(size int) time.Duration {
 
 // interval is the time from the n-th such copy to the next one. It doubles up to
 // 100 ms, or to the patience if that is longer, so that an election that ends is
-// noticed soon and a cluster that is slow gets few copies.
+// noticed soon and a cluster that is slow gets few copies. The part for the size
+// doubles without an end: copies of a large request share a link, and too many of
+// them would keep each other from arriving.
 func (c *cluster) interval(size, n int) time.Duration {
-	d := c.patience(size)
-	return max(d, min(d<<min(n, 8), mostInterval))
+	d := c.patience(0)
+	return max(d, min(d<<min(n, 8), mostInterval)) + (c.patience(size)-d)<<min(n, 8)
 }

@@ -32,6 +32,11 @@ func TestTheTimeBeforeACopyFollowsFromTheAnswersWithinBounds(t *testing.T) {
 		intervals = append(intervals, c.interval(0, n)/time.Millisecond)
 	}
 	require.Equal(t, []time.Duration{10, 20, 40, 80, 100, 100, 100, 100}, intervals)
+	intervals = nil
+	for n := range 5 {
+		intervals = append(intervals, c.interval(4<<20, n)/time.Millisecond)
+	}
+	require.Equal(t, []time.Duration{410, 820, 1640, 3280, 6500}, intervals, "of a large request few copies share the link")
 	c.cfg.HedgeAfter = time.Second
 	require.Equal(t, time.Second, c.interval(0, 5))
 }

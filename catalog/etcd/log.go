@@ -138,7 +138,7 @@ func (s *Store) scan(ctx context.Context, sc *scan) error {
 // the same revision. Head and log move in one Txn, so whatever is behind the head is
 // missing.
 func (sc *scan) run(ctx context.Context, client *cluster, s *Store) error {
-	resp, err := client.Txn(ctx).Then(s.keys.readHead(), clientv3.OpGet(s.keys.snapshot()), sc.page()).Commit()
+	resp, err := client.Txn(ctx).Then(s.keys.readHead(), clientv3.OpGet(s.keys.snapshot()), sc.page()).Paged().Commit()
 	if err != nil {
 		return err
 	}
@@ -169,11 +169,7 @@ func (sc *scan) run(ctx context.Context, client *cluster, s *Store) error {
 }
 
 func (sc *scan) next(ctx context.Context, client *cluster, revision int64) (*clientv3.GetResponse, error) {
-	resp, err := client.Do(ctx, sc.page(clientv3.WithRev(revision)))
-	if err != nil {
-		return nil, err
-	}
-	return resp.Get(), nil
+	return client.Page(ctx, sc.page(clientv3.WithRev(revision)))
 }
 
 func (sc *scan) page(opts ...clientv3.OpOption) clientv3.Op {

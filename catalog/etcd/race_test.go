@@ -443,3 +443,26 @@ func lossesOf(t *testing.T, s *etcd.Store, text string) driver.Losses {
 	l.Text = []byte(text)
 	return l
 }
+
+// The copies of a page share the link with it: too many, and none arrives in time.
+func TestAPageOverASlowLinkIsNotKeptOutByItsCopies(t *testing.T) {
+	t.Parallel()
+	both, url := throughTwo(t, testetcd.URL(t))
+	s := open(t, url, etcd.Config{})
+	const records, size = 4, 1000 << 10
+	head := commit(t, s, claim(t, s), records, payloadOf(size))
+	for range 100 {
+		_, err := s.Head(within(t, 20*time.Second))
+		require.NoError(t, err)
+	}
+	link := &slowLink{rate: 6 << 20}
+	for _, p := range both {
+		p.slowDown(link)
+	}
+	before := both[0].answered.Load() + both[1].answered.Load()
+	require.Len(t, idsAbove(t, s, head.Claim.Revision), records)
+	require.Less(t, both[0].answered.Load()+both[1].answered.Load()-before, int64(4*records*size))
+	for _, p := range both {
+		p.slowDown(nil)
+	}
+}

@@ -11,8 +11,9 @@ import (
 )
 
 // do sends an operation to the cluster.
-func (c *cluster) do(ctx context.Context, op clientv3.Op, once bool) (resp clientv3.OpResponse, inDoubt bool, err error) {
-	return race(ctx, c, request{size: sizeOf(op), once: once}, func(ctx context.Context, s *session) (clientv3.OpResponse, error) { return s.Do(ctx, op) })
+func (c *cluster) do(ctx context.Context, op clientv3.Op, req request) (resp clientv3.OpResponse, inDoubt bool, err error) {
+	req.size = max(req.size, sizeOf(op))
+	return race(ctx, c, req, func(ctx context.Context, s *session) (clientv3.OpResponse, error) { return s.Do(ctx, op) })
 }
 
 // sizeOf returns the bytes of the values that op puts.
@@ -29,8 +30,14 @@ func sizeOf(op clientv3.Op) (n int) {
 
 // Do sends an operation that can be repeated.
 func (c *cluster) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
-	resp, _, err := c.do(ctx, op, false)
+	resp, _, err := c.do(ctx, op, request{})
 	return resp, err
+}
+
+// Page reads keys whose answer may be as large as a page.
+func (c *cluster) Page(ctx context.Context, op clientv3.Op) (*clientv3.GetResponse, error) {
+	resp, _, err := c.do(ctx, op, request{size: pageBytes})
+	return resp.Get(), err
 }
 
 // Get reads keys.
@@ -95,7 +102,7 @@ type txn struct {
 	ctx             context.Context
 	when            []clientv3.Cmp
 	then, otherwise []clientv3.Op
-	once            bool // see request
+	request
 }
 
 // Txn begins a Txn.
@@ -108,6 +115,9 @@ func (t *txn) Else(ops ...clientv3.Op) *txn { t.otherwise = ops; return t }
 // Once says whether no two copies may be under way.
 func (t *txn) Once(once bool) *txn { t.once = once; return t }
 
+// Paged says that the answer may be as large as a page.
+func (t *txn) Paged() *txn { t.size = pageBytes; return t }
+
 // Commit sends a Txn that can be repeated.
 func (t *txn) Commit() (*clientv3.TxnResponse, error) {
 	resp, _, err := t.Land()
@@ -117,7 +127,7 @@ func (t *txn) Commit() (*clientv3.TxnResponse, error) {
 // Land sends a Txn that lands once, and says what is known of it if it is refused
 // or fails.
 func (t *txn) Land() (*clientv3.TxnResponse, phase, error) {
-	resp, inDoubt, err := t.cluster.do(t.ctx, clientv3.OpTxn(t.when, t.then, t.otherwise), t.once)
+	resp, inDoubt, err := t.cluster.do(t.ctx, clientv3.OpTxn(t.when, t.then, t.otherwise), t.request)
 	if inDoubt {
 		return resp.Txn(), doubt, err
 	}
