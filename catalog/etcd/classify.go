@@ -52,9 +52,12 @@ func leavesOpen(err error) bool {
 }
 
 // elsewhere reports whether another member may answer where this one returned
-// err: this one is out of reach, has no leader or a new one, or did not apply a
-// write in time.
+// err: this one is out of reach, of another cluster, has no leader or a new one, or
+// did not apply a write in time.
 func elsewhere(err error) bool {
+	if errors.Is(err, errForeign) {
+		return true
+	}
 	var own rpctypes.EtcdError
 	if errors.As(typed(err), &own) {
 		return slices.ContainsFunc(unserved, func(e error) bool { return rpctypes.ErrorDesc(e) == own.Error() })

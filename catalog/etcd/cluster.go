@@ -29,6 +29,8 @@ type cluster struct {
 	heads   *gather.Group[*Store, found]
 	latency latency
 
+	identity identity
+
 	root context.Context // of all clients; ends in close
 	end  context.CancelFunc
 

@@ -22,6 +22,7 @@ import (
 // is not to be trusted.
 type link struct {
 	last atomic.Pointer[error]
+	made atomic.Int64 // connections; zero for a client that was handed in
 }
 
 func (l *link) set(err error) { l.last.Store(&err) }
@@ -42,6 +43,9 @@ func (l *link) options(cfg *tls.Config) []grpc.DialOption {
 	plain := cfg == nil
 	dialer := grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		if err == nil {
+			l.made.Add(1)
+		}
 		switch {
 		case err != nil:
 			l.set(err)

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -18,6 +19,8 @@ type member struct {
 	cluster  *cluster
 	endpoint string
 	link     *link
+
+	recognized atomic.Int64 // the connection over which the member told its cluster, as link counts them; negative before
 
 	mu      sync.Mutex
 	session *session // nil until the first call
@@ -41,6 +44,7 @@ type attempt struct {
 
 func newMember(c *cluster, endpoint string) *member {
 	m := &member{cluster: c, endpoint: endpoint, link: new(link)}
+	m.recognized.Store(-1)
 	m.streams, m.leave = context.WithCancel(c.root)
 	return m
 }

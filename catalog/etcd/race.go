@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -32,13 +33,16 @@ import (
 
 // A request is what is sent.
 type request struct {
-	size int  // in bytes, for how long it may take
+	size int  // in bytes, its answer's if that is larger, for how long it may take
 	once bool // no two copies may be under way
 }
 
 // race sends a request until a member has answered it, or until all have said that
 // they can't serve. In doubt says that another copy may have been applied.
 func race[R any](ctx context.Context, c *cluster, req request, send func(context.Context, *session) (R, error)) (result R, inDoubt bool, err error) {
+	if err := c.meet(ctx); err != nil {
+		return result, false, err
+	}
 	first := c.first()
 	if len(c.members) == 1 {
 		result, err = ask(ctx, first, send)
@@ -56,6 +60,9 @@ func race[R any](ctx context.Context, c *cluster, req request, send func(context
 // ask sends a request to one member.
 func ask[R any](ctx context.Context, m *member, send func(context.Context, *session) (R, error)) (result R, err error) {
 	session, err := m.dial(ctx)
+	if err == nil {
+		err = m.recognize(ctx, session)
+	}
 	if err == nil {
 		result, err = send(ctx, session)
 	}
@@ -163,9 +170,11 @@ func (r *racing[R]) unserved(err error) {
 			return
 		}
 	}
-	r.err = err
+	if r.err == nil || !errors.Is(err, errForeign) { // the store may answer later
+		r.err = err
+	}
 	if r.open == 0 {
-		r.finish(r.result, err)
+		r.finish(r.result, r.err)
 	}
 }
 
