@@ -52,15 +52,16 @@ func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
 	return c, nil
 }
 
-// blocked marks an error that another process's lock caused.
+// blocked marks an error that a lock caused, or a write of this process. A claim that
+// came to none of them before its time was over was blocked by nobody.
 func (s *Store) blocked(err error) error {
 	switch {
 	case errors.Is(err, errLocked):
 		return fmt.Errorf("%w: %w", driver.ErrBlocked, err)
 	case errors.Is(err, errWanted):
 		return fmt.Errorf("%w by a lock on %s-claim, of %s: %w", driver.ErrBlocked, s.path, flockedBy(s.path+"-claim"), err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%w by a write of this process: %w", driver.ErrBlocked, err)
+	case errors.Is(err, errWriting) && errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %w", driver.ErrBlocked, err)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -28,7 +29,10 @@ func TestAClaimThatAProgramBlocksByALockOnTheClaimFileNamesIt(t *testing.T) {
 			s := open(t, path)
 			var err error
 			require.Eventually(t, func() bool {
-				_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 1, ClaimTimeout: 100 * time.Millisecond})
+				var c *catalog.Catalog
+				if c, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 1, ClaimTimeout: 100 * time.Millisecond}); err == nil {
+					_ = c.Close() // the program has no lock yet
+				}
 				return errors.Is(err, driver.ErrBlocked)
 			}, 20*time.Second, time.Millisecond, "%v", err)
 			require.ErrorContains(t, err, fmt.Sprintf("process %d ", program.Process.Pid))
@@ -41,6 +45,28 @@ func TestAClaimThatAProgramBlocksByALockOnTheClaimFileNamesIt(t *testing.T) {
 			require.NoError(t, c.Close())
 		})
 	}
+}
+
+func TestAClaimWhoseTimeIsOverBeforeItsFirstLookWasBlockedByNobody(t *testing.T) {
+	t.Parallel()
+	path, _ := claimed(t)
+	s := open(t, path)
+	over, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	for range 20 {
+		_, err := s.Claim(over)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NotErrorIs(t, err, driver.ErrBlocked)
+		require.NotContains(t, err.Error(), "another write")
+	}
+	claiming, err := s.Claim(t.Context())
+	require.NoError(t, err)
+	defer claiming.Abandon()
+	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err = s.Claim(short)
+	require.ErrorIs(t, err, driver.ErrBlocked)
+	require.ErrorContains(t, err, "another write of this process is under way")
 }
 
 // TestAReaderOfTheFileKeepsNoClaimOut is about a backup, or a shell that looks.

@@ -28,14 +28,20 @@ type writer struct {
 // no lock, and to cut one short would only blur what became of it.
 var unbounded = context.Background()
 
+var errWriting = errors.New("another write of this process is under way")
+
 // acquire returns the writing connection, and opens it where needed. The
 // caller gives it back with release.
 func (s *Store) acquire(ctx context.Context) (*writer, error) {
 	var w *writer
 	select {
 	case w = <-s.write:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("another write of this process is under way: %w", ctx.Err())
+	default:
+		select {
+		case w = <-s.write:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", errWriting, ctx.Err())
+		}
 	}
 	if s.isClosed() {
 		s.write <- w
