@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 )
 
@@ -103,16 +104,13 @@ func again(ctx context.Context, budget time.Duration, read func(context.Context)
 	var before error
 	for pace := newPace(budget); ; {
 		err := read(ctx)
-		if err == nil || !transient(err) {
-			if ctx.Err() != nil && before != nil && err != nil {
-				return before
-			}
-			return err
+		if err == nil || exitcodes.Of(err) > exitcodes.Retry {
+			return err // what the store says, however late
 		}
 		if ctx.Err() != nil && before != nil {
 			return before
 		}
-		if !pace.wait(ctx) {
+		if !transient(err) || !pace.wait(ctx) {
 			return err
 		}
 		before = err
