@@ -59,7 +59,8 @@ func (o RaiseOptions) validate() error {
 // [driver.Adopting].
 //
 // With opts.Above, the raise also ends every loss that is recorded, in its own
-// commit; then the head may bear opts.Above. Without it, a loss that stands forbids
+// commit; then the head may bear opts.Above, or there may be none: a catalog that
+// was emptied begins anew above that token. Without it, a loss that stands forbids
 // the raise: [ErrLossStands].
 //
 // Of cfg, Raise uses Holder, the time-outs and Logger. The build in the claim
@@ -167,7 +168,9 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 // lost.
 func (r *raiser) admit(ctx context.Context, head driver.Head, claiming bool) (done bool, err error) {
 	if head.IsZero() {
-		return false, fmt.Errorf("%w: there is no token in %s, and nobody to fence", ErrNeverClaimed, r.store)
+		if err := r.checkEmptied(ctx); err != nil {
+			return false, err
+		}
 	}
 	if !r.begun {
 		r.begun, r.base = true, head.Claim
@@ -186,6 +189,24 @@ func (r *raiser) admit(ctx context.Context, head driver.Head, claiming bool) (do
 			head.Claim.Token, head.Claim.Holder, r.base.Token)
 	}
 	return false, r.checkBelow(ctx, head.Claim)
+}
+
+// checkEmptied refuses a catalog without a claim, unless a loss says that it had
+// some.
+func (r *raiser) checkEmptied(ctx context.Context) error {
+	never := fmt.Errorf("%w: there is no token in %s, and nobody to fence", ErrNeverClaimed, r.store)
+	if r.opts.Above.IsZero() {
+		return never
+	}
+	record, err := callStore(ctx, r.cfg.StoreTimeout, r.store.Losses)
+	if err != nil {
+		return err
+	}
+	led, err := readLedger(record)
+	if err == nil && !led.open() {
+		err = never
+	}
+	return err
 }
 
 // checkBelow refuses a head that is not older than the highest token ever issued,
