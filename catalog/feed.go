@@ -41,8 +41,9 @@ type Event struct {
 //
 // A feed reads only as fast as fn returns, and keeps no more than 4 MiB of
 // commits and one commit in memory, besides the entries while it makes a
-// snapshot. It writes nothing. It ends too where the store fails for longer than
-// cfg.RetryBudget, or has lost a commit that was handed out.
+// snapshot. It ends too where the store fails for longer than cfg.RetryBudget, or
+// has lost a commit that was handed out. It writes nothing but the record of such a
+// loss.
 func Feed(ctx context.Context, store driver.Store, cfg Config, after Position, fn func(Event) error) error {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -178,7 +179,7 @@ func (f *feed) forward(ctx context.Context) error {
 		}
 		for _, rec := range page {
 			if err := f.commit(rec); err != nil {
-				return f.reason(err)
+				return f.reason(ctx, err)
 			}
 		}
 	}
@@ -219,6 +220,7 @@ func (f *feed) page(ctx context.Context) (page []driver.Record, err error) {
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, f.classify(f.stalled(reading, err))
 	}
+	f.head.Claim = head.Claim
 	return page, nil
 }
 
@@ -274,16 +276,17 @@ func (f *feed) retry(ctx context.Context, fn func(context.Context) error) error 
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case !transient(err) || !pace.wait(ctx):
-			return f.reason(err)
+			return f.reason(ctx, err)
 		}
 	}
 }
 
-// reason gives a reader its own error back as it is.
-func (f *feed) reason(err error) error {
+// reason gives a reader its own error back as it is, and records a loss that the
+// feed has found.
+func (f *feed) reason(ctx context.Context, err error) error {
 	var readers *readersError
 	if errors.As(err, &readers) {
 		return readers.err
 	}
-	return err
+	return f.store.reportLoss(ctx, f.cfg, err)
 }

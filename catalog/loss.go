@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -307,7 +308,10 @@ func (w *witness) reportLoss(ctx context.Context, cfg Config, err error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.StoreTimeout)
 	defer cancel()
-	r := reporter{store: w.Store, cfg: cfg, had: lost.had, head: lost.head, loss: lost.loss}
+	r := reporter{store: w.Store, cfg: cfg, had: lost.had, found: lost.head, head: lost.head, loss: lost.loss}
+	if r.loss.Token.IsZero() { // of a reader that has not read the head's claim
+		r.loss.Token = w.highest().Claim.Token
+	}
 	r.loss.ID, r.loss.What, r.loss.By, r.loss.At = driver.NewID(), cut(lost.text), cut(cfg.Holder.String()), now()
 	failed := r.persist(ctx)
 	var outcome string
@@ -341,14 +345,19 @@ type reporter struct {
 	store driver.Store
 	cfg   Config
 	had   driver.Head // what the finder knew of
-	head  driver.Head // on which it was found, or to which that was moved since by commits of the same claim
+	found driver.Head // the head that showed the loss
+	head  driver.Head // that head, or the one to which it was moved since
 	loss  Loss
+
+	version  int64 // of the record of losses that the last try was made on
+	anywhere bool  // the record needs no head: the loss is overtaken, and that holder goes on committing
 }
 
 // persist tries until the loss is written, or can't be.
 func (r *reporter) persist(ctx context.Context) error {
 	pace := newPace(r.cfg.StoreTimeout)
 	for lies := 0; ; {
+		before := r.version
 		err := r.try(ctx)
 		if err == nil {
 			return nil
@@ -359,8 +368,8 @@ func (r *reporter) persist(ctx context.Context) error {
 			switch {
 			case herr != nil && !transient(herr):
 				return herr
-			case herr == nil && !moved:
-				lies++ // somebody else has written, or the head was never the store's
+			case herr == nil && !moved && r.version == before:
+				lies++ // nobody else has written: the head was never the store's
 			}
 			again = lies < maxLies
 		}
@@ -370,7 +379,8 @@ func (r *reporter) persist(ctx context.Context) error {
 	}
 }
 
-// maxLies is how often the record of losses may change under a write of it.
+// maxLies is how often a write of the record may be refused though nothing has
+// changed.
 const maxLies = 5
 
 // try writes the loss once. The same one may be written again.
@@ -379,6 +389,7 @@ func (r *reporter) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.version = record.Version
 	led, err := readLedger(record)
 	if err != nil {
 		return err
@@ -391,7 +402,7 @@ func (r *reporter) try(ctx context.Context) error {
 		return err
 	}
 	at := &r.head
-	if r.loss.Overtaken {
+	if r.anywhere {
 		at = nil
 	}
 	r.loss.Place, record.Text = record.Place, text
@@ -413,13 +424,42 @@ func (r *reporter) follow(ctx context.Context) (moved bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if head.Claim.ID == r.had.Claim.ID && head.Revision >= r.had.Revision && r.head.Claim.ID != r.had.Claim.ID {
-		return false, errShownAgain
+	if again, err := r.shownAgain(ctx, head); again || err != nil {
+		return false, cmp.Or(err, errShownAgain)
 	}
 	moved = head.Revision != r.head.Revision || head.Commit != r.head.Commit
-	if !r.loss.Overtaken && head.Claim.ID != r.head.Claim.ID {
-		r.loss.Overtaken, moved = true, true
+	if head.Claim.ID != r.head.Claim.ID {
+		r.loss.Overtaken = true
+	}
+	if r.loss.Overtaken {
+		moved, r.anywhere = moved || !r.anywhere, true
 	}
 	r.head = head
 	return moved, nil
+}
+
+// shownAgain reports whether the log up to head has what was found to be missing:
+// the commit, or the claim if no more is known. Of a token alone nothing is known.
+func (r *reporter) shownAgain(ctx context.Context, head driver.Head) (found bool, err error) {
+	switch had := r.had; {
+	case head.Revision < had.Revision, r.found.Claim.ID == had.Claim.ID && r.found.Revision >= had.Revision:
+		return false, nil
+	case !had.Commit.IsZero():
+		err = r.store.Log(ctx, had.Revision-1, func(rec driver.Record) error {
+			found = rec.ID == had.Commit
+			return errEnough
+		})
+	case !had.Claim.ID.IsZero():
+		err = r.store.Claims(ctx, max(had.Claim.Revision, 1)-1, func(c driver.Claim) error {
+			found = c.ID == had.Claim.ID
+			return errEnough
+		})
+	}
+	switch {
+	case err == nil, errors.Is(err, errEnough):
+		return found, nil
+	case errors.Is(err, driver.ErrCompacted): // nobody but the holder of that claim could tell
+		return head.Claim.ID == r.had.Claim.ID, nil
+	}
+	return false, err
 }

@@ -303,3 +303,64 @@ func TestACommitThatIsGoneBeneathTheClaimThatFollowsIsNotAcknowledged(t *testing
 		return nil
 	}))
 }
+
+// blind is a store whose head can't be read for a while: of a process that was
+// stopped, or that can't reach the store.
+type blind struct {
+	driver.Store
+	closed atomic.Bool
+}
+
+func (b *blind) Head(ctx context.Context) (driver.Head, error) {
+	if b.closed.Load() {
+		return driver.Head{}, &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Store: b.String(), Op: "head", Err: context.DeadlineExceeded}
+	}
+	return b.Store.Head(ctx)
+}
+
+func TestAProcessThatFindsALossOverWhichAnotherHasClaimedStopsNobody(t *testing.T) {
+	t.Parallel()
+	claims := func(store driver.Store) *catalog.Catalog {
+		c, err := catalog.Open(t.Context(), store, process(1, "claimed since"))
+		require.NoError(t, err)
+		return c
+	}
+	for name, overtake := range map[string]func(store *memory.Store, second *catalog.Catalog){
+		"with a higher token": func(store *memory.Store, second *catalog.Catalog) {
+			store.Rollback(second.Head().Revision - 2)
+			require.NoError(t, claims(store.Open()).Close())
+		},
+		"with the same token": func(store *memory.Store, second *catalog.Catalog) {
+			store.Rollback(second.Claim().Revision - 1)
+			require.NoError(t, claims(store.Open()).Close())
+		},
+		"by restored": func(store *memory.Store, second *catalog.Catalog) {
+			store.Rollback(second.Claim().Revision - 1)
+			_, err := catalog.Raise(t.Context(), store, process(0, "operator"), catalog.RaiseOptions{Reason: "r", Above: second.Token()})
+			require.NoError(t, err)
+		},
+	} {
+		store := memory.New()
+		require.NoError(t, claims(store.Open()).Close())
+		second := claims(store.Open())
+		for i := range 3 {
+			require.NoError(t, setIn(second, fmt.Sprint(i)))
+		}
+		late := &blind{Store: store.Open()}
+		f := followTo(t, late, process(1, "late"), second)
+		late.closed.Store(true)
+		require.NoError(t, second.Close())
+		overtake(store, second)
+		late.closed.Store(false)
+		awaitEnd(t, f.Done())
+		require.ErrorIs(t, f.Err(), catalog.ErrLostCommit, name)
+		losses, err := catalog.Losses(t.Context(), store)
+		require.NoError(t, err)
+		require.Len(t, losses, 1, name)
+		require.True(t, losses[0].Overtaken, name)
+		head, err := store.Head(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, head.Claim.Revision, losses[0].From, name)
+		require.NoError(t, claims(store.Open()).Close(), name)
+	}
+}

@@ -78,13 +78,23 @@ func (m memory) wentBack(head driver.Head) bool {
 // lostCommit describes what the store should have had, which is had, and what it
 // has, which is head.
 func lostCommit(had, head driver.Head, format string, args ...any) error {
-	from := head.Revision + 1
-	if head.Claim.ID != had.Claim.ID && had.Claim.Revision > 0 {
+	from, overtaken := head.Revision+1, claimedOver(had, head.Claim)
+	switch {
+	case overtaken:
+		from = head.Claim.Revision
+	case head.Claim.ID != had.Claim.ID && had.Claim.Revision > 0:
 		from = min(from, had.Claim.Revision)
 	}
 	to := max(had.Revision, had.Claim.Revision)
-	loss := Loss{From: min(from, max(to, 1)), To: to, Token: had.Claim.Token, Head: head.Claim.ID, Left: head.Claim.Token}
+	loss := Loss{From: min(from, max(to, 1)), To: to, Token: had.Claim.Token, Head: head.Claim.ID, Left: head.Claim.Token, Overtaken: overtaken}
 	return &lostError{text: fmt.Sprintf(format, args...), loss: loss, had: had, head: head}
+}
+
+// claimedOver reports whether newest was claimed over what a loss has left, by a
+// process that knew of none: it is another claim than the one that was seen, and
+// its token is no lower.
+func claimedOver(had driver.Head, newest driver.Claim) bool {
+	return !had.Claim.ID.IsZero() && newest.ID != had.Claim.ID && newest.Token.Compare(had.Claim.Token) >= 0
 }
 
 // foreignCommit is a head under my own claim whose commit is none of mine.
@@ -134,7 +144,11 @@ func notAbove(token fence.Token, revision uint64, head driver.Head) error {
 // judgeToken holds only the claim of the newest head against m.
 func judgeToken(m memory, head driver.Head) error {
 	token := head.Claim.Token
-	if err := judgeSeen(driver.Head{Revision: max(m.acked.Revision, m.claim.Revision), Claim: m.claim}, head); err != nil {
+	seen := driver.Head{Revision: m.acked.Revision, Commit: m.acked.Commit, Claim: m.claim}
+	if m.claim.Revision > seen.Revision {
+		seen.Revision, seen.Commit = m.claim.Revision, m.claim.ID
+	}
+	if err := judgeSeen(seen, head); err != nil {
 		return err
 	}
 	if err := fence.Check(m.claim.Token, token, head.Claim.Holder); err != nil {

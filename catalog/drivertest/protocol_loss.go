@@ -26,7 +26,9 @@ func lossCases() []protocolCase {
 		{"a loss is accepted by a setting, and stays in the history", lossAccepted},
 		{"a loss over which a holder has claimed stops nobody, and that holder says it aloud", lossOvertaken},
 		{"a server that is behind, and does not say so, is no loss for the others", lossOfAServerBehind},
+		{"a server that is behind under the same claim is no loss either, whatever was written since", lossOfAServerBehindItsClaim},
 		{"the answer to the record of a loss is lost: it is recorded once", lossAnswerLost},
+		{"a loss is recorded however many others are recorded at the same time", lossBesideOthers},
 		{"a loss that can't be recorded ends the process within its bound, and says so", lossNotRecorded},
 		{"a loss that was recorded while a claim ran its migrations refuses that claim", lossBesideAClaim},
 	}
@@ -259,6 +261,35 @@ func lossOfAServerBehind(s *scene) {
 	require.Equal(s, "g2.e3", s.claims(2).Token().String())
 }
 
+func lossOfAServerBehindItsClaim(s *scene) {
+	for _, since := range []string{"nothing", "a claim"} {
+		s = s.anew()
+		h, forge := s.forges()
+		c := s.claimsOver(deaf(h), slowly(config(1)))
+		s.put(c, "k", "v")
+		old := c.Head()
+		s.put(c, "k", "w")
+		s.put(c, "k", "x")
+		var asked atomic.Int32
+		once := func(head driver.Head) driver.Head {
+			if asked.Add(1) > 1 {
+				return head
+			}
+			if since == "a claim" {
+				s.check(s.claims(1).Close())
+			}
+			return old
+		}
+		forge.Store(&once)
+		err := c.Confirm(Context(s))
+		s.isLostCommit(c, err)
+		require.ErrorContains(s, err, "the store shows it again", since)
+		require.Empty(s, s.recorded(), since)
+		next := s.claims(1)
+		require.Equal(s, map[string]string{"k": "x"}, s.contents(next))
+	}
+}
+
 func lossAnswerLost(s *scene) {
 	c, h, hide := s.loser(1, 1)
 	tries := 0
@@ -275,6 +306,23 @@ func lossAnswerLost(s *scene) {
 	require.Len(s, losses, 1)
 	require.ErrorContains(s, err, losses[0].ID.String())
 	require.GreaterOrEqual(s, tries, 2)
+	s.cantClaim(1, losses[0])
+}
+
+func lossBesideOthers(s *scene) {
+	c, h, hide := s.loser(1, 1)
+	others := 0
+	h.onPutLosses = func(ctx context.Context, l driver.Losses, at *driver.Head) (int64, error) {
+		if others < 12 { // more than one process can do
+			others++
+			_, err := h.Store.PutLosses(ctx, driver.Losses{Text: []byte("{}"), Version: l.Version, Place: l.Place}, nil)
+			s.check(err)
+		}
+		return h.Store.PutLosses(ctx, l, at)
+	}
+	_ = s.finds(c, hide)
+	losses := s.recorded()
+	require.Len(s, losses, 1)
 	s.cantClaim(1, losses[0])
 }
 
