@@ -200,6 +200,9 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 	if err := f.CheckLosses(ctx); errors.Is(err, catalog.ErrLossStands) {
 		return nil, 0, err // and no holder stops its work for a claim that can't pass
 	}
+	if l.Status().Phase == CatchingUp {
+		l.move(ReadyToPromote, "no loss stands any more")
+	}
 	l.move(Promoting, now.opts.Reason)
 	holder := l.askHolder(ctx, f, now)
 	defer holder.end()

@@ -83,10 +83,10 @@ func (w *waiting) look(ctx context.Context) (turn, bool, error) {
 	var err error
 	switch {
 	case head.IsZero():
-		w.ready("nobody ever claimed")
+		w.ready(ctx, "nobody ever claimed")
 		err = w.first(ctx, &now)
 	case head.Claim.Token.Generation == w.cfg.Catalog.Generation:
-		w.ready("everything is read")
+		w.ready(ctx, "everything is read")
 		err = w.standby(ctx, &now)
 	default:
 		err = w.deploy(ctx, &now)
@@ -98,11 +98,17 @@ func (w *waiting) look(ctx context.Context) (turn, bool, error) {
 	return now, w.due.reached(w.lease.now(), now.opts.IfClaim, w.cfg.delay(w.prefersNot())), nil
 }
 
-// ready notes that this process could lead.
-func (w *waiting) ready(why string) {
-	if w.Status().Phase == CatchingUp {
-		w.move(ReadyToPromote, why)
+// ready notes that this process could lead, unless it has found that a loss of
+// commits stands, over which it could not claim.
+func (w *waiting) ready(ctx context.Context, why string) {
+	if w.Status().Phase != CatchingUp {
+		return
 	}
+	if err := w.f.CheckLosses(ctx); errors.Is(err, catalog.ErrLossStands) {
+		w.because(err.Error())
+		return
+	}
+	w.move(ReadyToPromote, why)
 }
 
 // unready notes what is missing.
@@ -149,7 +155,7 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 		return nil
 	}
 	if !w.slow {
-		w.ready("everything is read")
+		w.ready(ctx, "everything is read")
 	}
 	w.whereabouts(ctx, now.head.Claim.ID) // before it is needed
 	intent, aborted, err := w.intent(ctx)
@@ -170,8 +176,8 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 		w.unready(missing)
 		return nil
 	}
-	w.ready("everything is read")
-	now.head, _ = w.f.Head()       // the migrations may have taken a while
+	w.ready(ctx, "everything is read")
+	now.head, _ = w.f.Head()                               // the migrations may have taken a while
 	now.opts.IfClaim, now.opts.IfLower = driver.ID{}, true // however many have claimed meanwhile
 	now.holder = w.whereabouts(ctx, now.head.Claim.ID)
 	now.gate = w.gate
