@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -18,10 +19,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/storeurl"
 	"github.com/fencepost/fencepost/leader"
 )
 
@@ -212,6 +215,45 @@ func TestAProcessThatWaitsSaysWhoLeads(t *testing.T) {
 		p.stop(exitcodes.ErrStopRequested)
 		require.NoError(t, <-p.done)
 	}
+}
+
+// lose writes into a catalog that it has lost a commit.
+func lose(t *testing.T, url string) {
+	store, err := storeurl.Open(t.Context(), url, storeurl.Config{})
+	require.NoError(t, err)
+	defer store.Close()
+	head, err := store.Head(t.Context())
+	require.NoError(t, err)
+	record, err := store.Losses(t.Context())
+	require.NoError(t, err)
+	loss := catalog.Loss{ID: driver.NewID(), From: 2, To: 2, Token: head.Claim.Token, Head: head.Claim.ID, Left: head.Claim.Token, By: "a follower", At: time.Now().UTC()}
+	record.Text, err = json.Marshal(map[string]any{"losses": []catalog.Loss{loss}})
+	require.NoError(t, err)
+	_, err = store.PutLosses(t.Context(), record, &head)
+	require.NoError(t, err)
+}
+
+func TestAServerClaimsOverALossOnlyWithAcceptLoss(t *testing.T) {
+	store := "sqlite:" + filepath.Join(t.TempDir(), "kv.db")
+	blue := start(t, store, 1, Options{}, false)
+	blue.eventually(t, "SET a 1", "+OK")
+	blue.stop(exitcodes.ErrStopRequested)
+	require.NoError(t, <-blue.done)
+	lose(t, store)
+
+	args := []string{"-store", store, "-generation", "2", "-auto-promote", "-listen", "127.0.0.1:0"}
+	f, err := parseFlags(args, env(), io.Discard)
+	require.NoError(t, err)
+	err = run(t.Context(), f, Options{}, &lines{seen: make(chan string, 1)})
+	require.ErrorIs(t, err, catalog.ErrLossStands)
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+
+	f, err = parseFlags(append(args, "-accept-loss"), env(), io.Discard)
+	require.NoError(t, err)
+	green := startAs(t, f, Options{})
+	green.eventually(t, "INCR a", ":2")
+	green.stop(exitcodes.ErrStopRequested)
+	require.NoError(t, <-green.done)
 }
 
 func TestInfoOfAWaitingProcessNamesItsPhase(t *testing.T) {
