@@ -43,20 +43,21 @@ func (s *Store) scratch() (driver.Scratch, error) {
 		return driver.Scratch{}, errors.Join(err, removePlace(place))
 	}
 	var stores []driver.Store
-	for range scratchStores {
-		store, err := Open(place, Config{Logger: s.log, TrustFileSystem: s.trusts})
-		if err != nil {
-			return driver.Scratch{}, errors.Join(err, removePlace(place))
-		}
-		stores = append(stores, store)
-	}
-	return driver.Scratch{Stores: stores, Discard: func(context.Context) error {
+	discard := func() error {
 		var errs []error
 		for _, store := range stores {
 			errs = append(errs, store.Close())
 		}
-		return s.wrap("discard", errors.Join(append(errs, removePlace(place))...), false)
-	}}, nil
+		return errors.Join(append(errs, removePlace(place))...)
+	}
+	for range scratchStores {
+		store, err := Open(place, Config{Logger: s.log, TrustFileSystem: s.trusts})
+		if err != nil {
+			return driver.Scratch{}, errors.Join(err, discard())
+		}
+		stores = append(stores, store)
+	}
+	return driver.Scratch{Stores: stores, Discard: func(context.Context) error { return s.wrap("discard", discard(), false) }}, nil
 }
 
 // tryLocks makes a file at path, opens it twice, and requires that the one does
@@ -66,7 +67,9 @@ func tryLocks(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(made.Truncate(int64(os.Getpagesize())), made.Close()); err != nil {
+	// Not by Truncate: on a full disk, a write into a mapped hole kills the process.
+	_, err = made.Write(make([]byte, os.Getpagesize()))
+	if err := errors.Join(err, made.Close()); err != nil {
 		return err
 	}
 	return tryLocksOf(func() (*os.File, error) { return os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0) })

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
@@ -43,9 +44,24 @@ func tryMemory(one, two *os.File) (err error) {
 		return fmt.Errorf("mapping %s: %w", two.Name(), err)
 	}
 	defer func() { _ = unix.Munmap(b) }() // it was mapped
-	a[0]++
+	if err := touch(a); err != nil {
+		return fmt.Errorf("writing into mapped memory of %s: %w", one.Name(), err)
+	}
 	if a[0] != b[0] {
 		return fmt.Errorf("%w: what was written into mapped memory of %s is not what another mapping of it has: -shm needs that", driver.ErrTwoWon, one.Name())
 	}
+	return nil
+}
+
+// touch changes mapped memory. If the file system has no room for the page, or
+// fails, that is an error and not the end of the process.
+func touch(mapped []byte) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("%w: %v", unix.EIO, fault)
+		}
+	}()
+	mapped[0]++
 	return nil
 }

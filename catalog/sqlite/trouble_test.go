@@ -262,6 +262,32 @@ func mount(t *testing.T, size string) string {
 	return dir
 }
 
+func TestTheFirstClaimOnAFullDiskFailsAndSaysSo(t *testing.T) {
+	t.Parallel()
+	dir := mount(t, "1m")
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	require.NoError(t, err)
+	for err == nil {
+		_, err = filler.Write(make([]byte, 512))
+	}
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	cfg := catalog.Config{Generation: 1, ClaimTimeout: 200 * time.Millisecond}
+	_, err = catalog.Open(t.Context(), open(t, filepath.Join(dir, "c.db")), cfg)
+	require.ErrorIs(t, err, driver.ErrFull)
+	require.ErrorContains(t, err, "make room")
+	require.Equal(t, exitcodes.TempFail, exitcodes.CodeOf(err))
+	left, err := filepath.Glob(filepath.Join(dir, "c.db*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	require.NoError(t, os.Remove(filler.Name()))
+	require.NoError(t, filler.Close())
+	cfg.ClaimTimeout = 0
+	c, err := catalog.Open(t.Context(), open(t, filepath.Join(dir, "c.db")), cfg)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+}
+
 func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testing.T) {
 	t.Parallel()
 	dir := mount(t, "1m")
