@@ -263,7 +263,6 @@ func TestManyOrphansAreClearedAwayByAndBy(t *testing.T) {
 }
 
 func TestASnapshotIsReadToItsEndThoughEtcdCompactsItsRevision(t *testing.T) {
-	t.Parallel()
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	head := claim(t, s)
@@ -283,7 +282,6 @@ func TestASnapshotIsReadToItsEndThoughEtcdCompactsItsRevision(t *testing.T) {
 
 // Otherwise a reader would get half of each.
 func TestASnapshotThatIsReplacedWhileItIsReadIsReadToItsEndOrNotAtAll(t *testing.T) {
-	t.Parallel()
 	for _, forgotten := range []bool{false, true} {
 		url := testetcd.URL(t)
 		s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
@@ -311,7 +309,9 @@ func TestASnapshotThatIsReplacedWhileItIsReadIsReadToItsEndOrNotAtAll(t *testing
 	}
 }
 
-// compactHistory makes etcd forget every revision but the newest.
+// compactHistory makes etcd forget every revision but the newest. On the server
+// that tests share, that is the history of all of them: a test that does it there
+// does not run in parallel.
 func compactHistory(t *testing.T, client *clientv3.Client) {
 	t.Helper()
 	resp, err := client.Get(t.Context(), "any")
