@@ -102,13 +102,19 @@ type Server struct {
 // NewServer starts a server, which is stopped when the test ends.
 func NewServer(t testing.TB, options Options) *Server {
 	t.Helper()
-	dir, err := os.MkdirTemp(os.Getenv(FolderEnv), "testetcd-")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	s := &Server{t: t, options: options, dir: dir}
+	s := &Server{t: t, options: options, dir: folder(t)}
 	t.Cleanup(s.Stop)
 	s.Start()
 	return s
+}
+
+// folder makes a folder for a server's data.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(os.Getenv(FolderEnv), "testetcd-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 // NewCluster starts n servers that are the members of one cluster, and stops them
@@ -117,7 +123,7 @@ func NewCluster(t testing.TB, n int) []*Server {
 	t.Helper()
 	members, ports, peers := make([]*Server, n), freePorts(t, n), make([]string, n)
 	for i := range members {
-		members[i] = &Server{t: t, dir: t.TempDir(), options: Options{name: "m" + strconv.Itoa(i)}}
+		members[i] = &Server{t: t, dir: folder(t), options: Options{name: "m" + strconv.Itoa(i)}}
 		peers[i] = members[i].options.name + "=http://127.0.0.1:" + strconv.Itoa(ports[i]+1)
 		require.NoError(t, os.WriteFile(filepath.Join(members[i].dir, "port"), []byte(strconv.Itoa(ports[i])), 0o600))
 		t.Cleanup(members[i].Stop)
