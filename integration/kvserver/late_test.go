@@ -45,7 +45,7 @@ func TestAnOldProcessThatIsStartedLateUnderTheEntrypointIsNeverRestarted(t *test
 	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store string) {
 		start(t, store, "-generation", "2", "-auto-promote").leads()
-		reserved, err := net.Listen("tcp", "127.0.0.1:0")
+		reserved, err := net.Listen("tcp", "127.0.0.2:0") // where no other test, and no client, takes a port
 		require.NoError(t, err)
 		admin := reserved.Addr().String()
 		require.NoError(t, reserved.Close())

@@ -20,7 +20,7 @@ func answering(ctx context.Context, t *testing.T, path string) string {
 	t.Helper()
 	store, err := storeurl.Open(ctx, "sqlite:"+path, storeurl.Config{})
 	require.NoError(t, err)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.0.0.2:0") // where no other test, and no client, takes a port
 	require.NoError(t, err)
 	address := ln.Addr().String()
 	require.NoError(t, ln.Close())
@@ -58,7 +58,7 @@ func TestHealthAnswersThreeQuestionsApart(t *testing.T) {
 
 func TestHealthOfNobodyIsNo(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.0.0.2:0") // where no other test, and no client, takes a port
 	require.NoError(t, err)
 	address := ln.Addr().String()
 	require.NoError(t, ln.Close())
