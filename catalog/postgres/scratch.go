@@ -39,7 +39,12 @@ func (s *Store) Scratch(ctx context.Context) (driver.Scratch, error) {
 	}}, nil
 }
 
-const expiredSQL = `select catalog from fencepost.head where pg_catalog.starts_with(catalog, $1)`
+// mostExpired bounds how many scratch places one check looks at: with the least
+// rights, one of each check is there for ever.
+const mostExpired = 1000
+
+// expiredSQL finds the newest places, in the order of their names, by the index.
+const expiredSQL = `select catalog from fencepost.head where catalog > $1 and catalog < $2 order by catalog desc limit $3`
 
 // What a scratch place has written. A role with the least rights may not delete
 // the rows of head, token and claim: they stay, and nobody reads them again.
@@ -73,7 +78,9 @@ func (s *Store) discardBy(ctx context.Context, q querier, place string) error {
 	if err != nil || !exists {
 		return err
 	}
-	rows, err := q.Query(ctx, expiredSQL, s.args(scratchOf(s.catalog))...)
+	prefix := scratchOf(s.catalog)
+	beyond := prefix[:len(prefix)-1] + ";" // which follows on the colon
+	rows, err := q.Query(ctx, expiredSQL, s.args(prefix, beyond, mostExpired)...)
 	if err != nil {
 		return err
 	}
@@ -83,7 +90,7 @@ func (s *Store) discardBy(ctx context.Context, q querier, place string) error {
 	}
 	places := []string{place}
 	for _, name := range found {
-		if driver.ScratchExpired(name[len(scratchOf(s.catalog)):]) {
+		if driver.ScratchExpired(name[len(prefix):]) {
 			places = append(places, name)
 		}
 	}
