@@ -133,6 +133,31 @@ func TestOpenEndsWithinItsContextWhereTheStoreDoesNotAnswer(t *testing.T) {
 	}
 }
 
+// stuck is a store whose scratch places neither answer nor can be removed.
+type stuck struct{ *memory.Store }
+
+func (s stuck) Scratch(ctx context.Context) (driver.Scratch, error) {
+	scratch, err := s.Store.Scratch(ctx)
+	for i, place := range scratch.Stores {
+		hangs := &silent{Store: place}
+		hangs.append.Store(true)
+		scratch.Stores[i] = hangs
+	}
+	scratch.Discard = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	return scratch, err
+}
+
+func TestOpenEndsSoonAfterItsContextWhereTheCheckOfTheStoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := catalog.Open(ctx, stuck{memory.New()}, catalog.Config{Generation: 1, StoreTimeout: time.Minute, ClaimTimeout: time.Hour})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.LessOrEqual(t, time.Since(began), 2*time.Second)
+	})
+}
+
 // A store whose answer to a claim was lost, and that does not answer at all from
 // then on.
 func TestOpenEndsWithinClaimTimeoutWhereTheStoreStopsToAnswer(t *testing.T) {

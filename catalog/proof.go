@@ -101,10 +101,14 @@ func proveOnce(ctx context.Context, scratcher driver.Scratcher, cfg Config) (Pro
 	return found, err
 }
 
+// discardPatience bounds the removal of a scratch place: nobody waits long for
+// that, and Open ends soon after its context.
+const discardPatience = time.Second
+
 // discard removes a scratch place, also if ctx has ended. What is left is no
 // error of the check: the next one removes it.
 func discard(ctx context.Context, scratch driver.Scratch, cfg Config) {
-	if err := writeStore(ctx, cfg.StoreTimeout, scratch.Discard); err != nil {
+	if err := writeStore(ctx, min(cfg.StoreTimeout, discardPatience), scratch.Discard); err != nil {
 		cfg.Logger.InfoContext(ctx, "a scratch place was not removed; a later check removes it", "err", err)
 	}
 }
