@@ -17,9 +17,9 @@ import (
 // prover races writes on a scratch place that nobody else knows. So every head
 // that it reads there was made by itself, and every store must read the same one.
 //
-// Only an answer counts. A write of unknown outcome, and one that failed for
-// another reason than its condition, ends the check without a judgement: nothing
-// that may land later is left in a place that is judged. An id that was sent may
+// Only an answer counts. A write that failed for another reason than its
+// condition ends the check without a judgement: nothing that may land later is
+// left in a place that is judged. An id that was sent may
 // have landed although it was refused, since a client or proxy may send a write
 // twice; it counts once.
 type prover struct {
@@ -74,7 +74,7 @@ func (c *prover) oneStore(ctx context.Context) error {
 			return err
 		}
 		for _, r := range racers {
-			if !slices.ContainsFunc(notes, func(n driver.Note) bool { return n.Key == prefix+r.next.Commit.String() }) {
+			if r.err == nil && !slices.ContainsFunc(notes, func(n driver.Note) bool { return n.Key == prefix+r.next.Commit.String() }) {
 				return c.twoWon("%v was acknowledged, and is not there by way of %s, which has %d of %d: the ways lead to several stores, or some read what is old",
 					r, s, len(notes), len(racers))
 			}
@@ -300,10 +300,10 @@ func firstUndecided(racers []*racer) error {
 	return nil
 }
 
-// refusedFor reports whether err says that a condition did not hold.
-func refusedFor(err error) bool {
-	return errors.Is(err, driver.ErrConflict) && driver.OutcomeOf(err) == driver.NotApplied
-}
+// refusedFor reports whether err says that a condition did not hold. If its
+// outcome is unknown nevertheless, another copy of the write may have landed
+// before, and none will: see package driver. The heads show that.
+func refusedFor(err error) bool { return errors.Is(err, driver.ErrConflict) }
 
 // agreed reads the head by every store, and requires that all read the same.
 func (c *prover) agreed(ctx context.Context) (driver.Head, error) {
@@ -334,45 +334,73 @@ func sameHead(a, b driver.Head) bool {
 // raceKey is the note for which notes race.
 const raceKey = "race"
 
-// notes races notes, and then a claim on condition of a note that has changed.
+// notes races notes where there is none, and then over the one that has won. That
+// one has changed by then: no further note may replace it, and no claim may rest
+// on its absence.
 func (c *prover) notes(ctx context.Context) error {
-	c.tried = append(c.tried, fmt.Sprintf("%d notes at one key at once, and a claim on condition that there is none", len(c.stores)))
+	c.tried = append(c.tried, fmt.Sprintf("%d notes at one key at once, where there was none, over one, and over one that had changed; and a claim on condition that there is none",
+		len(c.stores)))
+	first, err := c.raceNotes(ctx, 0)
+	if err != nil {
+		return err
+	}
+	second, err := c.raceNotes(ctx, first)
+	if err != nil {
+		return err
+	}
+	if first == 0 || second == first {
+		return exitcodes.With(fmt.Errorf("all of %d notes over the newest one were refused, and one should have won", len(c.stores)), exitcodes.Retry)
+	}
+	third, err := c.raceNotes(ctx, first)
+	if err != nil {
+		return err
+	}
+	if third != second {
+		return c.twoWon("the note %q was at version %d, and a note over version %d has replaced it: it should have been refused", raceKey, second, first)
+	}
+	return c.judgeConditional(ctx, c.claim(ctx, c.stores[0], nil, driver.Note{Key: raceKey}))
+}
+
+// raceNotes races notes over a version of one, and returns the version that is
+// there then.
+func (c *prover) raceNotes(ctx context.Context, over int64) (version int64, err error) {
 	racers := together(c.stores, func(s driver.Store) *racer {
 		r := &racer{what: "the note", via: s, next: driver.Head{Commit: driver.NewID()}}
 		_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (int64, error) {
-			return s.Post(ctx, driver.Note{Key: raceKey, Value: r.note()})
+			return s.Post(ctx, driver.Note{Key: raceKey, Value: r.note(), Version: over})
 		})
 		return r
 	})
 	if err := c.noTwoOverOne(racers); err != nil {
-		return err
+		return 0, err
 	}
 	if err := firstUndecided(racers); err != nil {
-		return err
+		return 0, err
 	}
-	if err := c.sameNote(ctx, racers); err != nil {
-		return err
-	}
-	return c.judgeConditional(ctx, c.claim(ctx, c.stores[0], nil, driver.Note{Key: raceKey}))
+	return c.sameNote(ctx, racers)
 }
 
 // note is the value of the note that r posts.
 func (r *racer) note() []byte { return []byte(`{"id":"` + r.next.Commit.String() + `"}`) }
 
-// sameNote requires that every store reads the note that has won.
-func (c *prover) sameNote(ctx context.Context, racers []*racer) error {
+// sameNote requires that every store reads the note that has won, and returns the
+// version of the note that is there.
+func (c *prover) sameNote(ctx context.Context, racers []*racer) (version int64, err error) {
 	for _, s := range c.stores {
 		notes, err := callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) ([]driver.Note, error) { return s.Notes(ctx, raceKey) })
 		if err != nil {
-			return err
+			return 0, err
 		}
 		for _, r := range racers {
 			if r.err == nil && (len(notes) != 1 || string(notes[0].Value) != string(r.note())) {
-				return c.twoWon("%v was acknowledged, and by way of %s there are %d others or none: %s", r, s, len(notes), values(notes))
+				return 0, c.twoWon("%v was acknowledged, and by way of %s there are %d others or none: %s", r, s, len(notes), values(notes))
 			}
 		}
+		for _, n := range notes {
+			version = n.Version
+		}
 	}
-	return nil
+	return version, nil
 }
 
 func values(notes []driver.Note) string {

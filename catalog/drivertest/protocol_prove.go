@@ -92,6 +92,24 @@ func twoWinners() map[string]func(driver.Store) driver.Store {
 		"a note that was there is replaced by one that needs none": func(s driver.Store) driver.Store {
 			return &hooked{Store: s, onPost: postAny(s)}
 		},
+		"a note that was there is replaced by one that was to replace an older one": func(s driver.Store) driver.Store {
+			post := postAny(s)
+			return &hooked{Store: s, onPost: func(ctx context.Context, n driver.Note) (int64, error) {
+				if n.Version == 0 {
+					return s.Post(ctx, n)
+				}
+				return post(ctx, n)
+			}}
+		},
+		"of several notes over one, all are told that they won": func(s driver.Store) driver.Store {
+			return &hooked{Store: s, onPost: func(ctx context.Context, n driver.Note) (int64, error) {
+				version, err := s.Post(ctx, n)
+				if n.Version != 0 && errors.Is(err, driver.ErrConflict) {
+					return n.Version + 1, nil
+				}
+				return version, err
+			}}
+		},
 		"a claim does not look at its notes": func(s driver.Store) driver.Store {
 			return &hooked{Store: s, onInstall: func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, _ []driver.Note) error {
 				return cl.Install(ctx, c, rec)
@@ -359,29 +377,40 @@ func lostInACheck(s *scene) {
 	}
 }
 
-// twiceInACheck sends every commit and note twice, and answers what the second
-// copy is answered.
+// twiceInACheck sends every commit, claim and note twice, and answers what the
+// second copy is answered: refused, which says of the first one nothing if its
+// outcome is unknown.
 func twiceInACheck(s *scene) {
-	st, ok := s.scratched(func(s driver.Store) driver.Store {
-		return &hooked{Store: s,
-			onAppend: func(ctx context.Context, prior driver.Head, rec driver.Record) error {
-				_ = s.Append(ctx, prior, rec) // the answer of the second counts
-				return s.Append(ctx, prior, rec)
-			},
-			onInstall: func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
-				if err := cl.Install(ctx, c, rec, when...); err != nil {
-					return err
-				}
-				return &driver.Error{Store: s.String(), Op: "install", Err: driver.ErrConflict}
-			},
-			onPost: func(ctx context.Context, n driver.Note) (int64, error) {
-				_, _ = s.Post(ctx, n) // the answer of the second counts
-				return s.Post(ctx, n)
-			},
+	for _, outcome := range []driver.Outcome{driver.NotApplied, driver.Unknown} {
+		refused := func(store driver.Store, op string, err error) error {
+			if err == nil || errors.Is(err, driver.ErrConflict) {
+				return &driver.Error{Class: driver.Class{Outcome: outcome}, Store: store.String(), Op: op, Err: driver.ErrConflict}
+			}
+			return err
 		}
-	})
-	if ok {
-		require.NoError(s, s.claimsOver(st, config(1)).Close())
+		at := s.anew()
+		st, ok := at.scratched(func(s driver.Store) driver.Store {
+			return &hooked{Store: s,
+				onAppend: func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+					return refused(s, "append", s.Append(ctx, prior, rec))
+				},
+				onInstall: func(ctx context.Context, cl driver.Claiming, c driver.Claim, rec driver.Record, when []driver.Note) error {
+					return refused(s, "install", cl.Install(ctx, c, rec, when...))
+				},
+				onPost: func(ctx context.Context, n driver.Note) (int64, error) {
+					_, err := s.Post(ctx, n)
+					return 0, refused(s, "post", err)
+				},
+			}
+		})
+		if !ok {
+			return
+		}
+		found, err := catalog.Prove(Context(s), st, config(1))
+		require.NoError(s, err)
+		require.True(s, found.Passed)
+		require.NoError(s, at.claimsOver(st, config(1)).Close())
+		at.end()
 	}
 }
 
