@@ -112,7 +112,11 @@ func isAbsent(path string) (bool, error) {
 			return false, &fs.PathError{Op: "access", Path: path, Err: err}
 		}
 	}
-	return true, checkAbsent(path)
+	err = checkAbsent(path)
+	if errors.Is(err, errAppeared) {
+		return false, nil
+	}
+	return true, err
 }
 
 // fill writes an empty catalog to f, and syncs it.

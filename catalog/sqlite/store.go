@@ -162,13 +162,21 @@ func (s *Store) isClosed() bool {
 	return s.closed
 }
 
-// checkAbsent says whether it is right that there is no file, or an empty one:
-// its folder must be there, and a WAL, which holds commits, must not.
+// errAppeared means that a database was made since somebody saw that there was
+// none. No caller of the package gets it.
+var errAppeared = errors.New("the database was made meanwhile")
+
+// checkAbsent says whether it is right that there was no file, or an empty one,
+// when the caller looked: its folder must be there, and a WAL, which holds commits,
+// must not. If another process has made the two since, it returns errAppeared.
 func checkAbsent(path string) error {
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return err
 	}
 	if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
+		if info, err := os.Lstat(path); err == nil && info.Size() > 0 {
+			return errAppeared
+		}
 		return fmt.Errorf("%w: there is a WAL of %d bytes, and no database file beside it", driver.ErrCorrupt, wal.Size())
 	}
 	return nil
@@ -182,6 +190,14 @@ var errWatchEnded = errors.New("the kernel's events ended")
 func (s *Store) reader() (*sql.DB, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for {
+		if db, err := s.lookReader(); !errors.Is(err, errAppeared) {
+			return db, err
+		}
+	}
+}
+
+func (s *Store) lookReader() (*sql.DB, error) {
 	if s.closed {
 		return nil, errClosed
 	}
