@@ -1,0 +1,112 @@
+package catalog_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// errFirst is what a store says that refuses a commit.
+var errFirst = errors.New("refused")
+
+// refusesOne is a store that refuses one commit for good: the next one once it is
+// told to.
+type refusesOne struct {
+	driver.Store
+	next    bool
+	appends int
+}
+
+func (s *refusesOne) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
+	s.appends++
+	if s.next {
+		s.next = false
+		return &driver.Error{Store: s.String(), Op: "append", Err: errFirst}
+	}
+	return s.Store.Append(ctx, prior, rec)
+}
+
+// batched runs Updates in one batch: they are queued behind a function that waits.
+func batched(t *testing.T, c *catalog.Catalog, begun func(), fns ...func(*catalog.Tx) error) (fates []<-chan error) {
+	goOn := make(chan struct{})
+	held := async(func() error { return c.Update(t.Context(), func(*catalog.Tx) error { <-goOn; return nil }) })
+	synctest.Wait()
+	for _, fn := range fns {
+		fates = append(fates, async(func() error { return c.Update(t.Context(), fn) }))
+		synctest.Wait() // so that they are queued in this order
+	}
+	begun()
+	close(goOn)
+	require.NoError(t, <-held)
+	return fates
+}
+
+func fill(key string, size int) func(*catalog.Tx) error {
+	return func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, key, make([]byte, size)) }
+}
+
+// Three Updates that need a commit each: the second and third were computed on
+// what the first would have written.
+func TestCommitsBehindOneThatWasRefusedAreNotSentAndFailWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &refusesOne{Store: memory.New()}
+		c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		before := c.Head()
+		fates := batched(t, c, func() { s.next = true }, fill("a", 3<<20), fill("b", 3<<20), fill("c", 3<<20))
+		for _, fate := range fates {
+			err := <-fate
+			require.ErrorIs(t, err, errFirst)
+			require.Equal(t, driver.NotApplied, catalog.OutcomeOf(err))
+			require.Equal(t, exitcodes.None, exitcodes.Of(err))
+		}
+		require.Equal(t, 1, s.appends, "commits that the store was asked for")
+		require.Equal(t, before, c.Head())
+		require.Empty(t, keys(t, c))
+		require.NoError(t, c.Update(t.Context(), set("k")), "the handle goes on, on what there was before")
+		require.Equal(t, []string{"k"}, keys(t, c))
+		require.NoError(t, c.Close())
+		again, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		require.Equal(t, []string{"k"}, keys(t, again))
+		require.NoError(t, again.Close())
+	})
+}
+
+// What a function returned may rest on what had not landed when it ran.
+func TestWhatAFunctionSawOfACommitThatWasRefusedIsToldToNobody(t *testing.T) {
+	own := errors.New("there is one already")
+	sees := func(result error) func(*catalog.Tx) error {
+		return func(tx *catalog.Tx) error {
+			_, there, err := catalog.Bytes("c").Get(tx, "k")
+			if err != nil || !there {
+				return err
+			}
+			return result
+		}
+	}
+	for name, result := range map[string]error{"an error of its own": own, "no change": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &refusesOne{Store: memory.New()}
+				c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
+				require.NoError(t, err)
+				for _, fate := range batched(t, c, func() { s.next = true }, set("k"), sees(result)) {
+					require.ErrorIs(t, <-fate, errFirst)
+				}
+				fates := batched(t, c, func() {}, set("k"), sees(result))
+				require.NoError(t, <-fates[0])
+				require.Equal(t, result, <-fates[1], "once it has landed")
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
