@@ -59,6 +59,8 @@ func TestTheNewestHeadDecides(t *testing.T) {
 	}
 	_, err := judge(memory{claim: mine, acked: acked}, moved(driver.ID{}, 10))
 	require.ErrorIs(t, err, ErrLostCommit, "no commit was sent, so none can have landed")
+	_, err = judge(m, moved(driver.NewID(), 9))
+	require.ErrorIs(t, err, ErrLostCommit, "a commit that nobody knows, at the revision of mine")
 	_, err = judge(m, moved(refusedBefore, 10))
 	require.NotErrorIs(t, err, ErrLostCommit, "it was sent, and so it is mine")
 	require.Equal(t, exitcodes.Halt, exitcodes.Of(err))
@@ -120,12 +122,52 @@ func TestTheClaimThatFollowsMineTellsWhatBecameOfMyCommits(t *testing.T) {
 	require.NoError(t, err, "the store had refused it, and nothing was lost")
 	require.Equal(t, unmoved, v)
 
+	readBack := m
+	readBack.tip.Revision, readBack.tip.Commit = m.acked.Revision+1, m.sent[0]
+	for prior, want := range map[driver.ID]verdict{m.sent[0]: unmoved, m.sent[1]: landed, m.acked.Commit: behind} {
+		next.PriorCommit = prior
+		v, err = judgeSuccessor(readBack, next)
+		require.NoError(t, err, "the first was read back, and nobody was told of it")
+		require.Equal(t, want, v)
+	}
+	readBack.tip.Revision, readBack.tip.Commit = m.acked.Revision+2, m.sent[1]
+	next.PriorCommit = m.sent[0]
+	v, err = judgeSuccessor(readBack, next)
+	require.NoError(t, err)
+	require.Equal(t, behind, v, "the claim was built on the one before it")
+
 	next.PriorCommit = driver.NewID()
 	_, err = judgeSuccessor(m, next)
 	require.ErrorIs(t, err, ErrLostCommit)
 	next.PriorCommit, next.PriorClaim = m.acked.Commit, driver.NewID()
 	_, err = judgeSuccessor(m, next)
 	require.ErrorIs(t, err, ErrLostCommit)
+}
+
+// TestOfTheCommitsThatWereSentTheNewestAreKeptUntilOneIsAcknowledged goes through
+// a handle's memory of its commits by id.
+func TestOfTheCommitsThatWereSentTheNewestAreKeptUntilOneIsAcknowledged(t *testing.T) {
+	c := new(Catalog)
+	c.compacts.init(version{state: newState()})
+	c.state.Store(newState())
+	claimed := claimOf(1, 1).Head()
+	c.known.Store(&position{acked: claimed, tip: claimed})
+	var ids []driver.ID
+	for range maxSent + 10 {
+		ids = append(ids, driver.NewID())
+		c.sending(ids[len(ids)-1])
+	}
+	require.Equal(t, ids[10:], c.memory().sent)
+	require.Equal(t, ids[len(ids)-1], c.memory().newest())
+	before, head := c.memory(), c.Head()
+	head.Revision, head.Commit = head.Revision+1, before.newest()
+	c.landed(head, true, 0)
+	require.Equal(t, before.sent, c.memory().sent, "read back, and not acknowledged yet")
+	require.Equal(t, before.acked, c.memory().acked)
+	require.Equal(t, head, c.memory().last())
+	c.landed(head, false, 0)
+	require.Empty(t, c.memory().sent)
+	require.Equal(t, head, c.memory().acked)
 }
 
 func TestOnlyANewerFenceReplacesTheReasonOfAnEnd(t *testing.T) {

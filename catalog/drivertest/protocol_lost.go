@@ -439,6 +439,24 @@ func rolledBack(s *scene) {
 	}
 	forge.Store(&back)
 	s.isLostCommit(c, put(Context(s), c, "l", "v"))
+	s.rolledBackToMine()
+}
+
+// rolledBackToMine rolls the head back to a commit of the holder's own, which was
+// acknowledged, and behind which others were.
+func (s *scene) rolledBackToMine() {
+	h, forge := s.forges()
+	c := s.claimsOver(h, slowly(config(2)))
+	s.put(c, "k", "v")
+	kept := c.Head()
+	s.put(c, "l", "v")
+	s.put(c, "m", "v")
+	h.onAppend = func(context.Context, driver.Head, driver.Record) error {
+		return &driver.Error{Store: h.String(), Op: "append", Err: driver.ErrConflict}
+	}
+	back := func(driver.Head) driver.Head { return kept }
+	forge.Store(&back)
+	s.isLostCommit(c, put(Context(s), c, "n", "v"))
 }
 
 func builtOnLess(s *scene) {
