@@ -20,6 +20,7 @@ func compactionAnswersLost(s *scene) {
 	h, r, cfg := s.compacting()
 	publish, trim := h.onPublish, h.onTrim
 	var stages, publishes, trims int
+	loseTrim := false // the one behind the snapshot; there is one before, of nothing
 	h.onStage = func(ctx context.Context, by driver.Claim, id driver.ID, n int, part []byte) error {
 		err := h.Store.Stage(ctx, by, id, n, part)
 		if stages++; stages == 1 && err == nil {
@@ -30,13 +31,16 @@ func compactionAnswersLost(s *scene) {
 	h.onPublish = func(ctx context.Context, by driver.Claim, snapshot driver.Snapshot) error {
 		err := publish(ctx, by, snapshot)
 		if publishes++; publishes == 1 && err == nil {
+			loseTrim = true
 			return lost(h.Store, "publish")
 		}
 		return err
 	}
 	h.onTrim = func(ctx context.Context, by driver.Claim) (bool, error) {
 		more, err := trim(ctx, by)
-		if trims++; publishes > 0 && trims%2 == 1 && err == nil {
+		if loseTrim && err == nil {
+			loseTrim = false
+			trims++
 			return more, lost(h.Store, "trim")
 		}
 		return more, err
@@ -47,6 +51,10 @@ func compactionAnswersLost(s *scene) {
 	require.NotZero(s, found.Parts)
 	require.NoError(s, c.Err())
 	require.Equal(s, s.contents(c), s.contents(s.follows(0)))
+	require.NoError(s, c.Close())
+	require.Greater(s, stages, 1)
+	require.Greater(s, publishes, 1)
+	require.Equal(s, 1, trims, "answers that were lost")
 }
 
 func compactionFails(s *scene) {
@@ -187,24 +195,44 @@ func snapshotLacksAPart(s *scene) {
 	}
 }
 
+// claimMeetsCompaction compacts the log behind what a follower has read: before it
+// begins to follow, and before it claims.
 func claimMeetsCompaction(s *scene) {
 	h, r, cfg := s.compacting()
 	c := s.claimsOver(h, cfg)
 	s.put(c, "before", "v")
 	st := s.store()
 	behind := ReadHead(s, st)
-	compacted := false
-	stale := &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
+	stale, lagging := s.lags()
+	compacted, newest := false, stale.onHead
+	stale.onHead = func(ctx context.Context) (driver.Head, error) {
 		if compacted {
-			return st.Head(ctx)
+			return newest(ctx)
 		}
 		s.compactsNow(c, r) // between the reading of the head and that of the log
 		compacted = true
 		return behind, nil
-	}}
-	next := s.claimsOver(stale, config(1))
-	require.Equal(s, "v", s.contents(next)["before"])
-	require.Equal(s, s.contents(c), s.contents(next))
+	}
+	var snapshots atomic.Int64
+	stale.onSnapshot = func(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {
+		snapshots.Add(1)
+		return st.Snapshot(ctx, fn)
+	}
+	f, err := catalog.Follow(Context(s), stale, slowly(config(1)))
+	require.NoError(s, err)
+	require.NotZero(s, snapshots.Load(), "the follower has found the log as it was")
+	require.Equal(s, "v", s.contents(f)["before"])
+
+	lagging.Store(true) // so that the follower reads no further
+	s.compactsNow(c, r)
+	want := s.contents(c)
+	lagging.Store(false)
+	snapshots.Store(0)
+	next, err := f.Open(Context(s), catalog.ClaimOptions{})
+	require.NoError(s, err)
+	require.NotZero(s, snapshots.Load(), "the claim has found the log as it was")
+	require.Equal(s, want, s.contents(next))
+	require.NoError(s, next.Close())
 }
 
 // snapshotOfAnotherPast switches a follower to a catalog whose newest token is

@@ -213,8 +213,16 @@ func feedStalls(s *scene) {
 	}
 	cfg := config(0)
 	cfg.StoreTimeout = 200 * time.Millisecond
-	r := s.reader(func(r *reader) bool { return r.entries["b"] != "" })
+	begun := make(chan struct{})
+	r := s.reader(func(r *reader) bool {
+		if r.events == 1 {
+			close(begun)
+		}
+		return r.entries["b"] != ""
+	})
 	done := async(func() error { return catalog.Feed(Context(s), st, cfg, catalog.Position{}, r.take) })
+	s.awaitDone(begun) // else one snapshot has both
 	s.put(c, "b", "v")
 	require.ErrorIs(s, <-done, errRead)
+	require.Greater(s, stalls.Load(), int64(1), "the store has not stalled")
 }
