@@ -110,3 +110,51 @@ func TestWhatAFunctionSawOfACommitThatWasRefusedIsToldToNobody(t *testing.T) {
 		})
 	}
 }
+
+// Close finds Updates in the queue, behind one whose function is running.
+func TestCloseFinishesTheUpdatesThatWereQueued(t *testing.T) {
+	for range 20 { // what is ready is chosen at random
+		synctest.Test(t, func(t *testing.T) {
+			c, err := catalog.Open(t.Context(), memory.New(), catalog.Config{Generation: 1})
+			require.NoError(t, err)
+			var end <-chan error
+			fates := batched(t, c, func() { end = async(c.Close); synctest.Wait() }, set("a"), set("b"), set("c"))
+			for _, fate := range fates {
+				require.NoError(t, <-fate)
+			}
+			require.NoError(t, <-end)
+		})
+	}
+}
+
+// The store takes less in one commit than Updates may share, and less than one of
+// them wants.
+func TestAnUpdateThatIsTooLargeFailsAloneAndTheOthersAreSharedAsTheStoreTakesThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &refusesOne{Store: memory.NewWith(memory.Config{Payload: 1 << 20})}
+		c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		alone := func(tx *catalog.Tx) error {
+			_, there, err := catalog.Bytes("c").Get(tx, "huge")
+			if err == nil && there {
+				err = errors.New("it sees what will never be written")
+			}
+			return errors.Join(err, set("last")(tx))
+		}
+		fates := batched(t, c, func() {}, fill("a", 600<<10), fill("b", 600<<10), fill("huge", 1<<20), alone)
+		for i, fate := range fates {
+			if err := <-fate; i == 2 {
+				require.ErrorIs(t, err, driver.ErrTooLarge)
+			} else {
+				require.NoError(t, err, "%d", i)
+			}
+		}
+		require.Equal(t, 2, s.appends, "commits")
+		require.Equal(t, []string{"a", "b", "last"}, keys(t, c))
+		require.NoError(t, c.Close())
+		again, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		require.Equal(t, []string{"a", "b", "last"}, keys(t, again))
+		require.NoError(t, again.Close())
+	})
+}
