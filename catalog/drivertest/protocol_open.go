@@ -247,7 +247,10 @@ func fencedThenSuperseded(s *scene) {
 	first := s.claimsOver(deaf(s.store()), slowly(config(1)))
 	s.claims(1)
 	s.claims(2)
-	s.supersededBy("g2.e3", put(Context(s), first, "stale", "v"))
+	err := put(Context(s), first, "stale", "v")
+	s.supersededBy("g2.e3", err)
+	require.NotErrorIs(s, err, catalog.ErrLostCommit, "it is the first of the claims behind mine that was built on my commits")
+	require.NotErrorIs(s, first.Close(), catalog.ErrLostCommit)
 	require.Zero(s, s.commits()["stale"])
 }
 
