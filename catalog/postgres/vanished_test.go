@@ -93,7 +93,7 @@ func TestAPrimaryThatVanishesCostsNotTheTimeOfACallForEachConnection(t *testing.
 	cl := newCluster(t)
 	r := newRoad(t, cl.primary.Address())
 	dsn := hosts(t, testpg.With(t, cl.primary.URL, func(u *url.URL) { u.Host = r.Addr().String() }), "", ","+cl.standby.Address())
-	s, err := postgres.Open(t.Context(), dsn, postgres.Config{LookTimeout: time.Second})
+	s, err := postgres.Open(t.Context(), dsn, postgres.Config{LookTimeout: 500 * time.Millisecond})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	head := claim(t, s)
@@ -120,7 +120,7 @@ func TestAPrimaryThatVanishesCostsNotTheTimeOfACallForEachConnection(t *testing.
 
 	rec, failed := next(head), 0
 	for ; failed < 10; failed++ {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		err = s.Append(ctx, head, rec)
 		cancel()
 		if err == nil {
