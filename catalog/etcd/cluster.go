@@ -38,7 +38,7 @@ type cluster struct {
 
 	members []*member
 	warmed  sync.Once
-	stream  atomic.Int64 // number of the stream on which watches begin
+	number  atomic.Int64 // of the stream on which watches begin
 
 	mu     sync.Mutex
 	home   *member
@@ -104,7 +104,19 @@ func (c *cluster) first() *member {
 	return c.home
 }
 
-// residence returns the member at which streams are.
+// stream returns the home, and a context for a stream there, which also ends when
+// the home moves.
+func (c *cluster) stream(ctx context.Context) (*member, context.Context, context.CancelFunc) {
+	for {
+		home := c.residence()
+		stream, end := home.stream(ctx)
+		if c.residence() == home {
+			return home, stream, end
+		}
+		end() // it has moved meanwhile, so that nothing would end the stream
+	}
+}
+
 func (c *cluster) residence() *member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,7 +173,7 @@ func (c *cluster) settle(m *member, well bool) {
 	c.mu.Unlock()
 	if moves {
 		c.log.Warn("a server of etcd does not answer; another one is asked first", "server", m.endpoint, "instead", by.endpoint)
-		c.stream.Add(1)
+		c.number.Add(1)
 		m.endStreams()
 	}
 }

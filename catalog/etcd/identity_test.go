@@ -1,8 +1,11 @@
 package etcd
 
 import (
+	"context"
 	"log/slog"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -29,4 +32,28 @@ func TestAServerOfAnotherClusterIsRefusedUntilAllAreOfThat(t *testing.T) {
 	require.NoError(t, i.agree([]*member{a, b, c}, []uint64{0, 1, 1}))
 	require.EqualValues(t, 1, i.id)
 	require.ErrorIs(t, says(a, 2), errForeign)
+}
+
+// A stream that began at a home which has moved just then would stay at a server
+// that hangs, until its lease ends.
+func TestAStreamThatBeginsWhileTheHomeMovesEndsWithItOrBeginsAtTheNewOne(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t.Context(), target{hosts: []string{"a:1", "b:1"}}, Config{}.withDefaults())
+	defer func() { require.NoError(t, c.close()) }()
+	for range 20_000 {
+		old := c.residence()
+		c.detour = c.after(old)
+		var moving sync.WaitGroup
+		moving.Go(func() { c.settle(old, false) })
+		home, stream, end := c.stream(context.Background())
+		moving.Wait()
+		if home == old {
+			select {
+			case <-stream.Done():
+			case <-time.After(5 * time.Second):
+				require.Fail(t, "it stays at the server that was left")
+			}
+		}
+		end()
+	}
 }

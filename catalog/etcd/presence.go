@@ -62,8 +62,7 @@ func (s *Store) keepShown(ctx context.Context, claim driver.ID, shown func()) er
 // renew renews a lease until ctx ends or that fails. It reports whether it ended
 // because the home has moved.
 func (c *cluster) renew(ctx context.Context, lease clientv3.LeaseID) (moved bool, err error) {
-	home := c.residence()
-	stream, end := home.stream(ctx)
+	home, stream, end := c.stream(ctx)
 	defer end()
 	session, err := home.dial(stream)
 	if err == nil {

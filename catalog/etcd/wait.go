@@ -43,8 +43,7 @@ func (s *Store) pause(ctx context.Context, client *cluster, turn int, revision i
 	if turn < quickTurns {
 		wait = time.Millisecond << turn
 	} else {
-		home := client.residence()
-		stream, end := home.stream(ctx)
+		home, stream, end := client.stream(ctx)
 		defer end()
 		if session, err := home.dial(stream); err == nil {
 			events = session.Watch(clientv3.WithRequireLeader(stream), s.keys.wanted(), clientv3.WithRev(revision+1))

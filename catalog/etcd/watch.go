@@ -36,13 +36,13 @@ func (s *Store) WatchClaims(ctx context.Context, wake func()) error {
 func (s *Store) watch(ctx context.Context, op, from, to string, each func(clientv3.WatchResponse)) error {
 	w := watching{from: from, to: to, each: each}
 	for again := false; ; {
-		stream := s.stream.Load()
+		stream := s.number.Load()
 		moved, err := w.on(ctx, s, stream)
 		switch {
 		case moved:
 		case outdated(err) && !again:
 			again = true
-			s.stream.CompareAndSwap(stream, stream+1)
+			s.number.CompareAndSwap(stream, stream+1)
 		default:
 			return s.fail(op, err, read)
 		}
@@ -64,8 +64,7 @@ type watching struct {
 // on watches on the stream of a number, since the client has one for each set of
 // metadata. It reports whether it ended because the home has moved.
 func (w *watching) on(ctx context.Context, s *Store, stream int64) (moved bool, err error) {
-	home := s.residence()
-	watch, end := home.stream(ctx)
+	home, watch, end := s.cluster.stream(ctx)
 	defer end()
 	defer context.AfterFunc(s.root, end)()
 	session, err := home.dial(watch)
