@@ -42,8 +42,10 @@ type Scratch struct {
 var ErrTwoWon = errors.New("the store lets two writers win")
 
 // scratchLife is the age from which a scratch place is taken for one that a dead
-// process left. A check takes milliseconds; the rest is for clocks that differ.
-const scratchLife = time.Hour
+// process left. A check takes milliseconds; the rest is for clocks that differ, by
+// a time zone too: a place that is removed while it is used looks like a store that
+// lets two win.
+const scratchLife = 24 * time.Hour
 
 // NewScratchName returns a name for a scratch place, of the characters 0-9, a-f
 // and -. It holds the time at which it was made.
@@ -56,7 +58,7 @@ func scratchName(now time.Time) string {
 }
 
 // ScratchExpired reports whether name is one of NewScratchName that was made
-// more than an hour ago: its process is dead, and the place may be removed.
+// more than a day ago: its process is dead, and the place may be removed.
 func ScratchExpired(name string) bool { return scratchExpired(name, time.Now()) }
 
 func scratchExpired(name string, now time.Time) bool {
