@@ -114,6 +114,7 @@ func ours() driver.Family {
 			value(errWanted, "claim under way", retry("another process is claiming; if this lasts, find it and end it"), refused, "the holder gives way to claims, which are bounded"),
 			value(errReaders, "readers", retry("another process reads an old snapshot; if this lasts, find it and end it"), refused, "a reader holds the checkpoint back for now"),
 			value(errDriver, "driver", bug(), refused, "the driver of database/sql is of a version that this one was not made for; nothing was written"),
+			value(errAppeared, "database appeared", retry(""), refused, "another process has made the database meanwhile; the file is looked at again"),
 			value(errTorn, "torn", retry(""), refused, "the reading of a snapshot was interrupted; it is read again from its beginning"),
 			value(errWatchEnded, "watch ended", retry(""), refused, "the catalog watches again"),
 			value(errShown, "shown already", retry("if this lasts, find the process that shows the claim of this one"), refused, "only the process that made a claim shows it, and one that has gone shows nothing"),
