@@ -82,12 +82,14 @@ func TestAConfirmNeverJoinsAQuestionThatWasSentBeforeItBegan(t *testing.T) {
 			synctest.Wait() // the store has answered it, and nobody knows yet
 			next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2})
 			require.NoError(t, err)
+			g.behind.Store(nil)
 			late := async(func() error { return c.Confirm(callers(t)[i%2]) })
 			synctest.Wait()
+			ended := c.Err() != nil // which is so where a caller asks on its own goroutine
 			open()
 			require.ErrorIs(t, <-late, fence.ErrSuperseded, "its answer is from before the claim")
-			if err := <-early; err != nil {
-				require.ErrorIs(t, err, fence.ErrSuperseded)
+			if err := <-early; ended || err != nil {
+				require.ErrorIs(t, err, fence.ErrSuperseded, "the handle had ended when it was answered")
 			}
 			require.ErrorIs(t, c.Close(), fence.ErrSuperseded)
 			require.NoError(t, next.Close())
@@ -213,5 +215,25 @@ func TestALookThatFindsMyClaimRolledBackIsALoss(t *testing.T) {
 		store.Rollback(kept)
 		<-c.Done()
 		require.ErrorIs(t, c.Close(), catalog.ErrLostCommit)
+	})
+}
+
+func TestAConfirmIsTriedAgainWhileTheStoreFailsInPassing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := memory.New()
+		c, err := catalog.Open(t.Context(), h, patient())
+		require.NoError(t, err)
+		synctest.Wait()
+		failures := 0
+		h.Inject(func(call memory.Call) memory.Fault {
+			if call.Method != "Head" || failures == 3 {
+				return memory.Pass
+			}
+			failures++
+			return memory.Refuse
+		})
+		require.NoError(t, c.Confirm(t.Context()))
+		require.Equal(t, 3, failures)
+		require.NoError(t, c.Close())
 	})
 }

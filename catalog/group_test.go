@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -112,13 +113,18 @@ func TestWhatAFunctionSawOfACommitThatWasRefusedIsToldToNobody(t *testing.T) {
 }
 
 // Close finds Updates in the queue, behind one whose function is running.
-func TestCloseFinishesTheUpdatesThatWereQueued(t *testing.T) {
+func TestCloseFinishesTheUpdatesThatWereQueuedAndRefusesLaterOnes(t *testing.T) {
 	for range 20 { // what is ready is chosen at random
 		synctest.Test(t, func(t *testing.T) {
 			c, err := catalog.Open(t.Context(), memory.New(), catalog.Config{Generation: 1})
 			require.NoError(t, err)
 			var end <-chan error
-			fates := batched(t, c, func() { end = async(c.Close); synctest.Wait() }, set("a"), set("b"), set("c"))
+			closes := func() {
+				end = async(c.Close)
+				synctest.Wait()
+				require.ErrorIs(t, c.Update(t.Context(), set("late")), catalog.ErrClosed)
+			}
+			fates := batched(t, c, closes, set("a"), set("b"), set("c"))
 			for _, fate := range fates {
 				require.NoError(t, <-fate)
 			}
@@ -157,4 +163,39 @@ func TestAnUpdateThatIsTooLargeFailsAloneAndTheOthersAreSharedAsTheStoreTakesThe
 		require.Equal(t, []string{"a", "b", "last"}, keys(t, again))
 		require.NoError(t, again.Close())
 	})
+}
+
+func TestCloseGivesUpWhatAStoreInTroubleDoesNotTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		h := store.Open()
+		c, err := catalog.Open(t.Context(), h, catalog.Config{Generation: 1, RetryBudget: time.Hour, StoreTimeout: time.Second})
+		require.NoError(t, err)
+		h.Inject(func(call memory.Call) memory.Fault {
+			if call.Method == "Append" {
+				return memory.Refuse
+			}
+			return memory.Pass
+		})
+		fate := async(func() error { return c.Update(t.Context(), set("k")) })
+		synctest.Wait()
+		begun := time.Now()
+		require.NoError(t, c.Close())
+		require.LessOrEqual(t, time.Since(begun), 3*time.Second, "a StoreTimeout, and two for the commit that is left")
+		err = <-fate
+		require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
+		require.Equal(t, driver.NotApplied, catalog.OutcomeOf(err))
+	})
+}
+
+func TestAnUpdateUnderAContextThatHasEndedIsNotBegun(t *testing.T) {
+	c := holder(t, memory.New(), catalog.Config{Generation: 1})
+	mine := errors.New("the caller has left")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(mine)
+	for range 50 { // what is ready is chosen at random
+		err := c.Update(ctx, func(*catalog.Tx) error { t.Error("it was called"); return nil })
+		require.ErrorIs(t, err, mine)
+		require.Equal(t, driver.NotApplied, catalog.OutcomeOf(err))
+	}
 }

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"context"
 	"errors"
 	"testing"
 
@@ -199,5 +200,37 @@ func TestOnlyANewerFenceReplacesTheReasonOfAnEnd(t *testing.T) {
 		for _, want := range c.want {
 			require.ErrorIs(t, e.reason(), want, c.name)
 		}
+	}
+}
+
+func TestTheContextsOfAHandleEndBeforeAnybodyIsToldWhy(t *testing.T) {
+	var e ending
+	e.init()
+	var causes []error
+	e.before(func(cause error) {
+		causes = append(causes, cause)
+		require.NoError(t, e.reason())
+		select {
+		case <-e.done:
+			require.Fail(t, "Done is closed already")
+		default:
+		}
+	})
+	forget := e.before(func(error) { require.Fail(t, "it was forgotten") })
+	forget()
+	e.with(ErrClosed)
+	require.Equal(t, []error{ErrClosed}, causes)
+}
+
+func TestAnAnswerThatHasArrivedIsToldThoughTheCallersContextHasEnded(t *testing.T) {
+	c := new(Catalog)
+	c.end.init()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 { // what is ready is chosen at random
+		r := &request{done: make(chan error, 1)}
+		require.True(t, r.take())
+		r.done <- nil
+		require.NoError(t, c.await(ctx, r))
 	}
 }
