@@ -67,6 +67,36 @@ func TestTheNewestHeadDecides(t *testing.T) {
 	require.Equal(t, exitcodes.Halt, exitcodes.Of(err))
 }
 
+// TestWhatWasReadBackAndIsGoneAgainIsNoLoss is about commits of which nobody was
+// told.
+func TestWhatWasReadBackAndIsGoneAgainIsNoLoss(t *testing.T) {
+	mine := claimOf(3, 7)
+	at := func(id driver.ID, revision uint64) driver.Head {
+		h := mine.Head()
+		h.Commit, h.Revision = id, revision
+		return h
+	}
+	first, second := driver.NewID(), driver.NewID()
+	m := memory{claim: mine, acked: at(driver.NewID(), 9), tip: at(second, 11), sent: []driver.ID{first, second}}
+	v, err := judge(m, m.tip)
+	require.NoError(t, err)
+	require.Equal(t, unmoved, v)
+	for what, head := range map[string]driver.Head{"all of it": m.acked, "the last": at(first, 10)} {
+		_, err := judge(m, head)
+		require.Equal(t, exitcodes.Halt, exitcodes.Of(err), what)
+		require.NotErrorIs(t, err, ErrLostCommit, what)
+		err = judgeBeside(m, m, head)
+		require.Equal(t, exitcodes.Halt, exitcodes.Of(err), what)
+		require.NotErrorIs(t, err, ErrLostCommit, what)
+	}
+	for what, head := range map[string]driver.Head{
+		"a commit that nobody knows": at(driver.NewID(), 10), "one in its place": at(driver.NewID(), 11), "less than was acknowledged": at(driver.NewID(), 8),
+	} {
+		_, err := judge(m, head)
+		require.ErrorIs(t, err, ErrLostCommit, what)
+	}
+}
+
 // TestAHeadThatIsReadBesideCommitsIsOneOfMine goes through where a head can lie
 // between what was known when it was asked for and what is known afterwards.
 func TestAHeadThatIsReadBesideCommitsIsOneOfMine(t *testing.T) {
