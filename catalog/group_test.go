@@ -13,6 +13,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 )
 
 // errFirst is what a store says that refuses a commit.
@@ -198,4 +199,46 @@ func TestAnUpdateUnderAContextThatHasEndedIsNotBegun(t *testing.T) {
 		require.ErrorIs(t, err, mine)
 		require.Equal(t, driver.NotApplied, catalog.OutcomeOf(err))
 	}
+}
+
+// A commit is found in the head after its answer was lost, and a claim comes before
+// it is settled. Whether that was built on it, nobody can say.
+func TestACommitThatWasReadBackBeforeAFenceIsUnknownIfTheHistoryCantBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		h := store.Open()
+		s := &onAppend{Store: h}
+		cfg := patient()
+		cfg.RetryBudget = time.Second
+		sent := 0
+		s.append = func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+			switch sent++; sent {
+			case 1:
+				require.NoError(t, h.Append(ctx, prior, rec))
+				class := driver.Class{Disposition: exitcodes.Retry, Outcome: driver.Unknown}
+				return &driver.Error{Class: class, Store: s.String(), Op: "append", Err: errFirst}
+			case 3: // the one that is to settle it
+				next, err := catalog.Open(ctx, store.Open(), catalog.Config{Generation: 2})
+				require.NoError(t, err)
+				require.NoError(t, next.Close())
+				h.Inject(func(call memory.Call) memory.Fault {
+					if call.Method == "Claims" {
+						return memory.Refuse
+					}
+					return memory.Pass
+				})
+			}
+			return h.Append(ctx, prior, rec)
+		}
+		c, err := catalog.Open(t.Context(), s, cfg)
+		require.NoError(t, err)
+		err = c.Update(t.Context(), set("k"))
+		require.ErrorIs(t, err, catalog.ErrUnknownOutcome)
+		require.ErrorIs(t, err, fence.ErrSuperseded)
+		require.Equal(t, 3, sent)
+		h.Inject(nil)
+		err = c.Close()
+		require.ErrorIs(t, err, fence.ErrSuperseded)
+		require.NotErrorIs(t, err, catalog.ErrLostCommit)
+	})
 }
