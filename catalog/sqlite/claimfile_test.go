@@ -104,3 +104,13 @@ func TestAClaimLocksTheClaimFileBeforeItWaitsAndUntilItEnds(t *testing.T) {
 	drivertest.Append(t, writing, head, nil)
 	require.True(t, free(t, file, unix.LOCK_EX), "behind a commit, which only looks at the lock")
 }
+
+func TestALockThatCantBeTakenAtAllIsNoClaimUnderWay(t *testing.T) {
+	t.Parallel()
+	f, err := os.Create(filepath.Join(t.TempDir(), "c.db-claim"))
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	err = flock(f, unix.LOCK_SH)
+	require.ErrorIs(t, err, unix.EBADF)
+	require.NotErrorIs(t, err, errWanted, "it would be waited for")
+}
