@@ -135,7 +135,9 @@ func TestPreflightOfAStoreThatDoesNotAnswerSaysSoAndNoMore(t *testing.T) {
 		disposition exitcodes.Disposition
 		unreachable bool
 	}{{exitcodes.Retry, true}, {exitcodes.Halt, false}} {
-		r := catalog.Preflight(t.Context(), headless{store, row.disposition}, ready(2, ""))
+		cfg := ready(2, "")
+		cfg.RetryBudget = 100 * time.Millisecond
+		r := catalog.Preflight(t.Context(), headless{store, row.disposition}, cfg)
 		require.Len(t, r.Checks, 1)
 		check := found(t, r, catalog.CheckStore)
 		require.Equal(t, driver.Failure, check.Grade)

@@ -17,6 +17,7 @@ import (
 )
 
 func TestAnAbortedGenerationIsNeverPromotedAgain(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))
@@ -52,6 +53,7 @@ func TestAnAbortedGenerationIsNeverPromotedAgain(t *testing.T) {
 }
 
 func TestAGenerationThatWasGivenUpDoesNotLeadAnEmptyCatalogEither(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		_, err := leader.Abort(t.Context(), store, catalog.Config{}, 1, "test")
@@ -67,6 +69,7 @@ func TestAGenerationThatWasGivenUpDoesNotLeadAnEmptyCatalogEither(t *testing.T) 
 }
 
 func TestItIsTooLateToAbortWhatLeads(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		p := start(t, store.Open(), config(5))
@@ -85,6 +88,7 @@ func TestItIsTooLateToAbortWhatLeads(t *testing.T) {
 
 // The abort is held up at each of its calls in turn, while the claim goes on.
 func TestOfAnAbortAndAClaimExactlyOneWins(t *testing.T) {
+	t.Parallel()
 	var aborts, claimed int
 	for held := range 8 {
 		for late := range 3 {
@@ -129,6 +133,7 @@ func TestOfAnAbortAndAClaimExactlyOneWins(t *testing.T) {
 }
 
 func TestAnAbortThatIsAcknowledgedBeforeTheClaimLandsWins(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{"Claim", "Install"} {
 		t.Run(method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -162,6 +167,7 @@ func TestAnAbortThatIsAcknowledgedBeforeTheClaimLandsWins(t *testing.T) {
 }
 
 func TestAnAbortThatComesTooLateChangesNothing(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))

@@ -8,6 +8,7 @@ import (
 )
 
 func TestTheTimeOfOneCallFollowsFromTheLease(t *testing.T) {
+	t.Parallel()
 	for lease, want := range map[time.Duration]time.Duration{
 		0: 5 * time.Second, 3 * time.Second: 2 * time.Second, 300 * time.Millisecond: time.Second, time.Minute: 5 * time.Second,
 	} {

@@ -34,6 +34,7 @@ func promote(t *testing.T, store driver.Store, g generation.Generation) {
 }
 
 func TestAMigrationThatFailsOnTheRealDataEndsTheNewGenerationAndDisturbsNobody(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))
@@ -54,6 +55,7 @@ func TestAMigrationThatFailsOnTheRealDataEndsTheNewGenerationAndDisturbsNobody(t
 }
 
 func TestWhatChangedSinceTheRehearsalIsRehearsedAgainBeforeTheClaim(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))
@@ -87,6 +89,7 @@ func TestWhatChangedSinceTheRehearsalIsRehearsedAgainBeforeTheClaim(t *testing.T
 }
 
 func TestAClaimInBetweenIsRehearsedUponAgain(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		first, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1})
@@ -125,6 +128,7 @@ func (r *ready) check(context.Context, *catalog.Follower) error {
 }
 
 func TestAProcessIsReadyOnceCaughtUpHasHeldForThePeriod(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))
@@ -151,6 +155,7 @@ func TestAProcessIsReadyOnceCaughtUpHasHeldForThePeriod(t *testing.T) {
 }
 
 func TestAReadyProcessThatNoLongerIsGoesBackAndIsNotPromotedMeanwhile(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))
@@ -174,6 +179,7 @@ func TestAReadyProcessThatNoLongerIsGoesBackAndIsNotPromotedMeanwhile(t *testing
 }
 
 func TestWhoIsLateFailsOrProceedsAsItWasTold(t *testing.T) {
+	t.Parallel()
 	for _, late := range []leader.Late{leader.FailLate, leader.ProceedLate} {
 		t.Run(fmt.Sprint(late), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -203,6 +209,7 @@ func TestWhoIsLateFailsOrProceedsAsItWasTold(t *testing.T) {
 }
 
 func TestAPromotionSurvivesTheDeathOfWhoWasPromoted(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))
@@ -229,6 +236,7 @@ func TestAPromotionSurvivesTheDeathOfWhoWasPromoted(t *testing.T) {
 }
 
 func TestOfTwoGenerationsPromotedAtOnceTheHigherLeadsAndTheOtherEndsSuperseded(t *testing.T) {
+	t.Parallel()
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
 			store := memory.New()
@@ -261,6 +269,7 @@ func TestOfTwoGenerationsPromotedAtOnceTheHigherLeadsAndTheOtherEndsSuperseded(t
 }
 
 func TestAProcessThatPromotesItselfAndWasOvertakenWaitsForItsEnd(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))

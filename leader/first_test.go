@@ -16,6 +16,7 @@ import (
 )
 
 func TestAGenerationThatFoundNoClaimDoesNotFollowUponAnothersFirstClaim(t *testing.T) {
+	t.Parallel()
 	for _, late := range []generation.Generation{1, 2} {
 		synctest.Test(t, func(t *testing.T) {
 			store := memory.New()

@@ -290,6 +290,7 @@ func TestOnlyWhoKnowsTheClaimAndIsPromotedCanDisturbTheHolder(t *testing.T) {
 }
 
 func TestThoseWithPriorityTakeOverFirstAndTheReluctantLast(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		holder := start(t, store.Open(), config(1))
@@ -314,6 +315,7 @@ func TestThoseWithPriorityTakeOverFirstAndTheReluctantLast(t *testing.T) {
 }
 
 func TestTwentyStandbysOfAHolderThatDiedMakeOneClaim(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		dead, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
@@ -338,6 +340,7 @@ func TestTwentyStandbysOfAHolderThatDiedMakeOneClaim(t *testing.T) {
 }
 
 func TestWhoKnowsThatItWasFencedDoesNotHoldTheToken(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		slow := make(chan struct{})
@@ -388,6 +391,7 @@ func TestTheMigrationsAreRehearsedOnTheHoldersLastCommitToo(t *testing.T) {
 }
 
 func TestAClaimThatFailsInPassingComesAgainLaterAndLater(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))

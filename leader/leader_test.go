@@ -91,6 +91,7 @@ func claims(t *testing.T, s driver.Store) []driver.Claim {
 }
 
 func TestTheFirstProcessOfACatalogLeadsAtOnce(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t, memory.New(), config(3))
 		p.await(t, leader.Leading)
@@ -106,6 +107,7 @@ func TestTheFirstProcessOfACatalogLeadsAtOnce(t *testing.T) {
 }
 
 func TestAHigherGenerationWaitsForPromotionAndTheOldOneIsSuperseded(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store, config(1))
@@ -131,6 +133,7 @@ func TestAHigherGenerationWaitsForPromotionAndTheOldOneIsSuperseded(t *testing.T
 }
 
 func TestPromotionIsDurableIdempotentAndNeverGoesBack(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store, config(1))
@@ -156,6 +159,7 @@ func TestPromotionIsDurableIdempotentAndNeverGoesBack(t *testing.T) {
 }
 
 func TestALowerGenerationEndsSuperseded(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		green := start(t, store, config(2))
@@ -168,6 +172,7 @@ func TestALowerGenerationEndsSuperseded(t *testing.T) {
 }
 
 func TestAGenerationThatWasReadyEndsSupersededWhenAHigherOneIsPromoted(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		one := start(t, store, config(1))
@@ -185,6 +190,7 @@ func TestAGenerationThatWasReadyEndsSupersededWhenAHigherOneIsPromoted(t *testin
 }
 
 func TestWhatIsWorseThanAStopIsNotSwallowedByIt(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		l, err := leader.New(store, config(1))
@@ -209,6 +215,7 @@ func TestWhatIsWorseThanAStopIsNotSwallowedByIt(t *testing.T) {
 }
 
 func TestAnEpochFenceDoesNotExplainThePanicOfTheWork(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		l, err := leader.New(store, config(1))
@@ -253,6 +260,7 @@ func TestAnErrorOfTheWorkEndsTheProcess(t *testing.T) {
 }
 
 func TestTheWorkIsJoinedBeforeRunReturns(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		l, err := leader.New(store, config(1))

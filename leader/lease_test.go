@@ -33,6 +33,7 @@ func TestALeaseCountsFromWhenItsRenewalWasSent(t *testing.T) {
 // The runtime's timers stand still while the host is suspended, and the
 // boot-time clock goes on.
 func TestALeaseLapsesSoonAfterTheHostWasSuspendedForLongerThanItLasts(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var suspended atomic.Int64
 		began := time.Now()

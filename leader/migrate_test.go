@@ -55,6 +55,7 @@ func slow(takes time.Duration, runs *atomic.Int64) []catalog.Migration {
 }
 
 func TestAProcessSaysThatItsMigrationsRun(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		one := start(t, store.Open(), config(1))
@@ -235,6 +236,7 @@ func TestAProcessWhoseMigrationsAreTooSlowForAPauseIsNotReadyAndPausesNobody(t *
 }
 
 func TestAPromotedGenerationWinsAgainstALowerOneThatClaimsAgainAndAgain(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		superseded := make(chan error, 1)

@@ -46,6 +46,7 @@ func managed(t *testing.T, store driver.Store, g generation.Generation) (*proces
 }
 
 func TestTheServiceManagerIsToldOfReadinessOnceAndOfEveryStanding(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue, heardOfBlue := managed(t, store, 1)
@@ -85,6 +86,7 @@ func TestTheServiceManagerIsToldOfReadinessOnceAndOfEveryStanding(t *testing.T) 
 }
 
 func TestAnOutageWhileCatchingUpIsToldAndIsNoReadiness(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		store.Inject(func(memory.Call) memory.Fault { return memory.Refuse })
@@ -102,6 +104,7 @@ func TestAnOutageWhileCatchingUpIsToldAndIsNoReadiness(t *testing.T) {
 }
 
 func TestAStopDuringAnOutageWhileCatchingUpIsAStop(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		store.Inject(func(memory.Call) memory.Fault { return memory.Refuse })
@@ -114,6 +117,7 @@ func TestAStopDuringAnOutageWhileCatchingUpIsAStop(t *testing.T) {
 }
 
 func TestAManagerThatCannotBeToldStopsNobody(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(1)
 		cfg.Notify = func(...string) error { return errors.New("nobody listens") }

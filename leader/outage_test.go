@@ -28,6 +28,7 @@ func phases(p *process) (all []leader.Phase) {
 }
 
 func TestAnOutageShorterThanTheLeaseChangesNothing(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		p := start(t, store, config(1))
@@ -45,6 +46,7 @@ func TestAnOutageShorterThanTheLeaseChangesNothing(t *testing.T) {
 }
 
 func TestBlipsOfASecondEveryFiveSecondsLoseNothing(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		handle, other := store.Open(), store.Open()
@@ -68,6 +70,7 @@ func TestBlipsOfASecondEveryFiveSecondsLoseNothing(t *testing.T) {
 }
 
 func TestAnOutageLongerThanTheLeasePausesTheWorkWhichGoesOnUnderTheSameToken(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		handle, other := store.Open(), store.Open()
@@ -103,6 +106,7 @@ func TestAnOutageLongerThanTheLeasePausesTheWorkWhichGoesOnUnderTheSameToken(t *
 }
 
 func TestAHolderThatIsUnconfirmedAndWasReplacedMeanwhileIsFenced(t *testing.T) {
+	t.Parallel()
 	for name, g := range map[string]int{"by its own generation": 1, "by a higher one": 2} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -137,6 +141,7 @@ func TestAHolderThatIsUnconfirmedAndWasReplacedMeanwhileIsFenced(t *testing.T) {
 }
 
 func TestAWriteInDoubtDuringAnOutageDoesNotEndTheTenure(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		handle := store.Open()
@@ -178,6 +183,7 @@ func TestAWriteInDoubtDuringAnOutageDoesNotEndTheTenure(t *testing.T) {
 }
 
 func TestAStopDuringAnOutageEndsTheProcess(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		p := start(t, store, config(1))
@@ -190,6 +196,7 @@ func TestAStopDuringAnOutageEndsTheProcess(t *testing.T) {
 }
 
 func TestAnIdleHolderWritesOnceInAThirdOfTheLease(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		handle, other := store.Open(), store.Open()
@@ -224,6 +231,7 @@ func TestAnIdleHolderWritesOnceInAThirdOfTheLease(t *testing.T) {
 }
 
 func TestTheLeaseCountsFromBeforeTheStoreWasAsked(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		handle := store.Open()
@@ -251,6 +259,7 @@ func TestTheLeaseCountsFromBeforeTheStoreWasAsked(t *testing.T) {
 }
 
 func TestWhatIsWorseThanAPauseEndsTheProcess(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		broken := exitcodes.With(errors.New("my invariant is broken"), exitcodes.Panic)
 		p := run(t, memory.New(), config(1), func(ctx context.Context, _ *catalog.Catalog) error {

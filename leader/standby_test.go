@@ -15,6 +15,7 @@ import (
 )
 
 func TestAStandbyClaimsOnlyAfterTheHoldersSilence(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		dead, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1})
@@ -39,6 +40,7 @@ func TestAStandbyClaimsOnlyAfterTheHoldersSilence(t *testing.T) {
 }
 
 func TestTwoProcessesOfOneGenerationThatRestartAfterAnEpochFenceDoNotDuel(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		// Each is a process whose supervisor restarts it at once, whatever the
@@ -76,6 +78,7 @@ func TestTwoProcessesOfOneGenerationThatRestartAfterAnEpochFenceDoNotDuel(t *tes
 }
 
 func TestSilenceDuringWhichTheStoreCouldNotBeReadDoesNotCount(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		holder := start(t, store.Open(), config(1))
@@ -95,6 +98,7 @@ func TestSilenceDuringWhichTheStoreCouldNotBeReadDoesNotCount(t *testing.T) {
 }
 
 func TestAfterAnOutageOfTheStoreStandbysCountAnew(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		handles := []*memory.Store{store.Open(), store.Open()}
@@ -117,6 +121,7 @@ func TestAfterAnOutageOfTheStoreStandbysCountAnew(t *testing.T) {
 }
 
 func TestTwentyProcessesOfAGenerationThatIsPromotedMakeOneClaim(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store.Open(), config(1))
@@ -152,6 +157,7 @@ func TestTwentyProcessesOfAGenerationThatIsPromotedMakeOneClaim(t *testing.T) {
 }
 
 func TestAHolderWhoseFirstSignOfLifeIsLostIsNotTakenForDead(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		c, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1})

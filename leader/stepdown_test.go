@@ -15,6 +15,7 @@ import (
 )
 
 func TestAStandbyTakesOverFromAHolderThatStepsDownAndThatIsAStandbyThen(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		one := start(t, store.Open(), config(1))
@@ -43,6 +44,7 @@ func TestAStandbyTakesOverFromAHolderThatStepsDownAndThatIsAStandbyThen(t *testi
 }
 
 func TestAHolderThatStepsDownWhereNobodyIsThereGoesOnLeading(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		p := start(t, store.Open(), config(1))
@@ -64,6 +66,7 @@ func TestAHolderThatStepsDownWhereNobodyIsThereGoesOnLeading(t *testing.T) {
 }
 
 func TestStepDownsThatFailSideBySideLeaveThePreferenceAsItWas(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		p := start(t, store.Open(), config(1))
@@ -87,6 +90,7 @@ func TestStepDownsThatFailSideBySideLeaveThePreferenceAsItWas(t *testing.T) {
 }
 
 func TestOnlyAHolderStepsDown(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		one := start(t, store.Open(), config(1))
@@ -100,6 +104,7 @@ func TestOnlyAHolderStepsDown(t *testing.T) {
 }
 
 func TestAnOutageDuringAHandoverEndsIt(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		cfg := config(1)
@@ -120,6 +125,7 @@ func TestAnOutageDuringAHandoverEndsIt(t *testing.T) {
 }
 
 func TestAHolderThatOfferedItsTokenWorksOnlyOnceTheStoreHasConfirmedIt(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		p := start(t, store, config(1))
@@ -146,6 +152,7 @@ func TestAHolderThatOfferedItsTokenWorksOnlyOnceTheStoreHasConfirmedIt(t *testin
 }
 
 func TestAnOfferThatWasWithdrawnIsNotClaimedAnyMore(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		holder := start(t, store.Open(), config(1))

@@ -30,6 +30,7 @@ func (w *warmer) Warm(context.Context) error {
 }
 
 func TestAWaitingProcessKeepsItsStoreWarmAndAHolderDoesNot(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		first, second := &warmer{Store: store.Open()}, &warmer{Store: store.Open()}
@@ -47,6 +48,7 @@ func TestAWaitingProcessKeepsItsStoreWarmAndAHolderDoesNot(t *testing.T) {
 }
 
 func TestAStoreThatCantBeWarmedIsAskedAgainOnlyWhereThatMayPass(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		err   error
 		again bool
@@ -73,6 +75,7 @@ func TestAStoreThatCantBeWarmedIsAskedAgainOnlyWhereThatMayPass(t *testing.T) {
 }
 
 func TestAHolderShowsItselfOnceTheFirstCommitsHadTheStore(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		handle := memory.New().Open()
 		var shown atomic.Int64
@@ -93,6 +96,7 @@ func TestAHolderShowsItselfOnceTheFirstCommitsHadTheStore(t *testing.T) {
 }
 
 func TestAProcessThatMayBePromotedReadsOnceWhereTheHolderIs(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		holder := start(t, store.Open(), config(1))
@@ -119,6 +123,7 @@ func TestAProcessThatMayBePromotedReadsOnceWhereTheHolderIs(t *testing.T) {
 }
 
 func TestASupersededPromotionSaysSoThoughItsNumberCantBeReserved(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		holder := start(t, store.Open(), config(2))

@@ -94,6 +94,7 @@ func ours() driver.Family {
 			value(errClosed, "closed", callers(), refused, "the caller closed it"),
 			value(errEnded, "ended", callers(), refused, "the caller ended the claim"),
 			value(context.Canceled, "context.Canceled", callers(), driver.Unknown, "somebody no longer wants the answer; no COMMIT is ever cut short by that"),
+			value(errWriting, "own write under way", retry(""), refused, "the call's time was over while another write of this process went on; nothing was sent"),
 			value(errMisuse, "misuse", bug(), refused, "a defect above the driver; nothing was written"),
 			value(errMovedCommit, "file moved in a commit", broken(remedyMoved), driver.Unknown, "whether anybody sees the commit depends on which file is kept"),
 			value(errMoved, "file moved", broken(remedyMoved), refused, "another file has the name: two histories of tokens may be under way"),

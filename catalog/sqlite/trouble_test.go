@@ -464,4 +464,7 @@ func stopInCommit(path string) {
 	}
 	fmt.Println("stopping")
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	for { // another thread may get the signal, and this one go on for a moment
+		_ = syscall.Pause()
+	}
 }
