@@ -30,8 +30,9 @@ func (s *scene) forges() (*hooked, *atomic.Pointer[func(driver.Head) driver.Head
 	st := s.store()
 	var forge atomic.Pointer[func(driver.Head) driver.Head]
 	h := &hooked{Store: st, onHead: func(ctx context.Context) (driver.Head, error) {
+		f := forge.Load() // a look that is under way already knows less
 		head, err := st.Head(ctx)
-		if f := forge.Load(); f != nil && err == nil {
+		if f != nil && err == nil {
 			head = (*f)(head)
 		}
 		return head, err
