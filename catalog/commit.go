@@ -241,9 +241,8 @@ func (c *Catalog) effortWithin(ctx context.Context) effort {
 func (c *Catalog) commit(payload []byte, next *state) error {
 	e := c.effort()
 	if p := c.known.Load(); p.acked.Commit != p.tip.Commit {
-		// What an earlier commit left unsettled comes first: who reads the log may
-		// so take a commit with changes for the proof that those before it were
-		// acknowledged.
+		// An earlier commit that is not settled comes first. A reader of the log then
+		// knows of every commit with changes that those before it were acknowledged.
 		if err := c.settle(e); err != nil {
 			return notSent(err)
 		}

@@ -152,7 +152,7 @@ func Losses(ctx context.Context, store driver.Store) (losses []Loss, err error) 
 }
 
 // DismissLoss records that a loss was none, as of by, so that claims pass again.
-// It needs no token. Where the loss doesn't stand any more, or has changed
+// It needs no token. If the loss doesn't stand any more, or has changed
 // meanwhile, nothing is written, and the error wraps [ErrRefused].
 func DismissLoss(ctx context.Context, store driver.Store, cfg Config, loss Loss, by string) error {
 	b := NewBoard(store, cfg)
@@ -222,7 +222,7 @@ func (l Loss) remedy() string {
 	return fmt.Sprintf("compare the store with its replicas and backups; then `fencepost restored --above %v` goes on from what is left, and `fencepost restored --dismiss=%v` says that nothing was lost", l.Token, l.ID)
 }
 
-// forbid returns an error where losses stand.
+// forbid returns an error if losses stand.
 func forbid(store fmt.Stringer, standing []Loss) error {
 	if len(standing) == 0 {
 		return nil

@@ -40,7 +40,7 @@ const roundTrips = 20
 type Report struct {
 	Store      string                `json:"store"`
 	Generation generation.Generation `json:"generation"`
-	Head       driver.Head           `json:"-"`     // as it was found; zero where it could not be read
+	Head       driver.Head           `json:"-"`     // as it was found; zero if it could not be read
 	Hosts      []driver.Host         `json:"hosts"` // that keep the store; nil if the driver does not tell
 	Checks     []driver.Finding      `json:"checks"`
 
@@ -48,9 +48,9 @@ type Report struct {
 	// go through. The checks that follow were not made then.
 	Unreachable error `json:"-"`
 
-	// Refused is why no process could claim, with code 78. Where the store can't
-	// be used as it is configured, the checks that follow were not made either;
-	// after [CheckLosses] they were.
+	// Refused is why no process could claim, with code 78. The checks that follow
+	// were made if that is a loss, and not if the store can't be used as it is
+	// configured.
 	Refused error `json:"-"`
 
 	// P50 and P99 are those of the round trips; zero where there were none.

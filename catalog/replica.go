@@ -214,7 +214,7 @@ func whileItMoves(ctx context.Context, timeout time.Duration) (_ context.Context
 	}
 }
 
-// errOtherPast means that the log has another record where one was read before.
+// errOtherPast means that the log has another record at a revision that was read before.
 var errOtherPast = errors.New("the log has another past")
 
 // gone says what it means that the commit which was read last is not in the log up

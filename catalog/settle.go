@@ -61,8 +61,8 @@ func (c *Catalog) writeBehind(e effort) error {
 	return err
 }
 
-// builtUpon returns nil where the claim that fenced this handle was built on
-// its last commit, which so is durable.
+// builtUpon returns nil if the claim that fenced this handle was built on its last
+// commit. That commit is durable then.
 func (c *Catalog) builtUpon(e effort, fenced error) error {
 	v, err := c.successor(e.anew())
 	switch {

@@ -8,8 +8,8 @@ const LossesKey = "\x01losses"
 // Losses is the record of what a store was found to have lost, beside the head.
 // Claims compare it. Its text is package catalog's.
 type Losses struct {
-	Text    []byte // nil where nothing was ever recorded
-	Version int64  // differs after every write; zero where there is no record
+	Text    []byte // nil if nothing was ever recorded
+	Version int64  // differs after every write; zero if there is no record
 
 	// Place is the server, cluster or file that answered, as far as the store
 	// tells: the same text for the same one. It is not stored.

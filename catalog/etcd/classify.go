@@ -51,7 +51,7 @@ func leavesOpen(err error) bool {
 	return class.Outcome == driver.Unknown
 }
 
-// elsewhere reports whether another member may answer where this one returned
+// elsewhere reports whether another member may answer after this one returned
 // err: this one is out of reach, of another cluster, has no leader or a new one, or
 // did not apply a write in time.
 func elsewhere(err error) bool {

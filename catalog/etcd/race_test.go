@@ -117,7 +117,7 @@ func TestAWriteWhoseAnswerIsLostIsFoundByItsCopy(t *testing.T) {
 	require.Len(t, ids(t, s), int(large.Revision))
 }
 
-// Where somebody else has moved the head behind it, a refusal does not show what
+// If somebody else has moved the head behind it, a refusal does not show what
 // became of the first copy.
 func TestARefusalBesideACopyWithoutAnswerIsOfUnknownOutcome(t *testing.T) {
 	t.Parallel()

@@ -11,10 +11,10 @@ import (
 // catalogs are opened. Its methods may be called concurrently.
 //
 // It has one connection to each endpoint. Calls and watches of all catalogs go to
-// one of them, until that does not answer. Heads that catalogs ask for at the same time are read
-// by one Txn for 128 of them. Package catalog polls all catalogs of a process at
-// the same instants, so that the polls of 1,000 idle ones are about 40 Txns a
-// second at its default PollInterval of 250 ms.
+// one of them, until that does not answer. Heads that catalogs ask for at the same
+// time are read by one Txn for 128 of them. Package catalog polls all catalogs of a
+// process at the same instants, so that the polls of 1,000 idle ones are about 40
+// Txns a second at its default PollInterval of 250 ms.
 type Server struct {
 	cluster *cluster
 	base    string // prefix of every catalog's prefix, or ""

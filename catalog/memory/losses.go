@@ -80,7 +80,7 @@ func (d *shared) setLosses(text []byte) {
 	d.record = driver.Losses{Text: text, Version: d.version}
 }
 
-// lossesAt refuses where the record is not at l's version. The caller holds mu.
+// lossesAt refuses if the record is not at l's version. The caller holds mu.
 func (d *shared) lossesAt(l driver.Losses) error {
 	if have := d.record.Version; have != l.Version {
 		return fmt.Errorf("%w: the record of losses is at version %d, and not at %d", driver.ErrConflict, have, l.Version)

@@ -60,11 +60,11 @@ func classify(err error, sent sent) (driver.Class, error) {
 	return class, m.Entry.Is
 }
 
-// meaningOf asks the table. Where none of several hosts could be connected to,
-// pgx joins an error of each, and the table's order must not decide between
-// hosts: one that may come back is worth waiting for, whatever the others say,
-// and only new configuration helps only where all of them say so. What this
-// driver says of the connection as a whole is no host's affair.
+// meaningOf asks the table. If no connection to any of several hosts could be
+// made, pgx joins an error of each, and the table's order must not decide between
+// hosts. One host that may come back is worth waiting for, whatever the others
+// say; new configuration is needed if all of them say so. An error of this
+// driver's about the connection as a whole belongs to no host.
 func meaningOf(err error) driver.Meaning {
 	whole := errorTable.Of(err)
 	hosts := ofHosts(err)

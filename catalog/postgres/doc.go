@@ -62,10 +62,10 @@
 // A new connection is identified by the round trip that looks for a pooler, and
 // refused if its server is in recovery, on a lower timeline than one seen, or of
 // another system than the newest claim's; pgx then tries the next host of the DSN.
-// What is learnt later closes connections to that one server when they are taken
-// out of their pool, as does an answer that it takes no writes any more (25006).
-// Connections to other servers stay. Behind a pooler, where another server may
-// answer every statement, each of them looks.
+// A connection to a server that is found to be the wrong one later, or that answers
+// that it takes no writes any more (25006), is closed when it is taken out of its
+// pool. Connections to other servers stay. Behind a pooler another server may answer
+// each statement, so that each of them looks.
 //
 // If the DSN names several hosts, all of them are looked at in parallel before each
 // connection is made and before each claim, for Config.LookTimeout at most: a

@@ -55,8 +55,8 @@ func (l *links) dial(ctx context.Context) (*pgx.Conn, error) {
 	return pgx.ConnectConfig(ctx, config)
 }
 
-// know takes what was learnt about the servers from where connections are made:
-// a pool that was handed in was prepared before the driver knew of it.
+// know takes the sightings of the place where connections are made: a pool that was
+// handed in was prepared before the driver knew of it.
 func (l *links) know(m *sightings) {
 	old := l.known.Swap(m)
 	if old == m {

@@ -8,10 +8,10 @@ import (
 )
 
 // leave closes a connection whose server turned out not to be the one to write
-// to. The other connections to that server are closed too, those under way when
-// they are taken out of their pool again, and those to other servers stay. The next call dials anew, and if
-// the DSN names several hosts, or one name moves, finds the server that took
-// over.
+// to. The other connections to that server are closed too: idle ones at once, busy
+// ones when they are next taken out of their pool. Those to other servers stay. The
+// next call dials anew, and finds the server that took over if the DSN names several
+// hosts, or if one name moves.
 func (l *links) leave(conn *pgxpool.Conn, err error) {
 	if !wrongServer(err) {
 		return

@@ -218,7 +218,7 @@ func (l *links) close() {
 }
 
 // takeTurn takes a connection for a claim, of which only so many may be under
-// way, and looks at all hosts before. Whoever takes one gives it back by endTurn.
+// way, and looks at all hosts before. The caller gives it back by endTurn.
 func (s *Store) takeTurn(ctx context.Context) (*pgxpool.Conn, error) {
 	select {
 	case s.turns <- struct{}{}:

@@ -11,8 +11,8 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-// Where two processes use a new catalog at once, one sees no file, and then the WAL
-// of the file that the other has made.
+// Of two processes that use a new catalog at once, one may see no file, and then the
+// WAL of the file that the other has made.
 func TestADatabaseThatIsMadeWhileItIsLookedForIsNotCorrupt(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")

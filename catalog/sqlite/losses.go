@@ -80,7 +80,7 @@ func (w *writer) setLosses(text []byte) (version int64, err error) {
 	return w.putNote(driver.LossesKey, text)
 }
 
-// headAt returns ErrConflict where the head is not at want; nil is anywhere.
+// headAt returns ErrConflict if the head is not at want; nil is anywhere.
 func (w *writer) headAt(want *driver.Head) error {
 	if want == nil {
 		return nil
