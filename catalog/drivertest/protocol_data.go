@@ -23,7 +23,21 @@ func versionCases() []protocolCase {
 		{"a failing migration leaves the catalog as it was", migrationFails},
 		{"data versions older, equal, next and two ahead of the build", versionTable},
 		{"the same generation from another build is refused", otherBuild},
+		{"a build that can't read what another one wrote since it looked does not claim over it", unreadableSince},
 	}
+}
+
+func unreadableSince(s *scene) {
+	require.NoError(s, s.claims(1).Close())
+	late, err := catalog.Follow(Context(s), deaf(s.store()), slowly(config(3)))
+	require.NoError(s, err)
+	migrating := config(2)
+	migrating.Migrations = steps(1, nil)
+	holder := s.claimsOver(s.store(), migrating)
+	_, err = late.Open(Context(s), catalog.ClaimOptions{})
+	require.ErrorIs(s, err, catalog.ErrIncompatible)
+	require.Equal(s, exitcodes.Config, exitcodes.CodeOf(err))
+	require.NoError(s, holder.Confirm(Context(s)))
 }
 
 // steps are migrations 1 to n; each appends its number to one entry.
