@@ -36,7 +36,7 @@ func managing(t *testing.T, name string) *manager {
 func (m *manager) hears() string {
 	m.t.Helper()
 	buf := make([]byte, 4096)
-	require.NoError(m.t, m.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(m.t, m.conn.SetReadDeadline(time.Now().Add(time.Minute)))
 	n, err := m.conn.Read(buf)
 	require.NoError(m.t, err)
 	return string(buf[:n])

@@ -54,7 +54,7 @@ func TestTheAdminAPIShowsHealthApartAndPromotes(t *testing.T) {
 		return cfg
 	}
 	reach := func(p *process, phase leader.Phase) {
-		require.Eventually(t, func() bool { return p.Status().Phase == phase }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return p.Status().Phase == phase }, time.Minute, time.Millisecond)
 	}
 	health := func(p *process) (codes [3]int) {
 		for i, path := range []string{"/livez", "/readyz/standby", "/readyz/leader"} {
@@ -134,7 +134,7 @@ func TestAnAdminAddressInUseIsAConfigurationError(t *testing.T) {
 	cfg := config(1)
 	cfg.Admin = "127.0.0.1:0"
 	first := start(t, memory.New(), cfg)
-	require.Eventually(t, func() bool { return first.Status().Admin != "" }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return first.Status().Admin != "" }, time.Minute, time.Millisecond)
 	cfg.Admin = first.Status().Admin
 	l, err := leader.New(memory.New(), cfg)
 	require.NoError(t, err)
@@ -152,7 +152,7 @@ func TestWhatTheAdminAPIHasPromotedIsNotReadAgain(t *testing.T) {
 	require.Eventually(t, func() bool { // green remembers where its holder is
 		beat, err := leader.ReadBeat(t.Context(), store, catalog.Config{})
 		return err == nil && beat.Seq > 0
-	}, 30*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	handle := store.Open()
 	var reads atomic.Int64
 	handle.Inject(func(c memory.Call) memory.Fault {
@@ -170,7 +170,7 @@ func TestWhatTheAdminAPIHasPromotedIsNotReadAgain(t *testing.T) {
 	cfg.Lease, cfg.Poll = time.Hour, 10*time.Minute
 	green := start(t, handle, cfg)
 	green.reached(t, leader.ReadyToPromote)
-	require.Eventually(t, func() bool { return reads.Load() == 2 }, 30*time.Second, time.Millisecond, "the holder, and the intent")
+	require.Eventually(t, func() bool { return reads.Load() == 2 }, time.Minute, time.Millisecond, "the holder, and the intent")
 	code, _ := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
 	require.Equal(t, http.StatusAccepted, code)
 	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
@@ -196,7 +196,7 @@ func TestWhatTheAdminAPIHasPromotedHoldsForOneLook(t *testing.T) {
 	green := start(t, store.Open(), cfg)
 	looksOnce := func() {
 		before := looks.Load()
-		require.Eventually(t, func() bool { return looks.Load() > before+1 }, 30*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return looks.Load() > before+1 }, time.Minute, time.Millisecond)
 	}
 	looksOnce()
 	code, _ := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)

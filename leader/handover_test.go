@@ -32,7 +32,7 @@ func called(g generation.Generation) leader.Config {
 // reached waits, in real time, until the process is in phase.
 func (p *process) reached(t *testing.T, phase leader.Phase) {
 	t.Helper()
-	require.Eventually(t, func() bool { return p.Status().Phase == phase }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.Status().Phase == phase }, time.Minute, time.Millisecond)
 }
 
 // A gated is a work that admits writers, and is joined only once they are done.
@@ -119,7 +119,7 @@ func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
 			}
 		})
 	}
-	require.Eventually(t, func() bool { return acked.Load() > 100 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return acked.Load() > 100 }, time.Minute, time.Millisecond)
 	promote(t, store, 2)
 	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
 	two.reached(t, leader.Leading)
@@ -127,7 +127,7 @@ func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
 	writers.Wait()
 	require.Zero(t, refused.Load(), "writes that were admitted failed")
 	require.Contains(t, phases(one), leader.HandingOver)
-	require.Eventually(t, func() bool { return green.catalog() != nil }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return green.catalog() != nil }, time.Minute, time.Millisecond)
 	require.NoError(t, green.catalog().View(func(r *catalog.Reader) error {
 		n, _, err := entries.Get(r, "count")
 		require.EqualValues(t, acked.Load(), n)
@@ -220,7 +220,7 @@ func TestTheHolderGoesOnWhereNobodyClaimsInTime(t *testing.T) {
 	green := start(t, handle, called(2))
 	green.reached(t, leader.ReadyToPromote)
 	promote(t, store, 2)
-	require.Eventually(t, func() bool { return blue.works.Load() == 2 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return blue.works.Load() == 2 }, time.Minute, time.Millisecond)
 	require.Equal(t, leader.Leading, blue.Status().Phase)
 	require.Contains(t, blue.Status().Reason, "no other process claimed within 300ms")
 	handle.Inject(nil)
@@ -285,7 +285,7 @@ func TestOnlyWhoKnowsTheClaimAndIsPromotedCanDisturbTheHolder(t *testing.T) {
 		require.Equal(t, http.StatusNotFound, resp.StatusCode, path)
 		require.NoError(t, resp.Body.Close())
 	}
-	require.Eventually(t, func() bool { return blue.works.Load() == 1 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return blue.works.Load() == 1 }, time.Minute, time.Millisecond)
 	require.NoError(t, blue.end(t))
 }
 

@@ -32,6 +32,7 @@ type Leader struct {
 	admin     listening
 	peer      listening
 	attending atomic.Int64 // connections that are kept for presence
+	standbys  atomic.Int64 // those of them to which this process has proved its claim
 	reluctant atomic.Bool
 	leaving   atomic.Int64                    // calls of StepDown under way
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token

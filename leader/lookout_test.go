@@ -78,7 +78,7 @@ func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, s := ask(t, admin, http.MethodGet, "/api/leader/status", "", "")
 		return s["standbys"] == 1.0
-	}, 30*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) // which is no death
 	require.Never(t, func() bool { return standby.Status().Phase != leader.ReadyToPromote }, 300*time.Millisecond, 10*time.Millisecond)
 	require.NoError(t, cmd.Process.Kill())
@@ -115,10 +115,10 @@ func TestAStandbyWhoseClaimFailedStillKnowsThatTheHolderIsDead(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, s := ask(t, admin, http.MethodGet, "/api/leader/status", "", "")
 		return s["standbys"] == 1.0
-	}, 30*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
-	require.Eventually(t, func() bool { return store.tries.Load() > 0 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return store.tries.Load() > 0 }, time.Minute, time.Millisecond)
 	store.refuses.Store(false)
 	standby.reached(t, leader.Leading)
 	require.NoError(t, standby.end(t))
@@ -210,7 +210,7 @@ func signOfLife(t *testing.T, store driver.Store) (b leader.Beat) {
 		var err error
 		b, err = leader.ReadBeat(t.Context(), store, catalog.Config{})
 		return err == nil && b.Seq > 0
-	}, 30*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	return b
 }
 
@@ -239,11 +239,11 @@ func TestALostConnectionAloneIsNoDeath(t *testing.T) {
 	post(t, store, func(b *leader.Beat) { b.Admin = way.ln.Addr().String() })
 	standby := standbyOf(t, store)
 	for range 5 {
-		require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, 30*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, time.Minute, time.Millisecond)
 		way.cut()
-		require.Eventually(t, func() bool { return holder.Status().Standbys == 0 }, 30*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return holder.Status().Standbys == 0 }, time.Minute, time.Millisecond)
 	}
-	require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, time.Minute, time.Millisecond)
 	require.Len(t, claims(t, store), 1)
 
 	way.close() // and now the address refuses connections
@@ -338,7 +338,7 @@ func TestTheLossOfAllPresenceAloneIsNoDeath(t *testing.T) {
 	store := memory.New()
 	holder, _ := behind(t, store)
 	standby := standbyOf(t, store)
-	require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, time.Minute, time.Millisecond)
 	for range 5 {
 		store.BreakOff() // every session, lock and lease at once
 		require.Never(t, func() bool { return standby.Status().Phase != leader.ReadyToPromote }, 50*time.Millisecond, time.Millisecond)

@@ -63,7 +63,7 @@ func TestAStandbyThatStartsOverALossIsNotReadyUntilThatHasEnded(t *testing.T) {
 	loss := lose(t, store)
 	for _, g := range []generation.Generation{1, 2} {
 		two := start(t, store.Open(), called(g))
-		require.Eventually(t, func() bool { return strings.Contains(two.Status().Reason, "fencepost restored") }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return strings.Contains(two.Status().Reason, "fencepost restored") }, time.Minute, time.Millisecond)
 		require.Equal(t, leader.CatchingUp, two.Status().Phase)
 		require.Equal(t, leader.Leading, one.Status().Phase)
 		if g == 2 {

@@ -84,21 +84,25 @@ func (l *Leader) servePresence(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	defer l.attending.Add(-1)
 	if l.attending.Add(1) > maxAttending {
-		l.attending.Add(-1)
 		refuse(w, http.StatusServiceUnavailable, fmt.Errorf("leader: %d processes are connected already", maxAttending))
 		return
 	}
-	defer l.attending.Add(-1)
-	say := stream(w)
+	say, news := stream(w), l.news()
+	if say(word{Proof: mine}) != nil {
+		return
+	}
+	l.standbys.Add(1) // only now: without the proof it can't know of this process's death
+	defer l.standbys.Add(-1)
 	for {
-		news := l.news()
-		if say(word{Proof: mine}) != nil {
-			return
-		}
 		select {
 		case <-news:
 		case <-r.Context().Done():
+			return
+		}
+		news = l.news()
+		if say(word{Proof: mine}) != nil {
 			return
 		}
 	}

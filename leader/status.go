@@ -53,7 +53,7 @@ func (l *Leader) Status() Status {
 	s.Moves = append([]Move(nil), s.Moves...)
 	s.Store, s.Admin = l.store.String(), l.admin.address()
 	s.LeaseLeft = max(0, l.lease.left().Seconds())
-	s.Reluctant, s.Standbys = l.prefersNot(), l.attending.Load()
+	s.Reluctant, s.Standbys = l.prefersNot(), l.standbys.Load()
 	if c := l.holding(); c != nil {
 		s.Revision = c.Head().Revision
 	}

@@ -38,7 +38,7 @@ import (
 )
 
 // Patience is how long the suite waits for what must happen.
-const Patience = 10 * time.Second
+const Patience = 30 * time.Second
 
 // Context returns a context that ends with the test, and after three times
 // [Patience] at the latest: calls of a store must have a deadline.

@@ -25,7 +25,7 @@ const (
 
 // atStaged returns a context under which fn runs once a batch is staged.
 func atStaged(t *testing.T, fn func()) context.Context {
-	return step.With(within(t, 20*time.Second), func(p step.Point) {
+	return step.With(within(t, time.Minute), func(p step.Point) {
 		if p == step.BatchStaged {
 			fn()
 		}
@@ -37,7 +37,7 @@ func trim(t *testing.T, s *etcd.Store, by driver.Claim) {
 	t.Helper()
 	for more := true; more; {
 		var err error
-		more, err = s.Trim(within(t, 10*time.Second), by)
+		more, err = s.Trim(within(t, time.Minute), by)
 		require.NoError(t, err)
 	}
 }
@@ -59,18 +59,18 @@ func TestAPayloadOfAnySizeIsReadAsItWasSent(t *testing.T) {
 	chunks := 0
 	for size, n := range map[int]int{0: 0, mib: 0, mib + 1: 2, 2 * mib: 2, 9*mib + 3: 10} {
 		rec := record(head, payloadOf(size))
-		require.NoError(t, s.Append(within(t, 20*time.Second), head, rec))
+		require.NoError(t, s.Append(within(t, time.Minute), head, rec))
 		head = head.After(rec)
 		want, chunks = append(want, rec), chunks+n
 	}
 	reads(t, open(t, url, etcd.Config{}), 1, want...)
 	nothingStaged(t, url, chunks)
 
-	c, err := s.Claim(within(t, 10*time.Second))
+	c, err := s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	next, rec := claimAfter(c.Head())
 	rec.Payload = []byte(payloadOf(5 * mib))
-	require.NoError(t, c.Install(within(t, 20*time.Second), next, rec))
+	require.NoError(t, c.Install(within(t, time.Minute), next, rec))
 	reads(t, s, head.Revision, rec)
 	nothingStaged(t, url, chunks+5)
 }
@@ -82,12 +82,12 @@ func TestALargeCommitWhoseAnswerIsLostLandsOnceAndKeepsItsChunks(t *testing.T) {
 	head := claim(t, s)
 	rec := record(head, payloadOf(3*mib))
 	p.on(unanswered, "/head\x00end")
-	err := s.Append(within(t, 10*time.Second), head, rec)
+	err := s.Append(within(t, time.Minute), head, rec)
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
 	p.set(nil)
 	reads(t, s, 1, rec)
 	// Sent again, it is refused, and clears away what it staged.
-	err = s.Append(within(t, 10*time.Second), head, rec)
+	err = s.Append(within(t, time.Minute), head, rec)
 	require.ErrorIs(t, err, driver.ErrConflict)
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
 	reads(t, s, 1, rec)
@@ -103,10 +103,10 @@ func TestALargeCommitThatComesLateLandsOnceThoughItWasSentAgain(t *testing.T) {
 	head := claim(t, s)
 	rec := record(head, payloadOf(3*mib))
 	p.on(delayed, "/head\x00end")
-	err := s.Append(within(t, 10*time.Second), head, rec)
+	err := s.Append(within(t, time.Minute), head, rec)
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
 	p.set(nil)
-	require.NoError(t, s.Append(within(t, 10*time.Second), head, rec))
+	require.NoError(t, s.Append(within(t, time.Minute), head, rec))
 	require.Equal(t, []bool{false}, p.arrive(t))
 	reads(t, s, 1, rec)
 	nothingStaged(t, url, 3)
@@ -122,11 +122,11 @@ func TestALargeCommitThatWasCutShortGoesOnWhereItStopped(t *testing.T) {
 		head := claim(t, s)
 		rec := record(head, payloadOf(6*mib))
 		p.on(lost, "staged/")
-		notApplied(t, s.Append(within(t, 10*time.Second), head, rec))
+		notApplied(t, s.Append(within(t, time.Minute), head, rec))
 		p.on(lost, "/00000002")
-		notApplied(t, s.Append(within(t, 10*time.Second), head, rec))
+		notApplied(t, s.Append(within(t, time.Minute), head, rec))
 		p.on(lost, "/00000004")
-		notApplied(t, s.Append(within(t, 10*time.Second), head, rec))
+		notApplied(t, s.Append(within(t, time.Minute), head, rec))
 		sent := 0
 		p.set(func(txn *pb.TxnRequest) fate {
 			if writes(txn, "payload/") {
@@ -134,7 +134,7 @@ func TestALargeCommitThatWasCutShortGoesOnWhereItStopped(t *testing.T) {
 			}
 			return sound
 		})
-		require.NoError(t, s.Append(within(t, 10*time.Second), head, rec))
+		require.NoError(t, s.Append(within(t, time.Minute), head, rec))
 		if lost == unanswered {
 			require.Equal(t, 1, sent, "chunks of the last try")
 		} else {
@@ -150,7 +150,7 @@ func TestALargeUpdateComesToItsEndThoughEachTryIsCutShort(t *testing.T) {
 	t.Parallel()
 	url := testetcd.URL(t)
 	p, s := tapped(t, url)
-	c, err := catalog.Open(within(t, 20*time.Second), s, catalog.Config{Generation: 1})
+	c, err := catalog.Open(within(t, time.Minute), s, catalog.Config{Generation: 1})
 	require.NoError(t, err)
 	sent := 0
 	p.set(func(txn *pb.TxnRequest) fate {
@@ -161,7 +161,7 @@ func TestALargeUpdateComesToItsEndThoughEachTryIsCutShort(t *testing.T) {
 		}
 		return sound
 	})
-	require.NoError(t, c.Update(within(t, 30*time.Second), func(tx *catalog.Tx) error {
+	require.NoError(t, c.Update(within(t, time.Minute), func(tx *catalog.Tx) error {
 		for n := range 11 {
 			if err := catalog.Bytes("large").Set(tx, fmt.Sprint(n), []byte(payloadOf(mib))); err != nil {
 				return err
@@ -183,9 +183,9 @@ func TestWhatArrivesWhileTheSameCommitIsSentAgainDoesNoHarm(t *testing.T) {
 	head := claim(t, s)
 	rec := record(head, payloadOf(4*mib))
 	p.on(delayed, "staged/")
-	notApplied(t, s.Append(within(t, 10*time.Second), head, rec))
+	notApplied(t, s.Append(within(t, time.Minute), head, rec))
 	p.on(delayed, "/00000001")
-	notApplied(t, s.Append(within(t, 10*time.Second), head, rec))
+	notApplied(t, s.Append(within(t, time.Minute), head, rec))
 	p.set(nil)
 	ctx := atStaged(t, func() { require.Equal(t, []bool{false, true}, p.arrive(t)) })
 	require.NoError(t, s.Append(ctx, head, rec))
@@ -202,7 +202,7 @@ func TestTheNextHolderClearsAwayTheBatchOfADeadOneAndNothingOfItComesBack(t *tes
 			next := open(t, url, etcd.Config{})
 			head := claim(t, zombie)
 			p.on(delayed, where)
-			require.Error(t, zombie.Append(within(t, 10*time.Second), head, record(head, payloadOf(3*mib))))
+			require.Error(t, zombie.Append(within(t, time.Minute), head, record(head, payloadOf(3*mib))))
 			p.set(nil)
 
 			now := claim(t, next)
@@ -234,7 +234,7 @@ func TestAZombieHearsWhileItStagesThatTheHeadHasMovedAndLeavesNothing(t *testing
 			}
 			return sound
 		})
-		err := zombie.Append(within(t, 20*time.Second), head, record(head, payloadOf(9*mib)))
+		err := zombie.Append(within(t, time.Minute), head, record(head, payloadOf(9*mib)))
 		require.ErrorIs(t, err, driver.ErrConflict)
 		require.LessOrEqual(t, chunks, 2)
 		nothingStaged(t, url, 0)
@@ -258,7 +258,7 @@ func TestALargeCommitWaitsForAClaimUnderWay(t *testing.T) {
 	url := testetcd.URL(t)
 	s, rival := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
 	head := claim(t, s)
-	c, err := rival.Claim(within(t, 10*time.Second))
+	c, err := rival.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	done := make(chan error, 1)
 	staged := make(chan struct{})
@@ -287,7 +287,7 @@ func TestABatchThatIsAboutToBePublishedIsNotClearedAway(t *testing.T) {
 	}), head, rec), "a commit")
 	head = head.After(rec)
 
-	c, err := next.Claim(within(t, 20*time.Second))
+	c, err := next.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	over, claimed := claimAfter(c.Head())
 	claimed.Payload = []byte(payloadOf(3 * mib))
@@ -311,7 +311,7 @@ func TestABatchWhoseManifestWasRemovedIsNotPublished(t *testing.T) {
 	require.ErrorIs(t, err, driver.ErrCorrupt)
 	require.Len(t, ids(t, s), 1)
 
-	c, err := s.Claim(within(t, 20*time.Second))
+	c, err := s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	next, rec := claimAfter(c.Head())
 	rec.Payload = []byte(payloadOf(2 * mib))
@@ -336,7 +336,7 @@ func TestALargeClaimThatFailsIsClearedAwayAndOneThatLandedIsNot(t *testing.T) {
 			url := testetcd.URL(t)
 			p, s := tapped(t, url)
 			head := claim(t, s)
-			c, err := s.Claim(within(t, 20*time.Second))
+			c, err := s.Claim(within(t, time.Minute))
 			require.NoError(t, err)
 			next, rec := claimAfter(c.Head())
 			rec.Payload = []byte(payloadOf(3 * mib))
@@ -348,7 +348,7 @@ func TestALargeClaimThatFailsIsClearedAwayAndOneThatLandedIsNot(t *testing.T) {
 				}
 				return sound
 			})
-			err = c.Install(within(t, 10*time.Second), next, rec)
+			err = c.Install(within(t, time.Minute), next, rec)
 			require.Equal(t, test.write == "/head\x00end", driver.OutcomeOf(err) == driver.Unknown, "%v", err)
 			require.NoError(t, s.Close(), "which joins the clean-up")
 			for _, applied := range p.arrive(t) {
@@ -371,12 +371,12 @@ func TestALargeClaimIsRefusedWhereANoteChangedWhileItWasStaged(t *testing.T) {
 	url := testetcd.URL(t)
 	s, err := etcd.Open(t.Context(), url, etcd.Config{})
 	require.NoError(t, err)
-	c, err := s.Claim(within(t, 20*time.Second))
+	c, err := s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	next, rec := claimAfter(c.Head())
 	rec.Payload = []byte(payloadOf(3 * mib))
 	post := func() {
-		_, err := s.Post(within(t, 10*time.Second), driver.Note{Key: "abort", Value: []byte("now")})
+		_, err := s.Post(within(t, time.Minute), driver.Note{Key: "abort", Value: []byte("now")})
 		require.NoError(t, err)
 	}
 	err = c.Install(atStaged(t, post), next, rec, driver.Note{Key: "abort"})
@@ -384,7 +384,7 @@ func TestALargeClaimIsRefusedWhereANoteChangedWhileItWasStaged(t *testing.T) {
 	require.ErrorContains(t, err, "note")
 	require.NoError(t, s.Close())
 	nothingStaged(t, url, 0)
-	head, err := open(t, url, etcd.Config{}).Head(within(t, 10*time.Second))
+	head, err := open(t, url, etcd.Config{}).Head(within(t, time.Minute))
 	require.NoError(t, err)
 	require.True(t, head.IsZero())
 }
@@ -397,11 +397,11 @@ func TestTheLogLosesTheChunksOfTheRecordsThatAreTrimmedAndNoOthers(t *testing.T)
 	var recs []driver.Record
 	for range 3 {
 		rec := record(head, payloadOf(2*mib))
-		require.NoError(t, s.Append(within(t, 10*time.Second), head, rec))
+		require.NoError(t, s.Append(within(t, time.Minute), head, rec))
 		head, recs = head.After(rec), append(recs, rec)
 	}
 	kept := recs[1]
-	require.NoError(t, s.Publish(within(t, 10*time.Second), head.Claim,
+	require.NoError(t, s.Publish(within(t, time.Minute), head.Claim,
 		driver.Snapshot{ID: driver.NewID(), Revision: kept.Revision, Commit: kept.ID, Token: kept.Token}))
 	// A batch that waits for its commit, above them all.
 	rec := record(head, payloadOf(2*mib))

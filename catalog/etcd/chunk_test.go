@@ -56,7 +56,7 @@ func TestAMissingOrAForeignChunkIsCorruption(t *testing.T) {
 			head := commit(t, s, claim(t, s), 1, payloadOf(6*mib))
 			dir := testetcd.Prefix(t, url) + "/payload/0000000000000002/" + head.Commit.String()
 			require.NoError(t, spoil(t.Context(), client, dir))
-			err := s.Log(within(t, 10*time.Second), 0, func(driver.Record) error { return nil })
+			err := s.Log(within(t, time.Minute), 0, func(driver.Record) error { return nil })
 			require.ErrorIs(t, err, driver.ErrCorrupt)
 			require.Equal(t, exitcodes.Panic, classed(t, err).Disposition())
 		})
@@ -71,7 +71,7 @@ func TestALargeRecordIsReadThoughEtcdCompactsTheRevisionBetweenItsChunks(t *test
 	commit(t, s, head, 1, "small again")
 	compacted := false
 	var sizes []int
-	require.NoError(t, s.Log(within(t, 20*time.Second), 0, func(rec driver.Record) error {
+	require.NoError(t, s.Log(within(t, time.Minute), 0, func(rec driver.Record) error {
 		if sizes = append(sizes, len(rec.Payload)); len(sizes) == 3 && !compacted {
 			compacted = true
 			_, err := client.Put(t.Context(), testetcd.Prefix(t, url)+"/board/x", "y")
@@ -110,13 +110,13 @@ func TestAClientThatReceivesLittleAtOnceReadsLargeRecordsAndSnapshots(t *testing
 	s := open(t, url, etcd.Config{})
 	head := claim(t, s)
 	rec := record(head, payloadOf(6*mib))
-	require.NoError(t, s.Append(within(t, 10*time.Second), head, rec))
+	require.NoError(t, s.Append(within(t, time.Minute), head, rec))
 	head = head.After(rec)
 	snapshot := driver.Snapshot{ID: driver.NewID(), Revision: head.Revision, Commit: head.Commit, Token: head.Claim.Token, Parts: 6}
 	for n := range snapshot.Parts {
-		require.NoError(t, s.Stage(within(t, 10*time.Second), head.Claim, snapshot.ID, n, []byte(payloadOf(driver.MaxPart))))
+		require.NoError(t, s.Stage(within(t, time.Minute), head.Claim, snapshot.ID, n, []byte(payloadOf(driver.MaxPart))))
 	}
-	require.NoError(t, s.Publish(within(t, 10*time.Second), head.Claim, snapshot))
+	require.NoError(t, s.Publish(within(t, time.Minute), head.Claim, snapshot))
 
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: testetcd.Client(t, url).Endpoints(), MaxCallRecvMsgSize: 2 * mib, MaxUnaryRetries: 1, Logger: zap.NewNop(),
@@ -126,6 +126,6 @@ func TestAClientThatReceivesLittleAtOnceReadsLargeRecordsAndSnapshots(t *testing
 	narrow := open(t, "etcd:///"+testetcd.Prefix(t, url), etcd.Config{Client: client})
 	reads(t, narrow, 1, rec)
 	parts := 0
-	require.NoError(t, narrow.Snapshot(within(t, 10*time.Second), func(driver.Snapshot, []byte) error { parts++; return nil }))
+	require.NoError(t, narrow.Snapshot(within(t, time.Minute), func(driver.Snapshot, []byte) error { parts++; return nil }))
 	require.Equal(t, 6, parts)
 }

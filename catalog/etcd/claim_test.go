@@ -24,7 +24,7 @@ func TestACommitWaitsWhileAClaimIsUnderWayAndGoesOnAfterAbandon(t *testing.T) {
 	url := testetcd.URL(t)
 	holder, rival := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
 	head := claim(t, holder)
-	c, err := rival.Claim(within(t, 10*time.Second))
+	c, err := rival.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	require.Equal(t, head.Commit, c.Head().Commit)
 
@@ -35,7 +35,7 @@ func TestACommitWaitsWhileAClaimIsUnderWayAndGoesOnAfterAbandon(t *testing.T) {
 	require.Equal(t, exitcodes.Retry, classed(t, err).Disposition())
 
 	done := make(chan error, 1)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	go func() { done <- holder.Append(ctx, head, rec) }()
 	require.Never(t, func() bool { return len(done) > 0 }, 500*time.Millisecond, 20*time.Millisecond)
 	c.Abandon()
@@ -76,20 +76,20 @@ func TestAClaimIsKeptAliveNoLongerThanItsContextLasts(t *testing.T) {
 	t.Parallel()
 	url := testetcd.URL(t)
 	slow, next := open(t, url, etcd.Config{ClaimTTL: 2 * time.Second}), open(t, url, etcd.Config{})
-	_, err := slow.Head(within(t, 10*time.Second)) // so that it need not connect
+	_, err := slow.Head(within(t, time.Minute)) // so that it need not connect
 	require.NoError(t, err)
 	c, err := slow.Claim(within(t, 3*time.Second))
 	require.NoError(t, err)
-	other, err := next.Claim(within(t, 10*time.Second))
+	other, err := next.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 
 	late, rec := claimAfter(c.Head())
-	err = c.Install(within(t, 10*time.Second), late, rec)
+	err = c.Install(within(t, time.Minute), late, rec)
 	require.ErrorIs(t, err, driver.ErrConflict, "the head is the same, but the claim under way is another's")
 	require.ErrorContains(t, err, "lease ended")
 	mine, rec := claimAfter(other.Head())
-	require.NoError(t, other.Install(within(t, 10*time.Second), mine, rec))
-	now, err := next.Head(within(t, 10*time.Second))
+	require.NoError(t, other.Install(within(t, time.Minute), mine, rec))
+	now, err := next.Head(within(t, time.Minute))
 	require.NoError(t, err)
 	require.Equal(t, mine.ID, now.Commit)
 }
@@ -100,17 +100,17 @@ func TestAClaimThatIsRenewedOutlivesItsContext(t *testing.T) {
 	c, err := s.Claim(within(t, time.Second))
 	require.NoError(t, err)
 	for begun := time.Now(); time.Since(begun) < 5*time.Second; <-time.After(200 * time.Millisecond) {
-		require.NoError(t, c.Renew(within(t, 10*time.Second)))
+		require.NoError(t, c.Renew(within(t, time.Minute)))
 	}
 	next, rec := claimAfter(c.Head())
-	require.NoError(t, c.Install(within(t, 10*time.Second), next, rec))
-	require.Error(t, c.Renew(within(t, 10*time.Second)))
+	require.NoError(t, c.Install(within(t, time.Minute), next, rec))
+	require.Error(t, c.Renew(within(t, time.Minute)))
 }
 
 func TestAClaimIsRefusedWhereANoteItRestsOnHasChanged(t *testing.T) {
 	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	version, err := s.Post(ctx, driver.Note{Key: "promote", Value: []byte("7")})
 	require.NoError(t, err)
 	c, err := s.Claim(ctx)
@@ -138,7 +138,7 @@ func TestTheTokenKeyIsWrittenByClaimsAlone(t *testing.T) {
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	token := func() (int64, driver.Claim) {
-		resp, err := client.Get(within(t, 10*time.Second), testetcd.Prefix(t, url)+"/token")
+		resp, err := client.Get(within(t, time.Minute), testetcd.Prefix(t, url)+"/token")
 		require.NoError(t, err)
 		require.Len(t, resp.Kvs, 1)
 		c, err := driver.UnmarshalClaim(resp.Kvs[0].Value)
@@ -149,7 +149,7 @@ func TestTheTokenKeyIsWrittenByClaimsAlone(t *testing.T) {
 	first, c := token()
 	require.Equal(t, head.Claim.Token, c.Token)
 	head = commit(t, s, head, 3, "x")
-	_, err := s.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+	_, err := s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v")})
 	require.NoError(t, err)
 	again, _ := token()
 	require.Equal(t, first, again)
@@ -166,13 +166,13 @@ func TestCloseEndsTheClaimsUnderWay(t *testing.T) {
 	url := testetcd.URL(t)
 	s, err := etcd.Open(t.Context(), url, etcd.Config{ClaimTTL: time.Minute})
 	require.NoError(t, err)
-	_, err = s.Claim(within(t, 10*time.Second))
+	_, err = s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	require.NoError(t, s.Close())
 	require.NoError(t, s.Close(), "a second Close does nothing")
-	_, err = s.Head(within(t, 10*time.Second))
+	_, err = s.Head(within(t, time.Minute))
 	require.ErrorContains(t, err, "closed")
-	_, err = open(t, url, etcd.Config{}).Claim(within(t, 20*time.Second)) // sooner than the lease ends
+	_, err = open(t, url, etcd.Config{}).Claim(within(t, time.Minute)) // sooner than the lease ends
 	require.NoError(t, err)
 }
 

@@ -101,7 +101,7 @@ func TestOfALargeBatchWhoseProcessDiesBeforeItIsPublishedNobodySeesAnything(t *t
 
 			s := open(t, url, etcd.Config{})
 			require.Len(t, keysBeneath(t, url, "claim/"), claims)
-			c, err := catalog.Open(within(t, 20*time.Second), s, stages())
+			c, err := catalog.Open(within(t, time.Minute), s, stages())
 			require.NoError(t, err)
 			defer func() { require.NoError(t, c.Close()) }()
 			require.EqualValues(t, claims+1, c.Token().Epoch)
@@ -114,7 +114,7 @@ func TestOfALargeBatchWhoseProcessDiesBeforeItIsPublishedNobodySeesAnything(t *t
 			require.Zero(t, read())
 			trim(t, s, c.Claim())
 			nothingStaged(t, url, 0)
-			require.NoError(t, c.Update(within(t, 20*time.Second), fill))
+			require.NoError(t, c.Update(within(t, time.Minute), fill))
 			require.Equal(t, 5, read())
 			nothingStaged(t, url, 6)
 		})

@@ -31,7 +31,7 @@ func TestACommitWhoseAnswerIsLostIsUnknownAndLandsOnce(t *testing.T) {
 	head := claim(t, direct)
 	p, through := startProxy(t, url)
 	s := open(t, through, etcd.Config{})
-	_, err := s.Head(within(t, 10*time.Second))
+	_, err := s.Head(within(t, time.Minute))
 	require.NoError(t, err)
 
 	p.lose(answers)
@@ -40,9 +40,9 @@ func TestACommitWhoseAnswerIsLostIsUnknownAndLandsOnce(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- s.Append(ctx, head, rec) }()
 	require.Eventually(t, func() bool {
-		now, err := direct.Head(within(t, 10*time.Second))
+		now, err := direct.Head(within(t, time.Minute))
 		return err == nil && now.Commit == rec.ID
-	}, 10*time.Second, 5*time.Millisecond, "it has landed")
+	}, time.Minute, 5*time.Millisecond, "it has landed")
 	expire()
 	err = <-done
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
@@ -61,7 +61,7 @@ func TestACommitThatIsLostOnItsWayIsUnknownAndLandsWhenSentAgain(t *testing.T) {
 	head := claim(t, open(t, url, etcd.Config{}))
 	p, through := startProxy(t, url)
 	s := open(t, through, etcd.Config{})
-	_, err := s.Head(within(t, 10*time.Second))
+	_, err := s.Head(within(t, time.Minute))
 	require.NoError(t, err)
 
 	p.lose(requests)
@@ -77,7 +77,7 @@ func TestACommitThatIsLostOnItsWayIsUnknownAndLandsWhenSentAgain(t *testing.T) {
 // was just cut there may be none.
 func resend(t *testing.T, s *etcd.Store, head driver.Head, rec driver.Record) error {
 	t.Helper()
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	for {
 		err := s.Append(ctx, head, rec)
 		if err == nil || driver.OutcomeOf(err) == driver.NotApplied || ctx.Err() != nil {
@@ -108,7 +108,7 @@ func TestAWriteIsSentOnceWhereTheServerSaysThatItsTimeWasOver(t *testing.T) {
 	t.Cleanup(func() { server.Stop(); tasks.Wait() })
 
 	s := open(t, "etcd://"+l.Addr().String()+"/p", etcd.Config{})
-	_, err = s.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+	_, err = s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v")})
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
 	require.EqualValues(t, 1, evasive.txns.Load())
 }
@@ -153,7 +153,7 @@ func TestAStoppedServerIsRetryWithinTheDeadlineAndNamed(t *testing.T) {
 	require.ErrorContains(t, err, "refused", "it says why nobody answered")
 
 	server.Start()
-	require.NoError(t, s.Append(within(t, 20*time.Second), head, rec))
+	require.NoError(t, s.Append(within(t, time.Minute), head, rec))
 }
 
 func TestOpenAsksNoServer(t *testing.T) {
@@ -176,7 +176,7 @@ func TestAFullStoreLeavesTheOutcomeUnknownAndGoesOnReading(t *testing.T) {
 	var rec driver.Record
 	for range 100 {
 		rec = record(head, payload)
-		if err = s.Append(within(t, 10*time.Second), head, rec); err != nil {
+		if err = s.Append(within(t, time.Minute), head, rec); err != nil {
 			break
 		}
 		head = head.After(rec)
@@ -187,13 +187,13 @@ func TestAFullStoreLeavesTheOutcomeUnknownAndGoesOnReading(t *testing.T) {
 	require.Equal(t, driver.Unknown, e.Outcome)
 	require.Contains(t, e.Remedy, "disarm")
 
-	now, err := s.Head(within(t, 10*time.Second))
+	now, err := s.Head(within(t, time.Minute))
 	require.NoError(t, err)
 	require.Contains(t, []driver.ID{head.Commit, rec.ID}, now.Commit)
 	require.Len(t, ids(t, s), int(now.Revision))
-	_, err = s.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+	_, err = s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v")})
 	require.ErrorIs(t, err, driver.ErrFull)
-	_, err = s.Claim(within(t, 10*time.Second))
+	_, err = s.Claim(within(t, time.Minute))
 	require.ErrorIs(t, err, driver.ErrFull)
 }
 
@@ -222,8 +222,8 @@ func TestAWrongPasswordHaltsWithTheCodeForConfigurationAndStaysSecret(t *testing
 	for _, user := range []string{"app:wrong-secret@", "nobody:wrong-secret@", "stranger:right-stranger@", ""} {
 		s := open(t, as(user), etcd.Config{})
 		for _, err := range []error{
-			s.Append(within(t, 10*time.Second), head, record(head, "x")),
-			func() error { _, err := s.Head(within(t, 10*time.Second)); return err }(),
+			s.Append(within(t, time.Minute), head, record(head, "x")),
+			func() error { _, err := s.Head(within(t, time.Minute)); return err }(),
 		} {
 			require.Equal(t, exitcodes.Halt, classed(t, err).Disposition(), "%q: %v", user, err)
 			require.Equal(t, exitcodes.Config, classed(t, err).ExitCode())
@@ -327,7 +327,7 @@ func (p *proxy) expireInVain(t *testing.T, call func(context.Context) error) err
 	ctx, expire := expires(t)
 	before, done := p.lost.Load(), make(chan error, 1)
 	go func() { done <- call(ctx) }()
-	require.Eventually(t, func() bool { return p.lost.Load() > before+100 }, 10*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return p.lost.Load() > before+100 }, time.Minute, 5*time.Millisecond)
 	expire()
 	return <-done
 }

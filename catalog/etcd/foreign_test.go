@@ -24,7 +24,7 @@ func TestAClaimWantedKeyThatNobodyHoldsKeepsNoClaimOut(t *testing.T) {
 	wanted := testetcd.Prefix(t, url) + "/wanted"
 	head := claim(t, s)
 	for range 2 {
-		_, err := client.Put(within(t, 10*time.Second), wanted, "by hand")
+		_, err := client.Put(within(t, time.Minute), wanted, "by hand")
 		require.NoError(t, err)
 		err = s.Append(within(t, 300*time.Millisecond), head, record(head, "waits"))
 		require.Error(t, err, "only a claim knows what to do about it")
@@ -32,7 +32,7 @@ func TestAClaimWantedKeyThatNobodyHoldsKeepsNoClaimOut(t *testing.T) {
 		require.Equal(t, head.Claim.ID, next.Claim.PriorClaim)
 		head = commit(t, s, next, 1, "goes on")
 	}
-	kv, err := client.Get(within(t, 10*time.Second), wanted)
+	kv, err := client.Get(within(t, time.Minute), wanted)
 	require.NoError(t, err)
 	require.Empty(t, kv.Kvs)
 }
@@ -44,15 +44,15 @@ func TestAClaimWantedKeyUnderSomebodysLeaseIsNamedAndGoesWithIt(t *testing.T) {
 	url := testetcd.URL(t)
 	s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 	claim(t, s)
-	lease, err := client.Grant(within(t, 10*time.Second), 3600)
+	lease, err := client.Grant(within(t, time.Minute), 3600)
 	require.NoError(t, err)
-	_, err = client.Put(within(t, 10*time.Second), testetcd.Prefix(t, url)+"/wanted", "somebody", clientv3.WithLease(lease.ID))
+	_, err = client.Put(within(t, time.Minute), testetcd.Prefix(t, url)+"/wanted", "somebody", clientv3.WithLease(lease.ID))
 	require.NoError(t, err)
 	err = longer(t, 300*time.Millisecond, func(ctx context.Context) error { _, err := s.Claim(ctx); return err },
 		func(err error) bool { return errors.Is(err, driver.ErrBlocked) })
 	require.ErrorIs(t, err, driver.ErrBlocked)
 	require.ErrorContains(t, err, "by somebody")
-	_, err = client.Revoke(within(t, 10*time.Second), lease.ID)
+	_, err = client.Revoke(within(t, time.Minute), lease.ID)
 	require.NoError(t, err)
 	claim(t, s)
 }

@@ -21,7 +21,7 @@ func TestReadingGoesOnWhereEtcdCompactsTheRevisionThatIsRead(t *testing.T) {
 	head := commit(t, s, claim(t, s), 199, "x")
 	var got []uint64
 	compacted := false
-	err := s.Log(within(t, 20*time.Second), 0, func(rec driver.Record) error {
+	err := s.Log(within(t, time.Minute), 0, func(rec driver.Record) error {
 		got = append(got, rec.Revision)
 		if !compacted {
 			compacted = true
@@ -50,8 +50,8 @@ func TestTheCallersErrorEndsReadingAndComesBackAsItIs(t *testing.T) {
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	commit(t, s, claim(t, s), 2, "x")
 	enough := errors.New("enough")
-	require.Equal(t, enough, s.Log(within(t, 10*time.Second), 1, func(driver.Record) error { return enough }))
-	require.Equal(t, enough, s.Claims(within(t, 10*time.Second), 0, func(driver.Claim) error { return enough }))
+	require.Equal(t, enough, s.Log(within(t, time.Minute), 1, func(driver.Record) error { return enough }))
+	require.Equal(t, enough, s.Claims(within(t, time.Minute), 0, func(driver.Claim) error { return enough }))
 }
 
 func TestAClaimReadsTheLogUpToItsHead(t *testing.T) {
@@ -59,18 +59,18 @@ func TestAClaimReadsTheLogUpToItsHead(t *testing.T) {
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	commit(t, s, claim(t, s), 3, "x")
 	claim(t, s)
-	c, err := s.Claim(within(t, 10*time.Second))
+	c, err := s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	defer c.Abandon()
 	var revisions []uint64
-	require.NoError(t, c.Log(within(t, 10*time.Second), 2, func(rec driver.Record) error {
+	require.NoError(t, c.Log(within(t, time.Minute), 2, func(rec driver.Record) error {
 		revisions = append(revisions, rec.Revision)
 		return nil
 	}))
 	require.Equal(t, []uint64{3, 4, 5}, revisions)
 
 	var claims []uint64
-	require.NoError(t, s.Claims(within(t, 10*time.Second), 0, func(c driver.Claim) error {
+	require.NoError(t, s.Claims(within(t, time.Minute), 0, func(c driver.Claim) error {
 		claims = append(claims, c.Revision)
 		return nil
 	}))
@@ -79,14 +79,14 @@ func TestAClaimReadsTheLogUpToItsHead(t *testing.T) {
 
 func TestWhatNoVersionWroteAndWhatIsMissingIsCorruption(t *testing.T) {
 	t.Parallel()
-	head := func(s *etcd.Store, t *testing.T) error { _, err := s.Head(within(t, 10*time.Second)); return err }
+	head := func(s *etcd.Store, t *testing.T) error { _, err := s.Head(within(t, time.Minute)); return err }
 	log := func(s *etcd.Store, t *testing.T) error {
-		return s.Log(within(t, 10*time.Second), 0, func(driver.Record) error { return nil })
+		return s.Log(within(t, time.Minute), 0, func(driver.Record) error { return nil })
 	}
 	claims := func(s *etcd.Store, t *testing.T) error {
-		return s.Claims(within(t, 10*time.Second), 0, func(driver.Claim) error { return nil })
+		return s.Claims(within(t, time.Minute), 0, func(driver.Claim) error { return nil })
 	}
-	begin := func(s *etcd.Store, t *testing.T) error { _, err := s.Claim(within(t, 10*time.Second)); return err }
+	begin := func(s *etcd.Store, t *testing.T) error { _, err := s.Claim(within(t, time.Minute)); return err }
 	for name, test := range map[string]struct {
 		put, remove string // a key beneath the prefix
 		call        func(*etcd.Store, *testing.T) error
@@ -139,11 +139,11 @@ func TestACommitOnAForeignHeadOrBeforeAStrayRecordIsCorruption(t *testing.T) {
 	head := claim(t, s)
 	_, err := client.Put(t.Context(), prefix+"/log/0000000000000002", "stray")
 	require.NoError(t, err)
-	err = s.Append(within(t, 10*time.Second), head, record(head, "x"))
+	err = s.Append(within(t, time.Minute), head, record(head, "x"))
 	require.ErrorIs(t, err, driver.ErrCorrupt)
 	_, err = client.Put(t.Context(), prefix+"/head\x00end", "foreign")
 	require.NoError(t, err)
-	err = s.Append(within(t, 10*time.Second), head, record(head, "x"))
+	err = s.Append(within(t, time.Minute), head, record(head, "x"))
 	require.ErrorIs(t, err, driver.ErrCorrupt)
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
 }
@@ -159,7 +159,7 @@ func TestWhatLiesBeneathAnotherPrefixIsNotReadWithTheHead(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	found, err := s.Head(within(t, 10*time.Second))
+	found, err := s.Head(within(t, time.Minute))
 	require.NoError(t, err)
 	require.Equal(t, head.Commit, found.Commit)
 	commit(t, s, found, 1, "y")

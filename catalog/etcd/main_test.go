@@ -75,9 +75,9 @@ func (e expiring) Err() error {
 	}
 }
 
-// expires returns a context and what ends its time, at the latest done after 20 s.
+// expires returns a context and what ends its time, at the latest done after a minute.
 func expires(t *testing.T) (context.Context, func()) {
-	e := expiring{within(t, 20*time.Second), make(chan struct{})}
+	e := expiring{within(t, time.Minute), make(chan struct{})}
 	var once sync.Once
 	expire := func() { once.Do(func() { close(e.over) }) }
 	context.AfterFunc(e.Context, expire)
@@ -117,7 +117,7 @@ func claimAfter(head driver.Head) (driver.Claim, driver.Record) {
 // claim installs the next token and returns the head that it makes.
 func claim(t *testing.T, s *etcd.Store) driver.Head {
 	t.Helper()
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	c, err := s.Claim(ctx)
 	require.NoError(t, err)
 	next, rec := claimAfter(c.Head())
@@ -134,7 +134,7 @@ func commit(t *testing.T, s *etcd.Store, head driver.Head, n int, payload string
 	t.Helper()
 	for range n {
 		rec := record(head, payload)
-		require.NoError(t, s.Append(within(t, 10*time.Second), head, rec))
+		require.NoError(t, s.Append(within(t, time.Minute), head, rec))
 		head = head.After(rec)
 	}
 	return head
@@ -147,7 +147,7 @@ func ids(t *testing.T, s *etcd.Store) []driver.ID {
 
 func idsAbove(t *testing.T, s *etcd.Store, after uint64) (ids []driver.ID) {
 	t.Helper()
-	require.NoError(t, s.Log(within(t, 10*time.Second), after, func(rec driver.Record) error {
+	require.NoError(t, s.Log(within(t, time.Minute), after, func(rec driver.Record) error {
 		ids = append(ids, rec.ID)
 		return nil
 	}))

@@ -36,7 +36,7 @@ type presenceKey struct {
 
 func (k *presenceKey) get(t *testing.T) *clientv3.GetResponse {
 	t.Helper()
-	resp, err := k.client.Get(within(t, 10*time.Second), k.name)
+	resp, err := k.client.Get(within(t, time.Minute), k.name)
 	require.NoError(t, err)
 	return resp
 }
@@ -77,9 +77,9 @@ func lookOut(t *testing.T, s *etcd.Store, url string, claim driver.ID) <-chan st
 	go func() { done <- s.WatchPresence(ctx, claim, func() { lost <- struct{}{} }) }()
 	t.Cleanup(func() { cancel(); <-done })
 	for begun := false; !begun; {
-		_, err := key.client.Put(within(t, 10*time.Second), key.name, "to be seen going")
+		_, err := key.client.Put(within(t, time.Minute), key.name, "to be seen going")
 		require.NoError(t, err)
-		_, err = key.client.Delete(within(t, 10*time.Second), key.name)
+		_, err = key.client.Delete(within(t, time.Minute), key.name)
 		require.NoError(t, err)
 		begun = told(lost, time.Second)
 	}
@@ -107,7 +107,7 @@ func TestAPresenceWhoseLeaseIsRevokedIsLostAndMayBeShownAgain(t *testing.T) {
 	lost := lookOut(t, open(t, url, etcd.Config{}), url, claim)
 	for range 2 {
 		p := show(t.Context(), t, s, url, claim)
-		_, err := p.key.client.Revoke(within(t, 10*time.Second), p.key.lease(t))
+		_, err := p.key.client.Revoke(within(t, time.Minute), p.key.lease(t))
 		require.NoError(t, err)
 		require.True(t, told(lost, drivertest.Patience))
 		err = <-p.done
@@ -139,13 +139,13 @@ func TestAPresenceThatIsShownAnewIsNotLostWithItsEarlierLease(t *testing.T) {
 	url := testetcd.URL(t)
 	s, claim := open(t, url, etcd.Config{}), driver.NewID()
 	lost, key := lookOut(t, s, url, claim), keyOf(t, url, claim)
-	earlier, err := key.client.Grant(within(t, 10*time.Second), 60)
+	earlier, err := key.client.Grant(within(t, time.Minute), 60)
 	require.NoError(t, err)
-	_, err = key.client.Put(within(t, 10*time.Second), key.name, "earlier", clientv3.WithLease(earlier.ID))
+	_, err = key.client.Put(within(t, time.Minute), key.name, "earlier", clientv3.WithLease(earlier.ID))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	p := show(ctx, t, s, url, claim)
-	_, err = key.client.Revoke(within(t, 10*time.Second), earlier.ID)
+	_, err = key.client.Revoke(within(t, time.Minute), earlier.ID)
 	require.NoError(t, err)
 	require.NotEqual(t, earlier.ID, key.lease(t))
 	require.False(t, told(lost, time.Second))
@@ -193,7 +193,7 @@ func TestWhatAStoreShowsWakesNoWatchAndOutlivesATrim(t *testing.T) {
 	go func() { done <- s.Watch(ctx, func() { woken <- struct{}{} }) }()
 	<-woken
 	p := show(ctx, t, s, url, head.Claim.ID)
-	_, err := s.Trim(within(t, 10*time.Second), head.Claim)
+	_, err := s.Trim(within(t, time.Minute), head.Claim)
 	require.NoError(t, err)
 	require.Len(t, p.key.get(t).Kvs, 1)
 	require.False(t, told(woken, 500*time.Millisecond))

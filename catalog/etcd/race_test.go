@@ -42,13 +42,13 @@ func homeOf(t *testing.T, s driver.Store, both [2]*proxy) (home, other *proxy) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		a, b := both[0].answered.Load(), both[1].answered.Load()
-		_, err := s.Head(within(t, 10*time.Second))
+		_, err := s.Head(within(t, time.Minute))
 		inA, inB := both[0].answered.Load() > a, both[1].answered.Load() > b
 		if home, other = both[0], both[1]; inB {
 			home, other = both[1], both[0]
 		}
 		return err == nil && a > 0 && b > 0 && inA != inB
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	return home, other
 }
 
@@ -75,7 +75,7 @@ func TestCommitsGoOnWhileAnEndpointHangsAndItIsLeftAlone(t *testing.T) {
 				require.NoError(t, errors.Join(put(t, c, "elsewhere"), c.Confirm(t.Context())))
 			}
 			return home.lost.Load() == lost
-		}, 20*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 		home.lose(nothing)
 	}
 	commits := 0
@@ -94,24 +94,24 @@ func TestAWriteWhoseAnswerIsLostIsFoundByItsCopy(t *testing.T) {
 		rec := record(head, "small")
 		home, _ := homeOf(t, s, both)
 		home.lose(answers)
-		require.NoError(t, s.Append(within(t, 20*time.Second), head, rec))
+		require.NoError(t, s.Append(within(t, time.Minute), head, rec))
 		home.lose(nothing)
 		head = head.After(rec)
 	}
 	for before := dropped(); dropped() == before; {
-		c, err := s.Claim(within(t, 20*time.Second))
+		c, err := s.Claim(within(t, time.Minute))
 		require.NoError(t, err)
 		next, rec := claimAfter(head)
 		home, _ := homeOf(t, s, both)
 		home.lose(answers)
-		require.NoError(t, c.Install(within(t, 20*time.Second), next, rec))
+		require.NoError(t, c.Install(within(t, time.Minute), next, rec))
 		home.lose(nothing)
 		head = next.Head()
 	}
 	large := record(head, payloadOf(3<<20))
 	home, _ := homeOf(t, s, both)
 	home.lose(answers)
-	require.NoError(t, s.Append(within(t, 20*time.Second), head, large))
+	require.NoError(t, s.Append(within(t, time.Minute), head, large))
 	home.lose(nothing)
 	reads(t, s, head.Revision, large)
 	require.Len(t, ids(t, s), int(large.Revision))
@@ -126,7 +126,7 @@ func TestARefusalBesideACopyWithoutAnswerIsOfUnknownOutcome(t *testing.T) {
 	both, url := throughTwo(t, direct)
 	s := open(t, url, hedged())
 	head := claim(t, s)
-	version, err := s.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: []byte("1")})
+	version, err := s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("1")})
 	require.NoError(t, err)
 	home, other := homeOf(t, s, both)
 	home.lose(answers)
@@ -136,9 +136,9 @@ func TestARefusalBesideACopyWithoutAnswerIsOfUnknownOutcome(t *testing.T) {
 	done, rec := make(chan error, 2), record(head, "landed")
 	go func() { done <- s.Append(within(t, time.Minute), head, rec) }()
 	require.Eventually(t, func() bool {
-		now, err := rival.Head(within(t, 10*time.Second))
+		now, err := rival.Head(within(t, time.Minute))
 		return err == nil && now.Commit == rec.ID && other.lost.Load() > before
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	fenced := claim(t, rival)
 	require.Equal(t, rec.ID, fenced.Claim.PriorCommit, "it is in the log")
 	other.lose(nothing)
@@ -151,9 +151,9 @@ func TestARefusalBesideACopyWithoutAnswerIsOfUnknownOutcome(t *testing.T) {
 	note := driver.Note{Key: "k", Value: []byte("2"), Version: version}
 	go func() { _, err := s.Post(within(t, time.Minute), note); done <- err }()
 	require.Eventually(t, func() bool {
-		notes, err := rival.Notes(within(t, 10*time.Second), "k")
+		notes, err := rival.Notes(within(t, time.Minute), "k")
 		return err == nil && string(notes[0].Value) == "2" && other.lost.Load() > before
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	other.lose(nothing)
 	err = <-done
 	require.ErrorIs(t, err, driver.ErrConflict)
@@ -176,7 +176,7 @@ func TestACopyWithoutAnswerLeavesACommitInDoubtAlsoBehindAClaimThatItWaitedFor(t
 	home.lose(requests)
 	done, answered := make(chan error, 1), other.answered.Load()
 	go func() { done <- s.Append(within(t, time.Minute), head, record(head, "waits")) }()
-	require.Eventually(t, func() bool { return home.lost.Load() > 0 && other.answered.Load() > answered+500 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return home.lost.Load() > 0 && other.answered.Load() > answered+500 }, time.Minute, time.Millisecond)
 	next, rec := claimAfter(head)
 	require.NoError(t, claiming.Install(within(t, time.Minute), next, rec))
 	err = <-done
@@ -236,25 +236,25 @@ func TestWatchesAndPresencesMoveAwayFromAHungEndpointAndMissNothing(t *testing.T
 	there, left := make(chan struct{}), make(chan struct{})
 	tasks.Go(func() { _ = rival.Present(gone, theirs, func() { close(there) }); close(left) })
 	<-there
-	require.Eventually(t, func() bool { return wakes.Load() > 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return wakes.Load() > 0 }, time.Minute, time.Millisecond)
 
 	home, _ := homeOf(t, s, both)
 	home.lose(answers)
 	end() // while nobody asks the store anything, so that the watch is where it was
 	<-left
-	require.Eventually(t, func() bool { return len(keysBeneath(t, direct, "presence/"+theirs.String())) == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(keysBeneath(t, direct, "presence/"+theirs.String())) == 0 }, time.Minute, time.Millisecond)
 	require.Zero(t, foreign.Load())
 	for range 2 { // a claim that comes while it hangs is told, by the new home
 		before := wakes.Load()
 		claim(t, rival)
 		require.Eventually(t, func() bool {
-			_, err := s.Head(within(t, 20*time.Second)) // as a catalog polls
+			_, err := s.Head(within(t, time.Minute)) // as a catalog polls
 			return err == nil && wakes.Load() > before
-		}, 20*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	}
-	require.Eventually(t, func() bool { return foreign.Load() > 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return foreign.Load() > 0 }, time.Minute, time.Millisecond)
 	began := time.Now()
-	require.Eventually(t, func() bool { return time.Since(began) > 4*time.Second }, 20*time.Second, 10*time.Millisecond) // its lease is 3 s
+	require.Eventually(t, func() bool { return time.Since(began) > 4*time.Second }, time.Minute, 10*time.Millisecond) // its lease is 3 s
 	require.Zero(t, lost.Load(), "the presence was renewed elsewhere")
 	cancel()
 	tasks.Wait()
@@ -277,7 +277,7 @@ func TestAClientThatWasHandedInMayHaveAHungEndpoint(t *testing.T) {
 	require.Eventually(t, func() bool { // the client is connected to both
 		require.NoError(t, put(t, c, "both"))
 		return both[0].answered.Load() > 1000 && both[1].answered.Load() > 1000
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	both[0].lose(requests)
 	for range 20 {
 		require.NoError(t, put(t, c, "while one hangs"))
@@ -320,11 +320,11 @@ func TestAWrongServerIsFollowedByAnotherAtOnce(t *testing.T) {
 	} {
 		url := testetcd.URL(t)
 		wrong, host := startSaying(t, says)
-		version, err := open(t, url, never).Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+		version, err := open(t, url, never).Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v")})
 		require.NoError(t, err)
 		for wrong.txns.Load() == 0 { // which one is asked first is left to chance
 			s := open(t, strings.Replace(url, "://", "://"+host+",", 1), never)
-			version, err = s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v"), Version: version})
+			version, err = s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v"), Version: version})
 			require.NoError(t, err, says)
 		}
 		require.EqualValues(t, 1, wrong.txns.Load())
@@ -337,7 +337,7 @@ func TestAWriteIsSentToEachWrongServerOnceAndIsThenOfUnknownOutcome(t *testing.T
 		one, first := startSaying(t, says)
 		two, second := startSaying(t, says)
 		s := open(t, "etcd://"+first+","+second+"/p", etcd.Config{HedgeAfter: -1})
-		_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v"), Version: 1})
+		_, err := s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v"), Version: 1})
 		require.Equal(t, exitcodes.Retry, classed(t, err).Disposition())
 		require.Equal(t, outcome, driver.OutcomeOf(err), "%v", err)
 		require.EqualValues(t, 1, one.txns.Load())
@@ -356,7 +356,7 @@ func TestOfANoteThatIsNewNoTwoCopiesAreUnderWay(t *testing.T) {
 	note := driver.Note{Key: "new", Value: []byte("v")}
 	err := hangsAlone(t, home, other, func(ctx context.Context) error { _, err := s.Post(ctx, note); return err })
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
-	notes, err := s.Notes(within(t, 20*time.Second), "")
+	notes, err := s.Notes(within(t, time.Minute), "")
 	require.NoError(t, err)
 	require.Empty(t, notes, "it was sent elsewhere too")
 	home.lose(nothing)
@@ -364,7 +364,7 @@ func TestOfANoteThatIsNewNoTwoCopiesAreUnderWay(t *testing.T) {
 	one, first := startSaying(t, rpctypes.ErrGRPCTimeout)
 	two, second := startSaying(t, rpctypes.ErrGRPCTimeout)
 	s = open(t, "etcd://"+first+","+second+"/p", etcd.Config{})
-	_, err = s.Post(within(t, 20*time.Second), note)
+	_, err = s.Post(within(t, time.Minute), note)
 	require.Equal(t, driver.Unknown, driver.OutcomeOf(err), "%v", err)
 	require.EqualValues(t, 1, one.txns.Load()+two.txns.Load())
 }
@@ -377,13 +377,13 @@ func TestARefusalBehindAnAnswerThatLeavesItOpenIsOfUnknownOutcome(t *testing.T) 
 	var outcomes []driver.Outcome
 	require.Eventually(t, func() bool { // which one is asked first is left to chance
 		s := open(t, "etcd://"+first+","+second+"/p", etcd.Config{HedgeAfter: -1})
-		_, err := s.Post(within(t, 20*time.Second), driver.Note{Key: "k", Value: []byte("v"), Version: 1})
+		_, err := s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v"), Version: 1})
 		require.Equal(t, exitcodes.Config, classed(t, err).ExitCode(), "%v", err)
 		if o := driver.OutcomeOf(err); len(outcomes) == 0 || outcomes[0] != o {
 			outcomes = append(outcomes, o)
 		}
 		return len(outcomes) == 2
-	}, 20*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 }
 
 func TestAnEndpointThatHangsFromTheBeginningKeepsNobodyOut(t *testing.T) {
@@ -426,10 +426,10 @@ func TestARecordOfLossesWhoseAnswerIsLostIsFoundByItsCopy(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	s := open(t, "etcd:///"+testetcd.Prefix(t, url), etcd.Config{Client: client, HedgeAfter: 20 * time.Millisecond})
-	version, err := s.PutLosses(within(t, 20*time.Second), lossesOf(t, s, "a loss"), nil)
+	version, err := s.PutLosses(within(t, time.Minute), lossesOf(t, s, "a loss"), nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 2, writing.Load())
-	written, err := s.Losses(within(t, 20*time.Second))
+	written, err := s.Losses(within(t, time.Minute))
 	require.NoError(t, err)
 	require.Equal(t, "a loss", string(written.Text))
 	require.Equal(t, written.Version, version)
@@ -438,7 +438,7 @@ func TestARecordOfLossesWhoseAnswerIsLostIsFoundByItsCopy(t *testing.T) {
 // lossesOf returns the record of losses with another text.
 func lossesOf(t *testing.T, s *etcd.Store, text string) driver.Losses {
 	t.Helper()
-	l, err := s.Losses(within(t, 20*time.Second))
+	l, err := s.Losses(within(t, time.Minute))
 	require.NoError(t, err)
 	l.Text = []byte(text)
 	return l
@@ -452,7 +452,7 @@ func TestAPageOverASlowLinkIsNotKeptOutByItsCopies(t *testing.T) {
 	const records, size = 4, 1000 << 10
 	head := commit(t, s, claim(t, s), records, payloadOf(size))
 	for range 100 {
-		_, err := s.Head(within(t, 20*time.Second))
+		_, err := s.Head(within(t, time.Minute))
 		require.NoError(t, err)
 	}
 	link := &slowLink{rate: 6 << 20}

@@ -19,7 +19,7 @@ func staged(t *testing.T, s *etcd.Store, head driver.Head, parts int) driver.Sna
 	t.Helper()
 	snapshot := driver.Snapshot{ID: driver.NewID(), Revision: head.Revision, Commit: head.Commit, Token: head.Claim.Token, Parts: parts}
 	for n := range parts {
-		require.NoError(t, s.Stage(within(t, 10*time.Second), head.Claim, snapshot.ID, n, part(snapshot, n)))
+		require.NoError(t, s.Stage(within(t, time.Minute), head.Claim, snapshot.ID, n, part(snapshot, n)))
 	}
 	return snapshot
 }
@@ -29,7 +29,7 @@ func part(s driver.Snapshot, n int) []byte { return fmt.Appendf(nil, "part %d of
 func published(t *testing.T, s *etcd.Store, head driver.Head, parts int) driver.Snapshot {
 	t.Helper()
 	snapshot := staged(t, s, head, parts)
-	require.NoError(t, s.Publish(within(t, 10*time.Second), head.Claim, snapshot))
+	require.NoError(t, s.Publish(within(t, time.Minute), head.Claim, snapshot))
 	return snapshot
 }
 
@@ -38,7 +38,7 @@ func published(t *testing.T, s *etcd.Store, head driver.Head, parts int) driver.
 func shows(t *testing.T, url string, want driver.Snapshot) {
 	t.Helper()
 	n := 0
-	require.NoError(t, open(t, url, etcd.Config{}).Snapshot(within(t, 10*time.Second), func(s driver.Snapshot, b []byte) error {
+	require.NoError(t, open(t, url, etcd.Config{}).Snapshot(within(t, time.Minute), func(s driver.Snapshot, b []byte) error {
 		require.Equal(t, want, s)
 		require.Equal(t, string(part(want, n)), string(b))
 		n++
@@ -69,7 +69,7 @@ func TestAStageThatComesBehindAClaimIsRefused(t *testing.T) {
 	p, s := tapped(t, url)
 	head := claim(t, s)
 	p.on(delayed, "part/")
-	unknown(t, s.Stage(within(t, 10*time.Second), head.Claim, driver.NewID(), 0, []byte("x")))
+	unknown(t, s.Stage(within(t, time.Minute), head.Claim, driver.NewID(), 0, []byte("x")))
 	p.set(nil)
 	claim(t, open(t, url, etcd.Config{}))
 	require.Equal(t, []bool{false}, p.arrive(t))
@@ -92,7 +92,7 @@ func TestAPublishThatComesLateNeverMovesTheSnapshotBack(t *testing.T) {
 		},
 		"behind the Trim that took its parts, one of which came back late": func(t *testing.T, _ string, s *etcd.Store, heads []driver.Head, late driver.Snapshot) driver.Snapshot {
 			trim(t, s, heads[0].Claim)
-			require.NoError(t, s.Stage(within(t, 10*time.Second), heads[0].Claim, late.ID, 0, part(late, 0)))
+			require.NoError(t, s.Stage(within(t, time.Minute), heads[0].Claim, late.ID, 0, part(late, 0)))
 			return driver.Snapshot{}
 		},
 	} {
@@ -107,7 +107,7 @@ func TestAPublishThatComesLateNeverMovesTheSnapshotBack(t *testing.T) {
 				}
 				late := staged(t, s, heads[2], 3)
 				p.on(delayed, "snapshot")
-				unknown(t, s.Publish(within(t, 10*time.Second), heads[0].Claim, late))
+				unknown(t, s.Publish(within(t, time.Minute), heads[0].Claim, late))
 				p.set(nil)
 				want := meanwhile(t, url, s, heads, late)
 				if want.IsZero() {
@@ -126,7 +126,7 @@ func TestASecondSnapshotOfOneRevisionIsRefused(t *testing.T) {
 	s := open(t, url, etcd.Config{})
 	head := claim(t, s)
 	first, second := published(t, s, head, 2), staged(t, s, head, 1)
-	require.ErrorIs(t, s.Publish(within(t, 10*time.Second), head.Claim, second), driver.ErrConflict)
+	require.ErrorIs(t, s.Publish(within(t, time.Minute), head.Claim, second), driver.ErrConflict)
 	shows(t, url, first)
 }
 
@@ -138,9 +138,9 @@ func TestAPublishWhoseAnswerIsLostMayBeSentAgain(t *testing.T) {
 		heads := history(t, s, 2)
 		snapshot := staged(t, s, heads[1], 2)
 		p.on(lost, "snapshot")
-		unknown(t, s.Publish(within(t, 10*time.Second), heads[0].Claim, snapshot))
+		unknown(t, s.Publish(within(t, time.Minute), heads[0].Claim, snapshot))
 		p.set(nil)
-		require.NoError(t, s.Publish(within(t, 10*time.Second), heads[0].Claim, snapshot))
+		require.NoError(t, s.Publish(within(t, time.Minute), heads[0].Claim, snapshot))
 		trim(t, s, heads[0].Claim)
 		for _, applied := range p.arrive(t) {
 			require.False(t, applied)
@@ -153,11 +153,11 @@ func TestATrimThatComesLateTakesNothingThatIsNeeded(t *testing.T) {
 	t.Parallel()
 	for name, meanwhile := range map[string]func(t *testing.T, url string, s *etcd.Store, heads []driver.Head, listed driver.Snapshot){
 		"behind the Publish of the parts that it lists": func(t *testing.T, _ string, s *etcd.Store, heads []driver.Head, listed driver.Snapshot) {
-			require.NoError(t, s.Publish(within(t, 10*time.Second), heads[0].Claim, listed))
+			require.NoError(t, s.Publish(within(t, time.Minute), heads[0].Claim, listed))
 		},
 		"behind another claim": func(t *testing.T, url string, _ *etcd.Store, _ []driver.Head, listed driver.Snapshot) {
 			next := open(t, url, etcd.Config{})
-			require.NoError(t, next.Publish(within(t, 10*time.Second), claim(t, next).Claim, listed))
+			require.NoError(t, next.Publish(within(t, time.Minute), claim(t, next).Claim, listed))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestATrimThatComesLateTakesNothingThatIsNeeded(t *testing.T) {
 			published(t, s, heads[1], 1)
 			listed := staged(t, s, heads[3], 2)
 			p.on(delayed, "part/")
-			_, err := s.Trim(within(t, 10*time.Second), heads[0].Claim)
+			_, err := s.Trim(within(t, time.Minute), heads[0].Claim)
 			unknown(t, err)
 			p.set(nil)
 			meanwhile(t, url, s, heads, listed)
@@ -184,7 +184,7 @@ func TestATrimOfAZombieIsRefusedThoughNothingElseHasChanged(t *testing.T) {
 	heads := history(t, s, 4)
 	published(t, s, heads[3], 1)
 	p.on(delayed, "log/")
-	_, err := s.Trim(within(t, 10*time.Second), heads[0].Claim)
+	_, err := s.Trim(within(t, time.Minute), heads[0].Claim)
 	unknown(t, err)
 	p.set(nil)
 	claim(t, open(t, url, etcd.Config{}))
@@ -200,10 +200,10 @@ func TestATrimWhoseAnswerIsLostGoesOnWhenItIsCalledAgain(t *testing.T) {
 	staged(t, s, heads[1], 2)
 	snapshot := published(t, s, heads[3], 1)
 	p.on(unanswered, "log/")
-	_, err := s.Trim(within(t, 10*time.Second), heads[0].Claim)
+	_, err := s.Trim(within(t, time.Minute), heads[0].Claim)
 	unknown(t, err)
 	p.set(nil)
-	more, err := s.Trim(within(t, 10*time.Second), heads[0].Claim)
+	more, err := s.Trim(within(t, time.Minute), heads[0].Claim)
 	require.NoError(t, err)
 	require.False(t, more)
 	require.Len(t, keysBeneath(t, url, "log/"), 2)
@@ -220,12 +220,12 @@ func TestATrimTakesChunksOnlyWithTheirManifest(t *testing.T) {
 	client, prefix := testetcd.Client(t, url), testetcd.Prefix(t, url)
 	head := claim(t, s)
 	p.on(delayed, "/00000002")
-	notApplied(t, s.Append(within(t, 10*time.Second), head, record(head, payloadOf(3*mib))))
+	notApplied(t, s.Append(within(t, time.Minute), head, record(head, payloadOf(3*mib))))
 	p.set(nil)
 	head = commit(t, s, head, 1, "another")
 	require.Len(t, keysBeneath(t, url, "payload/"), 2)
 	p.on(delayed, "payload/")
-	_, err := s.Trim(within(t, 10*time.Second), head.Claim)
+	_, err := s.Trim(within(t, time.Minute), head.Claim)
 	unknown(t, err)
 	p.set(nil)
 	_, err = client.Delete(t.Context(), prefix+"/staged/", clientv3.WithPrefix())
@@ -242,7 +242,7 @@ func TestManyOrphansAreClearedAwayByAndBy(t *testing.T) {
 	head := claim(t, s)
 	p.on(delayed, "/00000001")
 	for range orphans {
-		require.Error(t, s.Append(within(t, 10*time.Second), head, record(head, payloadOf(mib+1))))
+		require.Error(t, s.Append(within(t, time.Minute), head, record(head, payloadOf(mib+1))))
 		staged(t, s, head, 1)
 	}
 	p.set(nil)
@@ -252,7 +252,7 @@ func TestManyOrphansAreClearedAwayByAndBy(t *testing.T) {
 	calls := 0
 	for more := true; more; calls++ {
 		var err error
-		more, err = s.Trim(within(t, 10*time.Second), head.Claim)
+		more, err = s.Trim(within(t, time.Minute), head.Claim)
 		require.NoError(t, err)
 	}
 	require.Equal(t, 3, calls)
@@ -268,7 +268,7 @@ func TestASnapshotIsReadToItsEndThoughEtcdCompactsItsRevision(t *testing.T) {
 	head := claim(t, s)
 	snapshot := published(t, s, head, 11)
 	n := 0
-	require.NoError(t, s.Snapshot(within(t, 10*time.Second), func(got driver.Snapshot, b []byte) error {
+	require.NoError(t, s.Snapshot(within(t, time.Minute), func(got driver.Snapshot, b []byte) error {
 		require.Equal(t, snapshot, got)
 		require.Equal(t, string(part(snapshot, n)), string(b))
 		if n++; n == 2 {
@@ -287,7 +287,7 @@ func TestASnapshotThatIsReplacedWhileItIsReadIsReadToItsEndOrNotAtAll(t *testing
 		s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
 		heads := history(t, s, 2)
 		older, n := published(t, s, heads[1], 11), 0
-		err := s.Snapshot(within(t, 10*time.Second), func(got driver.Snapshot, b []byte) error {
+		err := s.Snapshot(within(t, time.Minute), func(got driver.Snapshot, b []byte) error {
 			require.Equal(t, older, got)
 			if n++; n == 2 {
 				published(t, s, heads[2], 11)
@@ -340,14 +340,14 @@ func TestASnapshotThatIsSpoiltIsCorruption(t *testing.T) {
 				_, err = client.Delete(t.Context(), prefix+fmt.Sprintf(test.remove, snapshot.ID))
 			}
 			require.NoError(t, err)
-			err = s.Snapshot(within(t, 10*time.Second), func(driver.Snapshot, []byte) error { return nil })
+			err = s.Snapshot(within(t, time.Minute), func(driver.Snapshot, []byte) error { return nil })
 			require.ErrorIs(t, err, driver.ErrCorrupt)
 			require.Equal(t, exitcodes.Panic, classed(t, err).Disposition())
 			if test.put != "" {
-				_, err = s.Trim(within(t, 10*time.Second), head.Claim)
+				_, err = s.Trim(within(t, time.Minute), head.Claim)
 				require.ErrorIs(t, err, driver.ErrCorrupt)
-				require.ErrorIs(t, s.Publish(within(t, 10*time.Second), head.Claim, snapshot), driver.ErrCorrupt)
-				require.ErrorIs(t, s.Log(within(t, 10*time.Second), 0, func(driver.Record) error { return nil }), driver.ErrCorrupt)
+				require.ErrorIs(t, s.Publish(within(t, time.Minute), head.Claim, snapshot), driver.ErrCorrupt)
+				require.ErrorIs(t, s.Log(within(t, time.Minute), 0, func(driver.Record) error { return nil }), driver.ErrCorrupt)
 			}
 		})
 	}
@@ -360,13 +360,13 @@ func TestALogWithoutTheCommitOfItsSnapshotIsCorruption(t *testing.T) {
 	heads := history(t, s, 4)
 	published(t, s, heads[3], 1)
 	trim(t, s, heads[0].Claim)
-	err := s.Log(within(t, 10*time.Second), 1, func(driver.Record) error { return nil })
+	err := s.Log(within(t, time.Minute), 1, func(driver.Record) error { return nil })
 	require.ErrorIs(t, err, driver.ErrCompacted)
 	require.Equal(t, exitcodes.None, classed(t, err).Disposition())
 	for _, remove := range []string{"/log/0000000000000004", "/log/"} {
 		_, err = client.Delete(t.Context(), testetcd.Prefix(t, url)+remove, clientv3.WithPrefix())
 		require.NoError(t, err)
-		err = s.Log(within(t, 10*time.Second), heads[3].Revision-1, func(driver.Record) error { return nil })
+		err = s.Log(within(t, time.Minute), heads[3].Revision-1, func(driver.Record) error { return nil })
 		require.ErrorIs(t, err, driver.ErrCorrupt, remove)
 	}
 }
@@ -374,13 +374,13 @@ func TestALogWithoutTheCommitOfItsSnapshotIsCorruption(t *testing.T) {
 func TestAHolderWhoseNameIsNotUTF8Compacts(t *testing.T) {
 	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
-	c, err := s.Claim(within(t, 10*time.Second))
+	c, err := s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	next, rec := claimAfter(c.Head())
 	next.Holder.Name = "h\xffst"
-	require.NoError(t, c.Install(within(t, 10*time.Second), next, rec))
+	require.NoError(t, c.Install(within(t, time.Minute), next, rec))
 	published(t, s, next.Head(), 1)
-	head, err := s.Head(within(t, 10*time.Second))
+	head, err := s.Head(within(t, time.Minute))
 	require.NoError(t, err)
 	published(t, s, commit(t, s, head, 1, "as it was read"), 1)
 }

@@ -29,24 +29,24 @@ func TestWhatIsAboveTheLimitsIsRefusedWithSizeAndLimit(t *testing.T) {
 	}
 	limits := s.Limits()
 	payload := strings.Repeat("x", limits.Payload)
-	large(s.Append(within(t, 10*time.Second), head, record(head, payload+"x")), "67108865", "67108864")
-	_, err := s.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: make([]byte, limits.Note+1)})
+	large(s.Append(within(t, time.Minute), head, record(head, payload+"x")), "67108865", "67108864")
+	_, err := s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: make([]byte, limits.Note+1)})
 	large(err, "262145", "262144")
-	c, err := s.Claim(within(t, 10*time.Second))
+	c, err := s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	next, rec := claimAfter(c.Head())
 	rec.Payload = []byte(payload + "x")
-	large(c.Install(within(t, 10*time.Second), next, rec), "67108865", "67108864")
+	large(c.Install(within(t, time.Minute), next, rec), "67108865", "67108864")
 
 	// Just at the limits all is well: the log's in TestAnyPayloadUpToTheLimitIsReadAsItWasSent.
-	_, err = s.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: make([]byte, limits.Note)})
+	_, err = s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: make([]byte, limits.Note)})
 	require.NoError(t, err)
 }
 
 func TestAnAppendToAnEmptyCatalogIsAConflict(t *testing.T) {
 	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
-	err := s.Append(within(t, 10*time.Second), driver.Head{}, driver.Record{Revision: 1, ID: driver.NewID()})
+	err := s.Append(within(t, time.Minute), driver.Head{}, driver.Record{Revision: 1, ID: driver.NewID()})
 	require.ErrorIs(t, err, driver.ErrConflict)
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
 }
@@ -54,13 +54,13 @@ func TestAnAppendToAnEmptyCatalogIsAConflict(t *testing.T) {
 func TestAHolderWhoseNameIsNotUTF8CommitsOnTheHeadItReads(t *testing.T) {
 	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
-	c, err := s.Claim(within(t, 10*time.Second))
+	c, err := s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
 	next, rec := claimAfter(c.Head())
 	next.Holder.Name = "h\xffst"
-	require.NoError(t, c.Install(within(t, 10*time.Second), next, rec))
+	require.NoError(t, c.Install(within(t, time.Minute), next, rec))
 	commit(t, s, next.Head(), 1, "on the head as it was made")
-	head, err := s.Head(within(t, 10*time.Second))
+	head, err := s.Head(within(t, time.Minute))
 	require.NoError(t, err)
 	commit(t, s, head, 1, "on the head as it was read")
 }
@@ -70,7 +70,7 @@ func TestARefusalNamesWantedAndActualRevision(t *testing.T) {
 	s := open(t, testetcd.URL(t), etcd.Config{})
 	first := claim(t, s)
 	now := commit(t, s, first, 1, "x")
-	err := s.Append(within(t, 10*time.Second), first, record(first, "late"))
+	err := s.Append(within(t, time.Minute), first, record(first, "late"))
 	require.ErrorIs(t, err, driver.ErrConflict)
 	require.ErrorContains(t, err, "want revision 1, the head is at 2 of g7.e1")
 	require.ErrorContains(t, err, now.Commit.String())
@@ -79,7 +79,7 @@ func TestARefusalNamesWantedAndActualRevision(t *testing.T) {
 func TestNotesOfManyPagesComeOrderedAndAnEmptyValueIsNoRemoval(t *testing.T) {
 	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{})
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	for i := range 150 {
 		_, err := s.Post(ctx, driver.Note{Key: "n/" + string(rune('a'+i/26)) + string(rune('a'+i%26)), Value: []byte{}})
 		require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestAWatchWakesOnceAtItsBeginningAndAfterClaimsCommitsAndPosts(t *testing.T
 		t.Helper()
 		select {
 		case <-wakes:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("no wake-up after", why)
 		}
 	}
@@ -122,7 +122,7 @@ func TestAWatchWakesOnceAtItsBeginningAndAfterClaimsCommitsAndPosts(t *testing.T
 	woken("a claim")
 	commit(t, other, head, 1, "x")
 	woken("a commit")
-	_, err := other.Post(within(t, 10*time.Second), driver.Note{Key: "k", Value: []byte("v")})
+	_, err := other.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v")})
 	require.NoError(t, err)
 	woken("a post")
 	cancel()
@@ -151,7 +151,7 @@ func TestAClientThatWasHandedInStaysOpen(t *testing.T) {
 	require.NoError(t, err)
 	claim(t, s)
 	require.NoError(t, s.Close())
-	_, err = client.Get(within(t, 10*time.Second), "any")
+	_, err = client.Get(within(t, time.Minute), "any")
 	require.NoError(t, err)
 }
 

@@ -118,7 +118,7 @@ func (p *tap) arrive(t *testing.T) (applied []bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, send := range p.onItsWay {
-		resp, err := send(within(t, 10*time.Second))
+		resp, err := send(within(t, time.Minute))
 		require.NoError(t, err)
 		applied = append(applied, resp.Succeeded)
 	}
@@ -130,7 +130,7 @@ func (p *tap) arrive(t *testing.T) (applied []bool) {
 func keysBeneath(t *testing.T, url, dir string) (keys []string) {
 	t.Helper()
 	prefix := testetcd.Prefix(t, url) + "/"
-	resp, err := testetcd.Client(t, url).Get(within(t, 10*time.Second), prefix+dir, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	resp, err := testetcd.Client(t, url).Get(within(t, time.Minute), prefix+dir, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	require.NoError(t, err)
 	for _, kv := range resp.Kvs {
 		keys = append(keys, strings.TrimPrefix(string(kv.Key), prefix))
@@ -154,7 +154,7 @@ func payloadOf(n int) string {
 func reads(t *testing.T, s driver.Store, after uint64, want ...driver.Record) {
 	t.Helper()
 	var got []driver.Record
-	require.NoError(t, s.Log(within(t, 20*time.Second), after, func(rec driver.Record) error {
+	require.NoError(t, s.Log(within(t, time.Minute), after, func(rec driver.Record) error {
 		got = append(got, rec)
 		return nil
 	}))

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	soon  = 20 * time.Second // for what must come
+	soon  = time.Minute // for what must come
 	often = 5 * time.Millisecond
 )
 

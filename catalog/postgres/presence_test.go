@@ -54,7 +54,7 @@ func TestThePresenceOfASessionThatIsTerminatedEnds(t *testing.T) {
 			require.NoError(t, err)
 			return false
 		}
-	}, 30*time.Second, time.Millisecond)
+	}, time.Minute, time.Millisecond)
 	<-lost
 	require.Error(t, <-ended)
 	cancel()

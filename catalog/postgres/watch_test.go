@@ -75,7 +75,7 @@ func TestWhoWatchesAgainSoonFindsTheConnection(t *testing.T) {
 	require.Equal(t, first, listening())
 	require.Equal(t, 1, locks())
 	end()
-	require.Eventually(t, func() bool { return locks() == 0 }, 30*time.Second, time.Millisecond, "who is gone is shown")
+	require.Eventually(t, func() bool { return locks() == 0 }, time.Minute, time.Millisecond, "who is gone is shown")
 	end = begin(s.Watch)
 	require.Equal(t, first, listening())
 	end()
@@ -95,5 +95,5 @@ func TestTheConnectionEndsAWhileAfterTheLastWatcherHasLeft(t *testing.T) {
 	require.ErrorIs(t, <-done, context.Canceled)
 	s.ear.tasks.Wait()
 	require.Eventually(t, func() bool { return len(testpg.Backends(t, s.pool.Config().ConnString(), "fencepost")) == 0 },
-		30*time.Second, time.Millisecond, "of a store that has asked for nothing else")
+		time.Minute, time.Millisecond, "of a store that has asked for nothing else")
 }

@@ -34,7 +34,7 @@ func TestAClaimThatAProgramBlocksByALockOnTheClaimFileNamesIt(t *testing.T) {
 					_ = c.Close() // the program has no lock yet
 				}
 				return errors.Is(err, driver.ErrBlocked)
-			}, 20*time.Second, time.Millisecond, "%v", err)
+			}, time.Minute, time.Millisecond, "%v", err)
 			require.ErrorContains(t, err, fmt.Sprintf("process %d ", program.Process.Pid))
 			require.ErrorContains(t, err, path+"-claim")
 			require.Equal(t, exitcodes.Retry, exitcodes.Of(err))

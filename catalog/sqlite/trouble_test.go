@@ -422,7 +422,7 @@ func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.Process.Pid))
 		return err == nil && strings.Contains(string(stat), ") T ")
 	}
-	require.Eventually(t, stopped, 10*time.Second, time.Millisecond)
+	require.Eventually(t, stopped, time.Minute, time.Millisecond)
 	table, err := os.Open("/proc/locks")
 	require.NoError(t, err)
 	held, err := locksOn(table, path)

@@ -121,7 +121,7 @@ func (m *member) admin(cfg clientv3.Config) *clientv3.Client {
 		defer cancel()
 		_, err := c.Get(ctx, "probe")
 		return err == nil
-	}, 30*time.Second, 20*time.Millisecond, "etcd does not answer")
+	}, time.Minute, 20*time.Millisecond, "etcd does not answer")
 	return c
 }
 

@@ -24,7 +24,7 @@ import (
 )
 
 // patience bounds what must happen soon.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // binaryEnv hands the built program from TestMain to the tests.
 const binaryEnv = "KVSERVER_TEST_BINARY"

@@ -43,14 +43,14 @@ func TestHealthAnswersThreeQuestionsApart(t *testing.T) {
 	address := answering(ctx, t, path)
 	t.Cleanup(cancel)
 	healthy := func(question string) ran { return run(t, nil, "health", question, "--admin", address) }
-	require.Eventually(t, func() bool { return healthy("standby").code == exitcodes.Success }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return healthy("standby").code == exitcodes.Success }, time.Minute, 10*time.Millisecond)
 	require.Equal(t, "ReadyToPromote: everything is read\n", healthy("live").stdout)
 	got := healthy("leader")
 	require.Equal(t, exitcodes.Failure, got.code)
 	require.Equal(t, "fencepost: not leader: 503 Service Unavailable: ReadyToPromote: everything is read\n", got.stderr)
 
 	require.Equal(t, exitcodes.Success, run(t, on(path), "promote", "--generation", "2", "--timeout", "30s").code)
-	require.Eventually(t, func() bool { return healthy("leader").code == exitcodes.Success }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return healthy("leader").code == exitcodes.Success }, time.Minute, 10*time.Millisecond)
 	require.Equal(t, exitcodes.Success, healthy("standby").code)
 	yes := object(t, run(t, map[string]string{"FENCEPOST_ADMIN": address}, "health", "leader", "--json").stdout)
 	require.Equal(t, true, yes["healthy"])

@@ -344,7 +344,7 @@ func (r *running) signal(sig syscall.Signal) {
 // happens waits for n events with that beginning.
 func (r *running) happens(event string, n int) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return r.count(event) >= n }, 20*time.Second, 5*time.Millisecond, "%d of %q", n, event)
+	require.Eventually(r.t, func() bool { return r.count(event) >= n }, time.Minute, 5*time.Millisecond, "%d of %q", n, event)
 }
 
 func (r *running) count(event string) int { return strings.Count(r.read(r.events), event+" ") }
@@ -352,7 +352,7 @@ func (r *running) count(event string) int { return strings.Count(r.read(r.events
 // says waits for a text on standard error.
 func (r *running) says(text string) {
 	r.t.Helper()
-	require.Eventually(r.t, func() bool { return strings.Contains(r.read(r.stderr), text) }, 20*time.Second, 5*time.Millisecond, text)
+	require.Eventually(r.t, func() bool { return strings.Contains(r.read(r.stderr), text) }, time.Minute, 5*time.Millisecond, text)
 }
 
 // ends waits for the end and requires its status.
@@ -360,7 +360,7 @@ func (r *running) ends(code int) {
 	r.t.Helper()
 	select {
 	case <-r.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		require.Fail(r.t, "run does not end")
 	}
 	require.Equal(r.t, code, r.cmd.ProcessState.ExitCode())

@@ -38,7 +38,7 @@ func (l *listener) until(beginning string) []string {
 	l.t.Helper()
 	buf := make([]byte, 8192)
 	for {
-		require.NoError(l.t, l.conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+		require.NoError(l.t, l.conn.SetReadDeadline(time.Now().Add(time.Minute)))
 		n, err := l.conn.Read(buf)
 		require.NoError(l.t, err, "%q did not come after %q", beginning, l.heard)
 		l.heard = append(l.heard, string(buf[:n]))

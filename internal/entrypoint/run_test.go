@@ -88,7 +88,7 @@ func requireAnswer(t *testing.T, url string, code int, contains string) string {
 		got = resp.StatusCode
 		body, err = io.ReadAll(resp.Body)
 		return err == nil
-	}, 20*time.Second, 10*time.Millisecond, url)
+	}, time.Minute, 10*time.Millisecond, url)
 	require.Equal(t, code, got, url)
 	require.Contains(t, string(body), contains)
 	return string(body)
@@ -162,7 +162,7 @@ func TestAChildWithoutARecordIsDescribedInTheOnePassedOn(t *testing.T) {
 	require.Eventually(t, func() bool {
 		record, err := exitcodes.ReadRecord(r.record)
 		return err == nil && record.Code == 137 && strings.Contains(record.Reason, "was killed by signal 9")
-	}, 20*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	r.signal(syscall.SIGTERM)
 	r.ends(0)
 }

@@ -23,7 +23,7 @@ func TestAStartThatFailsForNowIsTriedAgainAndItsRecordSaysRetry(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := exitcodes.ReadRecord(r.record)
 		return err == nil
-	}, 20*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	record, err := exitcodes.ReadRecord(r.record)
 	require.NoError(t, err)
 	require.Equal(t, exitcodes.Retry.String(), record.Disposition)

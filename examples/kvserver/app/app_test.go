@@ -161,7 +161,7 @@ func (p *process) ask(t *testing.T, line string) string {
 		return err.Error()
 	}
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	_, err = fmt.Fprintf(conn, "%s\r\n", line)
 	require.NoError(t, err)
 	reply, err := bufio.NewReader(conn).ReadString('\n')
@@ -172,7 +172,7 @@ func (p *process) ask(t *testing.T, line string) string {
 }
 
 func (p *process) eventually(t *testing.T, line, want string) {
-	require.Eventually(t, func() bool { return p.ask(t, line) == want }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return p.ask(t, line) == want }, time.Minute, 5*time.Millisecond)
 }
 
 // counting is a store whose commits are counted.
@@ -210,7 +210,7 @@ func TestAProcessThatWaitsSaysWhoLeads(t *testing.T) {
 	green := start(t, store, 2, Options{}, false)
 	require.Eventually(t, func() bool {
 		return strings.HasPrefix(green.ask(t, "GET a"), "-READONLY fencepost: not leading (phase ready-to-promote): generation 1 leads since ")
-	}, 20*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	for _, p := range []*process{green, blue} {
 		p.stop(exitcodes.ErrStopRequested)
 		require.NoError(t, <-p.done)
@@ -287,7 +287,7 @@ func TestWhatComesToAServerThatSteppedDownIsForwarded(t *testing.T) {
 	next := start(t, store, 1, Options{}, false)
 	require.Eventually(t, func() bool {
 		return strings.HasPrefix(next.ask(t, "GET a"), "-READONLY") && strings.Contains(next.ask(t, "GET a"), "ready")
-	}, 20*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 	resp, err := http.Post("http://"+admin+"/api/leader/step-down", "application/json", strings.NewReader(`{"reason":"test"}`))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())

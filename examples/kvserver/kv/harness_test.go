@@ -26,7 +26,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds what must happen soon.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // newFile returns a store over a new SQLite file.
 func newFile(t *testing.T) driver.Store {
