@@ -98,13 +98,16 @@ func (b *bench) lose(l *lookout, show func() (hide func())) {
 		require.False(b, late && l.untold == 0, "lost was called while the claim was shown")
 		hide()
 		l.untold++
-		if b.told(l, max(hold, b.patience/4)) || late {
+		if b.told(l, max(hold, b.moment())) || late {
 			l.untold--
 			return
 		}
 	}
 	require.FailNow(b, "the loss of a presence was not told", "within %v", b.patience)
 }
+
+// moment is how long a loss is waited for before another one is made.
+func (b *bench) moment() time.Duration { return min(b.patience/4, 2*time.Second) }
 
 // loseHere is lose for a claim that s shows until the context ends.
 func (b *bench) loseHere(l *lookout, s driver.Store, claim driver.ID) {
@@ -186,7 +189,7 @@ func presencesApart(b *bench) {
 	b.loseHere(ofMine, b.s, mine)
 	b.unlost(ofOther, quiet, "when another claim was lost")
 	b.hide(p)
-	if !b.told(ofOther, b.patience/4) {
+	if !b.told(ofOther, b.moment()) {
 		b.loseHere(ofOther, otherStore, other)
 	}
 }

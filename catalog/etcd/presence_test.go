@@ -18,7 +18,7 @@ import (
 
 func TestTheDeathOfAProcessThatShowsAClaimIsTold(t *testing.T) {
 	t.Parallel()
-	crashtest.RunPresence(t, testetcd.URL(t), openAt, drivertest.Patience)
+	crashtest.RunPresence(t, testetcd.URL(t), openAt, 5*time.Second)
 }
 
 // A shown is a claim that a store shows, and the key by which it does.

@@ -29,16 +29,7 @@ func leastPrivileged(t *testing.T) string {
 
 func TestARoleWithTheLeastRightsKeepsTheContract(t *testing.T) {
 	t.Parallel()
-	dsn := leastPrivileged(t)
-	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
-		id := driver.NewID()
-		mine := testpg.With(t, dsn, func(u *url.URL) {
-			q := u.Query()
-			q.Set("catalog", "c"+id.String())
-			u.RawQuery = q.Encode()
-		})
-		return func(t *testing.T) driver.Store { return open(t, mine) }
-	})
+	drivertest.RunStore(t, catalogsOf(leastPrivileged(t)))
 }
 
 func TestTheDBAsSchemaIsTheOneThatTheFirstUseMakes(t *testing.T) {

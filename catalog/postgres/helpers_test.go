@@ -35,6 +35,15 @@ func open(t *testing.T, dsn string) *postgres.Store {
 	return s
 }
 
+// catalogsOf returns what makes empty catalogs, each with a name of its own, in
+// the database at dsn: databases and poolers are dear.
+func catalogsOf(dsn string) func(*testing.T) func(*testing.T) driver.Store {
+	return func(t *testing.T) func(*testing.T) driver.Store {
+		mine := withParam(t, dsn, "catalog", "c"+driver.NewID().String())
+		return func(t *testing.T) driver.Store { return open(t, mine) }
+	}
+}
+
 func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)

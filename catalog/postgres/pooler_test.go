@@ -21,26 +21,27 @@ import (
 	"github.com/fencepost/fencepost/internal/testpg"
 )
 
-// throughPooler makes an empty database behind a PgBouncer in transaction mode.
-func throughPooler(t *testing.T) func(*testing.T) driver.Store {
+// throughPooler returns the URL of an empty database behind a PgBouncer in
+// transaction mode.
+func throughPooler(t *testing.T) string {
 	t.Helper()
-	pooler := testpg.NewPooler(t, testpg.URL(t), 20)
-	return func(t *testing.T) driver.Store { return open(t, pooler.URL) }
+	return testpg.NewPooler(t, testpg.URL(t), 60).URL
 }
 
 // A pooler in transaction mode wakes nobody, so that the store is tested as one
 // that is no driver.Watcher.
 func TestStoreKeepsTheContractThroughAPooler(t *testing.T) {
 	t.Parallel()
+	catalogs := catalogsOf(throughPooler(t))
 	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
-		open := throughPooler(t)
+		open := catalogs(t)
 		return func(t *testing.T) driver.Store { return struct{ driver.Store }{open(t)} }
 	})
 }
 
 func TestTheProtocolHoldsThroughAPooler(t *testing.T) {
 	t.Parallel()
-	drivertest.RunProtocol(t, throughPooler)
+	drivertest.RunProtocol(t, catalogsOf(throughPooler(t)))
 }
 
 // preparing counts the statements that are prepared by a name of their own.

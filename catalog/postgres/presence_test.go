@@ -18,7 +18,7 @@ import (
 
 func TestNobodyIsShownThroughAPoolerInTransactionMode(t *testing.T) {
 	t.Parallel()
-	s := throughPooler(t)(t).(*postgres.Store)
+	s := open(t, throughPooler(t))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.ErrorIs(t, s.Present(ctx, driver.NewID(), func() { t.Error("shown") }), driver.ErrNoPresence)
@@ -63,7 +63,7 @@ func TestThePresenceOfASessionThatIsTerminatedEnds(t *testing.T) {
 
 func TestTheDeathOfAProcessThatShowsAClaimIsTold(t *testing.T) {
 	t.Parallel()
-	crashtest.RunPresence(t, testpg.URL(t), openAt, drivertest.Patience)
+	crashtest.RunPresence(t, testpg.URL(t), openAt, 5*time.Second)
 }
 
 // present shows a claim, and returns a channel that gets why that ended.

@@ -21,10 +21,7 @@ func TestStoreKeepsTheContract(t *testing.T) {
 
 func TestStoreKeepsTheContractWhereTheDatabaseIsSerializable(t *testing.T) {
 	t.Parallel()
-	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
-		dsn := serializable(t)
-		return func(t *testing.T) driver.Store { return open(t, dsn) }
-	})
+	drivertest.RunStore(t, catalogsOf(serializable(t)))
 }
 
 // serializable returns a database whose transactions have that isolation, unless
@@ -71,8 +68,5 @@ func TestWhereTheSessionIsSerializableTheSlowerWriterConflicts(t *testing.T) {
 
 func TestTheProtocolHolds(t *testing.T) {
 	t.Parallel()
-	drivertest.RunProtocol(t, func(t *testing.T) func(*testing.T) driver.Store {
-		dsn := testpg.URL(t)
-		return func(t *testing.T) driver.Store { return open(t, dsn) }
-	})
+	drivertest.RunProtocol(t, catalogsOf(testpg.URL(t)))
 }

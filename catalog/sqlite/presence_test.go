@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/driver"
-	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/crashtest"
@@ -19,7 +18,7 @@ import (
 func TestTheDeathOfAProcessThatShowsAClaimIsTold(t *testing.T) {
 	t.Parallel()
 	path, _ := claimed(t)
-	crashtest.RunPresence(t, path, openAt, drivertest.Patience)
+	crashtest.RunPresence(t, path, openAt, 5*time.Second)
 }
 
 // present shows a claim, and returns a channel that gets why that ended.
