@@ -161,7 +161,7 @@ func TestACallWithoutADeadlineGetsOne(t *testing.T) {
 	began := time.Now()
 	_, err := s.Head(t.Context())
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Less(t, time.Since(began), 30*time.Second)
+	require.Less(t, time.Since(began), time.Minute)
 }
 
 func TestEveryMistakeInTheConfigurationIsNamedAtOnceAndNoSecret(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 func TestNoPackageHasAVariableThatChanges(t *testing.T) {
 	t.Parallel()
 	all := sources(t)
+	globals := globals(all)
 	for _, s := range all {
 		if s.isTest() {
 			continue
@@ -22,7 +23,7 @@ func TestNoPackageHasAVariableThatChanges(t *testing.T) {
 				t.Errorf("%s: the package-level variable %s can hold state", s.at(v.name), v.name.Name)
 			}
 		}
-		for _, written := range s.writes(globals(all, s)) {
+		for _, written := range s.writes(globals[path.Dir(s.name)]) {
 			t.Errorf("%s: writes to the package-level variable %s", s.at(written), written.Name)
 		}
 	}
@@ -50,17 +51,17 @@ func (s source) variables() (found []variable) {
 	return found
 }
 
-// globals returns the names that the package of s declares, in whichever file.
-func globals(all []source, s source) (names []string) {
-	for _, other := range all {
-		if path.Dir(other.name) != path.Dir(s.name) {
-			continue
-		}
-		for _, v := range other.variables() {
-			names = append(names, v.name.Name)
+// globals returns the names that each folder's package declares.
+func globals(all []source) map[string][]string {
+	names := map[string][]string{}
+	for _, s := range all {
+		for _, v := range s.variables() {
+			if v.name.Name != "_" {
+				names[path.Dir(s.name)] = append(names[path.Dir(s.name)], v.name.Name)
+			}
 		}
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return name == "_" })
+	return names
 }
 
 // holdsState reports whether a variable is made to be changed: a lock, an

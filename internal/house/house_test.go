@@ -211,17 +211,17 @@ func dependencies(t *testing.T, name string) []string {
 func goTool(t *testing.T, args ...string) []byte {
 	t.Helper()
 	var stderr bytes.Buffer
+	root, err := root()
+	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), "go", args...)
-	cmd.Dir, cmd.Stderr = root(t), &stderr
+	cmd.Dir, cmd.Stderr = root, &stderr
 	out, err := cmd.Output()
 	require.NoError(t, err, stderr.String())
 	return out
 }
 
 // root returns the folder of the module.
-func root(t *testing.T) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "env", "GOMOD").Output()
-	require.NoError(t, err)
-	return filepath.Dir(strings.TrimSpace(string(out)))
+func root() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	return filepath.Dir(strings.TrimSpace(string(out))), err
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -145,13 +146,14 @@ func (s source) uses(path string, names ...string) (found []*ast.SelectorExpr) {
 	return found
 }
 
-// sources reads every Go file beneath the root, those of other modules in it
-// too.
-func sources(t *testing.T) []source {
-	t.Helper()
-	root := root(t)
-	var all []source
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+// read holds every Go file beneath the root, those of other modules in it too,
+// once for all tests.
+var read = sync.OnceValues(func() (all []source, err error) {
+	root, err := root()
+	if err != nil {
+		return nil, err
+	}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -166,6 +168,13 @@ func sources(t *testing.T) []source {
 		all = append(all, s)
 		return err
 	})
+	return all, err
+})
+
+// sources returns every Go file beneath the root.
+func sources(t *testing.T) []source {
+	t.Helper()
+	all, err := read()
 	require.NoError(t, err)
 	require.NotEmpty(t, all)
 	return all
