@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -200,11 +201,9 @@ func storeName(c *pgx.ConnConfig, catalog string) string {
 	if strings.HasPrefix(c.Host, "/") {
 		return fmt.Sprintf("postgres:///%s?host=%s&catalog=%s", c.Database, c.Host, catalog)
 	}
-	host := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
-	for _, f := range c.Fallbacks {
-		if next := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))); !strings.HasSuffix(host, next) {
-			host += "," + next
-		}
+	hosts := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
+	for _, f := range c.Fallbacks { // a host may stand there twice, with and without TLS
+		hosts = append(hosts, net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))))
 	}
-	return fmt.Sprintf("postgres://%s/%s?catalog=%s", host, c.Database, catalog)
+	return fmt.Sprintf("postgres://%s/%s?catalog=%s", strings.Join(slices.Compact(hosts), ","), c.Database, catalog)
 }

@@ -32,6 +32,24 @@ func TestOpenNeedsNoServer(t *testing.T) {
 	fails(t, err, exitcodes.None, driver.NotApplied)
 }
 
+func TestTheNameOfAStoreHasEveryHostOnce(t *testing.T) {
+	t.Parallel()
+	for hosts, want := range map[string]string{
+		"a:1":                 "a:1",
+		"a:1,b:2":             "a:1,b:2",
+		"ab:1,b:1":            "ab:1,b:1", // the one's text ends the other's
+		"a:1,a:2":             "a:1,a:2",
+		"127.0.0.1:1,[::1]:1": "127.0.0.1:1,[::1]:1",
+	} {
+		for _, mode := range []string{"disable", "prefer"} { // the latter tries each host twice
+			s, err := postgres.Open(t.Context(), "postgres://u@"+hosts+"/app?sslmode="+mode, postgres.Config{})
+			require.NoError(t, err)
+			require.Equal(t, "postgres://"+want+"/app?catalog=main", s.String())
+			require.NoError(t, s.Close())
+		}
+	}
+}
+
 func TestOpenNamesEveryMistakeAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := postgres.Open(t.Context(), "postgres://h/db?catalog=NO", postgres.Config{MaxConns: -1, ClaimIdle: -time.Second})
