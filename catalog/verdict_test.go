@@ -264,3 +264,38 @@ func TestAnAnswerThatHasArrivedIsToldThoughTheCallersContextHasEnded(t *testing.
 		require.NoError(t, c.await(ctx, r))
 	}
 }
+
+// What a loss takes in decides which commits an operator looks for.
+func TestALossGoesFromTheFirstRevisionThatIsMissingToTheLast(t *testing.T) {
+	t.Parallel()
+	had := claimOf(3, 7).Head() // claimed at revision 5
+	had.Revision, had.Commit = 9, driver.NewID()
+	older := func(revision uint64) driver.Head { // a claim before had's, which is all that is left
+		h := claimOf(3, 6).Head()
+		h.Claim.Revision, h.Revision = 2, revision
+		return h
+	}
+	mine := had
+	mine.Revision = 6
+	foreign := had
+	foreign.Revision, foreign.Commit = 12, driver.NewID()
+	token := driver.Head{Claim: had.Claim} // a claim that was seen, and no commit under it
+	for name, c := range map[string]struct {
+		had, head driver.Head
+		from, to  uint64
+	}{
+		"commits under the claim":                       {had, mine, 7, 9},
+		"the claim and its commits":                     {had, older(4), 5, 9},
+		"the claim, and commits before it":              {had, older(2), 3, 9},
+		"a head that has gone on under an older claim":  {had, older(8), 5, 9},
+		"a claim without a commit":                      {token, older(4), 5, 5},
+		"another commit in its place, and more of them": {had, foreign, 9, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var lost *lostError
+			require.ErrorAs(t, lostCommit(c.had, c.head, "test"), &lost)
+			require.Equal(t, [2]uint64{c.from, c.to}, [2]uint64{lost.loss.From, lost.loss.To})
+			require.False(t, lost.loss.Overtaken)
+		})
+	}
+}
