@@ -40,6 +40,23 @@ func TestANoteGoesToNoServerThatWasNotLookedAt(t *testing.T) {
 	testpg.Exec(t, dsn, `do $$ begin assert (select count(*) from fencepost.board) = 1; end $$`)
 }
 
+func TestACommitGoesToNoServerThatWasNotLookedAt(t *testing.T) {
+	t.Parallel()
+	s, dsn := held(t)
+	head := drivertest.ReadHead(t, s)
+	known := *s.place.Load()
+	known.started = known.started.Add(-time.Second) // as if another process answered now
+	s.place.Store(&known)
+	head = drivertest.Append(t, s, head, []byte("the right one"))
+
+	s.place.Store(&known)
+	testpg.Exec(t, dsn, `update fencepost.token set system_id = '1'`)
+	err := s.Append(drivertest.Context(t), head, drivertest.NextRecord(head, nil))
+	require.ErrorIs(t, err, errElsewhere)
+	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+	testpg.Exec(t, dsn, `do $$ begin assert (select count(*) from fencepost.log) = 2; end $$`)
+}
+
 func TestANoteGoesToNoCatalogWhoseClaimWasNotLookedAt(t *testing.T) {
 	t.Parallel()
 	s, dsn := held(t)
