@@ -195,6 +195,32 @@ func TestANoteThatMustBeMissingStaysMissingUntilTheClaimHasEnded(t *testing.T) {
 	require.NoError(t, <-posted)
 }
 
+func TestANoteThatAClaimStandsOnStaysUntilTheClaimHasEnded(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	claim(t, s)
+	version, err := s.Post(within(t, soon), driver.Note{Key: "intent", Value: []byte("promote 1")})
+	require.NoError(t, err)
+	var posted <-chan error
+	ctx := step.With(within(t, soon), func(p step.Point) {
+		if p != step.ClaimHeadWritten {
+			return
+		}
+		posted = async(func() error {
+			_, err := s.Post(within(t, soon), driver.Note{Key: "intent", Version: version})
+			return err
+		})
+		require.Eventually(t, func() bool { return testpg.Waiting(dsn) != 0 || len(posted) > 0 }, soon, often)
+		require.Empty(t, posted, "the note was removed under the claim")
+	})
+	c, err := s.Claim(ctx)
+	require.NoError(t, err)
+	next, rec := nextClaim(c.Head())
+	require.NoError(t, c.Install(ctx, next, rec, driver.Note{Key: "intent", Version: version}))
+	require.NoError(t, <-posted)
+}
+
 func TestClaimAndCommitPassTheirPointsInOrder(t *testing.T) {
 	t.Parallel()
 	s := open(t, testpg.URL(t))
