@@ -123,8 +123,15 @@ func TestANewerSchemaStillShowsItsHeadAndRefusesTheRest(t *testing.T) {
 	_, installErr := tryClaim(within(t, soon), s)
 	_, notesErr := s.Notes(within(t, soon), "")
 	_, postErr := s.Post(within(t, soon), driver.Note{Key: "k", Value: []byte("v")})
-	logErr := s.Log(within(t, soon), 0, func(driver.Record) error { return nil })
-	for _, err := range []error{installErr, notesErr, postErr, logErr} {
+	nothing := func(driver.Record) error { return nil }
+	logErr := s.Log(within(t, soon), 0, nothing)
+	lost, lossesErr := s.Losses(within(t, soon))
+	_, putErr := s.PutLosses(within(t, soon), driver.Losses{Text: []byte("lost"), Place: lost.Place}, &want)
+	c, err := s.Claim(within(t, soon))
+	require.NoError(t, err)
+	claimsLogErr := c.Log(within(t, soon), 0, nothing)
+	c.Abandon()
+	for _, err := range []error{installErr, notesErr, postErr, logErr, lossesErr, putErr, claimsLogErr} {
 		e := fails(t, err, exitcodes.Halt, driver.NotApplied)
 		require.Equal(t, exitcodes.Config, e.ExitCode())
 		require.ErrorContains(t, err, "2, this build knows 1")
@@ -173,7 +180,7 @@ func TestACommitIsDurableWhereTheDatabaseSaysOtherwise(t *testing.T) {
 			insert into public.seen values (current_setting('synchronous_commit')); return null; end $$`,
 		`create constraint trigger see after insert on fencepost.log deferrable initially deferred
 			for each row execute function public.see()`,
-		`create constraint trigger see after insert or update on fencepost.board deferrable initially deferred
+		`create constraint trigger see after insert or update or delete on fencepost.board deferrable initially deferred
 			for each row execute function public.see()`,
 		`do $$ begin execute format('alter database %I set synchronous_commit = off', current_database()); end $$`)
 	s = open(t, dsn)
@@ -181,14 +188,22 @@ func TestACommitIsDurableWhereTheDatabaseSaysOtherwise(t *testing.T) {
 	claim(t, s)
 	v, err := s.Post(within(t, soon), driver.Note{Key: "k", Value: []byte("v")})
 	require.NoError(t, err)
-	_, err = s.Post(within(t, soon), driver.Note{Key: "k", Value: []byte("w"), Version: v})
+	v, err = s.Post(within(t, soon), driver.Note{Key: "k", Value: []byte("w"), Version: v})
+	require.NoError(t, err)
+	_, err = s.Post(within(t, soon), driver.Note{Key: "k", Version: v})
+	require.NoError(t, err)
+	l, err := s.Losses(within(t, soon))
+	require.NoError(t, err)
+	l.Text = []byte("lost")
+	_, err = s.PutLosses(within(t, soon), l, nil)
 	require.NoError(t, err)
 	conn := testpg.Connect(t, dsn)
 	rows, err := conn.Query(t.Context(), `select setting from public.seen`)
 	require.NoError(t, err)
 	seen, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
-	require.Equal(t, []string{"on", "on", "on", "on", "on"}, seen, "a claim holds the record of losses besides")
+	require.Len(t, seen, 8, "a commit, a claim, which keeps the place of the record of losses and leaves it, three notes and a loss")
+	require.NotContains(t, seen, "off")
 }
 
 func TestAHeadThatIsNotItsClaimsOwnAtTheClaimsRevisionIsCorrupt(t *testing.T) {
