@@ -1,0 +1,75 @@
+package postgres
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
+)
+
+func TestOnlyTheServerToWriteToIsAdmitted(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	m := newSightings()
+	require.NoError(t, m.admit(ctx, server{system: "1", timeline: 1}), "nothing was seen yet")
+	require.ErrorIs(t, m.admit(ctx, server{system: "1", standby: true}), errStandby)
+
+	m.meet("1", 3)
+	m.meet("1", 2) // an older server was asked later
+	require.EqualValues(t, 3, m.highest())
+	require.ErrorIs(t, m.admit(ctx, server{system: "1", timeline: 2}), errTimeline)
+	require.NoError(t, m.admit(ctx, server{system: "1", timeline: 3}))
+	require.NoError(t, m.admit(ctx, server{system: "2", timeline: 1}), "nobody has said where the catalog is")
+	m.meet("2", 9)
+	require.Zero(t, m.highest(), "of two systems, neither is known to be the catalog's")
+
+	m.settle("1", 2)
+	require.EqualValues(t, 3, m.highest(), "a claim on an older timeline takes nothing back")
+	require.ErrorIs(t, m.admit(ctx, server{system: "2", timeline: 9}), errElsewhere)
+	require.NoError(t, m.admit(driver.Adopting(ctx), server{system: "2", timeline: 9}))
+	require.ErrorIs(t, m.admit(driver.Adopting(ctx), server{system: "1", timeline: 2}), errTimeline)
+	require.NoError(t, m.admit(ctx, server{timeline: 9}), "a role that may not ask for the system is not told apart")
+}
+
+func TestAConnectionIsStaleIfItsServerIsNotTheOneToWriteToOrWasLeftSince(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	m := newSightings()
+	s := server{system: "1", timeline: 1, started: 1}
+	m.meet(s.system, s.timeline)
+	old := &dialed{server: s, at: time.Now().Add(-time.Second)}
+	require.False(t, m.stale(ctx, old))
+	m.leave(s)
+	require.True(t, m.stale(ctx, old))
+	require.False(t, m.stale(ctx, &dialed{server: s, at: time.Now().Add(time.Second)}), "made after it was left")
+	other := &dialed{server: server{system: "1", timeline: 1, started: 2}, at: old.at}
+	require.False(t, m.stale(ctx, other), "to another process")
+	m.meet("1", 2)
+	require.True(t, m.stale(ctx, other), "a server took over")
+}
+
+func TestAServerIsLeftOnlyIfAnotherOneMayDoWhatItCant(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{errStandby, errTimeline, errElsewhere, errMoved, &pgconn.PgError{Code: "25006"}} {
+		require.True(t, wrongServer(err), "%v", err)
+	}
+	for _, err := range []error{nil, driver.ErrConflict, driver.ErrBlocked, errCut, &pgconn.PgError{Code: "57P01"}} {
+		require.False(t, wrongServer(err), "%v", err)
+	}
+}
+
+func TestAProcessThatHasClaimedOrReadTheHeadKnowsTheSystemOfTheClaim(t *testing.T) {
+	t.Parallel()
+	claimer, dsn := held(t)
+	reader, err := Open(t.Context(), dsn, Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, reader.Close()) })
+	drivertest.ReadHead(t, reader)
+	for _, s := range []*Store{claimer, reader} {
+		require.ErrorIs(t, s.known.Load().admit(t.Context(), server{system: "another", timeline: 99}), errElsewhere)
+	}
+}
