@@ -9,6 +9,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/postgres"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/step"
@@ -173,8 +174,11 @@ func TestACancelledWaitForTheSynchronousStandbyIsUnknownThoughTheServerSaysDone(
 	t.Parallel()
 	server := testpg.NewServer(t)
 	dsn := testpg.Database(t, server.URL)
-	s := open(t, dsn)
+	s, empty := open(t, dsn), open(t, testpg.Database(t, server.URL))
 	head := claim(t, s)
+	lost, err := s.Losses(within(t, soon))
+	require.NoError(t, err)
+	lost.Text = []byte("lost")
 	testpg.CommitsWaitFor(t, dsn, "*")
 	t.Cleanup(func() {
 		testpg.Exec(t, dsn, `alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
@@ -183,18 +187,27 @@ func TestACancelledWaitForTheSynchronousStandbyIsUnknownThoughTheServerSaysDone(
 	cut := func() bool {
 		var n int
 		require.NoError(t, conn.QueryRow(t.Context(), `select count(pg_cancel_backend(pid)) from pg_stat_activity
-			where datname = current_database() and wait_event = 'SyncRep'`).Scan(&n))
+			where application_name = 'fencepost' and wait_event = 'SyncRep'`).Scan(&n))
 		return n > 0
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.Append(within(t, soon), head, next(head)) }()
-	require.Eventually(t, cut, soon, often)
-	fails(t, <-done, exitcodes.Retry, driver.Unknown)
-
-	go func() { _, err := tryClaim(within(t, soon), s); done <- err }()
-	require.Eventually(t, cut, soon, often)
-	fails(t, <-done, exitcodes.Retry, driver.Unknown)
+	for _, call := range []func() error{
+		func() error { return s.Append(within(t, soon), head, next(head)) },
+		func() error { _, err := tryClaim(within(t, soon), s); return err },
+		func() error { _, err := s.PutLosses(within(t, soon), lost, nil); return err },
+		func() error {
+			_, err := empty.Post(within(t, soon), driver.Note{Key: "first", Value: []byte("v")})
+			return err
+		},
+	} {
+		done := async(call)
+		require.Eventually(t, cut, soon, often)
+		fails(t, <-done, exitcodes.Retry, driver.Unknown)
+	}
 	require.Len(t, records(t, s), 3, "both are here")
+	found, err := s.Losses(within(t, soon))
+	require.NoError(t, err)
+	require.Equal(t, lost.Text, found.Text)
+	require.Len(t, drivertest.ReadNotes(t, empty, ""), 1)
 }
 
 func TestAStarvedPoolDoesNotStopTheHeadNorTheWatch(t *testing.T) {
