@@ -47,9 +47,12 @@ func appendElsewhere(b *bench) {
 	newer := head.After(NextRecord(head, nil))
 	namesake := head
 	namesake.Commit = driver.NewID()
+	misplaced := head
+	misplaced.Revision++
 	before := b.picture()
 	for what, prior := range map[string]driver.Head{
-		"an older head": older, "a head to come": newer, "another commit at the same revision": namesake, "the zero Head": {},
+		"an older head": older, "a head to come": newer, "another commit at the same revision": namesake,
+		"the same commit at another revision": misplaced, "the zero Head": {},
 	} {
 		rec := NextRecord(prior, []byte("stale"))
 		rec.Token = head.Claim.Token

@@ -99,6 +99,15 @@ func brokenLosses() map[string]brokenStore {
 				}
 				return s.PutLosses(ctx, l, nil)
 			})},
+		"losses at any commit of a revision": {[]string{"losses-at-their-head"},
+			puts(func(s *memory.Store, ctx context.Context, l driver.Losses, at *driver.Head) (int64, error) {
+				if head, err := s.Head(ctx); err == nil && at != nil && at.Revision == head.Revision {
+					same := *at
+					same.Commit = head.Commit
+					at = &same
+				}
+				return s.PutLosses(ctx, l, at)
+			})},
 		"losses at any place": {[]string{"losses-at-their-place"},
 			puts(func(s *memory.Store, ctx context.Context, l driver.Losses, at *driver.Head) (int64, error) {
 				now, err := s.Losses(ctx)

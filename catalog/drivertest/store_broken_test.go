@@ -19,6 +19,8 @@ func brokenStores() map[string]brokenStore {
 			func(s *memory.Store, _ *defect) driver.Store { return store{Store: s, append: appendAnywhere(s)} }},
 		"only the revision is compared": {[]string{"append-elsewhere"},
 			func(s *memory.Store, _ *defect) driver.Store { return store{Store: s, append: appendAtRevision(s)} }},
+		"only the commit is compared": {[]string{"append-elsewhere"},
+			func(s *memory.Store, _ *defect) driver.Store { return store{Store: s, append: appendAtCommit(s)} }},
 		"a conflict wraps nothing": {[]string{"append-elsewhere", "append-twice"},
 			func(s *memory.Store, _ *defect) driver.Store {
 				return store{Store: s, append: func(ctx context.Context, prior driver.Head, rec driver.Record) error {
@@ -168,6 +170,16 @@ func appendAtRevision(s *memory.Store) appendFunc {
 		head, err := s.Head(ctx)
 		if err == nil && head.Revision == prior.Revision {
 			prior = head
+		}
+		return errors.Join(err, s.Append(ctx, prior, rec))
+	}
+}
+
+func appendAtCommit(s *memory.Store) appendFunc {
+	return func(ctx context.Context, prior driver.Head, rec driver.Record) error {
+		head, err := s.Head(ctx)
+		if err == nil && head.Commit == prior.Commit {
+			prior, rec.Revision = head, head.Revision+1
 		}
 		return errors.Join(err, s.Append(ctx, prior, rec))
 	}

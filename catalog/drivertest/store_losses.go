@@ -76,11 +76,14 @@ func lossesAtTheirHead(b *bench) {
 	appended := Append(b, b.s, claimed, []byte("one"))
 	foreign := appended
 	foreign.Claim.ID = driver.NewID()
+	namesake := appended
+	namesake.Commit = driver.NewID()
 	l := b.losses(b.s)
 	l.Text = []byte("x")
 	before := b.picture()
 	for what, at := range map[string]*driver.Head{
-		"the head of before a commit": &claimed, "the same position of another claim": &foreign, "the head that nobody ever claimed": {},
+		"the head of before a commit": &claimed, "the same position of another claim": &foreign,
+		"another commit at the same revision": &namesake, "the head that nobody ever claimed": {},
 	} {
 		_, err := b.another().PutLosses(b.ctx, l, at)
 		b.conflict(err, "PutLosses at "+what)
