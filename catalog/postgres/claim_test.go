@@ -53,10 +53,11 @@ func TestAClaimBehindABlockedClaimNamesTheSessionAtTheRoot(t *testing.T) {
 		_, err := tryClaim(within(t, soon), first)
 		done <- err
 	}()
-	require.Eventually(t, func() bool { return testpg.Waiting(dsn) != 0 }, soon, often)
+	between := waiting(t, dsn)
 	err = blocked(t, second)
 	require.ErrorIs(t, err, driver.ErrBlocked)
 	require.ErrorContains(t, err, fmt.Sprintf("process %d ", zombie.PgConn().PID()))
+	require.NotContains(t, err.Error(), fmt.Sprintf("process %d ", between), "who waits as well is not to be ended")
 	_, err = zombie.Exec(t.Context(), `rollback`)
 	require.NoError(t, err)
 	require.NoError(t, <-done)

@@ -34,9 +34,12 @@ func TestANoteGoesToNoServerThatWasNotLookedAt(t *testing.T) {
 
 	s.place.Store(&known)
 	testpg.Exec(t, dsn, `update fencepost.token set system_id = '1'`)
-	_, err = s.Post(drivertest.Context(t), driver.Note{Key: "other", Value: []byte("v")})
-	require.ErrorIs(t, err, errElsewhere)
-	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+	for _, n := range []driver.Note{{Key: "other", Value: []byte("v")}, {Key: "none"}} {
+		s.place.Store(&known)
+		_, err = s.Post(drivertest.Context(t), n)
+		require.ErrorIs(t, err, errElsewhere)
+		require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+	}
 	testpg.Exec(t, dsn, `do $$ begin assert (select count(*) from fencepost.board) = 1; end $$`)
 }
 
@@ -57,6 +60,19 @@ func TestACommitGoesToNoServerThatWasNotLookedAt(t *testing.T) {
 	testpg.Exec(t, dsn, `do $$ begin assert (select count(*) from fencepost.log) = 2; end $$`)
 }
 
+func TestACommitToASchemaThatWasDroppedIsAConflict(t *testing.T) {
+	t.Parallel()
+	s, dsn := held(t)
+	head := drivertest.ReadHead(t, s)
+	testpg.Exec(t, dsn, `drop schema fencepost cascade`)
+	for range 2 { // by a store that has looked at the server, and by one that has not
+		err := s.Append(drivertest.Context(t), head, drivertest.NextRecord(head, nil))
+		require.ErrorIs(t, err, driver.ErrConflict)
+		require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+		s.place.Store(nil)
+	}
+}
+
 func TestANoteGoesToNoCatalogWhoseClaimWasNotLookedAt(t *testing.T) {
 	t.Parallel()
 	s, dsn := held(t)
@@ -69,6 +85,17 @@ func TestANoteGoesToNoCatalogWhoseClaimWasNotLookedAt(t *testing.T) {
 	require.Error(t, err)
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
 	testpg.Exec(t, dsn, `do $$ begin assert (select count(*) from fencepost.board) = 1; end $$`)
+}
+
+func TestANoteIsPostedAlsoIfAnotherProcessHasClaimedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s, dsn := held(t)
+	other, err := Open(t.Context(), dsn, Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, other.Close()) })
+	drivertest.Install(t, other, 2)
+	_, err = s.Post(drivertest.Context(t), driver.Note{Key: "k", Value: []byte("v")})
+	require.NoError(t, err)
 }
 
 func TestABoardThatIsMissingIsNoConflict(t *testing.T) {
