@@ -170,6 +170,17 @@ func TestALogThatLacksWhatWasWrittenIsCorrupt(t *testing.T) {
 	}
 }
 
+func TestAClaimInTheRowOfAnotherRevisionIsCorrupt(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	claim(t, s)
+	testpg.Exec(t, dsn, `update fencepost.claim set revision = 2`)
+	err := s.Claims(within(t, soon), 0, func(driver.Claim) error { return nil })
+	fails(t, err, exitcodes.Panic, driver.NotApplied)
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+}
+
 func TestACommitIsDurableWhereTheDatabaseSaysOtherwise(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
