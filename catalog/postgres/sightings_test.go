@@ -9,6 +9,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/internal/testpg"
 )
 
 func TestOnlyTheServerToWriteToIsAdmitted(t *testing.T) {
@@ -72,4 +73,45 @@ func TestAProcessThatHasClaimedOrReadTheHeadKnowsTheSystemOfTheClaim(t *testing.
 	for _, s := range []*Store{claimer, reader} {
 		require.ErrorIs(t, s.known.Load().admit(t.Context(), server{system: "another", timeline: 99}), errElsewhere)
 	}
+}
+
+func TestAConnectionAloneTellsTheTimeline(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.Context(), testpg.URL(t), Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	conn, err := s.acquire(drivertest.Context(t), s.pool)
+	require.NoError(t, err)
+	defer s.give(conn)
+	require.EqualValues(t, dialedOf(conn.Conn().PgConn()).server.timeline, s.known.Load().highest())
+	require.Positive(t, s.known.Load().highest())
+}
+
+// TestEachAnswerIsHeldAgainstWhatWasSeen is about a pooler, behind which a connection
+// that was admitted may lead to another server by the next statement.
+func TestEachAnswerIsHeldAgainstWhatWasSeen(t *testing.T) {
+	t.Parallel()
+	s, _ := held(t)
+	ctx := drivertest.Context(t)
+	conn, err := s.acquire(ctx, s.pool)
+	require.NoError(t, err)
+	defer s.give(conn)
+	now, err := s.readState(ctx, conn)
+	require.NoError(t, err)
+
+	standby := now
+	standby.standby = true
+	require.ErrorIs(t, s.admit(ctx, conn, standby), errStandby)
+	other := now
+	other.started = now.started.Add(time.Second)
+	require.ErrorIs(t, s.admit(ctx, conn, other), errMoved, "another process answered before")
+
+	known := *s.place.Load()
+	s.known.Load().meet(known.system, now.timeline+1)
+	require.ErrorIs(t, s.admit(ctx, conn, now), errTimeline)
+	_, err = s.readServer(ctx, conn)
+	require.ErrorIs(t, err, errTimeline, "also where there is no head yet")
+	known.system = "1"
+	s.place.Store(&known)
+	require.ErrorIs(t, s.admit(ctx, conn, now), errElsewhere, "the timelines of two systems are not compared")
 }
