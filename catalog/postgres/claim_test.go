@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/postgres"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/step"
@@ -220,6 +221,27 @@ func TestANoteThatAClaimStandsOnStaysUntilTheClaimHasEnded(t *testing.T) {
 	next, rec := nextClaim(c.Head())
 	require.NoError(t, c.Install(ctx, next, rec, driver.Note{Key: "intent", Version: version}))
 	require.NoError(t, <-posted)
+}
+
+func TestAClaimThatIsNotItsRecordsIsADefectAndWritesNothing(t *testing.T) {
+	t.Parallel()
+	s := open(t, testpg.URL(t))
+	head := claim(t, s)
+	for name, spoil := range map[string]func(*driver.Claim, *driver.Record){
+		"id":       func(c *driver.Claim, _ *driver.Record) { c.ID = driver.NewID() },
+		"token":    func(c *driver.Claim, _ *driver.Record) { c.Token.Epoch++ },
+		"revision": func(c *driver.Claim, _ *driver.Record) { c.Revision++ },
+		"place":    func(c *driver.Claim, r *driver.Record) { c.Revision++; r.Revision++ },
+	} {
+		c, err := s.Claim(within(t, soon))
+		require.NoError(t, err)
+		next, rec := nextClaim(c.Head())
+		spoil(&next, &rec)
+		err = c.Install(within(t, soon), next, rec)
+		require.Error(t, err, name)
+		fails(t, err, exitcodes.Panic, driver.NotApplied)
+		require.Equal(t, head, drivertest.ReadHead(t, s), name)
+	}
 }
 
 func TestClaimAndCommitPassTheirPointsInOrder(t *testing.T) {
