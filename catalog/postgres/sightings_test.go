@@ -1,10 +1,13 @@
 package postgres
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -85,6 +88,27 @@ func TestAConnectionAloneTellsTheTimeline(t *testing.T) {
 	defer s.give(conn)
 	require.EqualValues(t, dialedOf(conn.Conn().PgConn()).server.timeline, s.known.Load().highest())
 	require.Positive(t, s.known.Load().highest())
+}
+
+// TestNoHookOfTheApplicationsLetsAWrongServerIn is also about target_session_attrs,
+// which pgx keeps in the same hook.
+func TestNoHookOfTheApplicationsLetsAWrongServerIn(t *testing.T) {
+	t.Parallel()
+	config, err := pgxpool.ParseConfig(testpg.URL(t))
+	require.NoError(t, err)
+	asked := 0
+	config.ConnConfig.ValidateConnect = func(context.Context, *pgconn.PgConn) error { asked++; return nil }
+	m := newSightings()
+	prepare(config, m)
+	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig.Copy())
+	require.NoError(t, err)
+	found := dialedOf(conn.PgConn()).server
+	require.NoError(t, conn.Close(t.Context()))
+	require.Equal(t, 1, asked)
+	m.meet(found.system, found.timeline+1)
+	_, err = pgx.ConnectConfig(t.Context(), config.ConnConfig.Copy())
+	require.ErrorIs(t, err, errTimeline)
+	require.Equal(t, 1, asked, "the hook is not asked about it")
 }
 
 // TestEachAnswerIsHeldAgainstWhatWasSeen is about a pooler, behind which a connection
