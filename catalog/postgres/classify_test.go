@@ -131,6 +131,18 @@ func TestOnlyAnAnswerOfTheServerSettlesAWriteThatWasSent(t *testing.T) {
 	}
 }
 
+func TestAnErrorOfTheStoreIsAlsoTheOneOfPackageDriver(t *testing.T) {
+	t.Parallel()
+	for code, is := range map[string]error{"53100": driver.ErrFull, "XX001": driver.ErrCorrupt, "XX002": driver.ErrCorrupt} {
+		err := new(Store).fail("append", answer("ERROR", code), statementSent)
+		require.ErrorIs(t, err, is, code)
+		require.Equal(t, code, sqlState(err), "and what the server said is kept")
+	}
+	err := new(Store).fail("append", answer("ERROR", "57014"), statementSent)
+	require.NotErrorIs(t, err, driver.ErrFull)
+	require.NotErrorIs(t, err, driver.ErrCorrupt)
+}
+
 func TestAServerOutOfTransactionIdsSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	class, _ := classify(answer("ERROR", "54000"), commitSent)
