@@ -78,15 +78,19 @@ func raiseKeepsBuild(s *scene) {
 	cfg := config(1)
 	cfg.Holder.Build = "b1"
 	require.NoError(s, s.claimsOver(s.store(), cfg).Close())
-	claim, err := s.raises(s.store(), "")
+	tool := operator()
+	tool.Holder.Build = "of the tool"
+	claim, err := catalog.Raise(Context(s), s.store(), tool, catalog.RaiseOptions{Reason: "test"})
 	require.NoError(s, err)
 	require.Equal(s, "b1", claim.Holder.Build)
 	cfg.Holder.Build = "b2"
 	_, err = catalog.Open(Context(s), s.store(), cfg)
 	require.ErrorIs(s, err, catalog.ErrIncompatible)
-	claim, err = s.raises(s.store(), "g2.e1")
+	claim, err = catalog.Raise(Context(s), s.store(), tool, catalog.RaiseOptions{Reason: "test", Above: s.token("g2.e1")})
 	require.NoError(s, err)
 	require.Empty(s, claim.Holder.Build, "another generation is of another build, which nobody has named yet")
+	cfg.Generation = 2
+	require.NoError(s, s.claimsOver(s.store(), cfg).Close(), "it is not the tool's")
 }
 
 func raiseRefused(s *scene) {
