@@ -73,3 +73,40 @@ func TestAFeedRecordsNoLossThatItsReaderHasFoundInAnotherCatalog(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, losses)
 }
+
+func TestAFeedFindsALossBehindWhichMoreWasCommittedThanItHasRead(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	c, err := catalog.Open(t.Context(), store.Open(), process(1, "holder"))
+	require.NoError(t, err)
+	for range 4 {
+		require.NoError(t, setIn(c, "a"))
+	}
+	late := &blind{Store: store.Open()}
+	last, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- catalog.Feed(t.Context(), late, process(1, "reader"), catalog.Position{}, func(e catalog.Event) error {
+			if e.Revision == c.Head().Revision {
+				late.closed.Store(true)
+				close(last)
+			}
+			return nil
+		})
+	}()
+	awaitEnd(t, last)
+	require.NoError(t, c.Close())
+	store.Rollback(c.Head().Revision - 2)
+	next, err := catalog.Open(t.Context(), store.Open(), process(1, "claimed since"))
+	require.NoError(t, err)
+	for range 4 {
+		require.NoError(t, setIn(next, "b"))
+	}
+	require.NoError(t, next.Close())
+	late.closed.Store(false)
+	select {
+	case err = <-ended:
+		require.ErrorIs(t, err, catalog.ErrLostCommit)
+	case <-time.After(time.Minute):
+		require.Fail(t, "it goes on")
+	}
+}

@@ -330,6 +330,14 @@ func TestAProcessThatFindsALossOverWhichAnotherHasClaimedStopsNobody(t *testing.
 			store.Rollback(second.Head().Revision - 2)
 			require.NoError(t, claims(store.Open()).Close())
 		},
+		"with a higher token, and more commits than were lost": func(store *memory.Store, second *catalog.Catalog) {
+			store.Rollback(second.Head().Revision - 2)
+			c := claims(store.Open())
+			for range 5 {
+				require.NoError(t, setIn(c, "more"))
+			}
+			require.NoError(t, c.Close())
+		},
 		"with the same token": func(store *memory.Store, second *catalog.Catalog) {
 			store.Rollback(second.Claim().Revision - 1)
 			require.NoError(t, claims(store.Open()).Close())

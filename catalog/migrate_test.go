@@ -17,6 +17,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
 )
 
 var rows = catalog.JSON[int]("rows")
@@ -270,4 +271,51 @@ func TestAMigrationEndsWithTheFollowerThatRunsIt(t *testing.T) {
 	require.ErrorIs(t, <-ended, fence.ErrSuperseded)
 	require.NoError(t, three.Close())
 	_ = one.Close() // fenced
+}
+
+// Blind migrations read nothing that a commit could have touched: the version of
+// the data alone says that they were done meanwhile.
+func TestAMigrationThatAnotherGenerationHasMadeSinceItWasRehearsedIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	sets := func(version uint64, key string) catalog.Migration {
+		return catalog.Migration{Version: version, ReadableBy: 1, Name: key, Up: func(tx *catalog.Tx) error { return rows.Set(tx, key, 1) }}
+	}
+	all := []catalog.Migration{sets(1, "old"), sets(2, "out"), sets(3, "new")}
+	one, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1, Migrations: all[:1]})
+	require.NoError(t, err)
+	f, err := catalog.Follow(t.Context(), store.Open(), catalog.Config{Generation: 3, Migrations: all})
+	require.NoError(t, err)
+	_, err = f.Rehearse(t.Context())
+	require.NoError(t, err)
+	two, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2, Migrations: all[:2]})
+	require.NoError(t, err)
+	setRow(t, two, "out", 7)
+	three, err := f.Open(t.Context(), catalog.ClaimOptions{})
+	require.NoError(t, err)
+	require.Equal(t, 7, out(t, three), "a commit was undone")
+	require.NoError(t, three.Close())
+	_, _ = one.Close(), two.Close() // fenced
+}
+
+func TestAFollowerEndsOnceItsBuildCanNoLongerReadTheData(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	one, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	f, err := catalog.Follow(t.Context(), store.Open(), catalog.Config{Generation: 2})
+	require.NoError(t, err)
+	two, err := catalog.Open(t.Context(), store.Open(), copyingOnce(2))
+	require.NoError(t, err)
+	awaitEnd(t, f.Done())
+	require.ErrorIs(t, f.Err(), catalog.ErrIncompatible)
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(f.Err()))
+	require.NoError(t, two.Close())
+	_, _ = one.Close(), f.Close() // fenced, and incompatible
+}
+
+func copyingOnce(g generation.Generation) catalog.Config {
+	cfg := copying(func(int64) {})
+	cfg.Generation = g
+	return cfg
 }

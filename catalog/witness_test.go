@@ -214,6 +214,46 @@ func (o *overtaken) Head(ctx context.Context) (driver.Head, error) {
 	return head, err
 }
 
+// oldSnapshot is a store with a snapshot that was made under the second claim.
+type oldSnapshot struct{ driver.Store }
+
+func (oldSnapshot) Snapshot(_ context.Context, fn func(driver.Snapshot, []byte) error) error {
+	return fn(driver.Snapshot{Token: fence.Token{Generation: 1, Epoch: 2}, Revision: 4}, nil)
+}
+
+func TestWhatIsReadAfterTheHighestTokenDoesNotHideIt(t *testing.T) {
+	t.Parallel()
+	enough := errors.New("enough")
+	head := func(s driver.Store) error { _, err := s.Head(t.Context()); return err }
+	for name, see := range map[string]func(driver.Store) error{
+		"the beginning of the log": func(s driver.Store) error {
+			err := s.Log(t.Context(), 0, func(driver.Record) error { return enough })
+			if !errors.Is(err, enough) {
+				return err
+			}
+			return nil
+		},
+		"the first claim": func(s driver.Store) error {
+			err := s.Claims(t.Context(), 0, func(driver.Claim) error { return enough })
+			if !errors.Is(err, enough) {
+				return err
+			}
+			return nil
+		},
+		"a snapshot alone": nil,
+	} {
+		store, rollBack := rolledBack(t)
+		process := catalog.Witnessed(oldSnapshot{store})
+		if see != nil {
+			require.NoError(t, errors.Join(head(process), see(process)), name)
+		} else {
+			require.NoError(t, process.Snapshot(t.Context(), func(driver.Snapshot, []byte) error { return nil }), name)
+		}
+		rollBack()
+		requireLost(t, head(process))
+	}
+}
+
 func TestAWitnessHidesNothingThatTheStoreCanDo(t *testing.T) {
 	store := memory.New()
 	process := catalog.Witnessed(catalog.Witnessed(store))
