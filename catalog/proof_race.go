@@ -58,7 +58,7 @@ func (c *prover) ways() []string {
 func (c *prover) oneStore(ctx context.Context) error {
 	c.tried = append(c.tried, fmt.Sprintf("%d notes, one by each way, read by every way", len(c.stores)))
 	const prefix = "way "
-	racers := together(c.stores, func(s driver.Store) *racer {
+	racers := together(c.stores, func(_ int, s driver.Store) *racer {
 		r := &racer{what: "the note", via: s, next: driver.Head{Commit: driver.NewID()}}
 		_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (int64, error) {
 			return s.Post(ctx, driver.Note{Key: prefix + r.next.Commit.String(), Value: r.note()})
@@ -86,13 +86,13 @@ func (c *prover) oneStore(ctx context.Context) error {
 func (c *prover) firstClaims(ctx context.Context) error {
 	c.tried = append(c.tried, "2 first claims at once")
 	first := newMeeting()
-	return c.judge(ctx, together(c.stores[:2], func(s driver.Store) *racer { return c.claim(ctx, s, first) }))
+	return c.judge(ctx, together(c.stores[:2], func(_ int, s driver.Store) *racer { return c.claim(ctx, s, first) }))
 }
 
 func (c *prover) appends(ctx context.Context) error {
 	c.tried = append(c.tried, fmt.Sprintf("%d commits over one head at once", len(c.stores)))
 	before := c.head
-	if err := c.judge(ctx, together(c.stores, func(s driver.Store) *racer { return c.append(ctx, s, before) })); err != nil {
+	if err := c.judge(ctx, together(c.stores, func(_ int, s driver.Store) *racer { return c.append(ctx, s, before) })); err != nil {
 		return err
 	}
 	if sameHead(before, c.head) {
@@ -106,7 +106,7 @@ func (c *prover) appends(ctx context.Context) error {
 func (c *prover) staleAppends(ctx context.Context) error {
 	c.tried = append(c.tried, fmt.Sprintf("%d commits over a head that had moved", len(c.stores)))
 	stale := c.chain[len(c.chain)-2]
-	return c.judge(ctx, together(c.stores, func(s driver.Store) *racer { return c.append(ctx, s, stale) }))
+	return c.judge(ctx, together(c.stores, func(_ int, s driver.Store) *racer { return c.append(ctx, s, stale) }))
 }
 
 // claimBesideAppend has the claim come by the last way, and the first claims by the
@@ -114,8 +114,8 @@ func (c *prover) staleAppends(ctx context.Context) error {
 func (c *prover) claimBesideAppend(ctx context.Context) error {
 	c.tried = append(c.tried, "a claim and a commit at once")
 	holder, claimer := c.stores[0], c.stores[len(c.stores)-1]
-	return c.judge(ctx, together([]driver.Store{holder, claimer}, func(s driver.Store) *racer {
-		if s == holder {
+	return c.judge(ctx, together([]driver.Store{holder, claimer}, func(i int, s driver.Store) *racer {
+		if i == 0 {
 			return c.append(ctx, s, c.head)
 		}
 		return c.claim(ctx, s, nil)
@@ -132,7 +132,7 @@ func (c *prover) fencedAppends(ctx context.Context) error {
 			fenced = h // the last one before the newest claim
 		}
 	}
-	return c.judge(ctx, together(c.stores, func(s driver.Store) *racer { return c.append(ctx, s, fenced) }))
+	return c.judge(ctx, together(c.stores, func(_ int, s driver.Store) *racer { return c.append(ctx, s, fenced) }))
 }
 
 // A racer is one write of a race.
@@ -147,12 +147,13 @@ func (r *racer) String() string {
 	return fmt.Sprintf("%s %v by way of %s", r.what, r.next.Commit, r.via)
 }
 
-// together makes one write by each store, all at once.
-func together(stores []driver.Store, write func(driver.Store) *racer) []*racer {
+// together makes one write by each store, all at once. A store is known by its
+// place: two of them may be equal.
+func together(stores []driver.Store, write func(i int, s driver.Store) *racer) []*racer {
 	racers := make([]*racer, len(stores))
 	var racing sync.WaitGroup
 	for i, s := range stores {
-		racing.Go(func() { racers[i] = write(s) })
+		racing.Go(func() { racers[i] = write(i, s) })
 	}
 	racing.Wait()
 	return racers
@@ -307,7 +308,7 @@ func refusedFor(err error) bool { return errors.Is(err, driver.ErrConflict) }
 
 // agreed reads the head by every store, and requires that all read the same.
 func (c *prover) agreed(ctx context.Context) (driver.Head, error) {
-	read := together(c.stores, func(s driver.Store) *racer {
+	read := together(c.stores, func(_ int, s driver.Store) *racer {
 		r := &racer{via: s}
 		r.next, r.err = callStore(ctx, c.cfg.StoreTimeout, s.Head)
 		return r
@@ -364,7 +365,7 @@ func (c *prover) notes(ctx context.Context) error {
 // raceNotes races notes over a version of one, and returns the version that is
 // there then.
 func (c *prover) raceNotes(ctx context.Context, over int64) (version int64, err error) {
-	racers := together(c.stores, func(s driver.Store) *racer {
+	racers := together(c.stores, func(_ int, s driver.Store) *racer {
 		r := &racer{what: "the note", via: s, next: driver.Head{Commit: driver.NewID()}}
 		_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (int64, error) {
 			return s.Post(ctx, driver.Note{Key: raceKey, Value: r.note(), Version: over})
@@ -423,8 +424,7 @@ func (c *prover) judgeConditional(ctx context.Context, r *racer) error {
 func (c *prover) readLog(ctx context.Context) error {
 	c.tried = append(c.tried, fmt.Sprintf("a reading of the log of %d writes, by each way", len(c.chain)))
 	read := make([][]driver.ID, len(c.stores))
-	done := together(c.stores, func(s driver.Store) *racer {
-		i := slices.Index(c.stores, s)
+	done := together(c.stores, func(i int, s driver.Store) *racer {
 		r := &racer{via: s}
 		_, r.err = callStore(ctx, c.cfg.StoreTimeout, func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, s.Log(ctx, 0, func(rec driver.Record) error {
