@@ -319,3 +319,39 @@ func copyingOnce(g generation.Generation) catalog.Config {
 	cfg.Generation = g
 	return cfg
 }
+
+func TestABoardThatCantBeReadEndsNoMigrationUnderTheClaim(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	one, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	var refusing atomic.Bool
+	refused := make(chan struct{}, 1)
+	handle := store.Open()
+	handle.Inject(func(c memory.Call) memory.Fault {
+		if c.Method != "Notes" || !refusing.Load() {
+			return memory.Pass
+		}
+		select {
+		case refused <- struct{}{}:
+		default:
+		}
+		return memory.Refuse
+	})
+	var ran int64
+	two, err := catalog.Open(t.Context(), handle, copying(func(run int64) {
+		if ran = run; run == 1 {
+			setRow(t, one, "in", 7)
+			return
+		}
+		refusing.Store(true)
+		<-refused
+		<-refused // the answer to the first one did not end it
+		refusing.Store(false)
+	}))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, ran)
+	require.Equal(t, 7, out(t, two))
+	require.NoError(t, two.Close())
+	_ = one.Close() // fenced
+}

@@ -241,3 +241,17 @@ func TestRehearsalsFollowersAndHoldersShareNoMapThatOneOfThemWrites(t *testing.T
 	require.NoError(t, f.Close())
 	require.NoError(t, observer.Close())
 }
+
+func TestAnUpdateWhoseFunctionDoesNotMindARefusedEntryWritesNothing(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	c := holder(t, store, catalog.Config{Generation: 1})
+	before := c.Head()
+	err := c.Update(t.Context(), func(tx *catalog.Tx) error {
+		_ = rows.Set(tx, string(make([]byte, catalog.MaxKey+1)), 1) // refused
+		return rows.Set(tx, "k", 1)
+	})
+	require.ErrorIs(t, err, catalog.ErrInvalidEntry)
+	require.Equal(t, before, c.Head())
+	require.Empty(t, keys(t, c))
+}
