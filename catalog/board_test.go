@@ -1,11 +1,13 @@
 package catalog_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/generation"
 )
@@ -19,4 +21,36 @@ func TestToReserveALowerNumberGivesNoNumberOutAgain(t *testing.T) {
 	next, err := board.NextGeneration(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 10, next)
+}
+
+// beaten is a store before each of whose first posts somebody else posts.
+type beaten struct {
+	driver.Store
+	times int
+	by    func()
+}
+
+func (b *beaten) Post(ctx context.Context, n driver.Note) (int64, error) {
+	if b.times > 0 {
+		b.times--
+		b.by()
+	}
+	return b.Store.Post(ctx, n)
+}
+
+// Both write the same text: the number is known by its mark, or it would be taken
+// for the one's own.
+func TestANumberThatSomebodyElseWasGivenIsNotTakenForOnesOwn(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	given := map[generation.Generation]bool{}
+	next := func(board *catalog.Board) {
+		g, err := board.NextGeneration(t.Context())
+		require.NoError(t, err)
+		require.False(t, given[g], "generation %v was given out twice", g)
+		given[g] = true
+	}
+	other := catalog.NewBoard(store.Open(), catalog.Config{})
+	next(catalog.NewBoard(&beaten{Store: store.Open(), times: 4, by: func() { next(other) }}, catalog.Config{}))
+	require.Len(t, given, 5)
 }
