@@ -30,7 +30,8 @@ func raceCases() []protocolCase {
 	}
 }
 
-// busyHolder makes 100 claims, on ten catalogs, so that no log grows long.
+// busyHolder makes 100 claims, on ten catalogs, so that no log grows long: all of
+// it is read at the end.
 func busyHolder(s *scene) {
 	for range 10 {
 		one := s.anew()
@@ -44,10 +45,15 @@ func busyHolder(s *scene) {
 // end, once.
 func (s *scene) takeOver(claims int) {
 	load := &load{scene: s, acked: map[string]bool{}}
-	holder := s.claims(1)
+	of := func(g int) catalog.Config {
+		cfg := config(generation.Generation(g))
+		cfg.CompactAfter = 1 << 40 // never
+		return cfg
+	}
+	holder := s.claimsOver(s.store(), of(1))
 	for i := range claims {
 		load.start(holder)
-		f, err := catalog.Follow(Context(s), s.store(), config(generation.Generation(i+2)))
+		f, err := catalog.Follow(Context(s), s.store(), of(i+2))
 		require.NoError(s, err)
 		seen, _ := f.Head()
 		require.NoError(s, f.Wait(Context(s), func(h driver.Head) bool { return h.Revision > seen.Revision+3 }), "the holder is not busy")
