@@ -4,15 +4,21 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/etcd"
 	"github.com/fencepost/fencepost/internal/testetcd"
 )
@@ -67,4 +73,63 @@ func TestNoCopyOfAWriteGoesToAServerThatCameBackAsAnotherCluster(t *testing.T) {
 	}
 	require.Contains(t, ids(t, open(t, one.URL(), etcd.Config{})), rec.ID)
 	require.NotContains(t, ids(t, open(t, two.URL(), etcd.Config{})), rec.ID, "it landed in two stores")
+}
+
+// A namedServer says of which cluster it is, and has no leader.
+type namedServer struct {
+	pb.UnimplementedKVServer
+	pb.UnimplementedMaintenanceServer
+	cluster     uint64
+	says        error // instead of its cluster
+	asked, txns atomic.Int64
+}
+
+func (s *namedServer) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+	s.asked.Add(1)
+	return &pb.StatusResponse{Header: &pb.ResponseHeader{ClusterId: s.cluster}}, s.says
+}
+
+func (s *namedServer) Txn(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error) {
+	s.txns.Add(1)
+	return nil, rpctypes.ErrGRPCNoLeader
+}
+
+// serve starts s at an address, and returns that and what stops s.
+func (s *namedServer) serve(t *testing.T, address string) (at string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	pb.RegisterKVServer(server, s)
+	pb.RegisterMaintenanceServer(server, s)
+	var tasks sync.WaitGroup
+	tasks.Go(func() { _ = server.Serve(l) })
+	stop = func() { server.Stop(); tasks.Wait() }
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+func TestAServerIsAskedForItsClusterAgainWhereItComesBackAndGetsNoWriteBeforeItHasSaid(t *testing.T) {
+	t.Parallel()
+	for what, later := range map[string]*namedServer{
+		"of another cluster":          {cluster: 2},
+		"one that can't say just now": {says: rpctypes.ErrGRPCNoLeader},
+	} {
+		one, two := &namedServer{cluster: 1}, &namedServer{cluster: 1}
+		first, _ := one.serve(t, "127.0.0.1:0")
+		second, stop := two.serve(t, "127.0.0.1:0")
+		s := open(t, "etcd://"+first+","+second+"/p", etcd.Config{HedgeAfter: -1})
+		post := func() error {
+			_, err := s.Post(within(t, time.Minute), driver.Note{Key: "k", Value: []byte("v"), Version: 1})
+			return err
+		}
+		require.Eventually(t, func() bool { return post() != nil && one.txns.Load() > 0 && two.txns.Load() > 0 }, time.Minute, time.Millisecond, "both are known")
+		stop()
+		later.serve(t, second)
+		require.Eventually(t, func() bool { return post() != nil && (later.asked.Load() > 0 || later.txns.Load() > 0) }, time.Minute, time.Millisecond, what)
+		for range 3 {
+			require.Error(t, post())
+		}
+		require.Zero(t, later.txns.Load(), what)
+	}
 }

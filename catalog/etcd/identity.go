@@ -5,18 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 )
 
 // All endpoints of a URL must belong to one cluster, or else a copy of a write
 // could land in two stores. So all are asked for their cluster before the first
-// request, and each is asked again whenever a connection to it was made: a server
-// that was restored from a snapshot has the old keys, and is of a cluster of its
-// own. A server of another cluster gets no request. If all endpoints belong to
-// another one, the cluster was restored as a whole, and the heads say what it lost.
+// request, and each is asked again over every new connection, which takes no request
+// for keys before: a server that was restored from a snapshot has the old keys, and is
+// of a cluster of its own. A server of another cluster gets no request. If all
+// endpoints belong to another one, the cluster was restored as a whole, and the heads
+// say what it lost. Over a client that was handed in each is asked once.
 //
 // With one endpoint nothing is asked: it is all that there is.
 
@@ -152,14 +159,29 @@ func (i *identity) all(id uint64, of int) bool {
 	return len(i.told) == of
 }
 
+// sendKnown sends a request over a connection over which m has said of which cluster
+// it is. Whenever gRPC takes another connection, m is asked again.
+func sendKnown[R any](ctx context.Context, m *member, s *session, send func(context.Context, *session) (R, error)) (result R, err error) {
+	for {
+		if err := m.recognize(ctx, s); err != nil {
+			return result, err
+		}
+		over := m.link.known.Load()
+		if result, err = send(ctx, s); status.Convert(err).Message() != notKnown {
+			return result, err
+		}
+		m.link.known.CompareAndSwap(over, nil) // another call may have asked meanwhile
+	}
+}
+
 // recognize refuses a member of another cluster. It asks once for each connection;
 // a server that can't say is used.
 func (m *member) recognize(ctx context.Context, s *session) error {
-	made := m.link.made.Load()
-	if len(m.cluster.members) == 1 || m.recognized.Load() == made {
+	if len(m.cluster.members) == 1 || m.link.known.Load() != nil {
 		return nil
 	}
-	id, err := m.clusterOf(ctx, s)
+	var by peer.Peer
+	id, err := m.clusterOf(ctx, s, grpc.Peer(&by))
 	if err != nil && elsewhere(err) {
 		return err
 	}
@@ -168,16 +190,43 @@ func (m *member) recognize(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	if now := m.link.made.Load(); now == made || now == 1 { // else it may have been asked over an older connection
-		m.recognized.Store(now)
+	over := "" // of a client that was handed in, whose connections are not known
+	switch {
+	case by.LocalAddr != nil:
+		over = by.LocalAddr.String()
+	case m.cluster.cfg.Client == nil:
+		return status.Error(codes.Unavailable, notKnown)
 	}
+	m.link.known.Store(&over)
 	return nil
 }
 
+// notKnown is the text of the error of a request that was not sent.
+const notKnown = "the server has not said of which cluster it is over this connection"
+
+// A connectionCheck lets no request for keys onto a connection over which the server has not
+// said of which cluster it is. It is asked when the connection is chosen, which a
+// call can neither see nor keep: gRPC may connect anew just before it sends.
+type connectionCheck struct{ link *link }
+
+func (c connectionCheck) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	info, _ := credentials.RequestInfoFromContext(ctx)
+	if !strings.HasPrefix(info.Method, "/etcdserverpb.KV/") {
+		return nil, nil
+	}
+	by, _ := peer.FromContext(ctx)
+	if over := c.link.known.Load(); over == nil || by == nil || by.LocalAddr == nil || *over != by.LocalAddr.String() {
+		return nil, status.Error(codes.Unavailable, notKnown)
+	}
+	return nil, nil
+}
+
+func (connectionCheck) RequireTransportSecurity() bool { return false }
+
 // clusterOf asks a member for its cluster. That needs no right and no quorum.
-func (m *member) clusterOf(ctx context.Context, s *session) (uint64, error) {
+func (m *member) clusterOf(ctx context.Context, s *session, options ...grpc.CallOption) (uint64, error) {
 	if m.cluster.cfg.Client == nil {
-		resp, err := pb.NewMaintenanceClient(s.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
+		resp, err := pb.NewMaintenanceClient(s.ActiveConnection()).Status(ctx, &pb.StatusRequest{}, options...)
 		return resp.GetHeader().GetClusterId(), err
 	}
 	resp, err := s.Status(ctx, m.endpoint) // else the client would ask any endpoint

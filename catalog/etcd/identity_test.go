@@ -3,11 +3,14 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"net"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 )
 
 func TestAServerOfAnotherClusterIsRefusedUntilAllAreOfThat(t *testing.T) {
@@ -25,6 +28,12 @@ func TestAServerOfAnotherClusterIsRefusedUntilAllAreOfThat(t *testing.T) {
 	require.ErrorIs(t, says(c, 1), errForeign)
 
 	i = new(identity)
+	require.NoError(t, says(a, 1))
+	require.NoError(t, says(b, 1))
+	require.ErrorIs(t, says(a, 2), errForeign)
+	require.ErrorIs(t, says(b, 2), errForeign, "c has said nothing")
+
+	i = new(identity)
 	require.ErrorIs(t, i.agree([]*member{a, b, c}, []uint64{0, 1, 2}), errClusters)
 	require.Zero(t, i.id)
 	require.NoError(t, i.agree([]*member{a, b, c}, []uint64{0, 0, 0}))
@@ -32,6 +41,24 @@ func TestAServerOfAnotherClusterIsRefusedUntilAllAreOfThat(t *testing.T) {
 	require.NoError(t, i.agree([]*member{a, b, c}, []uint64{0, 1, 1}))
 	require.EqualValues(t, 1, i.id)
 	require.ErrorIs(t, says(a, 2), errForeign)
+}
+
+func TestNoRequestForKeysTakesAConnectionOverWhichItsServerHasNotSaidItsCluster(t *testing.T) {
+	t.Parallel()
+	check := connectionCheck{new(link)}
+	over := func(port int, method string) error {
+		ctx := peer.NewContext(t.Context(), &peer.Peer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}})
+		_, err := check.GetRequestMetadata(credentials.NewContextWithRequestInfo(ctx, credentials.RequestInfo{Method: method}))
+		return err
+	}
+	const txn, status = "/etcdserverpb.KV/Txn", "/etcdserverpb.Maintenance/Status"
+	require.ErrorContains(t, over(1, txn), notKnown)
+	require.NoError(t, over(1, status))
+	said := "127.0.0.1:1"
+	check.link.known.Store(&said)
+	require.NoError(t, over(1, txn))
+	require.ErrorContains(t, over(2, txn), notKnown, "gRPC has connected anew")
+	require.NoError(t, over(2, status))
 }
 
 // A stream that began at a home which has moved just then would stay at a server

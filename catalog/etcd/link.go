@@ -22,7 +22,10 @@ import (
 // is not to be trusted.
 type link struct {
 	last atomic.Pointer[error]
-	made atomic.Int64 // connections; zero for a client that was handed in
+
+	// known is the local address of the connection over which the server has said
+	// of which cluster it is; nil if there is none.
+	known atomic.Pointer[string]
 }
 
 func (l *link) set(err error) { l.last.Store(&err) }
@@ -44,7 +47,7 @@ func (l *link) options(cfg *tls.Config) []grpc.DialOption {
 	dialer := grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 		if err == nil {
-			l.made.Add(1)
+			l.known.Store(nil)
 		}
 		switch {
 		case err != nil:

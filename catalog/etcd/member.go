@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -19,8 +18,6 @@ type member struct {
 	cluster  *cluster
 	endpoint string
 	link     *link
-
-	recognized atomic.Int64 // the connection over which the member told its cluster, as link counts them; negative before
 
 	mu      sync.Mutex
 	session *session // nil until the first call
@@ -44,7 +41,6 @@ type attempt struct {
 
 func newMember(c *cluster, endpoint string) *member {
 	m := &member{cluster: c, endpoint: endpoint, link: new(link)}
-	m.recognized.Store(-1)
 	m.streams, m.leave = context.WithCancel(c.root)
 	return m
 }
@@ -108,6 +104,9 @@ func (m *member) client() (*clientv3.Client, error) {
 		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 		MinConnectTimeout: c.cfg.DialTimeout,
 	}))
+	if len(c.members) > 1 {
+		options = append(options, grpc.WithPerRPCCredentials(connectionCheck{m.link}))
+	}
 	return clientv3.New(clientv3.Config{
 		Endpoints: []string{m.endpoint}, Username: c.to.user, Password: c.to.password, TLS: c.to.tls,
 		Context: c.root, DialTimeout: c.cfg.DialTimeout, DialOptions: options,

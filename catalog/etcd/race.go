@@ -61,10 +61,7 @@ func race[R any](ctx context.Context, c *cluster, req request, send func(context
 func ask[R any](ctx context.Context, m *member, send func(context.Context, *session) (R, error)) (result R, err error) {
 	session, err := m.dial(ctx)
 	if err == nil {
-		err = m.recognize(ctx, session)
-	}
-	if err == nil {
-		result, err = send(ctx, session)
+		result, err = sendKnown(ctx, m, session, send)
 	}
 	if err != nil {
 		err = m.explain(err)
