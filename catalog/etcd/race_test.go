@@ -407,28 +407,19 @@ func TestAnEndpointThatHangsFromTheBeginningKeepsNobodyOut(t *testing.T) {
 
 func TestARecordOfLossesWhoseAnswerIsLostIsFoundByItsCopy(t *testing.T) {
 	t.Parallel()
-	url := testetcd.URL(t)
-	host, port, err := net.SplitHostPort(strings.Split(url, "/")[2])
-	require.NoError(t, err)
 	var writing atomic.Int64
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{net.JoinHostPort(host, port), net.JoinHostPort("localhost", port)}, MaxUnaryRetries: 1, Logger: zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
-			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				err := invoker(ctx, method, req, reply, cc, opts...)
-				if txn, ok := req.(*pb.TxnRequest); ok && writes(txn, "losses") && writing.Add(1) == 1 {
-					<-ctx.Done()
-					return ctx.Err()
-				}
-				return err
-			})},
-	})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	s := open(t, "etcd:///"+testetcd.Prefix(t, url), etcd.Config{Client: client, HedgeAfter: 20 * time.Millisecond})
+	s := overTwoEndpoints(t, testetcd.URL(t),
+		func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			err := invoke(ctx, method, req, reply, cc, opts...)
+			if txn, ok := req.(*pb.TxnRequest); ok && writes(txn, "losses") && writing.Add(1) == 1 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return err
+		})
 	version, err := s.PutLosses(within(t, time.Minute), lossesOf(t, s, "a loss"), nil)
 	require.NoError(t, err)
-	require.EqualValues(t, 2, writing.Load())
+	require.GreaterOrEqual(t, writing.Load(), int64(2)) // a busy machine may send further copies
 	written, err := s.Losses(within(t, time.Minute))
 	require.NoError(t, err)
 	require.Equal(t, "a loss", string(written.Text))
