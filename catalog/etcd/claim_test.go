@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -133,6 +134,96 @@ func TestAClaimIsRefusedWhereANoteItRestsOnHasChanged(t *testing.T) {
 	require.NoError(t, c.Install(ctx, next, rec, driver.Note{Key: "promote"}))
 }
 
+func TestAClaimThatFailsAtTheHeadKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	url := testetcd.URL(t)
+	s, client, key := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)+"/head"
+	claim(t, s)
+	head, err := client.Get(within(t, time.Minute), key)
+	require.NoError(t, err)
+	_, err = client.Put(within(t, time.Minute), key, "foreign")
+	require.NoError(t, err)
+	_, err = s.Claim(within(t, time.Minute)) // for so long it would be kept alive
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	require.Empty(t, keysBeneath(t, url, "wanted"))
+	_, err = client.Put(within(t, time.Minute), key, string(head.Kvs[0].Value))
+	require.NoError(t, err)
+	claim(t, s)
+}
+
+// The lease of a claim is a courtesy: whatever else has come between, the claim's own
+// Txn finds out.
+func TestAClaimIsRefusedWhereAnythingThatItRestsOnHasMovedThoughItsLeaseLives(t *testing.T) {
+	t.Parallel()
+	end := fmt.Sprintf("%016x-%s", 1, driver.NewID())
+	for name, test := range map[string]struct {
+		first      bool // nobody has claimed before
+		key, value string
+	}{
+		"the head of the claim before":            {key: "head", value: "another"},
+		"the head where there was none":           {key: "head", value: "another", first: true},
+		"the end of the log":                      {key: "head\x00end", value: end},
+		"the end of the log where there was none": {key: "head\x00end", value: end, first: true},
+		"the record that it adds":                 {key: "log/0000000000000002", value: "another"},
+		"the claim-wanted key":                    {key: "wanted", value: "another"},
+		"the record of losses":                    {key: "token\x00losses", value: "another"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := testetcd.URL(t)
+			s, client := open(t, url, etcd.Config{}), testetcd.Client(t, url)
+			if !test.first {
+				claim(t, s)
+			}
+			c, err := s.Claim(within(t, time.Minute))
+			require.NoError(t, err)
+			_, err = client.Put(within(t, time.Minute), testetcd.Prefix(t, url)+"/"+test.key, test.value)
+			require.NoError(t, err)
+			before := keysBeneath(t, url, "claim/")
+			next, rec := claimAfter(c.Head())
+			err = c.Install(within(t, time.Minute), next, rec)
+			require.ErrorIs(t, err, driver.ErrConflict)
+			require.Equal(t, driver.NotApplied, driver.OutcomeOf(err), "%v", err)
+			require.Equal(t, before, keysBeneath(t, url, "claim/"))
+		})
+	}
+}
+
+func TestACommitOrAClaimThatIsNotTheNextIsADefectAndWritesNothing(t *testing.T) {
+	t.Parallel()
+	url := testetcd.URL(t)
+	s := open(t, url, etcd.Config{})
+	head := commit(t, s, claim(t, s), 1, "x")
+	before := keysBeneath(t, url, "")
+	defect := func(err error) {
+		t.Helper()
+		require.Equal(t, exitcodes.Panic, exitcodes.Of(err), "%v", err)
+		require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+		require.Equal(t, before, keysBeneath(t, url, ""))
+	}
+	for _, revision := range []uint64{head.Revision, head.Revision + 2} {
+		rec := record(head, "another revision")
+		rec.Revision = revision
+		defect(s.Append(within(t, time.Minute), head, rec))
+	}
+	nameless := record(head, "no id")
+	nameless.ID = driver.ID{}
+	defect(s.Append(within(t, time.Minute), head, nameless))
+	for _, change := range []func(*driver.Claim, *driver.Record){
+		func(c *driver.Claim, _ *driver.Record) { c.Revision++ },
+		func(_ *driver.Claim, rec *driver.Record) { rec.Revision++ },
+		func(c *driver.Claim, rec *driver.Record) { c.Revision++; rec.Revision++ },
+		func(_ *driver.Claim, rec *driver.Record) { rec.ID = driver.NewID() },
+	} {
+		c, err := s.Claim(within(t, time.Minute))
+		require.NoError(t, err)
+		next, rec := claimAfter(c.Head())
+		change(&next, &rec)
+		err = c.Install(within(t, time.Minute), next, rec)
+		require.Eventually(t, func() bool { return len(keysBeneath(t, url, "wanted")) == 0 }, time.Minute, time.Millisecond)
+		defect(err)
+	}
+}
+
 func TestTheTokenKeyIsWrittenByClaimsAlone(t *testing.T) {
 	t.Parallel()
 	url := testetcd.URL(t)
@@ -164,7 +255,7 @@ func TestTheTokenKeyIsWrittenByClaimsAlone(t *testing.T) {
 func TestCloseEndsTheClaimsUnderWay(t *testing.T) {
 	t.Parallel()
 	url := testetcd.URL(t)
-	s, err := etcd.Open(t.Context(), url, etcd.Config{ClaimTTL: time.Minute})
+	s, err := etcd.Open(t.Context(), url, etcd.Config{ClaimTTL: time.Hour})
 	require.NoError(t, err)
 	_, err = s.Claim(within(t, time.Minute))
 	require.NoError(t, err)
