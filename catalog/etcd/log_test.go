@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/etcd"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -130,6 +132,51 @@ func TestWhatNoVersionWroteAndWhatIsMissingIsCorruption(t *testing.T) {
 			require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
 		})
 	}
+}
+
+// The head's two keys may be gone together: a claim on top of what is left would
+// begin the catalog anew.
+func TestWhatCannotBeWithoutAHeadKeepsAClaimOut(t *testing.T) {
+	t.Parallel()
+	for _, left := range []string{"token", "log/0000000000000001", "claim/0000000000000001"} {
+		url := testetcd.URL(t)
+		s, client, key := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)+"/"+left
+		claim(t, s)
+		kept, err := client.Get(within(t, time.Minute), key)
+		require.NoError(t, err)
+		_, err = client.Delete(within(t, time.Minute), testetcd.Prefix(t, url)+"/", clientv3.WithPrefix())
+		require.NoError(t, err)
+		_, err = s.Head(within(t, time.Minute))
+		require.NoError(t, err, "nothing is left")
+		_, err = client.Put(within(t, time.Minute), key, string(kept.Kvs[0].Value))
+		require.NoError(t, err)
+		_, err = s.Head(within(t, time.Minute))
+		require.ErrorIs(t, err, driver.ErrCorrupt, left)
+		_, err = s.Claim(within(t, time.Minute))
+		require.ErrorIs(t, err, driver.ErrCorrupt, left)
+		logged := s.Log(within(t, time.Minute), 0, func(driver.Record) error { return nil })
+		claimed := s.Claims(within(t, time.Minute), 0, func(driver.Claim) error { return nil })
+		require.Equal(t, strings.HasPrefix(left, "log/"), errors.Is(logged, driver.ErrCorrupt), "%s: %v", left, logged)
+		require.Equal(t, strings.HasPrefix(left, "claim/"), errors.Is(claimed, driver.ErrCorrupt), "%s: %v", left, claimed)
+	}
+}
+
+func TestAnEndBelowItsClaimAndAClaimOfAnotherRevisionAreCorruption(t *testing.T) {
+	t.Parallel()
+	url := testetcd.URL(t)
+	s, client, prefix := open(t, url, etcd.Config{}), testetcd.Client(t, url), testetcd.Prefix(t, url)
+	claim(t, s)
+	claim(t, s)
+	first, err := client.Get(within(t, time.Minute), prefix+"/claim/0000000000000001")
+	require.NoError(t, err)
+	_, err = client.Put(within(t, time.Minute), prefix+"/claim/0000000000000002", string(first.Kvs[0].Value))
+	require.NoError(t, err)
+	err = s.Claims(within(t, time.Minute), 0, func(driver.Claim) error { return nil })
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	_, err = client.Put(within(t, time.Minute), prefix+"/head\x00end", fmt.Sprintf("%016x-%s", 1, driver.NewID()))
+	require.NoError(t, err)
+	_, err = s.Head(within(t, time.Minute))
+	require.ErrorIs(t, err, driver.ErrCorrupt)
 }
 
 func TestACommitOnAForeignHeadOrBeforeAStrayRecordIsCorruption(t *testing.T) {
