@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -29,12 +30,22 @@ func TestASentWriteIsUnknownUnlessTheAnswerIsARefusal(t *testing.T) {
 		outcome     driver.Outcome // where the write was sent
 		code        exitcodes.Code
 	}{
+		{fmt.Errorf("%w: moved", driver.ErrConflict), exitcodes.None, driver.NotApplied, 0},
+		{corrupt("foreign"), exitcodes.Panic, driver.NotApplied, 0},
 		{rpctypes.ErrGRPCNoSpace, exitcodes.Retry, driver.Unknown, 0},
 		{rpctypes.ErrNoSpace, exitcodes.Retry, driver.Unknown, 0},
 		{rpctypes.ErrTooManyRequests, exitcodes.Retry, driver.NotApplied, 0},
 		{rpctypes.ErrTimeout, exitcodes.Retry, driver.Unknown, 0},
 		{rpctypes.ErrGRPCTimeoutWaitAppliedIndex, exitcodes.Retry, driver.Unknown, 0},
 		{rpctypes.ErrGRPCLeaderChanged, exitcodes.Retry, driver.Unknown, 0},
+		{rpctypes.ErrGRPCTimeoutDueToLeaderFail, exitcodes.Retry, driver.Unknown, 0},
+		{rpctypes.ErrGRPCTimeoutDueToConnectionLost, exitcodes.Retry, driver.Unknown, 0},
+		{rpctypes.ErrGRPCStopped, exitcodes.Retry, driver.Unknown, 0},
+		{rpctypes.ErrGRPCCanceled, exitcodes.Retry, driver.Unknown, 0},
+		{rpctypes.ErrGRPCDeadlineExceeded, exitcodes.Retry, driver.Unknown, 0},
+		{grpc.ErrClientConnClosing, exitcodes.Retry, driver.Unknown, 0},
+		{grpc.ErrClientConnTimeout, exitcodes.Retry, driver.Unknown, 0},
+		{fmt.Errorf("%w: %w", errSilent, io.EOF), exitcodes.Retry, driver.Unknown, 0},
 		{rpctypes.ErrAuthFailed, exitcodes.Halt, driver.NotApplied, exitcodes.Config},
 		{rpctypes.ErrClusterIDMismatch, exitcodes.Halt, driver.NotApplied, exitcodes.Config},
 		{rpctypes.ErrCorrupt, exitcodes.Panic, driver.Unknown, 0},
@@ -65,9 +76,10 @@ func TestASentWriteIsUnknownUnlessTheAnswerIsARefusal(t *testing.T) {
 func TestAnErrorIsWrappedInWhatItMeansToEveryStore(t *testing.T) {
 	t.Parallel()
 	for err, means := range map[error]error{
-		rpctypes.ErrGRPCNoSpace:         driver.ErrFull,
-		rpctypes.ErrGRPCRequestTooLarge: driver.ErrTooLarge,
-		rpctypes.ErrGRPCCorrupt:         driver.ErrCorrupt,
+		rpctypes.ErrGRPCNoSpace:          driver.ErrFull,
+		rpctypes.ErrGRPCRequestTooLarge:  driver.ErrTooLarge,
+		rpctypes.ErrGRPCCorrupt:          driver.ErrCorrupt,
+		status.Error(codes.DataLoss, ""): driver.ErrCorrupt,
 	} {
 		_, wrapped := classify(err, sent)
 		require.ErrorIs(t, wrapped, means)
