@@ -160,20 +160,24 @@ func TestATrimThatComesLateTakesNothingThatIsNeeded(t *testing.T) {
 			require.NoError(t, next.Publish(within(t, time.Minute), claim(t, next).Claim, listed))
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			url := testetcd.URL(t)
-			p, s := tapped(t, url)
-			heads := history(t, s, 4)
-			published(t, s, heads[1], 1)
-			listed := staged(t, s, heads[3], 2)
-			p.on(delayed, "part/")
-			_, err := s.Trim(within(t, time.Minute), heads[0].Claim)
-			unknown(t, err)
-			p.set(nil)
-			meanwhile(t, url, s, heads, listed)
-			require.Equal(t, []bool{false}, p.arrive(t))
-			shows(t, url, listed)
-		})
+		for _, first := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, the first of all: %v", name, first), func(t *testing.T) {
+				url := testetcd.URL(t)
+				p, s := tapped(t, url)
+				heads := history(t, s, 4)
+				if !first {
+					published(t, s, heads[1], 1)
+				}
+				listed := staged(t, s, heads[3], 2)
+				p.on(delayed, "part/")
+				_, err := s.Trim(within(t, time.Minute), heads[0].Claim)
+				unknown(t, err)
+				p.set(nil)
+				meanwhile(t, url, s, heads, listed)
+				require.Equal(t, []bool{false}, p.arrive(t))
+				shows(t, url, listed)
+			})
+		}
 	}
 }
 

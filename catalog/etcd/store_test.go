@@ -131,6 +131,25 @@ func TestAWatchWakesOnceAtItsBeginningAndAfterClaimsCommitsAndPosts(t *testing.T
 	require.Equal(t, exitcodes.None, classed(t, err).Disposition())
 }
 
+func TestAWatchOfClaimsWakesAfterARecordOfLosses(t *testing.T) {
+	t.Parallel()
+	url := testetcd.URL(t)
+	s, other := open(t, url, etcd.Config{}), open(t, url, etcd.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	wakes, done := make(chan struct{}, 100), make(chan error, 1)
+	go func() { done <- s.WatchClaims(ctx, func() { wakes <- struct{}{} }) }()
+	<-wakes
+	_, err := other.PutLosses(within(t, time.Minute), lossesOf(t, other, "a loss"), nil)
+	require.NoError(t, err)
+	select {
+	case <-wakes:
+	case <-time.After(time.Minute):
+		require.Fail(t, "no wake-up")
+	}
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+}
+
 func TestAWatchEndsWithAReasonWhenTheStoreIsClosed(t *testing.T) {
 	t.Parallel()
 	s, err := etcd.Open(t.Context(), testetcd.URL(t), etcd.Config{})
