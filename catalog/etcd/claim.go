@@ -132,7 +132,7 @@ func (c *claiming) want(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if holds := got(resp, 0); resp.Succeeded || holds.Lease == int64(c.lease) { // ours, by a copy that the client sent before
+		if holds := got(resp, 0); resp.Succeeded || holds.Lease == int64(c.lease) { // ours, by another copy
 			c.wanted = resp.Header.Revision
 			if !resp.Succeeded {
 				c.wanted = holds.ModRevision
@@ -150,7 +150,7 @@ func (c *claiming) want(ctx context.Context) error {
 			c.store.log.Warn("a claim-wanted key without a lease is replaced: somebody put it by hand",
 				"store", c.store.name, "key", key, "value", printable(other.Value))
 		default:
-			if err := c.store.await(ctx, c.client, resp.Header.Revision); err != nil {
+			if err := c.store.await(ctx, c.client, resp.Header.Revision, c.lease); err != nil {
 				return blocked(printable(other.Value), began, err)
 			}
 		}

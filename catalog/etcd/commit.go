@@ -71,7 +71,7 @@ func (s *Store) commit(ctx context.Context, client *cluster, c commit) (phase, e
 		if err != nil {
 			return known, err
 		}
-		if err := s.await(ctx, client, resp.Header.Revision); err != nil {
+		if err := s.await(ctx, client, resp.Header.Revision, clientv3.NoLease); err != nil {
 			return known, waited(claimer, err)
 		}
 	}

@@ -144,3 +144,47 @@ func TestACopyWithoutAnswerLeavesACommitInDoubtWhateverEndsItBehindAClaim(t *tes
 		claiming.Abandon()
 	}
 }
+
+// A copy that was on its way while another one was refused puts the claim-wanted key as
+// soon as that is free, under the lease that the claim keeps alive.
+func TestAClaimDoesNotWaitForItsOwnCopyThatComesLate(t *testing.T) {
+	t.Parallel()
+	url := testetcd.URL(t)
+	other, err := open(t, url, etcd.Config{}).Claim(within(t, time.Minute))
+	require.NoError(t, err)
+	waits, landed, onItsWay := make(chan struct{}), make(chan struct{}), make(chan func() error, 1)
+	var once sync.Once
+	var copies atomic.Int64
+	s := overTwoEndpoints(t, url, func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		switch req := req.(type) {
+		case *pb.TxnRequest:
+			if writes(req, "/wanted") && copies.Add(1) == 1 {
+				onItsWay <- func() error {
+					return invoke(context.WithoutCancel(ctx), method, req, new(pb.TxnResponse), cc, opts...)
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			}
+		case *pb.RangeRequest:
+			if strings.HasSuffix(string(req.Key), "/wanted") {
+				once.Do(func() { close(waits) })
+				<-landed
+			}
+		}
+		return invoke(ctx, method, req, reply, cc, opts...)
+	})
+	done := make(chan error, 1)
+	go func() {
+		c, err := s.Claim(within(t, time.Minute))
+		if err == nil {
+			next, rec := claimAfter(c.Head())
+			err = c.Install(within(t, time.Minute), next, rec)
+		}
+		done <- err
+	}()
+	<-waits // another copy was refused
+	other.Abandon()
+	require.NoError(t, (<-onItsWay)())
+	close(landed)
+	require.NoError(t, <-done)
+}

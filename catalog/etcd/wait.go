@@ -14,20 +14,23 @@ const (
 	longTurn   = 250 * time.Millisecond
 )
 
-// await returns when the claim-wanted key, seen at revision, has gone, or with
-// an error. It only reads: a commit that waits for a claim is known not to be
-// applied. The first turns poll, as a watch that begins just after the change
-// hears of it up to 100 ms late; the later ones watch.
-func (s *Store) await(ctx context.Context, client *cluster, revision int64) error {
+// await returns when the claim-wanted key, seen at revision, has gone or hangs on the
+// lease mine, or with an error. A claimer's own key may come late: a copy of its Txn
+// that was on its way while another one was refused lands as soon as the key is free.
+//
+// It only reads: a commit that waits for a claim is known not to be applied. The
+// first turns poll, as a watch that begins just after the change hears of it up to
+// 100 ms late; the later ones watch.
+func (s *Store) await(ctx context.Context, client *cluster, revision int64, mine clientv3.LeaseID) error {
 	for turn := 0; ; turn++ {
 		if err := s.pause(ctx, client, turn, revision); err != nil {
 			return err
 		}
-		resp, err := client.Get(ctx, s.keys.wanted(), clientv3.WithKeysOnly())
+		resp, err := client.Get(ctx, s.keys.wanted()) // of a key alone, etcd does not say the lease
 		if err != nil {
 			return err
 		}
-		if len(resp.Kvs) == 0 {
+		if len(resp.Kvs) == 0 || mine != clientv3.NoLease && resp.Kvs[0].Lease == int64(mine) {
 			return nil
 		}
 		revision = resp.Header.Revision
