@@ -42,22 +42,31 @@ func TestASecondClusterBehindTheURLIsFoundBeforeAnythingIsClaimed(t *testing.T) 
 	n, err := strconv.Atoi(port)
 	require.NoError(t, err)
 	alias := forward(t, "127.0.0.2:"+port, hostOf(t, two.URL()))
+	host3, host4 := forward(t, "127.0.0.3:"+port, hostOf(t, one.URL())), forward(t, "127.0.0.4:"+port, hostOf(t, one.URL()))
 
 	inOneList := "etcd://" + hostOf(t, one.URL()) + "," + hostOf(t, two.URL()) + "/catalog"
 	behindOneName := "etcd://" + net.JoinHostPort("cluster.test", strconv.Itoa(n)) + "/catalog"
-	for url, addresses := range map[string][]string{inOneList: nil, behindOneName: {host, alias}} {
-		s, err := Open(t.Context(), url, Config{Client: nil})
+	for _, test := range []struct {
+		url       string
+		addresses []string         // of the name
+		own       *testetcd.Server // to which the store itself speaks
+	}{
+		{url: inOneList},
+		{url: behindOneName, addresses: []string{host, alias}, own: one},
+		{url: behindOneName, addresses: []string{host, host3, host4}, own: two},
+	} {
+		s, err := Open(t.Context(), test.url, Config{})
 		require.NoError(t, err)
-		if addresses != nil {
-			s.cluster.lookup = func(context.Context, string) ([]string, error) { return addresses, nil }
-			client := ownClient(t, one.URL()) // the name is none of the system's
+		if test.own != nil {
+			s.cluster.lookup = func(context.Context, string) ([]string, error) { return test.addresses, nil }
+			client := ownClient(t, test.own.URL()) // the name is none of the system's
 			s.cluster.members[0].session = &session{Client: client, lease: clientv3.NewLease(client)}
 		}
 		_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
-		if addresses == nil {
+		if test.own == nil {
 			require.ErrorIs(t, err, errClusters)
 		} else {
-			require.ErrorIs(t, err, driver.ErrTwoWon, url)
+			require.ErrorIs(t, err, driver.ErrTwoWon, "%v", test.addresses)
 		}
 		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
 		require.NoError(t, s.Close())
