@@ -204,9 +204,9 @@ func (m *member) recognize(ctx context.Context, s *session) error {
 // notKnown is the text of the error of a request that was not sent.
 const notKnown = "the server has not said of which cluster it is over this connection"
 
-// A connectionCheck lets no request for keys onto a connection over which the server has not
-// said of which cluster it is. It is asked when the connection is chosen, which a
-// call can neither see nor keep: gRPC may connect anew just before it sends.
+// A connectionCheck lets no request for keys onto a connection over which the server
+// has not said of which cluster it is. gRPC asks it when it has chosen a connection,
+// which a call can neither see nor keep: it may be a new one.
 type connectionCheck struct{ link *link }
 
 func (c connectionCheck) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
