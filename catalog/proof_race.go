@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -168,44 +169,56 @@ func (c *prover) append(ctx context.Context, s driver.Store, prior driver.Head) 
 	return r
 }
 
-// A meeting has the first of several claims under way wait a moment for a second
-// one, which must not come: a store that lets two be under way is found without
-// any luck.
-type meeting struct {
-	mu     sync.Mutex
-	came   int
-	second chan struct{} // closed when a second one comes
-}
+// A meeting has the first of two claims under way wait until the other one is
+// asked for, and a moment longer: that one must not come.
+type meeting struct{ asked, came turnstile }
 
-// meetingTime is how long the first one waits.
+// meetingTime is that moment.
 const meetingTime = 5 * time.Millisecond
 
-func newMeeting() *meeting { return &meeting{second: make(chan struct{})} }
+func newMeeting() *meeting { return &meeting{newTurnstile(), newTurnstile()} }
 
 func (m *meeting) wait(ctx context.Context) {
-	m.mu.Lock()
-	m.came++
-	came := m.came
-	if came == 2 {
-		close(m.second)
+	if m.came.pass() > 1 {
+		return
 	}
-	m.mu.Unlock()
-	if came > 1 {
+	select {
+	case <-m.asked.two:
+	case <-ctx.Done():
 		return
 	}
 	t := time.NewTimer(meetingTime)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-m.second:
+	case <-m.came.two:
 	case <-ctx.Done():
 	}
+}
+
+// A turnstile counts who passes.
+type turnstile struct {
+	passed *atomic.Int64
+	two    chan struct{} // closed once two have
+}
+
+func newTurnstile() turnstile { return turnstile{new(atomic.Int64), make(chan struct{})} }
+
+func (t turnstile) pass() int64 {
+	n := t.passed.Add(1)
+	if n == 2 {
+		close(t.two)
+	}
+	return n
 }
 
 // claim claims over the head that is there once no other claim is under way,
 // on condition of notes.
 func (c *prover) claim(ctx context.Context, s driver.Store, first *meeting, when ...driver.Note) *racer {
 	r := &racer{what: "the claim", via: s}
+	if first != nil {
+		first.asked.pass()
+	}
 	claiming, err := callStore(ctx, c.cfg.StoreTimeout, s.Claim)
 	if err != nil {
 		r.err = err

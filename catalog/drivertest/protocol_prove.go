@@ -83,11 +83,12 @@ func proven(s *scene) {
 
 // twoWinners are stores that let two writers win, each in a way of its own.
 func twoWinners() map[string]func(driver.Store) driver.Store {
+	landing, telling := make(chan struct{}), make(chan struct{})
 	return map[string]func(driver.Store) driver.Store{
 		"the condition of a commit always holds":          func(s driver.Store) driver.Store { return &hooked{Store: s, onAppend: appendAny(s)} },
 		"whoever loses with a commit is told that it won": func(s driver.Store) driver.Store { return &hooked{Store: s, onAppend: appendTold(s)} },
-		"two claims are under way, and both land":         func(s driver.Store) driver.Store { return unlocked{s} },
-		"whoever loses with a claim is told that it won":  func(s driver.Store) driver.Store { return unlocked{told{s}} },
+		"two claims are under way, and both land":         func(s driver.Store) driver.Store { return unlocked{s, landing} },
+		"whoever loses with a claim is told that it won":  func(s driver.Store) driver.Store { return unlocked{told{s}, telling} },
 		"a reader is one commit behind":                   func(s driver.Store) driver.Store { return lagging(s) },
 		"a note that was there is replaced by one that needs none": func(s driver.Store) driver.Store {
 			return &hooked{Store: s, onPost: postAny(s)}
@@ -177,13 +178,25 @@ func postAny(s driver.Store) func(context.Context, driver.Note) (int64, error) {
 }
 
 // unlocked is a store whose claims exclude nobody: each begins for real when it
-// installs, over whatever is there.
-type unlocked struct{ driver.Store }
+// installs, over whatever is there. Of the first claims two begin together, however
+// busy the machine is.
+type unlocked struct {
+	driver.Store
+	pairs chan struct{}
+}
 
 func (u unlocked) Claim(ctx context.Context) (driver.Claiming, error) {
 	head, err := u.Store.Head(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if head.IsZero() {
+		select {
+		case u.pairs <- struct{}{}:
+		case <-u.pairs:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	return &unlockedClaiming{store: u.Store, head: head}, nil
 }

@@ -98,7 +98,7 @@ func TestAClaimIsKeptAliveNoLongerThanItsContextLasts(t *testing.T) {
 func TestAClaimThatIsRenewedOutlivesItsContext(t *testing.T) {
 	t.Parallel()
 	s := open(t, testetcd.URL(t), etcd.Config{ClaimTTL: 2 * time.Second})
-	c, err := s.Claim(within(t, time.Second))
+	c, err := s.Claim(within(t, 3*time.Second))
 	require.NoError(t, err)
 	for begun := time.Now(); time.Since(begun) < 5*time.Second; <-time.After(200 * time.Millisecond) {
 		require.NoError(t, c.Renew(within(t, time.Minute)))
