@@ -88,9 +88,9 @@ fi
 root=$PWD
 gotestsum() {
 	go tool -modfile="$root/integration/go.mod" gotestsum --format pkgname --format-hide-empty-pkg -- \
-		-race -vet=off -gcflags='modernc.org/sqlite/lib=-race=false' -gcflags='modernc.org/libc/...=-race=false' -parallel 4 -timeout 25m "$@" ./...
+		-race -vet=off -gcflags='modernc.org/sqlite/lib=-race=false' -gcflags='modernc.org/libc/...=-race=false' -parallel 4 -timeout 25m ./...
 }
 step "the library, its commands and examples"
 gotestsum
 step "the library against peers and faults"
-(cd integration && gotestsum -p 3) # most of it waits for other processes
+(cd integration && gotestsum)
