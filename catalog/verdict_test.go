@@ -265,7 +265,7 @@ func TestAnAnswerThatHasArrivedIsToldThoughTheCallersContextHasEnded(t *testing.
 	}
 }
 
-// What a loss takes in decides which commits an operator looks for.
+// An operator looks for the commits that the loss names.
 func TestALossGoesFromTheFirstRevisionThatIsMissingToTheLast(t *testing.T) {
 	t.Parallel()
 	had := claimOf(3, 7).Head() // claimed at revision 5
