@@ -158,6 +158,13 @@ func (m *member) stream(ctx context.Context) (context.Context, context.CancelFun
 	return ctx, func() { stop(); cancel() }
 }
 
+// left reports whether the streams of s were ended, which they may hear of later.
+func (m *member) left(s *session) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.session != s
+}
+
 // endStreams ends the streams that were begun so far. Renewals get a new one.
 func (m *member) endStreams() {
 	m.mu.Lock()

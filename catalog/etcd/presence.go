@@ -73,7 +73,8 @@ func (c *cluster) renew(ctx context.Context, lease clientv3.LeaseID) (moved bool
 			err = errLapsed
 		}
 	}
-	return stream.Err() != nil && ctx.Err() == nil && c.root.Err() == nil, err
+	moved = stream.Err() != nil || session != nil && home.left(session)
+	return moved && ctx.Err() == nil && c.root.Err() == nil, err
 }
 
 // putPresence returns the lease under which the key is; one also where it could
