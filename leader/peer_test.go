@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"testing"
 	"time"
@@ -14,6 +15,53 @@ import (
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/generation"
 )
+
+// A heldAnswer is one whose first line does not leave before it may.
+type heldAnswer struct {
+	*httptest.ResponseRecorder
+	writes, leaves chan struct{}
+}
+
+func (h heldAnswer) Write(b []byte) (int, error) {
+	h.writes <- struct{}{}
+	<-h.leaves
+	return h.ResponseRecorder.Write(b)
+}
+
+// Without the proof it can't know of the holder's death.
+func TestAStandbyIsCountedOnceItHasTheProofOfTheClaim(t *testing.T) {
+	t.Parallel()
+	l, err := New(memory.New(), Config{Catalog: catalog.Config{Generation: 1}})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	ended, works := make(chan error, 1), make(chan struct{})
+	go func() {
+		ended <- l.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error {
+			close(works)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+	}()
+	<-works
+	const nonce = "one of many characters"
+	asked := url.Values{"nonce": {nonce}, "proof": {proof(l.holding().Claim().ID, "asks", nonce, presencePath, "")}}
+	standby, leave := context.WithCancel(t.Context())
+	answer := heldAnswer{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		l.servePresence(answer, httptest.NewRequestWithContext(standby, http.MethodGet, presencePath+"?"+asked.Encode(), nil))
+	}()
+	<-answer.writes
+	require.Zero(t, l.Status().Standbys)
+	close(answer.leaves)
+	require.Eventually(t, func() bool { return l.Status().Standbys == 1 }, time.Minute, time.Millisecond)
+	leave()
+	<-served
+	require.Zero(t, l.Status().Standbys)
+	stop()
+	require.NoError(t, <-ended)
+}
 
 func TestAHandoverThatTheStoreSaysNothingOfIsRefusedWhoeverAsks(t *testing.T) {
 	t.Parallel()
