@@ -2,16 +2,19 @@ package catalog
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 )
 
 // A witness is a store with a memory: it compares every head that comes from
 // the store with the highest token that came from it before. It is how this
 // package holds a store, so that no head gets into the package without that
-// comparison, the head under a claim included.
+// comparison, the head under a claim included. Nor does a record of the log get in
+// that does not follow the one before.
 type witness struct {
 	driver.Store
 
@@ -83,14 +86,20 @@ func (w *witness) Head(ctx context.Context) (driver.Head, error) {
 
 // Log implements [driver.Store].
 func (w *witness) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
-	return w.Store.Log(ctx, after, w.records(fn))
+	return w.Store.Log(ctx, after, w.records(after, fn))
 }
 
 // records remembers the tokens of what fn gets: a commit is made under a token
-// that was installed.
-func (w *witness) records(fn func(driver.Record) error) func(driver.Record) error {
+// that was installed. The revisions of a log follow one another: one that is left
+// out, or comes twice, is corruption.
+func (w *witness) records(after uint64, fn func(driver.Record) error) func(driver.Record) error {
 	var last fence.Token
 	return func(rec driver.Record) error {
+		if rec.Revision != after+1 {
+			return exitcodes.With(fmt.Errorf("%s: %w: the log has revision %d behind revision %d: stop every writer and compare with a backup",
+				w.Store, driver.ErrCorrupt, rec.Revision, after), exitcodes.Panic)
+		}
+		after = rec.Revision
 		if rec.Token != last {
 			last = rec.Token
 			w.sawToken(last, rec.Revision)
@@ -144,7 +153,7 @@ type witnessedClaiming struct {
 
 // Log implements [driver.Claiming].
 func (c *witnessedClaiming) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
-	return c.Claiming.Log(ctx, after, c.of.records(fn))
+	return c.Claiming.Log(ctx, after, c.of.records(after, fn))
 }
 
 // Install implements [driver.Claiming].

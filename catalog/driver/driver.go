@@ -100,9 +100,9 @@ type Store interface {
 	Claim(ctx context.Context) (Claiming, error)
 
 	// Log calls fn with the records whose revision is above after, in order,
-	// up to at least the newest one at the time of the call. It stops at fn's
-	// first error and returns that error as it is. The record's payload is
-	// fn's to keep. An error that wraps ErrCompacted means that the next record
+	// each once and none left out, up to at least the newest one at the time of
+	// the call. It stops at fn's first error and returns that error as it is. The
+	// record's payload is fn's to keep. An error that wraps ErrCompacted means that the next record
 	// is below the snapshot's revision and was deleted.
 	Log(ctx context.Context, after uint64, fn func(Record) error) error
 
