@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -81,4 +82,84 @@ func TestALogThatSkipsARevisionOrRepeatsOneIsCorruptForWhoeverReadsIt(t *testing
 			require.Equal(t, exitcodes.Panic, exitcodes.Of(err), "%s, %s", name, who)
 		}
 	}
+}
+
+// A commit of another past lies above the head that was read.
+func TestAFeedHandsOutNoCommitOfAHigherTokenThanItsHeads(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	c, err := catalog.Open(t.Context(), store.Open(), process(1, "holder"))
+	require.NoError(t, err)
+	claimed := catalog.Position{Revision: c.Head().Revision, Commit: c.Head().Commit}
+	require.NoError(t, errors.Join(setIn(c, "a"), c.Close()))
+	s := liar{Store: store.Open(), records: func(n int, rec driver.Record) (driver.Record, bool) {
+		if n == 2 {
+			rec.Token.Epoch++
+		}
+		return rec, true
+	}}
+	err = catalog.Feed(t.Context(), s, process(1, "reader"), claimed, func(e catalog.Event) error {
+		require.Fail(t, "it was handed out", "%+v", e)
+		return nil
+	})
+	require.ErrorIs(t, err, catalog.ErrLostCommit)
+}
+
+// What was read of the commits before a claim may have been read before anybody was
+// told of them. Behind a fail-over that took them away, a process that had read them
+// raises no alarm: that would stop every claim.
+func TestWhatLiesBeneathAClaimIsNotKnownToBeAcknowledged(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	m := &mute{Store: store.Open()}
+	cfg := process(1, "holder")
+	cfg.RetryBudget = time.Millisecond
+	first, err := catalog.Open(t.Context(), m, cfg)
+	require.NoError(t, err)
+	claimed := first.Head().Revision
+	m.silent.Store(true)
+	require.ErrorIs(t, setIn(first, "never told"), catalog.ErrUnknownOutcome)
+	_ = first.Close() // it ended without an answer
+	cfg = process(2, "second")
+	cfg.Migrations = []catalog.Migration{{Version: 1, Name: "fill", Up: func(tx *catalog.Tx) error { return set("migrated")(tx) }}}
+	second, err := catalog.Open(t.Context(), store.Open(), cfg)
+	require.NoError(t, err)
+	late := &blind{Store: store.Open()}
+	f := followTo(t, late, process(0, "late"), second)
+	late.closed.Store(true)
+	require.NoError(t, second.Close())
+	store.Rollback(claimed)
+	third, err := catalog.Open(t.Context(), store.Open(), process(3, "third"))
+	require.NoError(t, err)
+	require.NoError(t, third.Close())
+	late.closed.Store(false)
+	awaitEnd(t, f.Done())
+	require.NotErrorIs(t, f.Err(), catalog.ErrLostCommit)
+	require.Equal(t, exitcodes.Halt, exitcodes.Of(f.Err()))
+	losses, err := catalog.Losses(t.Context(), store)
+	require.NoError(t, err)
+	require.Empty(t, losses)
+}
+
+// The answer takes as long as the way back: meanwhile others commit.
+func TestAFollowerIsAsFreshAsTheMomentAtWhichItAsked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		begun := time.Now()
+		f, err := catalog.Follow(t.Context(), slowAnswer{store}, patient())
+		require.NoError(t, err)
+		_, at := f.Head()
+		require.Equal(t, begun, at)
+		require.NoError(t, f.Close())
+	})
+}
+
+// slowAnswer is a store whose head is long on its way.
+type slowAnswer struct{ driver.Store }
+
+func (s slowAnswer) Head(ctx context.Context) (driver.Head, error) {
+	head, err := s.Store.Head(ctx)
+	<-time.After(time.Minute) // of the bubble's clock
+	return head, err
 }
