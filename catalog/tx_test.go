@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -254,4 +255,53 @@ func TestAnUpdateWhoseFunctionDoesNotMindARefusedEntryWritesNothing(t *testing.T
 	require.ErrorIs(t, err, catalog.ErrInvalidEntry)
 	require.Equal(t, before, c.Head())
 	require.Empty(t, keys(t, c))
+}
+
+// The caller may use its buffer again at once.
+func TestTheBytesOfAnEntryAreThoseThatSetWasGiven(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	c := holder(t, store, catalog.Config{Generation: 1})
+	buffer := []byte("first")
+	require.NoError(t, c.Update(t.Context(), func(tx *catalog.Tx) error {
+		if err := catalog.Bytes("c").Set(tx, "a", buffer); err != nil {
+			return err
+		}
+		copy(buffer, "other")
+		return nil
+	}))
+	copy(buffer, "later")
+	f, err := catalog.Follow(t.Context(), store.Open(), catalog.Config{})
+	require.NoError(t, err)
+	for _, v := range []viewer{c, f} {
+		require.NoError(t, v.View(func(r *catalog.Reader) error {
+			value, _, err := catalog.Bytes("c").Get(r, "a")
+			require.Equal(t, "first", string(value))
+			return err
+		}))
+	}
+	require.NoError(t, f.Close())
+}
+
+// Two at once would run the migrations' functions beside each other.
+func TestMigrationsAreRehearsedOnceAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		runs, goOn := 0, make(chan struct{})
+		f, err := catalog.Follow(t.Context(), memory.New(), catalog.Config{Generation: 1, Migrations: []catalog.Migration{{
+			Version: 1, Name: "waits", Up: func(*catalog.Tx) error { runs++; <-goOn; return nil },
+		}}})
+		require.NoError(t, err)
+		rehearse := func() error { _, err := f.Rehearse(t.Context()); return err }
+		first := async(rehearse)
+		synctest.Wait()
+		second := async(rehearse)
+		synctest.Wait()
+		require.Equal(t, 1, runs, "the second does not wait for the first")
+		close(goOn)
+		require.NoError(t, <-first)
+		require.NoError(t, <-second)
+		require.Equal(t, 1, runs, "the second run is that of the first")
+		require.NoError(t, f.Close())
+	})
 }
