@@ -20,6 +20,7 @@ type proving struct {
 	fails             []error // the first places
 	change            func(driver.Store) driver.Store
 	opened, discarded int
+	ended             error // of the context under which the newest place was removed
 }
 
 func (p *proving) Scratch(ctx context.Context) (driver.Scratch, error) {
@@ -33,7 +34,11 @@ func (p *proving) Scratch(ctx context.Context) (driver.Scratch, error) {
 		}
 	}
 	discard := scratch.Discard
-	scratch.Discard = func(ctx context.Context) error { p.discarded++; return discard(ctx) }
+	scratch.Discard = func(ctx context.Context) error {
+		p.discarded++
+		p.ended = ctx.Err()
+		return discard(ctx)
+	}
 	return scratch, err
 }
 
@@ -198,4 +203,17 @@ func TestAStoreWhoseWaysAreOneAndTheSamePassesItsCheck(t *testing.T) {
 	found, err := catalog.Prove(t.Context(), s, catalog.Config{})
 	require.NoError(t, err)
 	require.True(t, found.Passed)
+}
+
+func TestTheScratchPlaceOfACheckWhoseCallerHasLeftIsRemoved(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := &proving{Store: memory.New(), change: func(s driver.Store) driver.Store {
+		return liar{Store: s, append: func(err error) error { cancel(); return err }}
+	}}
+	_, err := catalog.Prove(ctx, s, catalog.Config{})
+	require.Error(t, err)
+	require.Equal(t, []int{1, 1}, []int{s.opened, s.discarded})
+	require.NoError(t, s.ended, "the removal was cut short")
 }
