@@ -98,6 +98,7 @@ func feedResumes(s *scene) {
 	first.read(catalog.Position{})
 	require.Len(s, first.entries, 10, "the snapshot")
 	s.put(c, "a", "v")
+	c = s.claims(1) // a commit without changes, which is no event
 	s.put(c, "b", "v")
 	second := s.reader(func(r *reader) bool { return r.entries["b"] != "" })
 	second.last = first.last
