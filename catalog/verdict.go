@@ -12,7 +12,7 @@ import (
 // memory is what a handle knows of the catalog without asking.
 type memory struct {
 	claim driver.Claim // my own; zero before the first
-	acked driver.Head  // as of my last acknowledged commit: its callers may have been told
+	acked driver.Head  // as of my last acknowledged commit, the claim or one behind it: its callers may have been told
 	// tip is as of the last commit of mine that landed. It is behind acked while
 	// one was read back, and is not durable yet, so that no caller was told.
 	tip driver.Head
@@ -145,9 +145,6 @@ func notAbove(token fence.Token, revision uint64, head driver.Head) error {
 func judgeToken(m memory, head driver.Head) error {
 	token := head.Claim.Token
 	seen := driver.Head{Revision: m.acked.Revision, Commit: m.acked.Commit, Claim: m.claim}
-	if m.claim.Revision > seen.Revision {
-		seen.Revision, seen.Commit = m.claim.Revision, m.claim.ID
-	}
 	if err := judgeSeen(seen, head); err != nil {
 		return err
 	}
