@@ -116,6 +116,7 @@ func twoWinners() map[string]func(driver.Store) driver.Store {
 				return cl.Install(ctx, c, rec)
 			}}
 		},
+		"a commit that lands while a claim is under way does not refuse the claim": func(s driver.Store) driver.Store { return overCommits{s} },
 		"a commit that was acknowledged is nowhere": func(s driver.Store) driver.Store {
 			return &hooked{Store: s, onAppend: func(context.Context, driver.Head, driver.Record) error { return nil }}
 		},
@@ -224,6 +225,25 @@ func (c *unlockedClaiming) Install(ctx context.Context, claim driver.Claim, rec 
 	}
 	rec.Token = claim.Token
 	return real.Install(ctx, claim, rec, when...)
+}
+
+// overCommits is a store whose claims exclude each other and no commits: each has
+// read the head before the newest commit, and lands behind that nevertheless.
+type overCommits struct{ driver.Store }
+
+func (o overCommits) Claim(ctx context.Context) (driver.Claiming, error) {
+	head, err := o.Store.Head(ctx)
+	if err != nil || head.Commit == head.Claim.ID {
+		return o.Store.Claim(ctx)
+	}
+	err = o.Store.Log(ctx, head.Revision-2, func(rec driver.Record) error {
+		head.Revision, head.Commit = rec.Revision, rec.ID
+		return errRead
+	})
+	if !errors.Is(err, errRead) {
+		return nil, err
+	}
+	return &unlockedClaiming{store: o.Store, head: head}, nil
 }
 
 // told is a store whose claims are acknowledged though only the first lands.
