@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -216,4 +217,73 @@ func TestTheScratchPlaceOfACheckWhoseCallerHasLeftIsRemoved(t *testing.T) {
 	require.Error(t, err)
 	require.Equal(t, []int{1, 1}, []int{s.opened, s.discarded})
 	require.NoError(t, s.ended, "the removal was cut short")
+}
+
+// doubtful is the scratch place of a check that begins with claims and two rounds of
+// commits. Of the claim and the commit that come next no answer arrives, and the
+// commit lands late.
+type doubtful struct {
+	mu                sync.Mutex
+	stores            int
+	appends, installs int
+	late              func() // lands it; nil unless it is on its way
+}
+
+type doubtfulStore struct {
+	driver.Store
+	of *doubtful
+}
+
+var errNoAnswer = &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry, Outcome: driver.Unknown}, Store: "doubtful", Op: "test", Err: errFirst}
+
+func (s doubtfulStore) Append(ctx context.Context, prior driver.Head, rec driver.Record) error {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	switch s.of.appends++; {
+	case s.of.appends == 2*s.of.stores+1:
+		s.of.late = func() { _ = s.Store.Append(context.WithoutCancel(ctx), prior, rec) }
+		return errNoAnswer
+	case s.of.late != nil:
+		s.of.late()
+		s.of.late = nil
+	}
+	return s.Store.Append(ctx, prior, rec)
+}
+
+func (s doubtfulStore) Claim(ctx context.Context) (driver.Claiming, error) {
+	claiming, err := s.Store.Claim(ctx)
+	return doubtfulClaim{claiming, s.of}, err
+}
+
+type doubtfulClaim struct {
+	driver.Claiming
+	of *doubtful
+}
+
+func (c doubtfulClaim) Install(ctx context.Context, claim driver.Claim, rec driver.Record, when ...driver.Note) error {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	if c.of.installs++; c.of.installs == 3 {
+		return errNoAnswer
+	}
+	return c.Claiming.Install(ctx, claim, rec, when...)
+}
+
+// A store that is slow is not one that lets two win.
+func TestAWriteOfACheckThatLandsLateIsNotJudgedAndTheCheckBeginsAgain(t *testing.T) {
+	t.Parallel()
+	of := &doubtful{}
+	s := &proving{Store: memory.New()}
+	s.change = func(st driver.Store) driver.Store {
+		if s.opened > 1 {
+			return st
+		}
+		of.stores++
+		return doubtfulStore{st, of}
+	}
+	found, err := catalog.Prove(t.Context(), s, catalog.Config{})
+	require.NoError(t, err)
+	require.True(t, found.Passed)
+	require.Equal(t, []int{2, 2}, []int{s.opened, s.discarded})
+	require.Equal(t, []int{2*of.stores + 1, 3}, []int{of.appends, of.installs}, "writes until one was in doubt")
 }
