@@ -154,3 +154,33 @@ func TestASnapshotThatLiesElsewhereThanItsLogSaysIsALoss(t *testing.T) {
 		require.Equal(t, row.upTo, r.head.Revision, name)
 	}
 }
+
+// skipping is a store whose log lacks a revision once it is read under a claim.
+type skipping struct{ driver.Store }
+
+func (s skipping) Claim(ctx context.Context) (driver.Claiming, error) {
+	claiming, err := s.Store.Claim(ctx)
+	return skippingClaim{claiming}, err
+}
+
+type skippingClaim struct{ driver.Claiming }
+
+func (c skippingClaim) Log(ctx context.Context, after uint64, fn func(driver.Record) error) error {
+	return c.Claiming.Log(ctx, after, func(rec driver.Record) error {
+		if rec.Revision == 3 {
+			return nil
+		}
+		return fn(rec)
+	})
+}
+
+func TestALogThatSkipsARevisionUnderAClaimIsNotClaimedOver(t *testing.T) {
+	t.Parallel()
+	store := claimed(t)
+	head := commits(t, store, 5)
+	_, err := newReplica(witnessed(skipping{store}), Config{Generation: 2, PollInterval: time.Hour}.withDefaults()).open(t.Context(), ClaimOptions{}, time.Now())
+	require.ErrorIs(t, err, driver.ErrCorrupt)
+	now, err := store.Head(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, head, now)
+}
