@@ -14,7 +14,7 @@ import (
 )
 
 const notesSQL = `select key, value, version from fencepost.board
-	where catalog = $1 and pg_catalog.starts_with(key, $2) and key <> $3 order by key`
+	where catalog = $1 and pg_catalog.starts_with(key, $2) and key <> $3 and ` + hexBytes + ` order by key`
 
 // Notes returns the notes whose key begins with prefix, ordered by the bytes
 // of their keys. It looks at the server and at the board by one round trip.

@@ -50,7 +50,7 @@ func (s *Store) read(ctx context.Context, op string, fn func(querier, state) err
 }
 
 const logSQL = `select revision, commit_id, generation, epoch, payload
-	from fencepost.log where catalog = $1 and revision > $2 order by revision`
+	from fencepost.log where catalog = $1 and revision > $2 and ` + hexBytes + ` order by revision`
 
 // readLog reads the log, which must reach newest. An error of fn is returned
 // as it is, and every other one classified.

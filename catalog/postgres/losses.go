@@ -17,9 +17,10 @@ import (
 // refuse, and a right that roles of before don't have.
 
 const (
-	lossesSQL      = `select value, version from fencepost.board where catalog = $1 and key = $2`
+	lossesSQL      = `select value, version from fencepost.board where catalog = $1 and key = $2 and ` + hexBytes
 	lossesPlaceSQL = `select ` + systemSQL + `, b.value, b.version from (values ($2::text)) as wanted(key)
-		left join fencepost.board b on b.catalog = $1 and b.key = wanted.key`
+		left join fencepost.board b on b.catalog = $1 and b.key = wanted.key
+		where ` + hexBytes
 	addLossesSQL  = `insert into fencepost.board (catalog, key, value, version) values ($1, $2, $3, $4) on conflict do nothing`
 	moveLossesSQL = `update fencepost.board set value = $3, version = $4 where catalog = $1 and key = $2 and version = $5`
 )

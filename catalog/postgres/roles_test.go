@@ -38,14 +38,14 @@ const harsh = `
 	plan_cache_mode = force_generic_plan
 	enable_indexscan = off
 	synchronous_commit = off
+	bytea_output = escape
 
 	search_path = evil, pg_catalog
 	statement_timeout = '1s'
 	lock_timeout = '1s'
 	idle_session_timeout = '1s'
 	exit_on_error = on
-	client_encoding = LATIN1
-	bytea_output = escape`
+	client_encoding = LATIN1`
 
 // evil shadows what the driver calls, in a schema that comes first.
 const evil = `create access method heap2 type table handler heap_tableam_handler;
@@ -132,6 +132,62 @@ func TestNoSettingOfARoleForbidsAClaimOrFalsifiesOne(t *testing.T) {
 				join pg_am a on a.oid = c.relam where c.relkind = 'r' and c.relnamespace = 'fencepost'::regnamespace`).Scan(&methods))
 			require.Equal(t, "heap", methods)
 		})
+	}
+}
+
+// TestBytesAreReadAsTheyWereWrittenHoweverTheServerIsSetToShowThem is about statements
+// that are not prepared, whose answers are text.
+func TestBytesAreReadAsTheyWereWrittenHoweverTheServerIsSetToShowThem(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	testpg.Exec(t, dsn, "alter database "+database(t, dsn)+" set bytea_output = escape")
+	exec := withParam(t, dsn, "default_query_exec_mode", "exec")
+	var every []byte
+	for b := range 256 {
+		every = append(every, byte(b))
+	}
+	for name, s := range map[string]*postgres.Store{
+		"pooler":    open(t, withParam(t, testpg.NewPooler(t, dsn, 5).URL, "catalog", "a")),
+		"exec":      open(t, withParam(t, exec, "catalog", "b")),
+		"simple":    open(t, withParam(t, withParam(t, dsn, "default_query_exec_mode", "simple_protocol"), "catalog", "c")),
+		"handed in": openOverPool(t, exec),
+	} {
+		head := claim(t, s)
+		rec := next(head)
+		rec.Payload = every
+		require.NoError(t, s.Append(within(t, soon), head, rec), name)
+		head = head.After(rec)
+		require.Equal(t, every, drivertest.ReadLog(t, s, 0)[1].Payload, name)
+		_, err := s.Post(within(t, soon), driver.Note{Key: "k", Value: every})
+		require.NoError(t, err, name)
+		require.Equal(t, every, drivertest.ReadNotes(t, s, "")[0].Value, name)
+
+		snapshot := at(head, 1)
+		require.NoError(t, s.Stage(within(t, soon), head.Claim, snapshot.ID, 0, every), name)
+		require.NoError(t, s.Publish(within(t, soon), head.Claim, snapshot), name)
+		require.NoError(t, s.Snapshot(within(t, soon), func(_ driver.Snapshot, part []byte) error {
+			require.Equal(t, every, part, name)
+			return nil
+		}))
+
+		l, err := s.Losses(within(t, soon))
+		require.NoError(t, err, name)
+		l.Text = every
+		_, err = s.PutLosses(within(t, soon), l, nil)
+		require.NoError(t, err, name)
+		l, err = s.Losses(within(t, soon))
+		require.NoError(t, err, name)
+		require.Equal(t, every, l.Text, name)
+		c, err := s.Claim(within(t, soon))
+		require.NoError(t, err, name)
+		require.Equal(t, every, c.(interface{ Losses() driver.Losses }).Losses().Text, name)
+		var seen []driver.Record
+		require.NoError(t, c.Log(within(t, soon), head.Revision-1, func(r driver.Record) error {
+			seen = append(seen, r)
+			return nil
+		}))
+		require.Equal(t, every, seen[0].Payload, name)
+		c.Abandon()
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 // snapshotSQL is one statement, and so sees one instant.
 const snapshotSQL = `select s.revision, s.snapshot, p.n, p.part
 	from fencepost.snapshot s left join fencepost.part p on p.catalog = s.catalog and p.id = s.id
-	where s.catalog = $1 order by p.n`
+	where s.catalog = $1 and ` + hexBytes + ` order by p.n`
 
 // Snapshot calls fn with the published snapshot and its parts, in order.
 func (s *Store) Snapshot(ctx context.Context, fn func(driver.Snapshot, []byte) error) error {

@@ -8,6 +8,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+// hexBytes is true, and has the statement it stands in answer bytes as hexadecimal
+// digits if they are answered as text, which they are behind a pooler. A role or a
+// database may be set to bytea_output = escape, which pgx does not read.
+const hexBytes = `(select pg_catalog.set_config('bytea_output', 'hex', true)) = 'hex'`
+
 // A statement is one of several that are sent together. At most one of its
 // functions is set; it takes what the statement answered, and its error ends
 // them all: no later answer is looked at.
