@@ -82,6 +82,46 @@ func TestNoStatementIsPreparedThroughAPooler(t *testing.T) {
 	}
 }
 
+// A session behind a pooler is the next client's, which rests on its own settings.
+func TestNoSettingIsLeftInASessionOfAPooler(t *testing.T) {
+	t.Parallel()
+	direct := testpg.URL(t)
+	testpg.Exec(t, direct, "alter database "+database(t, direct)+" set bytea_output = escape",
+		"alter database "+database(t, direct)+" set synchronous_commit = off", "alter database "+database(t, direct)+" set client_min_messages = error")
+	dsn := testpg.NewPooler(t, direct, 1).URL
+	other := testpg.Connect(t, dsn)
+	settings := func() (pid int, own []string) {
+		require.NoError(t, other.QueryRow(t.Context(), `select pg_backend_pid(), coalesce(array_agg(name || ' = ' || setting), '{}') from pg_settings
+			where source = 'session' and name <> all (array['application_name', 'client_encoding', 'DateStyle', 'TimeZone', 'standard_conforming_strings'])`,
+			pgx.QueryExecModeExec).Scan(&pid, &own)) // but for those that the pooler sets for each client
+		return pid, own
+	}
+	backend, own := settings()
+	require.Empty(t, own)
+	s := open(t, dsn)
+	head := claim(t, s)
+	rec := next(head)
+	require.NoError(t, s.Append(within(t, soon), head, rec))
+	head = head.After(rec)
+	for _, call := range compactions(s, head) {
+		require.NoError(t, call(within(t, soon)))
+	}
+	_, err := s.Post(within(t, soon), driver.Note{Key: "k", Value: []byte("v")})
+	require.NoError(t, err)
+	drivertest.ReadNotes(t, s, "")
+	l, err := s.Losses(within(t, soon))
+	require.NoError(t, err)
+	l.Text = []byte("loss")
+	_, err = s.PutLosses(within(t, soon), l, &head)
+	require.NoError(t, err)
+	require.NoError(t, s.Snapshot(within(t, soon), func(driver.Snapshot, []byte) error { return nil }))
+	drivertest.ReadLog(t, s, head.Revision-1)
+	claim(t, s)
+	same, own := settings()
+	require.Equal(t, backend, same, "there is but one session")
+	require.Empty(t, own)
+}
+
 // LISTEN reaches nobody through a pooler in transaction mode.
 func TestAFenceIsNoticedByPollingThroughAPooler(t *testing.T) {
 	t.Parallel()
