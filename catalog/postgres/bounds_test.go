@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"testing"
 	"time"
@@ -66,4 +67,55 @@ func TestAClaimIsBlockedAlsoIfNobodyCanBeNamed(t *testing.T) {
 	other := errors.New("another reason")
 	err = c.orBlocked(t.Context(), patienceOf(t.Context()), func(context.Context) error { return other })
 	require.Same(t, other, err)
+}
+
+// TestAClaimerThatGivesUpBeforeTheServerDoesIsBlockedToo is about a server whose
+// process has stopped, and so ends no wait for a lock.
+func TestAClaimerThatGivesUpBeforeTheServerDoesIsBlockedToo(t *testing.T) {
+	t.Parallel()
+	s, dsn := held(t)
+	holder, waiter := testpg.Connect(t, dsn), testpg.Connect(t, dsn)
+	_, err := holder.Exec(t.Context(), `begin; select from fencepost.head for update`)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = waiter.Exec(ctx, `select from fencepost.head for update`)
+	}()
+	defer func() { cancel(); <-done }()
+	require.Eventually(t, func() bool { return testpg.Waiting(dsn) != 0 }, time.Minute, 5*time.Millisecond)
+	c := &claiming{store: s, pid: int(waiter.PgConn().PID())}
+	asked := s.liveness.Stat().AcquireCount()
+	err = c.orBlocked(t.Context(), patience{lock: time.Minute, giveUp: time.Millisecond}, func(bounded context.Context) error {
+		<-bounded.Done()
+		require.Eventually(t, func() bool { return s.liveness.Stat().AcquireCount() > asked }, time.Minute, time.Millisecond)
+		return bounded.Err()
+	})
+	require.ErrorIs(t, err, driver.ErrBlocked)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, fmt.Sprintf("by process %d ", holder.PgConn().PID()))
+}
+
+// TestAClaimAsksWhoIsInTheWayBeforeTheServerEndsItsWaitAndGivesUpLast is about the
+// order of three times, all of which are within that of the call.
+func TestAClaimAsksWhoIsInTheWayBeforeTheServerEndsItsWaitAndGivesUpLast(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []time.Duration{time.Nanosecond, time.Second, time.Hour} {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		wait := patienceOf(ctx)
+		require.Positive(t, wait.ask)
+		require.Less(t, wait.ask, wait.lock)
+		require.Less(t, wait.lock, wait.giveUp)
+		require.Less(t, wait.giveUp, max(limit, 4*time.Millisecond))
+	}
+	s, _ := held(t)
+	c := &claiming{store: s}
+	require.NoError(t, c.orBlocked(t.Context(), patience{ask: time.Hour, lock: time.Hour, giveUp: time.Hour}, func(bounded context.Context) error {
+		end, ok := bounded.Deadline()
+		require.True(t, ok)
+		require.LessOrEqual(t, time.Until(end), time.Hour)
+		return nil
+	}))
 }

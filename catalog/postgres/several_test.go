@@ -119,7 +119,21 @@ func TestAnOldPrimaryThatComesBackPausesNoCommitAndNoClaimIsMadeOnIt(t *testing.
 	require.Equal(t, "2 2", stampOf(t, cl.standby.URL))
 	require.Equal(t, "1 1", stampOf(t, cl.primary.URL), "no claim was made on the old primary")
 	showsTheOldPrimary(t, s, cl)
+	refusesTheOldPrimaryBesideAStandbyOfTheNewOne(t, cl)
 	refusesTheOldPrimaryAlone(t, dsn, cl)
+}
+
+// refusesTheOldPrimaryBesideAStandbyOfTheNewOne: a process that has seen nothing, and
+// does not reach the new primary, learns of its timeline from a standby.
+func refusesTheOldPrimaryBesideAStandbyOfTheNewOne(t *testing.T, cl cluster) {
+	t.Helper()
+	standby := cl.standby.Standby(t)
+	s, _ := patient(t, hosts(t, cl.primary.URL, "", ","+standby.Address()))
+	_, err := tryClaim(within(t, soon), s)
+	fails(t, err, exitcodes.Retry, driver.NotApplied)
+	require.ErrorContains(t, err, "older timeline than one already seen: 1, seen was 2")
+	require.Equal(t, "1 1", stampOf(t, cl.primary.URL))
+	standby.Stop()
 }
 
 // terminate ends every session of the stores.
