@@ -13,10 +13,7 @@ import (
 
 func TestStoreKeepsTheContract(t *testing.T) {
 	t.Parallel()
-	drivertest.RunStore(t, func(t *testing.T) func(*testing.T) driver.Store {
-		dsn := testpg.URL(t)
-		return func(t *testing.T) driver.Store { return open(t, dsn) }
-	})
+	drivertest.RunStore(t, catalogsOf(testpg.URL(t)))
 }
 
 func TestStoreKeepsTheContractWhereTheDatabaseIsSerializable(t *testing.T) {
