@@ -61,11 +61,17 @@ func (h Holder) String() string {
 
 // An Error says that a process is fenced: which token it holds, which one the
 // store bears, and who holds that. It matches [ErrFenced], and [ErrSuperseded]
-// too where the current generation is the higher one.
+// too if the current generation is the higher one.
+//
+// An Error that names a Guard is a hint: something else than the catalog's head
+// refused the token. Only the head proves that a process is superseded, so a hint
+// never matches ErrSuperseded, and its disposition is halt: the process restarts,
+// or reads the head by catalog.Catalog.Explain.
 type Error struct {
 	Held    Token  // what this process carried; before its claim, epoch zero
 	Current Token  // what the store bears
 	By      Holder // who holds Current
+	Guard   string // what refused, such as "postgres catalog main"; empty for the head
 }
 
 // Check returns an *Error where current is above held, and nil otherwise.
@@ -76,16 +82,26 @@ func Check(held, current Token, by Holder) error {
 	return &Error{Held: held, Current: current, By: by}
 }
 
-// Superseded reports whether the fence is a newer generation's.
-func (e *Error) Superseded() bool { return e.Current.Generation > e.Held.Generation }
+// Superseded reports whether the fence is proven to be a newer generation's. It is
+// false for a hint.
+func (e *Error) Superseded() bool {
+	return e.Guard == "" && e.Current.Generation > e.Held.Generation
+}
 
-// Generations returns the two that decide whether the process is superseded.
-// Package exitcodes asks for them before it ends a process with 0.
+// Generations returns the two that decide whether the process is superseded, and
+// of a hint zeros. Package exitcodes asks for them before it ends a process with 0.
 func (e *Error) Generations() (held, current uint64) {
+	if e.Guard != "" {
+		return 0, 0
+	}
 	return uint64(e.Held.Generation), uint64(e.Current.Generation)
 }
 
 func (e *Error) Error() string {
+	if e.Guard != "" {
+		return fmt.Sprintf("refused by %s: held %v, and %v of %v is newer: stop writing; the head of the catalog says whether to end for good",
+			e.Guard, e.Held, e.Current, e.By)
+	}
 	reason, advice := "fenced by epoch", "end, and start again as a standby"
 	if e.Superseded() {
 		reason, advice = "superseded", "end for good: a newer generation leads"

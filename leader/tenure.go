@@ -209,7 +209,7 @@ func (t *tenure) present(ctx context.Context) {
 
 // conclude closes the handle and returns why the tenure is over.
 func (t *tenure) conclude(ctx context.Context, err error) error {
-	why := t.lastWord(ctx)
+	why := t.lastWord(ctx, err)
 	t.holds(nil)
 	switch {
 	case why == nil:
@@ -238,14 +238,16 @@ func explained(err error) bool {
 	return err == nil || d == exitcodes.None && errors.Is(err, context.Canceled) || d != exitcodes.Panic && errors.Is(err, fence.ErrFenced)
 }
 
-// lastWord closes the handle and returns why it had ended, if it had. A process
-// that was fenced by epoch asks once more: it may have been superseded since,
-// and then it must not come back.
-func (t *tenure) lastWord(ctx context.Context) error {
+// lastWord closes the handle and returns why it had ended, if it had. A guard's
+// refusal, with which the work may have ended, is looked up in the head. A process
+// that was fenced by epoch asks once more: it may have been superseded since, and
+// then it must not come back.
+func (t *tenure) lastWord(ctx context.Context, err error) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = t.c.Explain(bounded, err) // what it finds, Close returns
 	if t.c.Err() != nil {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = t.c.Confirm(bounded) // what it finds, Close returns
+		_ = t.c.Confirm(bounded) // so is this
 	}
 	return t.c.Close()
 }
