@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -36,7 +37,12 @@ func (c *claiming) orBlocked(ctx context.Context, wait patience, fn func(context
 	bounded, cancel := context.WithTimeout(ctx, wait.giveUp)
 	defer cancel()
 	answer := c.store.askLater(wait, c.pid)
+	stop := func() {}
+	if c.guards {
+		stop = c.store.endGuarded(c.pid)
+	}
 	err := fn(bounded)
+	stop()
 	blockers, askErr := answer()
 	refused := sqlState(err) == "55P03"
 	late := err != nil && ctx.Err() == nil && bounded.Err() != nil
@@ -104,27 +110,51 @@ func (s *Store) blockers(ctx context.Context, pid int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	all, err := pgx.CollectRows(rows, scanBlocker)
+	if err != nil {
+		return nil, err
+	}
 	var found []string
-	for rows.Next() {
-		var b blocker
-		if err := rows.Scan(&b.pid, &b.application, &b.address, &b.state, &b.since); err != nil {
-			return nil, err
+	for _, b := range all {
+		if b.pid == 0 {
+			if b.prepared, err = s.prepared(ctx, conn); err != nil {
+				return nil, err
+			}
 		}
 		found = append(found, b.String())
 	}
-	return found, rows.Err()
+	return found, nil
+}
+
+// preparedSQL names the prepared transactions that hold locks on schema fencepost.
+// What they hold in pg_locks has no pid, and is found by the lock of their own id.
+const preparedSQL = `select distinct p.gid from pg_catalog.pg_prepared_xacts p
+	join pg_catalog.pg_locks own on own.locktype = 'transactionid' and own.transactionid = p.transaction and own.pid is null
+	join pg_catalog.pg_locks l on l.virtualtransaction = own.virtualtransaction and l.pid is null
+	join pg_catalog.pg_class c on c.oid = l.relation
+	where c.relnamespace = 'fencepost'::regnamespace::oid and p.database = pg_catalog.current_database() order by 1 limit 5`
+
+func (s *Store) prepared(ctx context.Context, q querier) ([]string, error) {
+	rows, err := q.Query(ctx, preparedSQL, s.args()...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 type blocker struct {
 	pid                         int
 	application, address, state string
 	since                       *time.Time
+	prepared                    []string // the names of prepared transactions; pid is 0
 }
 
 func (b blocker) String() string {
-	if b.pid == 0 {
+	if b.pid == 0 && len(b.prepared) == 0 {
 		return "a prepared transaction (see pg_prepared_xacts)"
+	}
+	if b.pid == 0 {
+		return fmt.Sprintf("the prepared transactions %q, which COMMIT PREPARED or ROLLBACK PREPARED end", b.prepared)
 	}
 	text := fmt.Sprintf("process %d (application %q, from %s, %s", b.pid, b.application, b.address, b.state)
 	if b.since != nil {

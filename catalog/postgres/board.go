@@ -191,7 +191,7 @@ func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, p posting, at
 	defer rollback(tx)
 	err = s.reserveSchema(ctx, tx)
 	if err == nil {
-		err = createTables(ctx, tx)
+		err = s.createTables(ctx, tx)
 	}
 	if err != nil {
 		return notSent, err

@@ -21,9 +21,10 @@ import (
 // is closed, and the server rolls back when it notices.
 const abandonTimeout = 2 * time.Second
 
-// A claiming is one transaction. It locks the token's row, on which guards stand,
-// and then the head's row. Only roles with rights on schema fencepost can hold
-// these locks; an advisory lock can be held by every user of the database.
+// A claiming is one transaction. It acquires the lock of the guards, the lock of the
+// token's row and then the lock of the head's row. Only roles with rights on schema
+// fencepost can hold these locks; an advisory lock can be held by every user of the
+// database.
 type claiming struct {
 	store *Store
 	net   net.Conn // closed from another goroutine to cut the claim
@@ -35,6 +36,7 @@ type claiming struct {
 	begun  state  // the server as the claim found it
 	system string // the system identifier that was stamped
 	state  state
+	guards bool // this role can wait for guarded transactions
 	losses driver.Losses
 	next   []byte // what Install replaces the losses by; nil: nothing
 
@@ -134,7 +136,8 @@ func (c *claiming) setBounds(ctx context.Context, wait patience) error {
 		c.begun, err = s.scanServer(row)
 		return err
 	}}
-	return s.together(ctx, c.tx, look, s.bounds(wait, &c.pid))
+	guards := statement{sql: guardedSQL, row: func(row pgx.Row) error { return row.Scan(&c.guards) }}
+	return s.together(ctx, c.tx, look, guards, s.bounds(wait, &c.pid))
 }
 
 // bounds sets the bounds of a transaction, and tells the backend's process.
@@ -171,15 +174,20 @@ func (c *claiming) lockAll(ctx context.Context) error {
 	return c.lockRows(ctx) // another process's first claim may have landed before
 }
 
-// lockRows locks the rows of token and head, if there are any, and reads the
-// head.
+// lockRows waits for guarded transactions, locks the rows of token and head, if
+// there are any, and reads the head. A guarded transaction whose application waits
+// for a commit of its catalog does not wait for this claim: the head is locked last.
 func (c *claiming) lockRows(ctx context.Context) error {
 	s, locked := c.store, 0
 	count := func(tag pgconn.CommandTag) error {
 		locked += int(tag.RowsAffected())
 		return nil
 	}
-	err := s.together(ctx, c.tx,
+	var all []statement
+	if c.guards {
+		all = append(all, statement{sql: awaitSQL, args: []any{s.catalog}})
+	}
+	err := s.together(ctx, c.tx, append(all,
 		statement{sql: lockTokenSQL, args: []any{s.catalog}, tag: count},
 		statement{sql: lockHeadSQL, args: []any{s.catalog}, tag: count},
 		s.readLosses(&c.losses),
@@ -187,7 +195,7 @@ func (c *claiming) lockRows(ctx context.Context) error {
 			c.state, err = s.scanHead(row)
 			return err
 		}},
-	)
+	)...)
 	switch {
 	case undefined(err):
 		return fmt.Errorf("%w: %w", errAbsent, err)
@@ -301,7 +309,7 @@ func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Rec
 	if c.state.exists {
 		err = checkVersion(c.state.version)
 	} else {
-		err = createTables(ctx, c.tx)
+		err = c.store.createTables(ctx, c.tx)
 	}
 	if err != nil {
 		return err

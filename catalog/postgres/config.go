@@ -50,6 +50,12 @@ type Config struct {
 	// nothing is looked at. A host that has not answered by then counts as out of
 	// reach. The default is 200 ms.
 	LookTimeout time.Duration
+
+	// GuardTimeout bounds how long a claim waits for guarded transactions. Then it
+	// ends their sessions, by pg_terminate_backend, and logs each as a warning. If
+	// the role lacks that right, the claim fails within its own bound and names them.
+	// The default is 1 s.
+	GuardTimeout time.Duration
 }
 
 const (
@@ -58,12 +64,14 @@ const (
 	defaultClaimIdle      = 10 * time.Second
 	defaultConnectTimeout = 10 * time.Second
 	defaultLookTimeout    = 200 * time.Millisecond
+	defaultGuardTimeout   = time.Second
 )
 
 func (c Config) withDefaults() Config {
 	c.MaxConns = cmp.Or(c.MaxConns, defaultMaxConns)
 	c.ClaimIdle = cmp.Or(c.ClaimIdle, defaultClaimIdle)
 	c.LookTimeout = cmp.Or(c.LookTimeout, defaultLookTimeout)
+	c.GuardTimeout = cmp.Or(c.GuardTimeout, defaultGuardTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -80,6 +88,9 @@ func (c Config) validate() error {
 	}
 	if c.LookTimeout < 0 {
 		mistakes = append(mistakes, fmt.Errorf("LookTimeout is %v, want more than 0, or 0 for the default of %v", c.LookTimeout, defaultLookTimeout))
+	}
+	if c.GuardTimeout < 0 {
+		mistakes = append(mistakes, fmt.Errorf("GuardTimeout is %v, want more than 0, or 0 for the default of %v", c.GuardTimeout, defaultGuardTimeout))
 	}
 	if c.Pool != nil && c.MaxConns != 0 {
 		mistakes = append(mistakes, errors.New("MaxConns is set beside Pool, which has its own bound"))

@@ -23,7 +23,7 @@ func leastPrivileged(t *testing.T) string {
 	quoted := fmt.Sprintf(`"%s"`, `least ""`+role[len(`least "`):])
 	testpg.Exec(t, dsn, "create role "+quoted+" login password 'pw'")
 	t.Cleanup(func() { testpg.Exec(t, dsn, "drop owned by "+quoted+"; drop role "+quoted) })
-	testpg.Exec(t, dsn, postgres.Schema(role))
+	testpg.Exec(t, dsn, postgres.Schema(role, ""))
 	return testpg.With(t, dsn, func(u *url.URL) { u.User = url.UserPassword(role, "pw") })
 }
 
@@ -34,10 +34,10 @@ func TestARoleWithTheLeastRightsKeepsTheContract(t *testing.T) {
 
 func TestTheDBAsSchemaIsTheOneThatTheFirstUseMakes(t *testing.T) {
 	t.Parallel()
-	require.Contains(t, postgres.Schema(""), "create table fencepost.log")
-	require.NotContains(t, postgres.Schema(""), "grant")
+	require.Contains(t, postgres.Schema("", ""), "create table fencepost.log")
+	require.NotContains(t, postgres.Schema("", ""), "grant")
 	dsn := testpg.URL(t)
-	testpg.Exec(t, dsn, postgres.Schema(""))
+	testpg.Exec(t, dsn, postgres.Schema("", ""))
 	head := drivertest.Install(t, open(t, dsn), 1)
 	drivertest.SameHead(t, head, drivertest.ReadHead(t, open(t, dsn)))
 }

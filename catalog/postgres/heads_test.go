@@ -51,7 +51,7 @@ func TestOfHeadsThatAreReadTogetherNoneThatIsHiddenIsMissing(t *testing.T) {
 	role := "hidden_" + driver.NewID().String()
 	testpg.Exec(t, dsn, "create role "+role+" login password 'pw'")
 	t.Cleanup(func() { testpg.Exec(t, dsn, "drop owned by "+role+"; drop role "+role) })
-	testpg.Exec(t, dsn, Schema(role))
+	testpg.Exec(t, dsn, Schema(role, ""))
 	_, claimers := twoOf(t, dsn)
 	drivertest.Install(t, claimers[0], 1)
 	testpg.Exec(t, dsn, `alter table fencepost.head enable row level security`)

@@ -38,7 +38,12 @@ type place struct {
 // stampSQL reads what the newest claim said of its server, and what this one
 // is.
 const stampSQL = `select pg_catalog.pg_postmaster_start_time(), ` + systemSQL + `, t.system_id, t.timeline, t.claim_id,
-	t.generation, t.epoch from fencepost.token t where t.catalog = $1`
+	t.generation, t.epoch, ` + copiedSQL + ` from fencepost.token t where t.catalog = $1`
+
+// copiedSQL is true if the row was not written by a claim in this database (see
+// guardSQL). A row of a build that knew no guards has no stamp, or no such column.
+const copiedSQL = `coalesce(pg_catalog.to_jsonb(t) ->> 'stamp' <> pg_catalog.concat(t.xmin, ':', t.tableoid, ':',
+	(select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())), false)`
 
 const systemSQL = `(select system_identifier::text from pg_catalog.pg_control_system())`
 
@@ -52,6 +57,7 @@ type stamp struct {
 	claim      driver.ID
 	generation int64
 	epoch      int64
+	copied     bool // a dump has brought it
 }
 
 func (s stamp) token() string { return fmt.Sprintf("g%d.e%d", s.generation, s.epoch) }
@@ -103,7 +109,7 @@ func (s *Store) recognize(ctx context.Context, q querier, st state) error {
 	var system string
 	var was stamp
 	err := q.QueryRow(ctx, stampSQL, s.args(s.catalog)...).Scan(&started, &system, &was.system, &was.timeline,
-		(*[16]byte)(&was.claim), &was.generation, &was.epoch)
+		(*[16]byte)(&was.claim), &was.generation, &was.epoch, &was.copied)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = fmt.Errorf("%w: fencepost.head has catalog %q, fencepost.token has no row", driver.ErrCorrupt, s.catalog)
 		return s.orHidden(ctx, q, err)
@@ -134,6 +140,8 @@ func (s stamp) judge(system string, timeline uint32) error {
 	switch {
 	case s.system != system:
 		return fmt.Errorf("%w: %s on system %s, and this server is %s", errElsewhere, s.token(), s.system, system)
+	case s.copied:
+		return fmt.Errorf("%w: %s was claimed in another database", ErrCopied, s.token())
 	case int64(timeline) < s.timeline:
 		return fmt.Errorf("%w: %d, and %s was claimed on %d", errTimeline, timeline, s.token(), s.timeline)
 	}

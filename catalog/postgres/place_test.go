@@ -24,7 +24,7 @@ import (
 // and pg_restore do.
 func dumped(t *testing.T, from, to string) {
 	t.Helper()
-	testpg.Exec(t, to, postgres.Schema(""), `truncate fencepost.schema_version`)
+	testpg.Exec(t, to, postgres.Schema("", ""), `truncate fencepost.schema_version`)
 	source, target := testpg.Connect(t, from).PgConn(), testpg.Connect(t, to).PgConn()
 	for _, table := range []string{"schema_version", "head", "token", "log", "claim", "board"} {
 		var rows bytes.Buffer

@@ -50,6 +50,7 @@ const settingsSQL = `select pg_catalog.current_setting('server_version_num')::in
 const rightsSQL = `select t.privilege || ' on fencepost.' || c.relname::text
 	from pg_catalog.pg_class c, (values ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) as t(privilege)
 	where c.relnamespace = 'fencepost'::regnamespace::oid and c.relkind in ('r', 'p') and c.relname <> 'schema_version'
+	and c.relname not like 'guard%'
 	and not (c.relname in ('log', 'claim') and t.privilege = 'UPDATE')
 	and not (c.relname not in ('log', 'part', 'board') and t.privilege = 'DELETE')
 	and not pg_catalog.has_table_privilege(c.oid, t.privilege)

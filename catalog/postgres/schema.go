@@ -134,11 +134,20 @@ func (s *Store) reserveSchema(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// createTables creates the tables in a schema that was reserved.
-func createTables(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, tablesSQL)
+// createTables creates the tables in a schema that was reserved, and guards.
+func (s *Store) createTables(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, tablesSQL); err != nil {
+		return err
+	}
+	var canGuard bool // PL/pgSQL can be dropped
+	if err := tx.QueryRow(ctx, canGuardSQL, s.args()...).Scan(&canGuard); err != nil || !canGuard {
+		return err
+	}
+	_, err := tx.Exec(ctx, guardSQL)
 	return err
 }
+
+const canGuardSQL = `select exists (select from pg_catalog.pg_language where lanname = 'plpgsql')`
 
 func checkVersion(version int) error {
 	if version != schemaVersion {

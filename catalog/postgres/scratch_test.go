@@ -48,7 +48,7 @@ func TestARoleWithTheLeastRightsChecksTheStoreAndLeavesAFewRows(t *testing.T) {
 	role := "least_" + id.String()
 	testpg.Exec(t, dsn, "create role "+role+" login password 'pw'")
 	t.Cleanup(func() { testpg.Exec(t, dsn, "drop owned by "+role+"; drop role "+role) })
-	testpg.Exec(t, dsn, postgres.Schema(role))
+	testpg.Exec(t, dsn, postgres.Schema(role, ""))
 	s := open(t, testpg.With(t, dsn, func(u *url.URL) { u.User = url.UserPassword(role, "pw") }))
 	for range 2 {
 		proof, err := catalog.Prove(t.Context(), s, catalog.Config{})

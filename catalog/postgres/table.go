@@ -67,6 +67,11 @@ func ours() driver.Family {
 			is(errForeign, "foreign schema", misconfigured("use another database, or rename that schema"), unknown, "somebody else's schema has the name, and nothing of it is touched"),
 			is(errHidden, "hidden rows", misconfigured(showRows), unknown, "a row that is hidden is no row that is missing: this role can't tell who claimed, and must not guess"),
 			is(errVersion, "schema version", misconfigured("deploy a build that knows it"), unknown, "a build must not guess what another version's tables mean"),
+			is(ErrNoGuards, "postgres.ErrNoGuards", misconfigured("run `fencepost guard install`, and let a process claim the catalog"), refused,
+				"a database that an older build has made has no guards until they are installed, and a catalog has its lock from its next claim on"),
+			is(ErrCopied, "postgres.ErrCopied", misconfigured("correct the DSN if this is the wrong database; if the service is to go on here, stop it and run `fencepost restored`"), refused,
+				"the token in a copy may be older than those that were issued, and its original may go on"),
+			is(errTable, "no table to guard", misconfigured("name tables of the application's in the catalog's database"), refused, "triggers stand on ordinary and partitioned tables only"),
 			is(errUnprepared, "unprepared pool", misconfigured("call postgres.Prepare with its configuration before pgxpool.NewWithConfig"), unknown,
 				"without its notices a cut wait for a standby would pass for a success"),
 		},
@@ -95,9 +100,15 @@ func toldApart() driver.Family {
 		pg, ok := answerOf(err)
 		return ok && pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery"
 	}
+	guards := driver.Line("TKN01 to TKN06", "a guard's refusal", callers(), driver.NotApplied,
+		"the transaction was rolled back; postgres.Refusal says what the refusal means")
+	guards.Match = func(err error) bool {
+		pg, ok := answerOf(err)
+		return ok && strings.HasPrefix(pg.Code, "TKN") && pg.SchemaName == "fencepost"
+	}
 	return driver.Family{
 		Name: "SQLSTATE and more", Source: "PostgreSQL and PgBouncer, where schema, routine or the moment tell apart what shares a code",
 		Note:    severityNote,
-		Entries: append([]driver.Entry{ofOurs, hidden, stale}, door()...),
+		Entries: append([]driver.Entry{ofOurs, hidden, stale, guards}, door()...),
 	}
 }

@@ -9,12 +9,13 @@ import (
 )
 
 // Schema returns the statements that prepare a store of a kind, such as
-// "postgres", for a role that has the least rights; see postgres.Schema. The
+// "postgres", for a role that has the least rights and one that only writes; see
+// postgres.Schema. The
 // kinds that need no preparation are refused, with the reason.
-func Schema(kind, role string) (string, error) {
+func Schema(kind, role, writer string) (string, error) {
 	switch kind {
 	case "postgres", "postgresql":
-		return postgres.Schema(role), nil
+		return postgres.Schema(role, writer), nil
 	case "sqlite":
 		return "", exitcodes.WithCode(errors.New("sqlite needs no schema: the first claim creates the file"), exitcodes.Usage)
 	case "etcd":

@@ -1,0 +1,280 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+var _ driver.TableGuarder = (*Store)(nil)
+
+// errTable means that a table can't be guarded.
+var errTable = errors.New("not a table that can be guarded")
+
+// The names of the triggers on a guarded table.
+const (
+	guardTrigger    = "fencepost_guard"
+	truncateTrigger = "fencepost_guard_truncate"
+)
+
+// guardTableSQL guards a table. The condition of the constraint trigger has a
+// transaction queue one check, however many rows it writes: the setting is
+// transactional, like the queue. It names catalog and transaction, so that a value
+// which a session has set before counts for nothing.
+const guardTableSQL = `create constraint trigger ` + guardTrigger + ` after insert or update or delete on TABLE deferrable initially deferred for each row
+	when (pg_catalog.current_setting('fencepost.due', true) is distinct from 'CATALOG ' || pg_catalog.pg_current_xact_id()::pg_catalog.text
+		and pg_catalog.set_config('fencepost.due', 'CATALOG ' || pg_catalog.pg_current_xact_id()::pg_catalog.text, true) is not null)
+	execute function fencepost.guard_commit('CATALOG')`
+
+const (
+	guardTruncateSQL = `create trigger ` + truncateTrigger + ` after truncate on TABLE for each statement execute function fencepost.guard_truncate('CATALOG')`
+	commentGuardSQL  = `do $do$ begin execute pg_catalog.format('comment on trigger TRIGGER on TABLE is %L',
+		pg_catalog.concat('installed by ', current_user, ', ', pg_catalog.to_char(pg_catalog.now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))); end $do$`
+	enableGuardSQL = `alter table TABLE enable trigger TRIGGER`
+	dropGuardSQL   = `drop trigger if exists TRIGGER on TABLE`
+)
+
+// tablesOfSQL finds the tables that $1 (names) and $2 (schemas) name, with their
+// partitions and children, behind their parents: a partition gets its parent's
+// constraint trigger.
+const tablesOfSQL = `with recursive named(oid, depth) as (
+		select pg_catalog.to_regclass(n)::oid, 0 from pg_catalog.unnest($1::text[]) as n
+		union select c.oid, 0 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+			where n.nspname::text = any ($2::text[]) and c.relkind in ('r', 'p')
+		union select i.inhrelid, named.depth + 1 from named join pg_catalog.pg_inherits i on i.inhparent = named.oid)
+	select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind::text, c.relpersistence::text, n.nspname::text
+	from (select oid, pg_catalog.max(depth) as depth from named group by oid) as named
+	join pg_catalog.pg_class c on c.oid = named.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace order by named.depth, 2`
+
+// missingTablesSQL returns the names and schemas that name nothing.
+const missingTablesSQL = `select 'table ' || n from pg_catalog.unnest($1::text[]) as n where pg_catalog.to_regclass(n) is null
+	union all select 'schema ' || n from pg_catalog.unnest($2::text[]) as n where not exists (select from pg_catalog.pg_namespace where nspname::text = n)`
+
+type table struct {
+	oid                             uint32
+	name, kind, persistence, schema string
+}
+
+// check refuses what can have no such triggers.
+func (t table) check() error {
+	switch {
+	case t.schema == "fencepost" || t.schema == "pg_catalog" || t.schema == "information_schema":
+		return fmt.Errorf("%w: %s is the system's or the catalog's own", errTable, t.name)
+	case t.persistence == "t":
+		return fmt.Errorf("%w: %s is temporary", errTable, t.name)
+	case t.kind == "f":
+		return fmt.Errorf("%w: %s is a foreign table: guard it where it is", errTable, t.name)
+	case t.kind != "r" && t.kind != "p":
+		return fmt.Errorf("%w: %s is of kind %q: guard the tables beneath it", errTable, t.name, t.kind)
+	}
+	return nil
+}
+
+// installLock bounds each wait for the lock of a table: while a trigger waits, so
+// do the writers behind it.
+const installLock = time.Second
+
+// InstallGuards implements [driver.TableGuarder]. A partition that is made or
+// attached later is guarded like its parent, but for a TRUNCATE of it alone: that
+// takes another call.
+func (s *Store) InstallGuards(ctx context.Context, tables driver.GuardedTables) error {
+	if err := s.ddl(ctx, s.prepareGuards); err != nil {
+		return err
+	}
+	return s.eachTable(ctx, tables, func(ctx context.Context, tx pgx.Tx, t table) error {
+		for _, g := range []struct{ trigger, sql string }{{guardTrigger, guardTableSQL}, {truncateTrigger, guardTruncateSQL}} {
+			if err := s.installTrigger(ctx, tx, t, g.trigger, g.sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// RemoveGuards implements [driver.TableGuarder]. What guards need stays.
+func (s *Store) RemoveGuards(ctx context.Context, tables driver.GuardedTables) error {
+	return s.eachTable(ctx, tables, func(ctx context.Context, tx pgx.Tx, t table) error {
+		for _, trigger := range []string{guardTrigger, truncateTrigger} {
+			is, err := s.triggerOf(ctx, tx, t, trigger)
+			if err == nil && is.exists && !is.cloned {
+				_, err = tx.Exec(ctx, s.on(t, trigger, dropGuardSQL))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// A triggerState is what a table has under the name of one of our triggers.
+type triggerState struct {
+	exists  bool
+	cloned  bool // it comes with the parent's
+	enabled bool
+	catalog string
+	ours    bool // it calls a function of schema fencepost
+}
+
+const triggerSQL = `select t.tgparentid <> 0, t.tgenabled::text <> 'D',
+	pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, '\x00'::bytea), 'UTF8'), n.nspname = 'fencepost'
+	from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+	where t.tgrelid = $1 and t.tgname = $2`
+
+func (s *Store) triggerOf(ctx context.Context, q querier, t table, trigger string) (is triggerState, err error) {
+	is.exists = true
+	err = q.QueryRow(ctx, triggerSQL, s.args(t.oid, trigger)...).Scan(&is.cloned, &is.enabled, &is.catalog, &is.ours)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return triggerState{}, nil
+	}
+	return is, err
+}
+
+// installTrigger creates a trigger, unless the table has it.
+func (s *Store) installTrigger(ctx context.Context, tx pgx.Tx, t table, trigger, create string) error {
+	is, err := s.triggerOf(ctx, tx, t, trigger)
+	switch {
+	case err != nil:
+		return err
+	case is.exists && !is.ours:
+		return fmt.Errorf("%w: it has a trigger %s that is not ours: rename it", errTable, trigger)
+	case is.exists && is.catalog != s.catalog:
+		return fmt.Errorf("%w: catalog %s guards it already: remove that guard first", errTable, is.catalog)
+	case is.exists && is.enabled:
+		return nil
+	case is.exists:
+		_, err := tx.Exec(ctx, s.on(t, trigger, enableGuardSQL))
+		return err
+	}
+	if _, err := tx.Exec(ctx, s.on(t, trigger, create)); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, s.on(t, trigger, commentGuardSQL))
+	return err
+}
+
+// on returns a statement about a trigger of a table.
+func (s *Store) on(t table, trigger, sql string) string {
+	return strings.NewReplacer("TABLE", t.name, "TRIGGER", trigger, "CATALOG", s.catalog).Replace(sql)
+}
+
+// eachTable calls fn for each table in a transaction of its own.
+func (s *Store) eachTable(ctx context.Context, named driver.GuardedTables, fn func(context.Context, pgx.Tx, table) error) error {
+	var all []table
+	err := s.ddl(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		all, err = s.tablesOf(ctx, tx, named)
+		return err
+	})
+	for _, t := range all {
+		if err == nil {
+			err = t.check()
+		}
+	}
+	if err != nil {
+		return s.fail("guard", err, notSent)
+	}
+	for _, t := range all {
+		if err := s.ddl(ctx, func(ctx context.Context, tx pgx.Tx) error { return fn(ctx, tx, t) }); err != nil {
+			return fmt.Errorf("%s: %w", t.name, err)
+		}
+	}
+	return nil
+}
+
+// ddl runs fn in a transaction. If a lock is not acquired within installLock, it
+// rolls back, so that others are let through, and tries again until ctx ends.
+func (s *Store) ddl(ctx context.Context, fn func(context.Context, pgx.Tx) error) error {
+	for {
+		err := s.tryDDL(ctx, fn)
+		if sqlState(err) != "55P03" || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(installLock / 4):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (s *Store) tryDDL(ctx context.Context, fn func(context.Context, pgx.Tx) error) error {
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return s.fail("guard", err, notSent)
+	}
+	defer s.give(conn)
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	if err != nil {
+		return s.fail("guard", err, notSent)
+	}
+	defer rollback(tx)
+	_, err = tx.Exec(ctx, `set local statement_timeout = 0; set local lock_timeout = '`+millis(installLock)+`'; set local search_path to default`)
+	if err == nil {
+		err = fn(ctx, tx)
+	}
+	if err != nil {
+		return s.fail("guard", err, notSent)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return s.fail("guard", err, commitSent)
+	}
+	return nil
+}
+
+// prepareGuards installs what guards need, unless it is there.
+func (s *Store) prepareGuards(ctx context.Context, tx pgx.Tx) error {
+	exists, err := s.schemaExists(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		if err := s.reserveSchema(ctx, tx); err != nil && !errors.Is(err, errAppeared) {
+			return err
+		} else if err == nil {
+			return s.createTables(ctx, tx)
+		}
+	}
+	installed, err := s.guardsInstalled(ctx, tx)
+	if err != nil || installed {
+		return err
+	}
+	_, err = tx.Exec(ctx, guardSQL)
+	return err
+}
+
+const guardsInstalledSQL = `select exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+	where n.nspname = 'fencepost' and p.proname = 'guard' and pg_catalog.obj_description(p.oid, 'pg_proc') = '` + guardVersion + `')`
+
+func (s *Store) guardsInstalled(ctx context.Context, q querier) (installed bool, err error) {
+	err = q.QueryRow(ctx, guardsInstalledSQL, s.args()...).Scan(&installed)
+	return installed, err
+}
+
+func (s *Store) tablesOf(ctx context.Context, q querier, named driver.GuardedTables) ([]table, error) {
+	args := s.args(slices.Clip(named.Tables), slices.Clip(named.Schemas))
+	rows, err := q.Query(ctx, missingTablesSQL, args...)
+	if err != nil {
+		return nil, err
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%w: there is no %s", errTable, strings.Join(missing, " and no "))
+	}
+	if rows, err = q.Query(ctx, tablesOfSQL, args...); err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) {
+		err = row.Scan(&t.oid, &t.name, &t.kind, &t.persistence, &t.schema)
+		return t, err
+	})
+}

@@ -1,0 +1,203 @@
+package postgres
+
+// guardVersion is what is said of the installed functions. Another text has
+// InstallGuards install them anew.
+const guardVersion = "Guards of github.com/fencepost/fencepost, version 1"
+
+// guardSQL creates what guards need. It may run again. The functions run with
+// their owner's rights, so that whoever writes to a guarded table needs none on this
+// schema.
+//
+// A guarded transaction holds a table lock in ROW EXCLUSIVE mode, and a claim holds
+// it in SHARE mode from before it locks the head until its end. It is the lock of a
+// table without columns, one for each catalog: unlike an advisory lock it can't be
+// held by everybody; unlike a row lock it makes no multixact; and PostgreSQL grants
+// it without a look at shared memory while no claim is under way.
+const guardSQL = `
+set local search_path = pg_catalog, pg_temp;
+
+-- The stamp tells a row that a claim wrote here from one that a dump has brought. It names the transaction and
+-- the table, which the row's own xmin and tableoid must repeat, and the database, at which claims look.
+alter table fencepost.token add column if not exists stamp text;
+
+-- guard_name returns the name of a catalog's lock or sequence. PostgreSQL takes 63 bytes.
+create or replace function fencepost.guard_name(kind text, catalog text) returns text
+	language sql stable parallel safe as $fn$
+	select pg_catalog.concat($1, ':', case when pg_catalog.length($2) operator(pg_catalog.<=) 55 then $2
+		else pg_catalog.concat(pg_catalog.left($2, 22), '~', pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to($2, 'UTF8')), 'hex'), 32)) end)
+$fn$;
+
+-- await_guards waits until no guarded transaction of a catalog is in flight, and keeps new ones out until the end
+-- of the transaction. Claims call it first.
+create or replace function fencepost.await_guards(catalog text) returns void
+	language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+	lock text := format('fencepost.%I', fencepost.guard_name('guard', $1));
+begin
+	if to_regclass(lock) is not null then
+		execute concat('lock table ', lock, ' in share mode');
+	end if;
+end
+$fn$;
+
+-- guard_claim is called for every row that a claim writes, of any build: it waits for guarded transactions, and
+-- makes the lock of a catalog that has none. Nobody sees that lock before the claim has landed.
+create or replace function fencepost.guard_claim() returns trigger
+	language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+	lock text := format('fencepost.%I', fencepost.guard_name('guard', new.catalog));
+begin
+	if to_regclass(lock) is not null then
+		perform fencepost.await_guards(new.catalog);
+	elsif new.catalog ~ '^[a-z0-9_-]{1,63}$' then
+		execute concat('create table ', lock, ' () using heap');
+		execute concat('comment on table ', lock, ' is ''Always empty: locked by guarded transactions and by claims''');
+		execute format('create sequence fencepost.%I', fencepost.guard_name('refused', new.catalog));
+	end if;
+	if tg_op = 'INSERT' and new.stamp is not null then
+		return new; -- out of a dump: no claim writes a stamp
+	end if;
+	new.stamp := concat(mod(pg_current_xact_id()::text::numeric, 4294967296), ':', tg_relid, ':',
+		(select d.oid from pg_database d where d.datname = current_database()));
+	return new;
+end
+$fn$;
+
+-- guard holds the lock of a catalog until the end of the transaction and then looks whether the token is the newest.
+-- Each is a statement of its own, so that the look sees what was committed before the lock was acquired. Above READ
+-- COMMITTED the look has the snapshot of the transaction: there it locks the token's row, which fails with 40001 if
+-- the token has moved since that snapshot.
+--
+-- It runs in every guarded transaction. So it looks at no more than that one row, and has operators qualified
+-- instead of a search_path of its own, which costs as much as the rest.
+create or replace function fencepost.guard(catalog text, token text) returns void
+	language plpgsql volatile security definer as $fn$
+declare
+	lock pg_catalog.text := pg_catalog.format('fencepost.%I', fencepost.guard_name('guard', $1));
+	idle pg_catalog.text := pg_catalog.current_setting('idle_in_transaction_session_timeout');
+	live pg_catalog.bool;
+begin
+	if pg_catalog.to_regclass(lock) is null then
+		perform fencepost.guard_refuse($1, $2);
+	end if;
+	execute pg_catalog.concat('lock table ', lock, ' in row exclusive mode');
+	if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) 'read committed'
+		or pg_catalog.current_setting('transaction_read_only') operator(pg_catalog.=) 'on' then
+		select $2 operator(pg_catalog.=) pg_catalog.concat('g', t.generation, '.e', t.epoch)
+			and pg_catalog.starts_with(t.stamp, pg_catalog.concat(t.xmin, ':', t.tableoid, ':'))
+		into live from fencepost.token t where t.catalog operator(pg_catalog.=) $1;
+	else
+		select $2 operator(pg_catalog.=) pg_catalog.concat('g', t.generation, '.e', t.epoch)
+			and pg_catalog.starts_with(t.stamp, pg_catalog.concat(t.xmin, ':', t.tableoid, ':'))
+		into live from fencepost.token t where t.catalog operator(pg_catalog.=) $1 for share;
+	end if;
+	if live is not true then
+		perform fencepost.guard_refuse($1, $2);
+	end if;
+	if idle operator(pg_catalog.=) '0' or idle::pg_catalog.interval operator(pg_catalog.>) '10 s'::pg_catalog.interval then
+		perform pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', true);
+	end if;
+end
+$fn$;
+
+-- guard_refuse says why a token is refused, and counts it.
+create or replace function fencepost.guard_refuse(catalog text, token text) returns void
+	language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+	seen record;
+	now text;
+	claim json;
+	held numeric[];
+	state text;
+	problem text;
+	remedy text;
+begin
+	select t.generation, t.epoch, coalesce(starts_with(t.stamp, concat(t.xmin, ':', t.tableoid, ':')), false) as made_here
+		into seen from fencepost.token t where t.catalog = $1;
+	now := 'g' || seen.generation || '.e' || seen.epoch;
+	select h.claim::json into claim from fencepost.head h where h.catalog = $1;
+	if octet_length($2) <= 41 then
+		held := regexp_match($2, '^g(0|[1-9][0-9]{0,18})[.]e(0|[1-9][0-9]{0,18})$')::numeric[];
+	end if;
+	if coalesce($2, '') = '' then
+		state := 'TKN02';
+		problem := 'the transaction has no token';
+		remedy := 'give it the one that this process holds, such as by SET LOCAL fencepost.token = ''g7.e41''';
+	elsif held is null or greatest(held[1], held[2]) > 9223372036854775807 then
+		state := 'TKN03';
+		problem := 'what the transaction gave is no token';
+		remedy := 'a token has a form like g7.e41';
+	elsif now is null or to_regclass(format('fencepost.%I', fencepost.guard_name('guard', $1))) is null then
+		state := 'TKN06';
+		problem := 'no process has claimed it since guards were installed';
+		remedy := 'check the name of the catalog, or let a process claim it';
+	elsif not seen.made_here then
+		state := 'TKN05';
+		problem := 'this database is a copy, in which nobody has claimed yet';
+		remedy := 'if the service is to go on here, stop it and run: fencepost restored';
+	elsif array[seen.generation::numeric, seen.epoch] > held
+		and exists (select from fencepost.claim c where c.catalog = $1 and c.claim::json->>'token' = $2) then
+		state := 'TKN01';
+		problem := 'the transaction has token ' || $2 || ', and ' || now || ' was claimed since';
+		remedy := 'this process no longer leads: let it end';
+	else
+		state := 'TKN04';
+		problem := 'token ' || $2 || ' was never issued; the newest is ' || now;
+		remedy := 'give the transaction the token that this process holds';
+	end if;
+	begin
+		perform nextval(format('fencepost.%I', fencepost.guard_name('refused', $1)));
+	exception when others then null; -- a transaction that can't write, or a catalog that was never claimed
+	end;
+	raise exception using errcode = state, message = 'fencepost: catalog ' || left(coalesce($1, ''), 63) || ': ' || problem, hint = remedy,
+		schema = 'fencepost', detail = json_build_object('catalog', left($1, 63), 'held', left($2, 64), 'current', now,
+			'holder', case when claim->>'token' = now then claim->'holder' end)::text;
+end
+$fn$;
+
+-- guard_commit is the deferred constraint trigger of a guarded table, whose argument is the catalog. The check runs
+-- at the commit, so that a client which is stopped in a transaction holds no lock.
+create or replace function fencepost.guard_commit() returns trigger
+	language plpgsql volatile security definer as $fn$
+begin
+	perform fencepost.guard(tg_argv[0], pg_catalog.current_setting('fencepost.token', true));
+	return null;
+end
+$fn$;
+
+-- Constraint triggers don't fire for TRUNCATE. guard_truncate writes a row into guard_mark instead, whose own
+-- constraint trigger, guard_marked, does the check at the commit and removes the row.
+create table if not exists fencepost.guard_mark (catalog text collate "C" not null);
+comment on table fencepost.guard_mark is 'Empty between transactions: carries the check of a TRUNCATE to its commit';
+
+create or replace function fencepost.guard_truncate() returns trigger
+	language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $fn$
+begin
+	insert into fencepost.guard_mark values (tg_argv[0]);
+	return null;
+end
+$fn$;
+
+create or replace function fencepost.guard_marked() returns trigger
+	language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $fn$
+begin
+	delete from fencepost.guard_mark m where m.catalog = new.catalog;
+	perform fencepost.guard(new.catalog, current_setting('fencepost.token', true));
+	return null;
+end
+$fn$;
+
+revoke execute on function fencepost.guard_refuse(text, text), fencepost.await_guards(text) from public;
+
+create or replace trigger guard before insert or update on fencepost.token for each row execute function fencepost.guard_claim();
+alter table fencepost.token enable always trigger guard;
+drop trigger if exists guard on fencepost.guard_mark;
+create constraint trigger guard after insert on fencepost.guard_mark deferrable initially deferred
+	for each row execute function fencepost.guard_marked();
+alter table fencepost.guard_mark enable always trigger guard;
+
+-- A token that was claimed before there were guards has no stamp yet: the trigger stamps it.
+update fencepost.token set epoch = epoch where stamp is null;
+
+comment on function fencepost.guard(text, text) is '` + guardVersion + `';
+`
