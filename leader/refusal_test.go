@@ -36,6 +36,10 @@ func TestWorkThatAGuardRefusedEndsAsTheHeadSays(t *testing.T) {
 				}
 				return &fence.Error{Held: held, Current: fence.Token{Generation: 2, Epoch: 2}, Guard: "postgres catalog main"}
 			})
+			noted, noteErr := catalog.Refusals(t.Context(), catalog.NewBoard(store, catalog.Config{}))
+			require.NoError(t, noteErr)
+			require.Len(t, noted, 1)
+			require.Equal(t, "postgres catalog main", noted[0].Guard)
 			if claimed {
 				require.ErrorIs(t, err, fence.ErrSuperseded)
 				require.Equal(t, exitcodes.Success, exitcodes.CodeOf(err))

@@ -245,7 +245,8 @@ func explained(err error) bool {
 func (t *tenure) lastWord(ctx context.Context, err error) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	_ = t.c.Explain(bounded, err) // what it finds, Close returns
+	_ = t.c.Explain(bounded, err)                                      // what it finds, Close returns
+	_ = catalog.NoteRefusal(bounded, t.board, t.c.Claim().Holder, err) // nothing rests on it
 	if t.c.Err() != nil {
 		_ = t.c.Confirm(bounded) // so is this
 	}
