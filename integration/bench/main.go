@@ -89,6 +89,7 @@ func sections() []section {
 		{"commit", commits},
 		{"confirm", confirms},
 		{"view", views},
+		{"guard", guards},
 		{"takeover", takeovers},
 		{"promotion", promotions},
 		{"failover", failovers},
