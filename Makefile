@@ -1,11 +1,14 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-matrix shell lint fmt docs demo bench bench-etcd
+.PHONY: help test test-guards test-matrix shell lint fmt docs demo bench bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: lint ## everything, on a real SQLite, PostgreSQL and etcd, with the race detector
 	@./scripts/test.sh
+
+test-guards: ## guards in every order of steps and in 100,000 random ones, 30 minutes; make test has a part of each
+	@FENCEPOST_WHOLE=1 ./scripts/test.sh go test -run 'TestInNoOrder|AsTheModelSays' -timeout 2h -v ./catalog/... ./fence/...
 
 test-matrix: ## PostgreSQL's driver on every major version, 14 to 18, from npm; MATRIX="16 18" is shorter
 	@./scripts/test-matrix.sh $(MATRIX)
