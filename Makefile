@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-matrix shell lint fmt docs demo bench bench-etcd
+.PHONY: help test test-guards test-matrix shell lint fmt docs demo demo-guarded bench bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ docs: ## docs/errors.md and the table of docs/supervisors.md, from the tables in
 
 demo: ## blue is replaced by green, under load, on SQLite
 	@go run ./examples/bluegreen
+
+demo-guarded: ## a process that was stopped writes on behind its successor, to a plain table and to a guarded one
+	@./scripts/test.sh go run ./examples/guarded
 
 bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
 	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)

@@ -99,7 +99,7 @@ func (e *Error) Generations() (held, current uint64) {
 
 func (e *Error) Error() string {
 	if e.Guard != "" {
-		return fmt.Sprintf("refused by %s: held %v, and %v of %v is newer: stop writing; the head of the catalog says whether to end for good",
+		return fmt.Sprintf("refused by %s: held %v, the newest is %v of %v: stop writing; the head of the catalog says whether to end for good",
 			e.Guard, e.Held, e.Current, e.By)
 	}
 	reason, advice := "fenced by epoch", "end, and start again as a standby"

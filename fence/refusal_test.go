@@ -21,7 +21,7 @@ func TestAGuardsWordIsAHintAndNeverEndsAProcessForGood(t *testing.T) {
 		require.Equal(t, exitcodes.Halt, exitcodes.Of(err))
 		held, seen := hint.Generations()
 		require.LessOrEqual(t, seen, held, "no proof of a newer generation")
-		require.ErrorContains(t, err, "refused by postgres catalog main: held g7.e41, and "+current.String())
+		require.ErrorContains(t, err, "refused by postgres catalog main: held g7.e41, the newest is "+current.String())
 	}
 }
 

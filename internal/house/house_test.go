@@ -73,6 +73,8 @@ func rooms() map[string]room {
 		"examples/kvserver/kv":    {inside: belowLeader, outside: []string{"github.com/tidwall/redcon"}},
 		"examples/bluegreen":      {inside: []string{"examples/bluegreen/demo"}},
 		"examples/bluegreen/demo": {inside: program},
+		"examples/guarded":        {inside: []string{"examples/guarded/demo"}},
+		"examples/guarded/demo":   {inside: append([]string{"catalog/postgres"}, belowLeader...), outside: []string{"github.com/jackc/pgx/v5"}},
 	}
 }
 

@@ -1,0 +1,271 @@
+// Package demo is the example "guarded": a shop on PostgreSQL, and a zombie.
+//
+// Twice, once with a table that nobody guards and once with one that the database
+// guards, the same is played with real processes:
+//
+//	blue   leads, reads the stock in a transaction, and is stopped there (SIGSTOP)
+//	green  a newer generation, is promoted, leads and sells
+//	blue   goes on (SIGCONT) and writes back what it had calculated
+//
+// Then the stock is held against the ledger: what was in it at first, less each sale
+// that was acknowledged. Without a guard green's sales are lost; with one blue is
+// refused. Something stale in the guarded table, or a ledger that does not add up
+// there, ends the demo with status 1.
+package demo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/postgres"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/leader"
+)
+
+const (
+	stock   = 100 // at first
+	byBlue  = 10  // before it is stopped
+	stale   = 1   // by blue, behind green's claim
+	byGreen = 5
+)
+
+// limit bounds the whole demo.
+const limit = 2 * time.Minute
+
+// Main plays the demo, and returns the exit status: 0 if the guard held, 1 if not,
+// 64 if the command line is wrong.
+func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("guarded", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	server := flags.String("postgres", os.Getenv("FENCEPOST_TEST_POSTGRES"), "`URL` of a PostgreSQL server whose user may create databases (make demo-guarded starts one)")
+	verbose := flags.Bool("v", false, "show what the processes log")
+	if err := flags.Parse(args); err != nil {
+		return 64
+	}
+	if *server == "" || flags.NArg() > 0 {
+		fmt.Fprintln(stderr, "guarded: which server? Give -postgres URL, or use make demo-guarded")
+		return 64
+	}
+	logs := io.Discard
+	if *verbose {
+		logs = stderr
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	held, err := play(ctx, *server, stdout, logs)
+	if err != nil {
+		fmt.Fprintf(stderr, "guarded: %v\n", err)
+	}
+	if err != nil || !held {
+		return 1
+	}
+	return 0
+}
+
+// play makes a database of its own and plays a round with each table.
+func play(ctx context.Context, server string, stdout, logs io.Writer) (held bool, err error) {
+	admin, err := pgx.Connect(ctx, server)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = admin.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
+	name := "guarded_" + strings.ToLower(rand.Text()[:8])
+	if _, err := admin.Exec(ctx, "create database "+name); err != nil {
+		return false, err
+	}
+	defer func() {
+		_, dropErr := admin.Exec(context.WithoutCancel(ctx), "drop database "+name+" with (force)")
+		err = errors.Join(err, dropErr)
+	}()
+	dsn, err := url.Parse(server)
+	if err != nil {
+		return false, errors.New("the server is named by no URL: want postgres://user@host/database")
+	}
+	dsn.Path = "/" + name
+	var rounds []round
+	for i, guarded := range []bool{false, true} {
+		r := round{table: map[bool]string{false: "plain", true: "guarded"}[guarded], guarded: guarded, dsn: dsn.String(), first: 2*i + 1, logs: logs}
+		if err := r.play(ctx); err != nil {
+			return false, fmt.Errorf("table %s: %w", r.table, err)
+		}
+		r.draw(stdout)
+		rounds = append(rounds, r)
+	}
+	if rounds[0].lost() == 0 {
+		return false, errors.New("the unguarded table lost nothing, so that the guarded one shows nothing")
+	}
+	return !rounds[1].accepted && rounds[1].lost() == 0, nil
+}
+
+// A round is one play, with one table.
+type round struct {
+	table   string
+	guarded bool
+	dsn     string
+	first   int // blue's generation; green's is the next one
+	logs    io.Writer
+
+	blue, green struct {
+		token   string
+		read    int
+		left    int
+		status  int
+		refused string
+	}
+	accepted bool // blue's stale write was
+	sold     int  // and acknowledged
+	left     int  // as the table says in the end
+}
+
+// lost is by how much the table has more than the ledger.
+func (r round) lost() int { return r.left - (stock - r.sold) }
+
+func (r *round) play(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, r.dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
+	if _, err := conn.Exec(ctx, fmt.Sprintf(`create table %[1]s (n int); insert into %[1]s values (%[2]d)`, r.table, stock)); err != nil {
+		return err
+	}
+	store, err := postgres.Open(ctx, r.dsn, postgres.Config{})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if r.guarded {
+		if err := store.InstallGuards(ctx, driver.GuardedTables{Tables: []string{r.table}}); err != nil {
+			return err
+		}
+	}
+	if err := r.replace(ctx, store); err != nil {
+		return err
+	}
+	return conn.QueryRow(ctx, `select n from `+r.table).Scan(&r.left)
+}
+
+// replace replaces blue by green while blue is stopped in the middle of a sale.
+func (r *round) replace(ctx context.Context, store driver.Store) error {
+	blue, err := r.lead(ctx, store, "blue", r.first)
+	if err != nil {
+		return err
+	}
+	defer blue.kill()
+	if err := r.sell(blue, byBlue); err != nil {
+		return err
+	}
+	if err := blue.tell(fmt.Sprintf("slowly %d", stale)); err != nil {
+		return err
+	}
+	read, err := blue.expect("read")
+	if err != nil {
+		return err
+	}
+	r.blue.token, r.blue.read = read.Token.String(), read.Left
+	if err := blue.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	green, err := r.lead(ctx, store, "green", r.first+1)
+	if err != nil {
+		return err
+	}
+	defer green.kill()
+	if err := r.sell(green, byGreen); err != nil {
+		return err
+	}
+	if err := errors.Join(blue.tell("go on"), blue.signal(syscall.SIGCONT)); err != nil {
+		return err
+	}
+	e, err := blue.expect("sold", "refused")
+	if err != nil {
+		return err
+	}
+	if r.accepted = e.What == "sold"; r.accepted {
+		r.sold += stale
+	}
+	r.blue.left, r.blue.refused = e.Left, e.Text
+	if r.blue.status, err = blue.end(); err != nil {
+		return err
+	}
+	if r.blue.status != 0 {
+		return fmt.Errorf("blue ended with %d, want 0: it was superseded", r.blue.status)
+	}
+	if err := green.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	r.green.status, err = green.end()
+	return err
+}
+
+// lead starts a shop, promotes it and waits until it leads.
+func (r *round) lead(ctx context.Context, store driver.Store, name string, g int) (*process, error) {
+	p, err := start(ctx, r.logs, name, g, r.dsn, r.table)
+	if err != nil {
+		return nil, err
+	}
+	_, err = leader.Promote(ctx, store, catalog.Config{}, generation.Generation(g), "the demo")
+	var e event
+	if err == nil {
+		e, err = p.expect("leading")
+	}
+	if err != nil {
+		p.kill()
+		return nil, err
+	}
+	if name == "green" {
+		r.green.token = e.Token.String()
+	}
+	return p, nil
+}
+
+// sell has a shop sell, and counts what it acknowledges.
+func (r *round) sell(p *process, n int) error {
+	if err := p.tell(fmt.Sprintf("sell %d", n)); err != nil {
+		return err
+	}
+	e, err := p.expect("sold")
+	if err == nil {
+		r.sold, r.green.left = r.sold+n, e.Left
+	}
+	return err
+}
+
+// draw shows what has happened, for people.
+func (r round) draw(w io.Writer) {
+	end := fmt.Sprintf("wrote %d, and it was accepted", r.blue.left)
+	if !r.accepted {
+		end = "was refused"
+	}
+	guard := "nobody guards"
+	if r.guarded {
+		guard = "the database guards"
+	}
+	fmt.Fprintf(w, "table %s, which %s\n\n", r.table, guard)
+	fmt.Fprintf(w, "  blue   %-7s read %d ──┤ stopped ├───────────────────┤ %s, exit status %d\n", r.blue.token, r.blue.read, end, r.blue.status)
+	fmt.Fprintf(w, "  green  %-7s              claimed ── sold %d, left %d ──┤\n\n", r.green.token, byGreen, r.green.left)
+	if r.blue.refused != "" {
+		fmt.Fprintf(w, "  %s\n\n", r.blue.refused)
+	}
+	fmt.Fprintf(w, "  ledger: %d in stock, %d sold and acknowledged: %d must be left. The table has %d: ", stock, r.sold, stock-r.sold, r.left)
+	if n := r.lost(); n != 0 {
+		fmt.Fprintf(w, "%d sales are lost.\n\n", n)
+		return
+	}
+	fmt.Fprint(w, "nothing is lost.\n\n")
+}
