@@ -11,6 +11,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/internal/clock"
 )
@@ -71,6 +72,13 @@ type Config struct {
 	// Priority says, as on a host that is being drained. See
 	// [Leader.PreferNotToLead].
 	PreferNotToLead bool
+
+	// Registers are the stores of the service besides the catalog's, in which guards
+	// refuse stale writes. A process of a higher generation is ready only if it could
+	// raise all of them, and proves that again before it asks the holder to hand over.
+	// Once it has claimed, it raises them, and its work begins when every one refuses
+	// older tokens; until then Status says "leads, not serving" and why.
+	Registers []fence.Register
 
 	// CaughtUp says of a process of a higher generation whether it could lead
 	// by what it has read: nil where it could, else what is missing. It is asked

@@ -20,6 +20,8 @@ type gate struct {
 	held      bool              // CaughtUp says yes
 	warned    bool              // that this process proceeds nevertheless
 	since     time.Duration
+	proved    string        // what was missing when the registers were asked last
+	provedAt  time.Duration // zero: they were not
 }
 
 func (l *Leader) newGate() *gate { return &gate{l: l, began: l.lease.now()} }
@@ -36,6 +38,9 @@ func (g *gate) check(ctx context.Context, f *catalog.Follower) (missing string, 
 		}
 	}
 	if missing = g.caughtUp(ctx, f); missing == "" {
+		missing = g.raisable(ctx)
+	}
+	if missing == "" {
 		return "", nil
 	}
 	limit := g.l.cfg.CatchUpTimeout

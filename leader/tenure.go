@@ -50,7 +50,7 @@ func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent t
 	wg.Go(func() { t.keepRenewing(held) })
 	wg.Go(func() { t.present(held) })
 	var err error
-	for next := t.serve; next != nil; {
+	for next := t.raise; next != nil; {
 		next, err = next(held)
 	}
 	cancel(errWorkEnded)

@@ -171,6 +171,10 @@ func (w *waiting) deploy(ctx context.Context, now *turn) error {
 	if err := w.gate.renew(ctx, w.f); err != nil {
 		return err
 	}
+	if missing = w.gate.unraisable(ctx); missing != "" {
+		w.unready(missing)
+		return nil
+	}
 	missing = w.gate.tooSlow(w.f)
 	if w.slow = missing != ""; w.slow {
 		w.unready(missing)
