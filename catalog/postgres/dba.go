@@ -37,5 +37,5 @@ grant select, insert, update on fencepost.head, fencepost.token, fencepost.snaps
 grant select, insert on fencepost.claim to ROLE;
 grant select, insert, delete on fencepost.log to ROLE;
 grant select, insert, update, delete on fencepost.part, fencepost.board to ROLE;
-grant execute on function fencepost.await_guards(text) to ROLE;
+grant execute on function fencepost.await_guards(text), fencepost.raise(text, bigint, bigint, text) to ROLE;
 `

@@ -32,13 +32,20 @@ type GuardOption func(*guard)
 // "main".
 func InCatalog(name string) GuardOption { return func(g *guard) { g.catalog = name } }
 
+// InRegister names the [Register] whose token guards the transaction, in place of a
+// catalog.
+func InRegister(name string) GuardOption {
+	return func(g *guard) { g.catalog, g.register = name, true }
+}
+
 // WithTxOptions sets isolation level, access mode and the rest for [Begin].
 // BeginQuery must be empty.
 func WithTxOptions(options pgx.TxOptions) GuardOption { return func(g *guard) { g.options = options } }
 
 type guard struct {
-	catalog string
-	options pgx.TxOptions
+	catalog  string
+	register bool // catalog is the name of a register
+	options  pgx.TxOptions
 }
 
 func newGuard(options []GuardOption) (guard, error) {
@@ -144,11 +151,25 @@ func (g guard) sql(token fence.Token) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "select fencepost.guard('" + g.catalog + "', '" + string(text) + "')", nil
+	return "select fencepost.guard('" + g.key() + "', '" + string(text) + "')", nil
+}
+
+// key is the name of the row in fencepost.token. No catalog can have one with a
+// colon.
+func (g guard) key() string {
+	if g.register {
+		return registerPrefix + g.catalog
+	}
+	return g.catalog
 }
 
 // String names the guard in refusals.
-func (g guard) String() string { return "postgres catalog " + g.catalog }
+func (g guard) String() string {
+	if g.register {
+		return "postgres register " + g.catalog
+	}
+	return "postgres catalog " + g.catalog
+}
 
 // begin returns the statement that pgx would send.
 func (g guard) begin() string {

@@ -89,6 +89,9 @@ func (s *Store) InstallGuards(ctx context.Context, tables driver.GuardedTables) 
 		return err
 	}
 	return s.eachTable(ctx, tables, func(ctx context.Context, tx pgx.Tx, t table) error {
+		if _, err := tx.Exec(ctx, `lock table `+t.name+` in share row exclusive mode`); err != nil { // others may install, too
+			return err
+		}
 		for _, g := range []struct{ trigger, sql string }{{guardTrigger, guardTableSQL}, {truncateTrigger, guardTruncateSQL}} {
 			if err := s.installTrigger(ctx, tx, t, g.trigger, g.sql); err != nil {
 				return err
@@ -101,6 +104,9 @@ func (s *Store) InstallGuards(ctx context.Context, tables driver.GuardedTables) 
 // RemoveGuards implements [driver.TableGuarder]. What guards need stays.
 func (s *Store) RemoveGuards(ctx context.Context, tables driver.GuardedTables) error {
 	return s.eachTable(ctx, tables, func(ctx context.Context, tx pgx.Tx, t table) error {
+		if _, err := tx.Exec(ctx, `lock table `+t.name+` in access exclusive mode`); err != nil {
+			return err
+		}
 		for _, trigger := range []string{guardTrigger, truncateTrigger} {
 			is, err := s.triggerOf(ctx, tx, t, trigger)
 			if err == nil && is.exists && !is.cloned {
@@ -189,10 +195,14 @@ func (s *Store) eachTable(ctx context.Context, named driver.GuardedTables, fn fu
 }
 
 // ddl runs fn in a transaction. If a lock is not acquired within installLock, it
-// rolls back, so that others are let through, and tries again until ctx ends.
+// rolls back, so that others are let through, and tries again until ctx ends; if
+// somebody else has just made the schema, at once.
 func (s *Store) ddl(ctx context.Context, fn func(context.Context, pgx.Tx) error) error {
 	for {
 		err := s.tryDDL(ctx, fn)
+		if errors.Is(err, errAppeared) && ctx.Err() == nil {
+			continue
+		}
 		if sqlState(err) != "55P03" || ctx.Err() != nil {
 			return err
 		}
@@ -235,14 +245,19 @@ func (s *Store) prepareGuards(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	if !exists {
-		if err := s.reserveSchema(ctx, tx); err != nil && !errors.Is(err, errAppeared) {
+		if err := s.reserveSchema(ctx, tx); err != nil {
 			return err
-		} else if err == nil {
-			return s.createTables(ctx, tx)
 		}
+		return s.createTables(ctx, tx)
 	}
 	installed, err := s.guardsInstalled(ctx, tx)
 	if err != nil || installed {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `lock table fencepost.token in access exclusive mode`); err != nil { // others may install, too
+		return err
+	}
+	if installed, err = s.guardsInstalled(ctx, tx); err != nil || installed {
 		return err
 	}
 	_, err = tx.Exec(ctx, guardSQL)

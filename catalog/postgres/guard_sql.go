@@ -49,7 +49,7 @@ declare
 begin
 	if to_regclass(lock) is not null then
 		perform fencepost.await_guards(new.catalog);
-	elsif new.catalog ~ '^[a-z0-9_-]{1,63}$' then
+	elsif new.catalog ~ '^(register:)?[a-z0-9_-]{1,63}$' then
 		execute concat('create table ', lock, ' () using heap');
 		execute concat('comment on table ', lock, ' is ''Always empty: locked by guarded transactions and by claims''');
 		execute format('create sequence fencepost.%I', fencepost.guard_name('refused', new.catalog));
@@ -115,7 +115,7 @@ begin
 	select t.generation, t.epoch, coalesce(starts_with(t.stamp, concat(t.xmin, ':', t.tableoid, ':')), false) as made_here
 		into seen from fencepost.token t where t.catalog = $1;
 	now := 'g' || seen.generation || '.e' || seen.epoch;
-	select h.claim::json into claim from fencepost.head h where h.catalog = $1;
+	select c.claim::json into claim from fencepost.claim c where c.catalog = $1 order by c.revision desc limit 1;
 	if octet_length($2) <= 41 then
 		held := regexp_match($2, '^g(0|[1-9][0-9]{0,18})[.]e(0|[1-9][0-9]{0,18})$')::numeric[];
 	end if;
@@ -136,7 +136,7 @@ begin
 		problem := 'this database is a copy, in which nobody has claimed yet';
 		remedy := 'if the service is to go on here, stop it and run: fencepost restored';
 	elsif array[seen.generation::numeric, seen.epoch] > held
-		and exists (select from fencepost.claim c where c.catalog = $1 and c.claim::json->>'token' = $2) then
+		and ($1 like 'register:%' or exists (select from fencepost.claim c where c.catalog = $1 and c.claim::json->>'token' = $2)) then
 		state := 'TKN01';
 		problem := 'the transaction has token ' || $2 || ', and ' || now || ' was claimed since';
 		remedy := 'this process no longer leads: let it end';
@@ -152,6 +152,39 @@ begin
 	raise exception using errcode = state, message = 'fencepost: catalog ' || left(coalesce($1, ''), 63) || ': ' || problem, hint = remedy,
 		schema = 'fencepost', detail = json_build_object('catalog', left($1, 63), 'held', left($2, 64), 'current', now,
 			'holder', case when claim->>'token' = now then claim->'holder' end)::text;
+end
+$fn$;
+
+-- raise has a register refuse every lower token, and returns the one that it holds then. A register is the token of a
+-- service whose catalog lies elsewhere. Not every token of that service comes here: a lower one is stale, whatever the
+-- history says.
+create or replace function fencepost.raise(register text, generation bigint, epoch bigint, holder text) returns text
+	language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+	name text := 'register:' || $1;
+	seen record;
+begin
+	if current_setting('transaction_read_only') = 'on' then
+		raise read_only_sql_transaction;
+	end if;
+	perform fencepost.await_guards(name);
+	if not exists (select from fencepost.token t where t.catalog = name) then
+		lock table fencepost.token in share update exclusive mode; -- one at a time makes the register
+	end if;
+	loop
+		select t.generation, t.epoch into seen from fencepost.token t where t.catalog = name for update;
+		if (seen.generation, seen.epoch) >= ($2, $3) then
+			return concat('g', seen.generation, '.e', seen.epoch);
+		end if;
+		insert into fencepost.token as t (catalog, generation, epoch, claim_id, system_id, timeline) values (name, $2, $3, gen_random_uuid(), '', 0)
+			on conflict (catalog) do update set generation = excluded.generation, epoch = excluded.epoch, claim_id = excluded.claim_id
+			where (t.generation, t.epoch) < (excluded.generation, excluded.epoch);
+		exit when found;
+	end loop;
+	insert into fencepost.claim (catalog, revision, claim)
+		select name, coalesce(max(c.revision), 0) + 1, json_build_object('token', concat('g', $2, '.e', $3), 'holder', $4::json)::text
+		from fencepost.claim c where c.catalog = name;
+	return concat('g', $2, '.e', $3);
 end
 $fn$;
 
@@ -187,7 +220,7 @@ begin
 end
 $fn$;
 
-revoke execute on function fencepost.guard_refuse(text, text), fencepost.await_guards(text) from public;
+revoke execute on function fencepost.guard_refuse(text, text), fencepost.await_guards(text), fencepost.raise(text, bigint, bigint, text) from public;
 
 create or replace trigger guard before insert or update on fencepost.token for each row execute function fencepost.guard_claim();
 alter table fencepost.token enable always trigger guard;

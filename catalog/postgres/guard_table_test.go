@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -304,7 +306,14 @@ func TestGuardsThatAreInstalledBehindAnOlderBuildHoldFromThenOn(t *testing.T) {
 	pool := orders(t, dsn)
 	_, err := postgres.Begin(within(t, soon), pool, token2)
 	require.ErrorIs(t, err, postgres.ErrNoGuards)
-	require.NoError(t, s.InstallGuards(within(t, soon), driver.GuardedTables{Tables: []string{"orders"}}))
+	var wg sync.WaitGroup
+	for range 4 { // at once
+		other := open(t, dsn)
+		wg.Go(func() {
+			assert.NoError(t, other.InstallGuards(within(t, soon), driver.GuardedTables{Tables: []string{"orders"}}))
+		})
+	}
+	wg.Wait()
 	tx, err := postgres.Begin(within(t, soon), pool, token2)
 	require.NoError(t, err, "the holder goes on under its token")
 	require.NoError(t, tx.Commit(within(t, soon)))

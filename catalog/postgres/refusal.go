@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -98,7 +99,10 @@ type detail struct {
 	Holder  fence.Holder `json:"holder"`
 }
 
-func (d detail) guard() string { return guard{catalog: d.Catalog}.String() }
+func (d detail) guard() string {
+	name, register := strings.CutPrefix(d.Catalog, registerPrefix)
+	return guard{catalog: name, register: register}.String()
+}
 
 // detailOf reads the DETAIL of an answer, as pgx or lib/pq have it. What can't be
 // read is left out: the SQLSTATE decides.

@@ -1,0 +1,146 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+)
+
+var (
+	_ fence.Register      = (*Register)(nil)
+	_ driver.TableGuarder = (*Register)(nil)
+)
+
+const registerPrefix = "register:"
+
+// A Register is the token of a service whose rows are in this database and whose
+// catalog is elsewhere, such as in etcd. A new holder raises it before its work begins
+// (leader.Config.Registers); transactions and tables are guarded by it as by a
+// catalog, with [InRegister].
+type Register struct{ store *Store }
+
+// OpenRegister returns a register. The DSN is that of [Open]; its parameter catalog
+// names the register. The first use creates schema fencepost. It contacts nobody.
+func OpenRegister(ctx context.Context, dsn string, cfg Config) (*Register, error) {
+	name, conns, err := parseDSN(dsn)
+	l, err := newLinks(ctx, conns, cfg, err)
+	if err != nil {
+		return nil, err
+	}
+	name = cmp.Or(name, "main")
+	s := newStore(ctx, l, registerPrefix+name)
+	s.name, s.release = storeName(l.to, name)+" (register)", l.close
+	return &Register{s}, nil
+}
+
+// String names server, database and register. It never holds a secret.
+func (r *Register) String() string { return r.store.String() }
+
+// Close closes the register's connections.
+func (r *Register) Close() error { return r.store.Close() }
+
+// InstallGuards, RemoveGuards and Guards implement [driver.TableGuarder].
+func (r *Register) InstallGuards(ctx context.Context, tables driver.GuardedTables) error {
+	return r.store.InstallGuards(ctx, tables)
+}
+
+// RemoveGuards implements [driver.TableGuarder].
+func (r *Register) RemoveGuards(ctx context.Context, tables driver.GuardedTables) error {
+	return r.store.RemoveGuards(ctx, tables)
+}
+
+// Guards implements [driver.TableGuarder].
+func (r *Register) Guards(ctx context.Context) (driver.Guards, error) { return r.store.Guards(ctx) }
+
+// provingWait bounds how long a proof waits for the lock of the guards: writers wait
+// behind it meanwhile.
+const provingWait = 20 * time.Millisecond
+
+// Prove implements [fence.Register] by a raise that is rolled back.
+func (r *Register) Prove(ctx context.Context, t fence.Token) error {
+	err := r.try(ctx, t, fence.Holder{}, provingWait, func(tx pgx.Tx) error {
+		rollback(tx)
+		return nil
+	})
+	if sqlState(err) == "55P03" { // it would only have to wait
+		return nil
+	}
+	return err
+}
+
+// Raise implements [fence.Register]. It waits for the guarded transactions in flight,
+// and ends those that take longer than [Config.GuardTimeout].
+func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) error {
+	wait := patienceOf(ctx).lock
+	return r.try(ctx, t, by, wait, func(tx pgx.Tx) error {
+		pg := tx.Conn().PgConn()
+		expectCommit(pg)
+		if err := tx.Commit(ctx); err != nil {
+			return r.store.fail("raise", err, commitSent)
+		}
+		if err := checkCommit(pg); err != nil {
+			return r.store.fail("raise", err, commitSent)
+		}
+		return nil
+	})
+}
+
+const (
+	raiseSQL  = `select fencepost.raise($1, $2::bigint, $3::bigint, $4)`
+	raiserSQL = `select pg_catalog.pg_backend_pid(), pg_catalog.set_config('lock_timeout', $1, true),
+		pg_catalog.set_config('statement_timeout', '0', true), ` + durable
+)
+
+// try raises the register in a transaction, and calls end with it unless the register
+// holds a higher token.
+func (r *Register) try(ctx context.Context, t fence.Token, by fence.Holder, wait time.Duration, end func(pgx.Tx) error) error {
+	s := r.store
+	if err := s.ddl(ctx, s.prepareGuards); err != nil {
+		return err
+	}
+	holder, err := json.Marshal(by)
+	if err != nil {
+		return err
+	}
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return s.fail("raise", err, notSent)
+	}
+	defer s.give(conn)
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	if err != nil {
+		return s.fail("raise", err, notSent)
+	}
+	defer rollback(tx)
+	var pid int
+	var isDurable bool
+	if err := tx.QueryRow(ctx, raiserSQL, s.args(millis(wait))...).Scan(&pid, nil, nil, &isDurable); err != nil {
+		return s.fail("raise", err, notSent)
+	}
+	stop := func() {}
+	if wait > provingWait {
+		stop = s.endGuarded(pid)
+	}
+	var text string
+	name := s.catalog[len(registerPrefix):]
+	err = tx.QueryRow(ctx, raiseSQL, s.args(name, int64(t.Generation), int64(t.Epoch), string(holder))...).Scan(&text)
+	stop()
+	if err != nil {
+		return s.fail("raise", err, notSent)
+	}
+	now, err := fence.Parse(text)
+	if err != nil {
+		return s.fail("raise", fmt.Errorf("%w: the register holds %q", driver.ErrCorrupt, text), notSent)
+	}
+	if now.Compare(t) > 0 {
+		return &fence.Error{Held: t, Current: now, Guard: guard{catalog: name, register: true}.String()}
+	}
+	return end(tx)
+}
