@@ -132,7 +132,7 @@ func TestNoAbandonedClaimLeavesASessionInATransaction(t *testing.T) {
 	conn := testpg.Connect(t, dsn)
 	idle := func() (n int) {
 		require.NoError(t, conn.QueryRow(t.Context(), `select count(*) from pg_stat_activity
-			where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null`).Scan(&n))
+			where datname = current_database() and state like 'idle in transaction%'`).Scan(&n))
 		return n
 	}
 	c, err := s.Claim(within(t, soon))

@@ -175,7 +175,7 @@ func TestWhatElseStandsInAClaimsWayIsRetriedAndNamed(t *testing.T) {
 	exec(`begin; select from fencepost.token for share; prepare transaction 'left behind'`)
 	err = blocked(t, s)
 	require.ErrorIs(t, err, driver.ErrBlocked)
-	require.ErrorContains(t, err, "a prepared transaction (see pg_prepared_xacts)")
+	require.ErrorContains(t, err, `the prepared transactions ["left behind"]`)
 	exec(`rollback prepared 'left behind'`)
 	claim(t, s)
 
