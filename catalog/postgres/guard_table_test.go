@@ -89,7 +89,13 @@ func TestEveryWriteToAGuardedTableNeedsTheNewestTokenAtItsCommit(t *testing.T) {
 		"g9223372036854775808.e1": fence.ErrMalformed, "é": fence.ErrMalformed, strings.Repeat("g2.e2", 1<<18): fence.ErrMalformed,
 		"g2.e2\ng2.e2": fence.ErrMalformed, "g-1.e2": fence.ErrMalformed, "2.2": fence.ErrMalformed, "$1": fence.ErrMalformed, `'; drop table app.orders; --`: fence.ErrMalformed,
 	}
-	for name, sql := range writes() {
+	all := writes()
+	var version int
+	require.NoError(t, conn.QueryRow(t.Context(), `select current_setting('server_version_num')::int`).Scan(&version))
+	if version < 150000 { // which knows no MERGE
+		delete(all, "merge")
+	}
+	for name, sql := range all {
 		for token, want := range tokens {
 			if len(token) > 41 && name != "insert" && name != "truncate" {
 				continue
