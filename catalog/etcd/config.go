@@ -110,6 +110,11 @@ func (c Config) validate(secure bool) (mistakes []error) {
 	if c.KeepAlive < defaultKeepAlive {
 		mistakes = append(mistakes, fmt.Errorf("KeepAlive is %v, want at least %v: gRPC takes no less", c.KeepAlive, defaultKeepAlive))
 	}
+	if c.Client != nil {
+		if _, guarded := c.Client.KV.(*GuardedKV); guarded {
+			mistakes = append(mistakes, errors.New("Config.Client is guarded by a token: the catalog needs one whose KV is the client's own"))
+		}
+	}
 	if c.TLS != nil && !secure && c.Client == nil {
 		mistakes = append(mistakes, errors.New("Config.TLS is set, but the URL's scheme is not etcds"))
 	}
