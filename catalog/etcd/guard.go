@@ -31,6 +31,9 @@ type guard struct {
 	keys  keys
 	token fence.Token
 	claim string // text of the claim that installed token
+
+	live clientv3.Cmp // that token is the newest
+	look clientv3.Op  // reads which one is
 }
 
 // Guard returns the condition on which a Txn is refused once another token than
@@ -57,7 +60,7 @@ func Guard(ctx context.Context, kv clientv3.KV, prefix string, token fence.Token
 	if err != nil {
 		return clientv3.Cmp{}, err
 	}
-	return g.live(), nil
+	return g.live.Clone(), nil
 }
 
 // newGuard reads the claim that installed token.
@@ -81,9 +84,11 @@ func newGuard(ctx context.Context, kv clientv3.KV, prefix string, token fence.To
 		return guard{}, err
 	}
 	if claim.Token != token {
-		return guard{}, g.look(ctx, kv, claim)
+		return guard{}, g.lookUp(ctx, kv, claim)
 	}
 	g.claim = string(now.Value)
+	g.live = clientv3.Compare(clientv3.Value(g.keys.token()), "=", g.claim)
+	g.look = clientv3.OpGet(g.keys.token())
 	return g, nil
 }
 
@@ -104,11 +109,6 @@ func (g guard) check() error {
 
 // String names the guard in refusals.
 func (g guard) String() string { return "etcd /" + g.keys.prefix }
-
-// live is the condition that token is the newest.
-func (g guard) live() clientv3.Cmp {
-	return clientv3.Compare(clientv3.Value(g.keys.token()), "=", g.claim)
-}
 
 // newest returns the claim that the token's key holds.
 func (g guard) newest(now *mvccpb.KeyValue) (driver.Claim, error) {
@@ -138,9 +138,9 @@ func (g guard) refusal(now *mvccpb.KeyValue) error {
 	}
 }
 
-// look says why token is refused, beside the newest claim: it is stale if it is
+// lookUp says why token is refused, beside the newest claim: it is stale if it is
 // lower, and in the history of claims.
-func (g guard) look(ctx context.Context, kv clientv3.KV, newest driver.Claim) error {
+func (g guard) lookUp(ctx context.Context, kv clientv3.KV, newest driver.Claim) error {
 	if g.token.Compare(newest.Token) > 0 {
 		return g.neverIssued("the newest is %v", newest.Token)
 	}

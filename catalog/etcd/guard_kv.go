@@ -172,13 +172,12 @@ func (k *GuardedKV) send(ctx context.Context, when []clientv3.Cmp, then, otherwi
 	if err := k.Refused(); err != nil {
 		return nil, err
 	}
-	when = append([]clientv3.Cmp{k.live()}, when...)
-	otherwise = append([]clientv3.Op{clientv3.OpGet(k.keys.token())}, otherwise...)
-	resp, err := k.kv.Do(ctx, clientv3.OpTxn(when, then, otherwise))
+	when = append([]clientv3.Cmp{k.live}, when...)
+	otherwise = append([]clientv3.Op{k.look}, otherwise...)
+	txn, err := k.kv.Txn(ctx).If(when...).Then(then...).Else(otherwise...).Commit()
 	if err != nil {
 		return nil, k.explain(err)
 	}
-	txn := resp.Txn()
 	if txn.Succeeded {
 		return txn, nil
 	}

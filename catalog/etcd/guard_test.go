@@ -108,9 +108,9 @@ type counting struct {
 	writes int
 }
 
-func (c *counting) Do(ctx context.Context, op clientv3.Op) (clientv3.OpResponse, error) {
+func (c *counting) Txn(ctx context.Context) clientv3.Txn {
 	c.writes++
-	return c.KV.Do(ctx, op)
+	return c.KV.Txn(ctx)
 }
 
 func TestATokenThatIsMissingMalformedOrWasNeverIssuedIsARefusalOfItsOwn(t *testing.T) {

@@ -15,7 +15,8 @@
 //	head\0end     revision and id of the newest commit; written by commits (\0
 //	              is a byte of zero: nothing else can stand between the two)
 //	token         the newest claim; written by claims alone, so that its mod
-//	              revision moves with the token and not with commits
+//	              revision moves with the token and not with commits; guarded
+//	              writes compare it
 //	token\0losses what the cluster was found to have lost; compared by claims
 //	log/%016x     the records, by revision
 //	claim/%016x   the claims, by revision

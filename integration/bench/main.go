@@ -88,8 +88,8 @@ func sections() []section {
 	return []section{
 		{"commit", commits},
 		{"confirm", confirms},
-		{"view", views},
 		{"guard", guards},
+		{"view", views},
 		{"takeover", takeovers},
 		{"promotion", promotions},
 		{"failover", failovers},
