@@ -49,12 +49,14 @@ type guard struct {
 // condition can be used in any number of Txns.
 //
 // Guard returns a *[fence.Error] if a newer token was claimed, and a
-// *[fence.TokenError] if token is zero or was never issued. The token of an error
-// of Guard guards nothing: the server refuses a Txn with that condition.
+// *[fence.TokenError] if token is zero or was never issued. The condition that it
+// returns with an error is one that the server refuses, so a caller that
+// overlooks the error writes nothing. After a further claim, also of the same
+// process, there is a new token, which needs a condition of its own.
 //
-// If a Txn was not successful, either the guard or a condition of its own was not
-// fulfilled: call Guard again, which then returns the refusal, or nil. [GuardKV]
-// does that without a further round trip.
+// If a Txn did not succeed, either the token is stale or a condition of the Txn's
+// own was not fulfilled: call Guard again, which returns the refusal, or nil.
+// [GuardKV] tells them apart without a further round trip.
 func Guard(ctx context.Context, kv clientv3.KV, prefix string, token fence.Token) (clientv3.Cmp, error) {
 	g, err := newGuard(ctx, kv, prefix, token)
 	if err != nil {

@@ -181,7 +181,7 @@ func (k *GuardedKV) send(ctx context.Context, when []clientv3.Cmp, then, otherwi
 	if txn.Succeeded {
 		return txn, nil
 	}
-	if now := got(txn, 0); now == nil || string(now.Value) != k.claim || len(when) == 1 {
+	if now := got(txn, 0); now == nil || string(now.Value) != k.claim {
 		return nil, k.refuse(now)
 	}
 	txn.Responses = txn.Responses[1:]

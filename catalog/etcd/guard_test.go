@@ -221,6 +221,44 @@ func TestWhatWasIssuedBeforeARestoreGuardsNothingBehindIt(t *testing.T) {
 	}
 }
 
+// Two servers with the same history but for the newest claim stand for a cluster
+// before and behind a restore.
+func TestARevisionThatIsIssuedAgainBehindARestoreGuardsNothing(t *testing.T) {
+	t.Parallel()
+	moved := &moving{}
+	var revisions []int64
+	for range 2 {
+		server := testetcd.NewServer(t, testetcd.Options{})
+		store, client := open(t, server.URL(), etcd.Config{}), testetcd.Client(t, server.URL())
+		claimBy(t, store, 1)
+		claimBy(t, store, 2)
+		resp, err := client.Get(within(t, time.Minute), "catalog/token")
+		require.NoError(t, err)
+		revisions = append(revisions, resp.Kvs[0].ModRevision)
+		moved.servers = append(moved.servers, client)
+	}
+	require.Equal(t, revisions[0], revisions[1])
+	kv, err := etcd.GuardKV(within(t, time.Minute), moved, "catalog", tokenOf(2, 2))
+	require.NoError(t, err)
+	_, err = kv.Put(within(t, time.Minute), "a", "before")
+	require.NoError(t, err)
+	moved.servers = moved.servers[1:]
+	_, err = kv.Put(within(t, time.Minute), "a", "behind")
+	notAToken(t, err, fence.ErrNeverIssued)
+}
+
+// A moving KV is that of one server, and then of the next.
+type moving struct {
+	clientv3.KV
+	servers []*clientv3.Client
+}
+
+func (m *moving) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	return m.servers[0].Get(ctx, key, opts...)
+}
+
+func (m *moving) Txn(ctx context.Context) clientv3.Txn { return m.servers[0].Txn(ctx) }
+
 func TestATokenKeyThatHoldsNoClaimRefusesEverythingAndIsShownInPart(t *testing.T) {
 	t.Parallel()
 	g := newGuardedRows(t)
