@@ -40,7 +40,11 @@ var ErrUnguardable = errors.New("etcd takes no condition with this request")
 //
 // The guard takes one of the conditions and one of the Else operations that etcd
 // allows for a Txn (128 by default); a Txn whose Else writes is nested, and has 127
-// of each.
+// of each. It adds the text of the claim to the request, about 400 bytes.
+//
+// In a cluster that was restored from a backup, a token that was claimed behind the
+// backup was never issued. The token that was the newest in the backup is the newest
+// again, and its writes are accepted; the catalog tells its holder what was lost.
 //
 // To guard all that a client does, such as the locks and STM of package
 // concurrency, set the client's field:
