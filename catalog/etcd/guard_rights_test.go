@@ -63,6 +63,8 @@ func TestAGuardNeedsNoRightButToReadTheTokenAndSaysSo(t *testing.T) {
 		refusedAs(t, err, token, second)
 		require.ErrorContains(t, err, `needs the right to read what begins with "catalog/claim/"`)
 	}
+	_, err = etcd.GuardKV(ctx, client, "catalog", tokenOf(9, 9))
+	notAToken(t, err, fence.ErrNeverIssued) // whatever the history
 	may("catalog/claim/", "catalog/claim0", clientv3.PermissionType(clientv3.PermRead))
 	_, err = etcd.GuardKV(ctx, client, "catalog", first)
 	refusedAs(t, err, first, second)
