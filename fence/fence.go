@@ -6,9 +6,12 @@
 // supersedes it, which is the planned end of an old release; a higher epoch of
 // its own generation fences it only, which is a hand-over between equals.
 //
-// The package holds no clock, no connection and no goroutine: it compares
-// values. Who may raise a token is decided by package catalog; what a process
-// does about an Error, by package exitcodes, which asks the error itself.
+// A [Gate] keeps the highest token that was seen where there is no transaction in
+// which it could be checked: packages httpfence and grpcfence put it before a
+// server. Everything else here holds no clock, no file and no goroutine: it
+// compares values. Which process may raise a token is decided by package catalog;
+// what a process does about an Error, by package exitcodes, which asks the error
+// itself.
 package fence
 
 import (

@@ -1,0 +1,280 @@
+package fence
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"unicode/utf8"
+
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+// A file of registers is JSON, for people too. It is only ever replaced whole: a
+// new file is written and synced under another name, renamed, and its folder
+// synced. A lock on a second file, which is never replaced, keeps other processes
+// away.
+
+const (
+	gateFormat  = "fencepost gate 1"
+	newEnding   = "-new"  // the next content, until it is complete
+	lockEnding  = "-lock" // locked by the process that has the file open
+	maxGateFile = 32 << 20
+	maxWho      = 256 // bytes of each text about a holder that are kept
+)
+
+var (
+	// ErrGateInUse means that another process, or this one, has the file open.
+	ErrGateInUse = errors.New("the file of registers is in use")
+
+	// ErrGateFile means that a file holds no registers that could be read.
+	ErrGateFile = errors.New("not a file of registers")
+)
+
+type gateDoc struct {
+	Format    string                  `json:"format"`
+	Registers map[string]gateRegister `json:"registers"`
+}
+
+type gateRegister struct {
+	Token Token  `json:"token"`
+	By    Holder `json:"holder"`
+}
+
+// OpenGate returns a Gate whose registers are kept in the file at path: they survive
+// the process, so that a lower token is refused at once after a restart, whether or
+// not the catalog can be read. A register is durable before anything is admitted
+// under its token.
+//
+// The file is created with the owner of its folder and the mode that the folder
+// gives; later it keeps its own. It is locked while the Gate is open: if another
+// process has it, the error wraps [ErrGateInUse]. A file that can't be read is an
+// error that wraps [ErrGateFile], and is never taken for an empty one. The file
+// must be on a disk of this host.
+func OpenGate(path string, cfg GateConfig) (*Gate, error) {
+	g, err := NewGate(cfg)
+	if err != nil {
+		return nil, err
+	}
+	f := &gateFile{path: path, reach: func(string) {}}
+	all, err := f.open(g.cfg.MaxResources)
+	if err != nil {
+		g.cancel()
+		return nil, exitcodes.WithCode(fmt.Errorf("fence: gate: %w", err), exitcodes.Config)
+	}
+	g.file = f
+	for _, r := range all {
+		g.become(r)
+	}
+	return g, nil
+}
+
+type gateFile struct {
+	path  string
+	lock  *os.File
+	reach func(point string) // called between the steps of save, for tests
+}
+
+// open locks the file and reads it.
+func (f *gateFile) open(limit int) (all map[string]Register, err error) {
+	like, err := f.like()
+	if err != nil {
+		return nil, err
+	}
+	if f.lock, err = openLock(f.path+lockEnding, like); err != nil {
+		return nil, err
+	}
+	if all, err = f.load(limit); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	return all, nil
+}
+
+// close releases the lock. Its file stays: whoever removes a lock file lets two
+// processes have the lock.
+func (f *gateFile) close() error { return f.lock.Close() }
+
+// load reads the file, which may not be there yet.
+func (f *gateFile) load(limit int) (map[string]Register, error) {
+	text, err := readRegular(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		var all map[string]Register
+		if all, err = parseRegisters(text, limit); err == nil {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w: put a backup of it there, or remove it while no process has it open: every register is then empty, and rises to what the catalog says",
+		f.path, err)
+}
+
+// readRegular reads a file that is no link, device or pipe, and not too large.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: it is %v, want a regular file", ErrGateFile, info.Mode().Type())
+	}
+	in, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, maxGateFile+1))
+	if err == nil && len(text) > maxGateFile {
+		err = fmt.Errorf("%w: it has more than %d bytes", ErrGateFile, maxGateFile)
+	}
+	return text, err
+}
+
+func parseRegisters(text []byte, limit int) (map[string]Register, error) {
+	malformed := func(err error) error { return fmt.Errorf("%w: %w", ErrGateFile, err) }
+	var doc gateDoc
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&doc); err != nil {
+		return nil, malformed(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, malformed(errors.New("something follows its end"))
+	}
+	if doc.Format != gateFormat {
+		return nil, malformed(fmt.Errorf("its format is %.64q, want %q", doc.Format, gateFormat))
+	}
+	if doc.Registers == nil {
+		return nil, malformed(errors.New("it has no registers"))
+	}
+	if len(doc.Registers) > limit {
+		return nil, malformed(fmt.Errorf("%w: %d, want MaxResources, %d, at most", ErrTooManyResources, len(doc.Registers), limit))
+	}
+	all := make(map[string]Register, len(doc.Registers))
+	for name, r := range doc.Registers {
+		if !isName(name) || r.Token.IsZero() {
+			return nil, malformed(fmt.Errorf("register %.64q with token %v", name, r.Token))
+		}
+		all[name] = Register{Resource: name, Token: r.Token, By: r.By}
+	}
+	return all, nil
+}
+
+// save replaces the file. After an error it holds what it did, or all.
+func (f *gateFile) save(all map[string]Register) (err error) {
+	doc := gateDoc{Format: gateFormat, Registers: make(map[string]gateRegister, len(all))}
+	for name, r := range all {
+		doc.Registers[name] = gateRegister{Token: r.Token, By: clipped(r.By)}
+	}
+	text, err := json.MarshalIndent(doc, "", "\t")
+	if err != nil {
+		return err
+	}
+	if len(text) >= maxGateFile {
+		return fmt.Errorf("%w: %d bytes, want %d at most", ErrGateFile, len(text), maxGateFile)
+	}
+	if err := f.write(append(text, '\n')); err != nil {
+		return err
+	}
+	f.reach("written")
+	if err := os.Rename(f.path+newEnding, f.path); err != nil {
+		return err
+	}
+	f.reach("renamed")
+	if err := syncFolder(filepath.Dir(f.path)); err != nil {
+		return err
+	}
+	f.reach("saved")
+	return nil
+}
+
+// write puts text into a new file beside the one that it is to replace.
+func (f *gateFile) write(text []byte) error {
+	like, err := f.like()
+	if err != nil {
+		return err
+	}
+	name := f.path + newEnding
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a process that died
+		return err
+	}
+	out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	f.reach("created")
+	if err = like.give(out); err == nil {
+		_, err = out.Write(text)
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return errors.Join(err, os.Remove(name))
+	}
+	return nil
+}
+
+// A likeness is what the owner and mode of a new file are taken from.
+type likeness struct {
+	info fs.FileInfo
+	mode fs.FileMode
+}
+
+// like returns the file that is there, or else its folder. A file in a folder for
+// all, such as /tmp, is its owner's alone to write.
+func (f *gateFile) like() (likeness, error) {
+	info, err := os.Lstat(f.path)
+	if err == nil {
+		return likeness{info, info.Mode().Perm()}, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return likeness{}, err
+	}
+	if info, err = os.Stat(filepath.Dir(f.path)); err != nil {
+		return likeness{}, err
+	}
+	mode := info.Mode().Perm()&0o666 | 0o600
+	if info.Mode()&fs.ModeSticky != 0 && mode&0o002 != 0 {
+		return likeness{nil, 0o644}, nil
+	}
+	return likeness{info, mode&^0o022 | info.Mode().Perm()&0o020}, nil
+}
+
+// give gives f owner and mode.
+func (l likeness) give(f *os.File) error {
+	mode := l.mode
+	if l.info != nil {
+		group, err := giveOwner(f, l.info)
+		if err != nil {
+			return err
+		}
+		if !group {
+			mode = mode&^0o070 | mode&0o007<<3 // another group gets no more than everybody
+		}
+	}
+	return f.Chmod(mode)
+}
+
+// clipped bounds the texts about a holder.
+func clipped(h Holder) Holder {
+	for _, s := range []*string{&h.Name, &h.Address, &h.Build} {
+		for len(*s) > maxWho || !utf8.ValidString(*s) {
+			*s = (*s)[:min(len(*s)-1, maxWho)]
+		}
+	}
+	return h
+}
+
+func syncFolder(path string) error {
+	folder, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}

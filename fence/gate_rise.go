@@ -1,0 +1,227 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// maxQuestions bounds the resources of which the newest token is read at once.
+	maxQuestions = 64
+
+	// maxAsking bounds the requests that wait for that.
+	maxAsking = 4096
+
+	// readGap is the least time between two reads for one resource.
+	readGap = 10 * time.Millisecond
+)
+
+// A question is about the newest token of one resource. It is asked again and again
+// while somebody waits for an answer.
+type question struct {
+	next *answer // not asked yet; nil if nobody waits
+}
+
+type answer struct {
+	done  chan struct{}
+	token Token
+	by    Holder
+	err   error
+}
+
+// verify compares a token that is above the register with the newest of the
+// catalog. It returns nil if it is the newest and the register has risen to it.
+func (g *Gate) verify(ctx context.Context, resource string, token Token) error {
+	newest, by, err := g.newest(ctx, resource)
+	if err != nil {
+		// Not wrapped: what the catalog's client says is no word about this token.
+		return &UndecidedError{Guard: g.Guard(resource), Err: fmt.Errorf("%w: %v", ErrUnverified, err)}
+	}
+	if token.Compare(newest) > 0 {
+		return &TokenError{Guard: g.Guard(resource), Token: token.String(), Err: ErrNeverIssued}
+	}
+	if err := g.raise(ctx, Register{Resource: resource, Token: newest, By: by}); err != nil {
+		return err
+	}
+	if token.Compare(newest) < 0 {
+		return g.refusal(token, Register{Resource: resource, Token: newest, By: by})
+	}
+	return nil
+}
+
+// newest returns the newest token of the catalog, as it was read after newest was
+// called. All that wait share one read.
+func (g *Gate) newest(ctx context.Context, resource string) (Token, Holder, error) {
+	mine, err := g.ask(resource)
+	if err != nil {
+		return Token{}, Holder{}, err
+	}
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.asking--
+	}()
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.ReadTimeout)
+	defer cancel()
+	select {
+	case <-mine.done:
+		return mine.token, mine.by, mine.err
+	case <-ctx.Done():
+		return Token{}, Holder{}, fmt.Errorf("no answer within %v: %w", g.cfg.ReadTimeout, context.Cause(ctx))
+	}
+}
+
+var errCrowded = errors.New("too many requests wait for the catalog already")
+
+// ask joins the question that is asked next.
+func (g *Gate) ask(resource string) (*answer, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	q := g.questions[resource]
+	switch {
+	case g.closed:
+		return nil, ErrGateClosed
+	case g.asking >= maxAsking, q == nil && len(g.questions) >= maxQuestions:
+		return nil, errCrowded
+	case q == nil:
+		q = &question{}
+		g.questions[resource] = q
+		g.reads.Go(func() { g.read(resource, q) })
+	}
+	if q.next == nil {
+		q.next = &answer{done: make(chan struct{})}
+	}
+	g.asking++
+	return q.next, nil
+}
+
+// read answers a question until nobody asks it any more.
+func (g *Gate) read(resource string, q *question) {
+	for this := g.taken(resource, q); this != nil; this = g.taken(resource, q) {
+		ctx, cancel := context.WithTimeout(g.base, g.cfg.ReadTimeout)
+		this.token, this.by, this.err = g.cfg.Newest(ctx, resource)
+		cancel()
+		close(this.done)
+		pause := time.NewTimer(readGap)
+		select {
+		case <-pause.C:
+		case <-g.base.Done():
+		}
+		pause.Stop()
+	}
+}
+
+// taken returns the next answer that is due. From here on nobody joins it.
+func (g *Gate) taken(resource string, q *question) *answer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	this := q.next
+	q.next = nil
+	if this == nil {
+		delete(g.questions, resource)
+	}
+	return this
+}
+
+// raise makes a register rise to what was verified, if it is lower: durably first,
+// and only then for those who ask. It cancels the work under other tokens.
+func (g *Gate) raise(ctx context.Context, to Register) error {
+	return g.change(ctx, to.Resource, func(now map[string]Register) (bool, error) {
+		if _, known := now[to.Resource]; !known && len(now) >= g.cfg.MaxResources {
+			return false, fmt.Errorf("%s: %w, %d: %q has no register", g.cfg.Name, ErrTooManyResources, g.cfg.MaxResources, to.Resource)
+		}
+		if to.Token.Compare(now[to.Resource].Token) <= 0 {
+			return false, nil
+		}
+		now[to.Resource] = to
+		return true, nil
+	})
+}
+
+// Reset empties the register of a resource, for an operator whose catalog bears a
+// lower token than the register, such as after a backup was restored without
+// `fencepost restored`. The next token to be admitted is the newest of the catalog.
+// Work that was admitted before goes on until then. It is no error if there is no
+// such register.
+//
+// If no process has the file open, removing it resets all registers.
+func (g *Gate) Reset(ctx context.Context, resource string) error {
+	return g.change(ctx, resource, func(now map[string]Register) (bool, error) {
+		_, known := now[resource]
+		delete(now, resource)
+		return known, nil
+	})
+}
+
+// change has edit change the registers, one call at a time, and then makes the
+// change to resource durable and takes it over.
+func (g *Gate) change(ctx context.Context, resource string, edit func(map[string]Register) (changed bool, err error)) error {
+	undecided := func(err error) error {
+		return &UndecidedError{Guard: g.Guard(resource), Err: fmt.Errorf("%w: %w", ErrNotSaved, err)}
+	}
+	select {
+	case g.saving <- struct{}{}:
+		defer func() { <-g.saving }()
+	case <-ctx.Done():
+		return undecided(context.Cause(ctx))
+	}
+	all, err := g.saved()
+	if err != nil {
+		return err
+	}
+	changed, err := edit(all)
+	if err != nil || !changed {
+		return err
+	}
+	if g.file != nil {
+		if err := g.file.save(all); err != nil {
+			return undecided(err)
+		}
+	}
+	to := all[resource] // zero if it was reset
+	to.Resource = resource
+	g.become(to)
+	return nil
+}
+
+// saved returns the registers as they are.
+func (g *Gate) saved() (map[string]Register, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil, fmt.Errorf("%s: %w", g.cfg.Name, ErrGateClosed)
+	}
+	all := make(map[string]Register, len(g.registers)+1)
+	for name, r := range g.registers {
+		if !r.Token.IsZero() {
+			all[name] = r.Register
+		}
+	}
+	return all, nil
+}
+
+// become sets a register. If it has a token, work under any other one is canceled,
+// and is waited for before anything else is admitted.
+func (g *Gate) become(to Register) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.registers[to.Resource]
+	if r == nil {
+		r = &register{inside: map[*Admission]struct{}{}}
+		g.registers[to.Resource] = r
+	}
+	r.Register = to
+	for a := range r.inside {
+		if to.Token.IsZero() || a.draining || a.token == to.Token {
+			continue
+		}
+		a.draining = true
+		if r.draining++; r.draining == 1 {
+			r.drained = make(chan struct{})
+		}
+		a.refuse(&Error{Held: a.token, Current: to.Token, By: to.By, Guard: g.Guard(to.Resource)})
+	}
+	g.forget(r)
+}
