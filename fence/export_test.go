@@ -1,0 +1,4 @@
+package fence
+
+// AtGateSteps has fn called between the steps by which g saves a register.
+func AtGateSteps(g *Gate, fn func(point string)) { g.file.reach = fn }
