@@ -32,10 +32,12 @@ func rooms() map[string]room {
 	belowLeader := append([]string{"leader"}, belowCatalog...)
 	program := append([]string{"internal/storeurl"}, belowLeader...)
 	return map[string]room{
-		"exitcodes":  {},
-		"epoch":      {},
-		"generation": {inside: []string{"exitcodes"}},
-		"fence":      {inside: []string{"epoch", "generation", "exitcodes"}},
+		"exitcodes":       {},
+		"epoch":           {},
+		"generation":      {inside: []string{"exitcodes"}},
+		"fence":           {inside: []string{"epoch", "generation", "exitcodes"}},
+		"fence/httpfence": {inside: []string{"fence"}},
+		"fence/grpcfence": {inside: []string{"fence"}, outside: []string{"google.golang.org/grpc", "google.golang.org/genproto"}},
 
 		"catalog/driver":     {inside: numbers},
 		"catalog/memory":     {inside: belowDriver},

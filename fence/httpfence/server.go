@@ -1,0 +1,130 @@
+package httpfence
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/fencepost/fencepost/fence"
+)
+
+// Header is the header that bears the token, such as g7.e41.
+const Header = "Fencepost-Token"
+
+// MainResource is the resource of requests whose middleware names none.
+const MainResource = "main"
+
+// maxToken is the length of the longest token.
+const maxToken = 41
+
+// A Config says how [Middleware] works.
+type Config struct {
+	// Resource returns the resource that a request works on. It must return
+	// names of a set that the server knows: each name takes a register, for good.
+	// Default: MainResource for all.
+	Resource func(*http.Request) string
+
+	// Logger hears why the gate could not decide. Default: slog.Default.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Resource == nil {
+		c.Resource = func(*http.Request) string { return MainResource }
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Middleware passes a request on to next while the token on it is the highest of
+// its resource, and refuses it otherwise. See the package documentation for what
+// that promises and needs. Gate stays the caller's to close, after the server.
+func Middleware(gate *fence.Gate, cfg Config, next http.Handler) http.Handler {
+	cfg = cfg.withDefaults()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		resource := cfg.Resource(r)
+		token, err := TokenOf(r)
+		var a *fence.Admission
+		if err == nil {
+			a, err = gate.Admit(r.Context(), resource, token)
+		}
+		if err != nil {
+			cfg.report(r.Context(), err)
+			problemOf(err, resource, notApplied).write(w)
+			return
+		}
+		defer a.Release()
+		// A handler that gave up without an answer would have its silence sent as 200.
+		if stale := serve(w, r, a, gate.DrainTimeout()/2, next); stale != nil {
+			problemOf(stale, resource, unknown).write(w)
+		}
+	})
+}
+
+// report logs what the client is not told.
+func (c Config) report(ctx context.Context, err error) {
+	if kinds[kindOf(err)].status >= http.StatusInternalServerError {
+		c.Logger.WarnContext(ctx, "a guarded request was not let through", "err", err)
+	}
+}
+
+// serve runs the handler of a request that was admitted. Grace is the time that it
+// has to answer after a newer token has come. It reports why the request was cut
+// off without an answer, or nil.
+func serve(w http.ResponseWriter, r *http.Request, a *fence.Admission, grace time.Duration, next http.Handler) error {
+	guarded := newResponse(w)
+	cut := make(chan struct{})
+	stop := a.OnStale(func() {
+		defer close(cut)
+		guarded.cut(time.Now().Add(grace))
+	})
+	defer func() {
+		if !stop() {
+			<-cut
+			guarded.uncut()
+		}
+	}()
+	next.ServeHTTP(guarded, r.WithContext(context.WithValue(a.Context(), tokenKey{}, a.Token())))
+	if guarded.answered() {
+		return nil
+	}
+	return a.Stale()
+}
+
+type tokenKey struct{}
+
+// Admitted returns the token under which the request of ctx was admitted by
+// [Middleware], such as to put it on a request to another server.
+func Admitted(ctx context.Context) (fence.Token, bool) {
+	t, ok := ctx.Value(tokenKey{}).(fence.Token)
+	return t, ok
+}
+
+// TokenOf reads the token of a request: exactly one header, which holds exactly
+// what fence.Token.String writes. Its error is a *[fence.TokenError].
+func TokenOf(r *http.Request) (fence.Token, error) {
+	refused := func(text string, err error) (fence.Token, error) {
+		return fence.Token{}, &fence.TokenError{Guard: "http", Token: clip(text, maxShown), Err: err}
+	}
+	values := r.Header[Header]
+	switch {
+	case len(values) == 0 || len(values) == 1 && values[0] == "":
+		return refused("", fence.ErrMissing)
+	case len(values) > 1:
+		return refused(values[0], fmt.Errorf("%w: %d headers %s, want one", fence.ErrMalformed, len(values), Header))
+	case len(values[0]) > maxToken:
+		return refused(values[0], fmt.Errorf("%w: %d bytes, want %d at most", fence.ErrMalformed, len(values[0]), maxToken))
+	}
+	t, err := fence.Parse(values[0])
+	switch {
+	case err != nil:
+		return refused(values[0], err)
+	case t.IsZero():
+		return refused(values[0], fence.ErrNeverIssued)
+	}
+	return t, nil
+}
