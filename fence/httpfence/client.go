@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/fence/internal/wire"
 )
 
 // ErrTokenSet means that a request has a token already.
@@ -100,11 +101,13 @@ func ResponseRefusal(resp *http.Response) error {
 	if json.Unmarshal(text, &p) != nil || !strings.HasPrefix(p.Type, kindPrefix) {
 		return nil
 	}
-	known, ok := kinds[strings.TrimPrefix(p.Type, kindPrefix)]
-	if !ok || known.status != resp.StatusCode {
+	a := wire.Answer{
+		Kind: wire.Kind(strings.TrimPrefix(p.Type, kindPrefix)), Resource: p.Resource, Held: p.Held, Current: p.Current, Holder: p.Holder,
+	}
+	if statuses[a.Kind] != resp.StatusCode {
 		return nil
 	}
-	return p.refusal()
+	return a.Err("http")
 }
 
 // An unread is a body of which the beginning was read.
@@ -115,17 +118,4 @@ type unread struct {
 
 // Refusal returns the refusal of a guard that err holds, or nil if err is none:
 // that of a [Transport] with Refusals, or of a [fence.Gate] in this process.
-func Refusal(err error) error {
-	var stale *fence.Error
-	var token *fence.TokenError
-	var undecided *fence.UndecidedError
-	switch {
-	case errors.As(err, &stale) && stale.Guard != "":
-		return stale
-	case errors.As(err, &token):
-		return token
-	case errors.As(err, &undecided):
-		return undecided
-	}
-	return nil
-}
+func Refusal(err error) error { return wire.Refusal(err) }

@@ -31,7 +31,7 @@ func guarding(g *fence.Gate, next http.Handler) http.Handler {
 // checking is the guard that everybody writes first: it compares, and lets go.
 func checking(g *fence.Gate, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		t, err := httpfence.TokenOf(r)
+		t, err := fence.TokenOf("http", r.Header[httpfence.Header])
 		if err == nil {
 			var a *fence.Admission
 			if a, err = g.Admit(r.Context(), httpfence.MainResource, t); err == nil {
@@ -49,7 +49,7 @@ func comparing(_ *fence.Gate, next http.Handler) http.Handler {
 	var mu sync.Mutex
 	var highest fence.Token
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		t, err := httpfence.TokenOf(r)
+		t, err := fence.TokenOf("http", r.Header[httpfence.Header])
 		mu.Lock()
 		stale := err != nil || t.Compare(highest) < 0
 		if !stale {

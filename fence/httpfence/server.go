@@ -2,12 +2,12 @@ package httpfence
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/fence/internal/wire"
 )
 
 // Header is the header that bears the token, such as g7.e41.
@@ -15,9 +15,6 @@ const Header = "Fencepost-Token"
 
 // MainResource is the resource of requests whose middleware names none.
 const MainResource = "main"
-
-// maxToken is the length of the longest token.
-const maxToken = 41
 
 // A Config says how [Middleware] works.
 type Config struct {
@@ -47,27 +44,28 @@ func Middleware(gate *fence.Gate, cfg Config, next http.Handler) http.Handler {
 	cfg = cfg.withDefaults()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		resource := cfg.Resource(r)
-		token, err := TokenOf(r)
+		token, err := fence.TokenOf("http "+resource, r.Header[Header])
 		var a *fence.Admission
 		if err == nil {
 			a, err = gate.Admit(r.Context(), resource, token)
 		}
 		if err != nil {
-			cfg.report(r.Context(), err)
-			problemOf(err, resource, notApplied).write(w)
+			answer := wire.Of(err, resource, wire.NotApplied)
+			cfg.report(r.Context(), answer.Kind, err)
+			problemOf(answer).write(w)
 			return
 		}
 		defer a.Release()
 		// A handler that gave up without an answer would have its silence sent as 200.
 		if stale := serve(w, r, a, gate.DrainTimeout()/2, next); stale != nil {
-			problemOf(stale, resource, unknown).write(w)
+			problemOf(wire.Of(stale, resource, wire.Unknown)).write(w)
 		}
 	})
 }
 
 // report logs what the client is not told.
-func (c Config) report(ctx context.Context, err error) {
-	if kinds[kindOf(err)].status >= http.StatusInternalServerError {
+func (c Config) report(ctx context.Context, kind wire.Kind, err error) {
+	if statuses[kind] >= http.StatusInternalServerError {
 		c.Logger.WarnContext(ctx, "a guarded request was not let through", "err", err)
 	}
 }
@@ -102,29 +100,4 @@ type tokenKey struct{}
 func Admitted(ctx context.Context) (fence.Token, bool) {
 	t, ok := ctx.Value(tokenKey{}).(fence.Token)
 	return t, ok
-}
-
-// TokenOf reads the token of a request: exactly one header, which holds exactly
-// what fence.Token.String writes. Its error is a *[fence.TokenError].
-func TokenOf(r *http.Request) (fence.Token, error) {
-	refused := func(text string, err error) (fence.Token, error) {
-		return fence.Token{}, &fence.TokenError{Guard: "http", Token: clip(text, maxShown), Err: err}
-	}
-	values := r.Header[Header]
-	switch {
-	case len(values) == 0 || len(values) == 1 && values[0] == "":
-		return refused("", fence.ErrMissing)
-	case len(values) > 1:
-		return refused(values[0], fmt.Errorf("%w: %d headers %s, want one", fence.ErrMalformed, len(values), Header))
-	case len(values[0]) > maxToken:
-		return refused(values[0], fmt.Errorf("%w: %d bytes, want %d at most", fence.ErrMalformed, len(values[0]), maxToken))
-	}
-	t, err := fence.Parse(values[0])
-	switch {
-	case err != nil:
-		return refused(values[0], err)
-	case t.IsZero():
-		return refused(values[0], fence.ErrNeverIssued)
-	}
-	return t, nil
 }

@@ -32,12 +32,13 @@ func rooms() map[string]room {
 	belowLeader := append([]string{"leader"}, belowCatalog...)
 	program := append([]string{"internal/storeurl"}, belowLeader...)
 	return map[string]room{
-		"exitcodes":       {},
-		"epoch":           {},
-		"generation":      {inside: []string{"exitcodes"}},
-		"fence":           {inside: []string{"epoch", "generation", "exitcodes"}},
-		"fence/httpfence": {inside: []string{"fence"}},
-		"fence/grpcfence": {inside: []string{"fence"}, outside: []string{"google.golang.org/grpc", "google.golang.org/genproto"}},
+		"exitcodes":           {},
+		"epoch":               {},
+		"generation":          {inside: []string{"exitcodes"}},
+		"fence":               {inside: []string{"epoch", "generation", "exitcodes"}},
+		"fence/internal/wire": {inside: []string{"fence"}},
+		"fence/httpfence":     {inside: []string{"fence", "fence/internal/wire"}},
+		"fence/grpcfence":     {inside: []string{"fence", "fence/internal/wire"}, outside: []string{"google.golang.org/grpc", "google.golang.org/genproto"}},
 
 		"catalog/driver":     {inside: numbers},
 		"catalog/memory":     {inside: belowDriver},
