@@ -17,6 +17,7 @@ import (
 
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/fence/httpfence"
+	"github.com/fencepost/fencepost/fence/internal/gatetest"
 )
 
 // A ward is a handler of which a test sees what happens to it.
@@ -44,7 +45,7 @@ func onlyOld(play http.HandlerFunc) http.HandlerFunc {
 // behind claims g8.e42 and requires that its request is let through, in time.
 func (s *guarded) behind() {
 	s.t.Helper()
-	s.head.set(token(8, 42), nil)
+	s.head.Set(token(8, 42), nil)
 	require.Equal(s.t, 200, s.post(token(8, 42)).StatusCode)
 }
 
@@ -90,7 +91,7 @@ func TestAClientThatDoesNotReadItsAnswerHoldsNobodyUp(t *testing.T) {
 	}))
 	s.dial("GET /orders HTTP/1.1\r\nTOKEN\r\n\r\n")
 	<-w.inside
-	s.head.set(token(8, 42), nil)
+	s.head.Set(token(8, 42), nil)
 	require.Eventually(t, func() bool { return s.post(token(8, 42)).StatusCode == 200 }, time.Minute, time.Millisecond)
 	require.Error(t, <-w.end)
 }
@@ -98,8 +99,8 @@ func TestAClientThatDoesNotReadItsAnswerHoldsNobodyUp(t *testing.T) {
 func TestAClientThatStopsHoldsNobodyUpOverHTTP2(t *testing.T) {
 	t.Parallel()
 	w := newWard()
-	h := &head{token: token(7, 41)}
-	gate, err := fence.NewGate(fence.GateConfig{Newest: h.newest, DrainTimeout: time.Minute})
+	h := gatetest.NewHead()
+	gate, err := fence.NewGate(fence.GateConfig{Newest: h.Newest, DrainTimeout: time.Minute})
 	require.NoError(t, err)
 	defer gate.Close()
 	srv := httptest.NewUnstartedServer(httpfence.Middleware(gate, httpfence.Config{}, onlyOld(func(rw http.ResponseWriter, r *http.Request) {
@@ -123,7 +124,7 @@ func TestAClientThatStopsHoldsNobodyUpOverHTTP2(t *testing.T) {
 	resp := post(token(7, 41), stopped)
 	defer resp.Body.Close()
 	<-w.inside
-	h.set(token(8, 42), nil)
+	h.Set(token(8, 42), nil)
 	fresh := post(token(8, 42), nil)
 	require.Equal(t, 200, fresh.StatusCode)
 	require.NoError(t, fresh.Body.Close())
@@ -141,7 +142,7 @@ func TestAHandlerThatDoesNotEndKeepsTheNewerOutForABoundOnly(t *testing.T) {
 	old := make(chan *http.Response, 1)
 	go func() { old <- s.post(token(7, 41)) }()
 	<-w.inside
-	s.head.set(token(8, 42), nil)
+	s.head.Set(token(8, 42), nil)
 	for range 2 {
 		resp := s.post(token(8, 42))
 		require.Equal(t, 503, resp.StatusCode)
@@ -211,8 +212,8 @@ func TestAHandlerCanNotOutliveItsAdmission(t *testing.T) {
 func TestARequestWhoseOwnTimeIsOverIsCutOffAsWell(t *testing.T) {
 	t.Parallel()
 	w := newWard()
-	h := &head{token: token(7, 41)}
-	gate, err := fence.NewGate(fence.GateConfig{Newest: h.newest, DrainTimeout: time.Minute})
+	h := gatetest.NewHead()
+	gate, err := fence.NewGate(fence.GateConfig{Newest: h.Newest, DrainTimeout: time.Minute})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, gate.Close()) })
 	inner := httpfence.Middleware(gate, httpfence.Config{}, onlyOld(func(_ http.ResponseWriter, r *http.Request) {
@@ -240,8 +241,8 @@ func TestARequestWhoseOwnTimeIsOverIsCutOffAsWell(t *testing.T) {
 }
 
 func BenchmarkTheMiddleware(b *testing.B) {
-	h := &head{token: token(7, 41)}
-	gate, err := fence.NewGate(fence.GateConfig{Newest: h.newest})
+	h := gatetest.NewHead()
+	gate, err := fence.NewGate(fence.GateConfig{Newest: h.Newest})
 	require.NoError(b, err)
 	defer gate.Close()
 	plain := http.HandlerFunc(ok)

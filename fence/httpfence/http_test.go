@@ -2,7 +2,6 @@ package httpfence_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +22,7 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/fence/httpfence"
+	"github.com/fencepost/fencepost/fence/internal/gatetest"
 	"github.com/fencepost/fencepost/generation"
 )
 
@@ -33,31 +32,10 @@ func token(g generation.Generation, e epoch.Epoch) fence.Token {
 	return fence.Token{Generation: g, Epoch: e}
 }
 
-// A head is a catalog as far as a gate looks at it.
-type head struct {
-	mu    sync.Mutex
-	token fence.Token
-	err   error
-}
-
-func (h *head) set(t fence.Token, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.token, h.err = t, err
-}
-
-func someone() fence.Holder { return fence.Holder{Name: "db-2", Address: "10.0.0.2:8443"} }
-
-func (h *head) newest(context.Context, string) (fence.Token, fence.Holder, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.token, someone(), h.err
-}
-
 // A guarded is a real server behind a gate.
 type guarded struct {
 	t    testing.TB
-	head *head
+	head *gatetest.Head
 	gate *fence.Gate
 	url  string
 	addr string
@@ -65,8 +43,8 @@ type guarded struct {
 
 func serve(t testing.TB, cfg fence.GateConfig, h http.HandlerFunc) *guarded {
 	t.Helper()
-	s := &guarded{t: t, head: &head{token: token(7, 41)}}
-	cfg.Newest = s.head.newest
+	s := &guarded{t: t, head: gatetest.NewHead()}
+	cfg.Newest = s.head.Newest
 	var err error
 	s.gate, err = fence.NewGate(cfg)
 	require.NoError(t, err)
@@ -101,12 +79,12 @@ func TestAStaleTokenIsRefusedWith412AndWhoLeads(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fence.GateConfig{}, ok)
 	require.Equal(t, 200, s.post(token(7, 41)).StatusCode)
-	s.head.set(token(8, 42), nil)
+	s.head.Set(token(8, 42), nil)
 	require.Equal(t, 200, s.post(token(8, 42)).StatusCode)
 	resp := s.post(token(7, 41))
 	require.Equal(t, 412, resp.StatusCode)
 	require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"))
-	want := &fence.Error{Held: token(7, 41), Current: token(8, 42), By: someone(), Guard: "http orders"}
+	want := &fence.Error{Held: token(7, 41), Current: token(8, 42), By: gatetest.Someone(), Guard: "http orders"}
 	require.Equal(t, want, httpfence.ResponseRefusal(resp))
 	require.Equal(t, want, httpfence.ResponseRefusal(resp), "the body can be read again")
 	body, err := io.ReadAll(resp.Body)
@@ -232,8 +210,8 @@ func FuzzNoHeaderBreaksAGuard(f *testing.F) {
 		f.Add(seed, "", false)
 		f.Add("g7.e41", seed, true)
 	}
-	h := &head{token: token(7, 41)}
-	gate, err := fence.NewGate(fence.GateConfig{Newest: h.newest, ReadTimeout: time.Minute})
+	h := gatetest.NewHead()
+	gate, err := fence.NewGate(fence.GateConfig{Newest: h.Newest, ReadTimeout: time.Minute})
 	require.NoError(f, err)
 	f.Cleanup(func() { _ = gate.Close() })
 	passed := false
@@ -259,7 +237,7 @@ func FuzzNoHeaderBreaksAGuard(f *testing.F) {
 func TestAnUndecidedGuardSays503AndWhenToTryAgain(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fence.GateConfig{MaxResources: 1}, ok)
-	s.head.set(fence.Token{}, fmt.Errorf("dial 10.9.8.7: %w", fence.ErrFenced))
+	s.head.Set(fence.Token{}, fmt.Errorf("dial 10.9.8.7: %w", fence.ErrFenced))
 	resp := s.post(token(7, 41))
 	require.Equal(t, 503, resp.StatusCode)
 	require.Equal(t, "1", resp.Header.Get("Retry-After"))
@@ -270,7 +248,7 @@ func TestAnUndecidedGuardSays503AndWhenToTryAgain(t *testing.T) {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.NotContains(t, string(body), "10.9.8.7", "what the store says is for the log")
-	s.head.set(token(7, 41), nil)
+	s.head.Set(token(7, 41), nil)
 	require.Equal(t, 200, s.post(token(7, 41)).StatusCode)
 	s.url = strings.Replace(s.url, "orders", "stock", 1)
 	resp = s.post(token(7, 41))
@@ -304,7 +282,7 @@ func TestAnAnswerOfAnotherServerIsNoRefusal(t *testing.T) {
 	}
 	require.NoError(t, httpfence.Refusal(nil))
 	require.NoError(t, httpfence.Refusal(errors.New("x")))
-	require.NoError(t, httpfence.Refusal(fence.Check(token(1, 1), token(2, 2), someone())), "the head's own word is no hint")
+	require.NoError(t, httpfence.Refusal(fence.Check(token(1, 1), token(2, 2), gatetest.Someone())), "the head's own word is no hint")
 }
 
 func TestAClientDoesNotOverwriteATokenAndSendsNoneItHasNot(t *testing.T) {

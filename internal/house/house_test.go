@@ -32,13 +32,14 @@ func rooms() map[string]room {
 	belowLeader := append([]string{"leader"}, belowCatalog...)
 	program := append([]string{"internal/storeurl"}, belowLeader...)
 	return map[string]room{
-		"exitcodes":           {},
-		"epoch":               {},
-		"generation":          {inside: []string{"exitcodes"}},
-		"fence":               {inside: []string{"epoch", "generation", "exitcodes"}},
-		"fence/internal/wire": {inside: []string{"fence"}},
-		"fence/httpfence":     {inside: []string{"fence", "fence/internal/wire"}},
-		"fence/grpcfence":     {inside: []string{"fence", "fence/internal/wire"}, outside: []string{"google.golang.org/grpc", "google.golang.org/genproto"}},
+		"exitcodes":               {},
+		"epoch":                   {},
+		"generation":              {inside: []string{"exitcodes"}},
+		"fence":                   {inside: []string{"epoch", "generation", "exitcodes"}},
+		"fence/internal/gatetest": {inside: []string{"fence"}, outside: []string{"github.com/stretchr/testify"}},
+		"fence/internal/wire":     {inside: []string{"fence"}},
+		"fence/httpfence":         {inside: []string{"fence", "fence/internal/wire"}},
+		"fence/grpcfence":         {inside: []string{"fence", "fence/internal/wire"}, outside: []string{"google.golang.org/grpc", "google.golang.org/genproto", "google.golang.org/protobuf"}},
 
 		"catalog/driver":     {inside: numbers},
 		"catalog/memory":     {inside: belowDriver},

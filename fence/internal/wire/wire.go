@@ -104,9 +104,6 @@ func (a Answer) Title() string {
 	return means[a.Kind].Error()
 }
 
-// Known reports whether a kind that was received is one of these.
-func Known(k Kind) bool { return means[k] != nil }
-
 // Err returns the error that an answer of a server over protocol stands for, or nil
 // if no guard answers so.
 func (a Answer) Err(protocol string) error {
