@@ -94,9 +94,10 @@ func (f *gateFile) open(limit int) (all map[string]Register, err error) {
 	return all, nil
 }
 
-// close releases the lock. Its file stays: whoever removes a lock file lets two
-// processes have the lock.
-func (f *gateFile) close() error { return f.lock.Close() }
+// close releases the lock, also for a child process that was forked just now and has
+// not closed its copy of the file yet. The lock's file stays: removing a lock file
+// lets two processes have the lock.
+func (f *gateFile) close() error { return errors.Join(unlock(f.lock), f.lock.Close()) }
 
 // load reads the file, which may not be there yet.
 func (f *gateFile) load(limit int) (map[string]Register, error) {

@@ -51,6 +51,8 @@ func lock(f *os.File) error {
 	}
 }
 
+func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
+
 // giveOwner gives f the owner and group of info. A file that would be another
 // user's is an error, a group that this process may not give is not.
 func giveOwner(f *os.File, like fs.FileInfo) (group bool, err error) {
