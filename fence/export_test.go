@@ -2,3 +2,6 @@ package fence
 
 // AtGateSteps has fn called between the steps by which g saves a register.
 func AtGateSteps(g *Gate, fn func(point string)) { g.file.reach = fn }
+
+// GateLock returns the descriptor of the lock that g has.
+func GateLock(g *Gate) int { return int(g.file.lock.Fd()) }

@@ -160,6 +160,17 @@ func TestTwoProcessesDoNotShareAFile(t *testing.T) {
 	require.NoError(t, openGate(t, path, headAt(token(8, 42))).Close())
 }
 
+func TestALockEndsWithItsGateThoughAChildWasForkedMeanwhile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "registers")
+	g := openGate(t, path, headAt(token(8, 42)))
+	childs, err := syscall.Dup(fence.GateLock(g)) // a child has a copy until it executes its program
+	require.NoError(t, err)
+	defer syscall.Close(childs)
+	require.NoError(t, g.Close())
+	require.NoError(t, openGate(t, path, headAt(token(8, 42))).Close())
+}
+
 func TestAFileThatCannotBeReadIsNeverTakenForAnEmptyOne(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

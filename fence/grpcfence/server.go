@@ -20,7 +20,8 @@ const MainResource = "main"
 // A Config says how the interceptors of a server work.
 type Config struct {
 	// Resource returns the resource that a call works on. It must return names of
-	// a set that the server knows: each name takes a register, for good. Default:
+	// a set that the server knows: each name takes a register, for good. Two names
+	// of one thing are two registers, which don't exclude each other. Default:
 	// MainResource for all.
 	Resource func(ctx context.Context, method string) string
 

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/memory"
@@ -25,8 +24,6 @@ import (
 	"github.com/fencepost/fencepost/fence/internal/gatetest"
 	"github.com/fencepost/fencepost/generation"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func token(g generation.Generation, e epoch.Epoch) fence.Token {
 	return fence.Token{Generation: g, Epoch: e}

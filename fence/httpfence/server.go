@@ -20,6 +20,7 @@ const MainResource = "main"
 type Config struct {
 	// Resource returns the resource that a request works on. It must return
 	// names of a set that the server knows: each name takes a register, for good.
+	// Two names of one thing are two registers, which don't exclude each other.
 	// Default: MainResource for all.
 	Resource func(*http.Request) string
 
