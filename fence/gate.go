@@ -137,7 +137,9 @@ func (c GateConfig) validate() error {
 // What a Gate does not decide: whether a newer token exists of which it has not
 // heard. Until the new holder's first request, the old one is admitted. A new
 // holder that must not find later work of an older one sends a request to each
-// resource before its own work begins.
+// resource before its own work begins. A resource also has one Gate, so one process:
+// several servers that write the same data each have their own registers, and the new
+// holder has to reach all of them first, or the data need a guard of their own.
 //
 // Its methods may be called concurrently.
 type Gate struct {
