@@ -21,6 +21,7 @@ step() { printf '== %s\n' "$*" >&2; }
 install_missing() {
 	./scripts/postgres.sh install
 	need redis-tools redis-cli redis-benchmark
+	need redis-server redis-server
 	need strace strace
 	need bindfs bindfs
 	need sqlite3 sqlite3
