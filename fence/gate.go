@@ -149,13 +149,15 @@ type Gate struct {
 	base   context.Context // of the reads
 	cancel context.CancelFunc
 	reads  sync.WaitGroup
-	saving chan struct{} // holds one while a register is raised or reset
+	lanes  chan struct{} // one for each read under way
+	saving chan struct{} // holds one while registers are saved
 
 	mu        sync.Mutex
 	closed    bool
 	registers map[string]*register
 	questions map[string]*question
-	asking    int // who waits for an answer
+	asking    int     // requests that wait for an answer
+	edits     []*edit // that wait to be saved
 }
 
 // A register is one resource's.
@@ -183,7 +185,7 @@ func NewGate(cfg GateConfig) (*Gate, error) {
 		return nil, err
 	}
 	g := &Gate{
-		cfg: cfg, saving: make(chan struct{}, 1),
+		cfg: cfg, lanes: make(chan struct{}, maxReads), saving: make(chan struct{}, 1),
 		registers: map[string]*register{}, questions: map[string]*question{},
 	}
 	g.base, g.cancel = context.WithCancel(context.Background())

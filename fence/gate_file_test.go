@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -158,6 +161,36 @@ func TestTwoProcessesDoNotShareAFile(t *testing.T) {
 	require.Contains(t, string(said), fence.ErrGateInUse.Error())
 	require.NoError(t, g.Close())
 	require.NoError(t, openGate(t, path, headAt(token(8, 42))).Close())
+}
+
+func TestRegistersThatRiseTogetherAreSavedTogether(t *testing.T) {
+	t.Parallel()
+	path, h := filepath.Join(t.TempDir(), "registers"), headAt(token(8, 42))
+	g := openGate(t, path, h)
+	first, saves := make(chan struct{}), 0
+	fence.AtGateSteps(g, func(point string) {
+		if point == "saved" {
+			if saves++; saves == 1 {
+				<-first
+			}
+		}
+	})
+	var wg sync.WaitGroup
+	for i := range 300 {
+		wg.Go(func() { admit(t, g, fmt.Sprintf("tenant %d", i), token(8, 42)).Release() })
+	}
+	require.Eventually(t, func() bool { return fence.WaitingToBeSaved(g) == 299 }, time.Minute, time.Millisecond)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, g.Reset(ended, "tenant 1"), fence.ErrNotSaved)
+	require.Equal(t, 299, fence.WaitingToBeSaved(g), "what was given up is not saved later")
+	close(first)
+	wg.Wait()
+	require.Equal(t, 2, saves)
+	require.NoError(t, g.Close())
+	g = openGate(t, path, h)
+	require.Len(t, g.Registers(), 300)
+	require.NoError(t, g.Close())
 }
 
 func TestALockEndsWithItsGateThoughAChildWasForkedMeanwhile(t *testing.T) {

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 const (
-	// maxQuestions bounds the resources of which the newest token is read at once.
-	maxQuestions = 64
+	// maxReads bounds the resources of which the newest token is read at once.
+	maxReads = 16
 
 	// maxAsking bounds the requests that wait for that.
 	maxAsking = 4096
@@ -83,7 +84,7 @@ func (g *Gate) ask(resource string) (*answer, error) {
 	switch {
 	case g.closed:
 		return nil, ErrGateClosed
-	case g.asking >= maxAsking, q == nil && len(g.questions) >= maxQuestions:
+	case g.asking >= maxAsking:
 		return nil, errCrowded
 	case q == nil:
 		q = &question{}
@@ -99,11 +100,19 @@ func (g *Gate) ask(resource string) (*answer, error) {
 
 // read answers a question until nobody asks it any more.
 func (g *Gate) read(resource string, q *question) {
-	for this := g.taken(resource, q); this != nil; this = g.taken(resource, q) {
-		ctx, cancel := context.WithTimeout(g.base, g.cfg.ReadTimeout)
-		this.token, this.by, this.err = g.cfg.Newest(ctx, resource)
-		cancel()
-		close(this.done)
+	for {
+		g.lanes <- struct{}{} // reads end soon, so a lane comes free
+		this := g.taken(resource, q)
+		if this != nil {
+			ctx, cancel := context.WithTimeout(g.base, g.cfg.ReadTimeout)
+			this.token, this.by, this.err = g.cfg.Newest(ctx, resource)
+			cancel()
+			close(this.done)
+		}
+		<-g.lanes
+		if this == nil {
+			return
+		}
 		pause := time.NewTimer(readGap)
 		select {
 		case <-pause.C:
@@ -155,35 +164,70 @@ func (g *Gate) Reset(ctx context.Context, resource string) error {
 	})
 }
 
-// change has edit change the registers, one call at a time, and then makes the
-// change to resource durable and takes it over.
-func (g *Gate) change(ctx context.Context, resource string, edit func(map[string]Register) (changed bool, err error)) error {
-	undecided := func(err error) error {
-		return &UndecidedError{Guard: g.Guard(resource), Err: fmt.Errorf("%w: %w", ErrNotSaved, err)}
-	}
+// An edit is a change of one register that is not saved yet.
+type edit struct {
+	resource string
+	apply    func(map[string]Register) (changed bool, err error)
+	saved    bool // or it failed, with err
+	err      error
+}
+
+// change has apply change the registers, makes that durable, and only then takes it
+// over. Those that wait for their turn are saved together.
+func (g *Gate) change(ctx context.Context, resource string, apply func(map[string]Register) (changed bool, err error)) error {
+	mine := &edit{resource: resource, apply: apply}
+	g.mu.Lock()
+	g.edits = append(g.edits, mine)
+	g.mu.Unlock()
 	select {
 	case g.saving <- struct{}{}:
 		defer func() { <-g.saving }()
 	case <-ctx.Done():
-		return undecided(context.Cause(ctx))
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.edits = slices.DeleteFunc(g.edits, func(e *edit) bool { return e == mine })
+		return g.notSaved(resource, context.Cause(ctx))
 	}
+	if !mine.saved {
+		g.saveEdits()
+	}
+	return mine.err
+}
+
+func (g *Gate) notSaved(resource string, err error) error {
+	return &UndecidedError{Guard: g.Guard(resource), Err: fmt.Errorf("%w: %w", ErrNotSaved, err)}
+}
+
+// saveEdits saves all edits that wait.
+func (g *Gate) saveEdits() {
+	g.mu.Lock()
+	due := g.edits
+	g.edits = nil
+	g.mu.Unlock()
 	all, err := g.saved()
-	if err != nil {
-		return err
-	}
-	changed, err := edit(all)
-	if err != nil || !changed {
-		return err
-	}
-	if g.file != nil {
-		if err := g.file.save(all); err != nil {
-			return undecided(err)
+	var changed []*edit
+	for _, e := range due {
+		e.saved, e.err = true, err
+		if err != nil {
+			continue
+		}
+		var did bool
+		if did, e.err = e.apply(all); did {
+			changed = append(changed, e)
 		}
 	}
-	to := all[resource] // zero if it was reset
-	to.Resource = resource
-	g.become(to)
-	return nil
+	if g.file != nil && len(changed) > 0 {
+		err = g.file.save(all)
+	}
+	for _, e := range changed {
+		if err != nil {
+			e.err = g.notSaved(e.resource, err)
+			continue
+		}
+		to := all[e.resource] // zero if it was reset
+		to.Resource = e.resource
+		g.become(to)
+	}
 }
 
 // saved returns the registers as they are.
