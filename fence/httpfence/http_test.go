@@ -282,6 +282,24 @@ func TestAnAnswerOfAnotherServerIsNoRefusal(t *testing.T) {
 	require.NoError(t, httpfence.Refusal(fence.Check(token(1, 1), token(2, 2), gatetest.Someone())), "the head's own word is no hint")
 }
 
+func FuzzNoAnswerBreaksAClient(f *testing.F) {
+	for _, kind := range []string{"stale", "missing", "never-issued", "unverified", "resource", "x"} {
+		f.Add(412, `{"type":"urn:fencepost:guard:`+kind+`","held":"g7.e41","current":"g8.e42","resource":"orders","holder":{"name":"db-2"}}`)
+	}
+	f.Fuzz(func(t *testing.T, code int, body string) {
+		resp := &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/problem+json"}}, Body: io.NopCloser(strings.NewReader(body))}
+		err := httpfence.ResponseRefusal(resp)
+		again, readErr := io.ReadAll(resp.Body)
+		require.NoError(t, readErr)
+		require.Equal(t, body, string(again))
+		if err != nil {
+			require.NotErrorIs(t, err, fence.ErrSuperseded)
+			require.NotEqual(t, exitcodes.GracefulExit, exitcodes.Of(err))
+			require.Less(t, len(err.Error()), 4000)
+		}
+	})
+}
+
 func TestAClientDoesNotOverwriteATokenAndSendsNoneItHasNot(t *testing.T) {
 	t.Parallel()
 	s := serve(t, fence.GateConfig{}, ok)
