@@ -324,6 +324,26 @@ func TestAClientDoesNotOverwriteATokenAndSendsNoneItHasNot(t *testing.T) {
 	require.Empty(t, r.Header, "the caller's request is unchanged")
 }
 
+func TestEachRequestOfAClientHasTheTokenOfItsMoment(t *testing.T) {
+	t.Parallel()
+	var seen []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, strings.Join(r.Header.Values(httpfence.Header), "+"))
+		if r.URL.Path == "/" {
+			http.Redirect(w, r, "/further", http.StatusTemporaryRedirect)
+		}
+	}))
+	defer srv.Close()
+	held := token(7, 41)
+	base := &http.Transport{}
+	client := &http.Client{Transport: &httpfence.Transport{Base: base, Token: func() fence.Token { held.Epoch++; return held }}}
+	resp, err := client.Post(srv.URL, "text/plain", strings.NewReader("row"))
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	client.CloseIdleConnections()
+	require.Equal(t, []string{"g7.e42", "g7.e43"}, seen, "one to each, redirected or not")
+}
+
 type closing struct {
 	io.Reader
 	closed bool
