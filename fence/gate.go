@@ -162,14 +162,14 @@ type Gate struct {
 
 // A register is one resource's.
 type register struct {
-	Register
+	RegisterState
 	inside   map[*Admission]struct{}
 	draining int           // of inside, those under another token
 	drained  chan struct{} // closed when none is left; nil if there are none
 }
 
-// A Register is what a Gate knows of a resource.
-type Register struct {
+// A RegisterState is what a Gate knows of a resource.
+type RegisterState struct {
 	Resource string
 	Token    Token // the highest that was verified; zero if it was reset
 	By       Holder
@@ -299,7 +299,7 @@ func (g *Gate) join(ctx context.Context, resource string, token Token) (*Admissi
 	}
 	switch order := token.Compare(r.Token); {
 	case order < 0:
-		return nil, nil, g.refusal(token, r.Register)
+		return nil, nil, g.refusal(token, r.RegisterState)
 	case order > 0:
 		return nil, nil, nil
 	case r.draining > 0:
@@ -314,7 +314,7 @@ func (g *Gate) join(ctx context.Context, resource string, token Token) (*Admissi
 
 // refusal says why a token below that of a register is refused. Claims raise the
 // epoch each time, so that of an older generation is lower.
-func (g *Gate) refusal(token Token, r Register) error {
+func (g *Gate) refusal(token Token, r RegisterState) error {
 	if token.Generation < r.Token.Generation && token.Epoch >= r.Token.Epoch {
 		return &TokenError{Guard: g.Guard(r.Resource), Token: token.String(), Err: ErrNeverIssued}
 	}
@@ -375,11 +375,11 @@ func (g *Gate) forget(r *register) {
 }
 
 // Registers returns what the gate knows, in no order.
-func (g *Gate) Registers() (all []Register) {
+func (g *Gate) Registers() (all []RegisterState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.registers {
-		seen := r.Register
+		seen := r.RegisterState
 		seen.Inside, seen.Draining = len(r.inside), r.draining
 		all = append(all, seen)
 	}

@@ -80,7 +80,7 @@ type gateFile struct {
 }
 
 // open locks the file and reads it.
-func (f *gateFile) open(limit int) (all map[string]Register, err error) {
+func (f *gateFile) open(limit int) (all map[string]RegisterState, err error) {
 	like, err := f.like()
 	if err != nil {
 		return nil, err
@@ -100,13 +100,13 @@ func (f *gateFile) open(limit int) (all map[string]Register, err error) {
 func (f *gateFile) close() error { return errors.Join(unlock(f.lock), f.lock.Close()) }
 
 // load reads the file, which may not be there yet.
-func (f *gateFile) load(limit int) (map[string]Register, error) {
+func (f *gateFile) load(limit int) (map[string]RegisterState, error) {
 	text, err := readRegular(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err == nil {
-		var all map[string]Register
+		var all map[string]RegisterState
 		if all, err = parseRegisters(text, limit); err == nil {
 			return all, nil
 		}
@@ -136,7 +136,7 @@ func readRegular(path string) ([]byte, error) {
 	return text, err
 }
 
-func parseRegisters(text []byte, limit int) (map[string]Register, error) {
+func parseRegisters(text []byte, limit int) (map[string]RegisterState, error) {
 	malformed := func(err error) error { return fmt.Errorf("%w: %w", ErrGateFile, err) }
 	var doc gateDoc
 	dec := json.NewDecoder(bytes.NewReader(text))
@@ -156,18 +156,18 @@ func parseRegisters(text []byte, limit int) (map[string]Register, error) {
 	if len(doc.Registers) > limit {
 		return nil, malformed(fmt.Errorf("%w: %d, want MaxResources, %d, at most", ErrTooManyResources, len(doc.Registers), limit))
 	}
-	all := make(map[string]Register, len(doc.Registers))
+	all := make(map[string]RegisterState, len(doc.Registers))
 	for name, r := range doc.Registers {
 		if !isName(name) || r.Token.IsZero() {
 			return nil, malformed(fmt.Errorf("register %.64q with token %v", name, r.Token))
 		}
-		all[name] = Register{Resource: name, Token: r.Token, By: r.By}
+		all[name] = RegisterState{Resource: name, Token: r.Token, By: r.By}
 	}
 	return all, nil
 }
 
 // save replaces the file. After an error it holds what it did, or all.
-func (f *gateFile) save(all map[string]Register) (err error) {
+func (f *gateFile) save(all map[string]RegisterState) (err error) {
 	doc := gateDoc{Format: gateFormat, Registers: make(map[string]gateRegister, len(all))}
 	for name, r := range all {
 		doc.Registers[name] = gateRegister{Token: r.Token, By: clipped(r.By)}

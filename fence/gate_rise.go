@@ -43,11 +43,11 @@ func (g *Gate) verify(ctx context.Context, resource string, token Token) error {
 	if token.Compare(newest) > 0 {
 		return &TokenError{Guard: g.Guard(resource), Token: token.String(), Err: ErrNeverIssued}
 	}
-	if err := g.raise(ctx, Register{Resource: resource, Token: newest, By: by}); err != nil {
+	if err := g.raise(ctx, RegisterState{Resource: resource, Token: newest, By: by}); err != nil {
 		return err
 	}
 	if token.Compare(newest) < 0 {
-		return g.refusal(token, Register{Resource: resource, Token: newest, By: by})
+		return g.refusal(token, RegisterState{Resource: resource, Token: newest, By: by})
 	}
 	return nil
 }
@@ -136,8 +136,8 @@ func (g *Gate) taken(resource string, q *question) *answer {
 
 // raise makes a register rise to what was verified, if it is lower: durably first,
 // and only then for those who ask. It cancels the work under other tokens.
-func (g *Gate) raise(ctx context.Context, to Register) error {
-	return g.change(ctx, to.Resource, func(now map[string]Register) (bool, error) {
+func (g *Gate) raise(ctx context.Context, to RegisterState) error {
+	return g.change(ctx, to.Resource, func(now map[string]RegisterState) (bool, error) {
 		if _, known := now[to.Resource]; !known && len(now) >= g.cfg.MaxResources {
 			return false, fmt.Errorf("%s: %w, %d: %q has no register", g.cfg.Name, ErrTooManyResources, g.cfg.MaxResources, to.Resource)
 		}
@@ -157,7 +157,7 @@ func (g *Gate) raise(ctx context.Context, to Register) error {
 //
 // If no process has the file open, removing it resets all registers.
 func (g *Gate) Reset(ctx context.Context, resource string) error {
-	return g.change(ctx, resource, func(now map[string]Register) (bool, error) {
+	return g.change(ctx, resource, func(now map[string]RegisterState) (bool, error) {
 		_, known := now[resource]
 		delete(now, resource)
 		return known, nil
@@ -167,14 +167,14 @@ func (g *Gate) Reset(ctx context.Context, resource string) error {
 // An edit is a change of one register that is not saved yet.
 type edit struct {
 	resource string
-	apply    func(map[string]Register) (changed bool, err error)
+	apply    func(map[string]RegisterState) (changed bool, err error)
 	saved    bool // or it failed, with err
 	err      error
 }
 
 // change has apply change the registers, makes that durable, and only then takes it
 // over. Those that wait for their turn are saved together.
-func (g *Gate) change(ctx context.Context, resource string, apply func(map[string]Register) (changed bool, err error)) error {
+func (g *Gate) change(ctx context.Context, resource string, apply func(map[string]RegisterState) (changed bool, err error)) error {
 	mine := &edit{resource: resource, apply: apply}
 	g.mu.Lock()
 	g.edits = append(g.edits, mine)
@@ -231,16 +231,16 @@ func (g *Gate) saveEdits() {
 }
 
 // saved returns the registers as they are.
-func (g *Gate) saved() (map[string]Register, error) {
+func (g *Gate) saved() (map[string]RegisterState, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		return nil, fmt.Errorf("%s: %w", g.cfg.Name, ErrGateClosed)
 	}
-	all := make(map[string]Register, len(g.registers)+1)
+	all := make(map[string]RegisterState, len(g.registers)+1)
 	for name, r := range g.registers {
 		if !r.Token.IsZero() {
-			all[name] = r.Register
+			all[name] = r.RegisterState
 		}
 	}
 	return all, nil
@@ -248,7 +248,7 @@ func (g *Gate) saved() (map[string]Register, error) {
 
 // become sets a register. If it has a token, work under any other one is canceled,
 // and is waited for before anything else is admitted.
-func (g *Gate) become(to Register) {
+func (g *Gate) become(to RegisterState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	r := g.registers[to.Resource]
@@ -256,7 +256,7 @@ func (g *Gate) become(to Register) {
 		r = &register{inside: map[*Admission]struct{}{}}
 		g.registers[to.Resource] = r
 	}
-	r.Register = to
+	r.RegisterState = to
 	for a := range r.inside {
 		if to.Token.IsZero() || a.draining || a.token == to.Token {
 			continue

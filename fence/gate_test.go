@@ -111,7 +111,7 @@ func TestAForgedTokenLocksNobodyOut(t *testing.T) {
 	}
 	require.ErrorIs(t, refused(t, g, "orders", fence.Token{}), fence.ErrMissing)
 	require.ErrorIs(t, refused(t, g, "orders", token(generation.Max+1, 1)), fence.ErrMalformed)
-	require.Equal(t, []fence.Register{{Resource: "orders", Token: token(7, 41), By: someone()}}, g.Registers())
+	require.Equal(t, []fence.RegisterState{{Resource: "orders", Token: token(7, 41), By: someone()}}, g.Registers())
 }
 
 func TestAnOlderTokenIsRefusedByAnEmptyRegisterToo(t *testing.T) {
