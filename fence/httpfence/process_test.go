@@ -193,7 +193,7 @@ func TestAStoppedHolderThatIsContinuedWritesNothingBehindItsSuccessorThoughTheGu
 	require.NotEqual(t, "200 OK", blue.says(), "it was cut off")
 	refused := blue.says()
 	require.True(t, strings.HasPrefix(refused, "true "), refused)
-	require.Contains(t, refused, "refused by http main: held g7.e41, and g8.e42 of db-2, at 10.0.0.2:8443 is newer")
+	require.Contains(t, refused, "refused by http main: held g7.e41, the newest is g8.e42 of db-2, at 10.0.0.2:8443")
 	require.NoError(t, post("newest"))
 	rows, err := os.ReadFile(filepath.Join(folder, "rows"))
 	require.NoError(t, err)
