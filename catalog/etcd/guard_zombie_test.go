@@ -72,7 +72,7 @@ func TestAProcessThatWasStoppedAndIsContinuedBehindAClaimWritesNothing(t *testin
 		require.NoError(t, err)
 		require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
 		require.True(t, lines.Scan())
-		require.Contains(t, lines.Text(), fmt.Sprintf("refused by etcd /%s: held %v, and %v", g.prefix, token, second))
+		require.Contains(t, lines.Text(), fmt.Sprintf("refused by etcd /%s: held %v, the newest is %v", g.prefix, token, second))
 		require.NoError(t, cmd.Wait())
 		require.Equal(t, map[string]string{"a": "new"}, g.values())
 		g = newGuardedRows(t) // generation 1 again

@@ -60,6 +60,7 @@ func ours() driver.Family {
 			is(driver.ErrCompacted, "driver.ErrCompacted", driver.Class{}, refused, "the record was deleted, since a snapshot stands for it; that says what follows"),
 			is(driver.ErrTooLarge, "driver.ErrTooLarge", driver.Class{}, refused, "the caller's value is above the limit, which is looked at before anything is sent"),
 			is(driver.ErrBlocked, "driver.ErrBlocked", retry("look at the process that claims: end it, and its lease ends too"), refused, "claims under way end, or their leases do"),
+			is(ErrUnguardable, "etcd.ErrUnguardable", driver.Class{Remedy: "if a holder that lost its token may do it, call it on Unguarded"}, refused, "a guarded client was asked for what no guard can stop; nothing was sent"),
 			is(errMisuse, "misuse", panics(report), refused, "a defect above the driver; nothing was sent"),
 			is(errWaiting, "claim under way", retry(""), refused, "refused while a claim is under way, which is a definite answer"),
 			is(errClosed, "closed", driver.Class{}, refused, "the caller closed it"),
