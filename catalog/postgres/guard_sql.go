@@ -66,7 +66,8 @@ $fn$;
 -- guard holds the lock of a catalog until the end of the transaction and then looks whether the token is the newest.
 -- Each is a statement of its own, so that the look sees what was committed before the lock was acquired. Above READ
 -- COMMITTED the look has the snapshot of the transaction: there it locks the token's row, which fails with 40001 if
--- the token has moved since that snapshot.
+-- the token has moved since that snapshot. A reader can lock no row. A transaction that has written and then was set to
+-- READ ONLY is no reader: it fails with 25006.
 --
 -- It runs in every guarded transaction. So it looks at no more than that one row, and has operators qualified
 -- instead of a search_path of its own, which costs as much as the rest.
@@ -81,8 +82,8 @@ begin
 		perform fencepost.guard_refuse($1, $2);
 	end if;
 	execute pg_catalog.concat('lock table ', lock, ' in row exclusive mode');
-	if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) 'read committed'
-		or pg_catalog.current_setting('transaction_read_only') operator(pg_catalog.=) 'on' then
+	if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) any ('{read committed,read uncommitted}')
+		or pg_catalog.current_setting('transaction_read_only') operator(pg_catalog.=) 'on' and pg_catalog.pg_current_xact_id_if_assigned() is null then
 		select $2 operator(pg_catalog.=) pg_catalog.concat('g', t.generation, '.e', t.epoch)
 			and pg_catalog.starts_with(t.stamp, pg_catalog.concat(t.xmin, ':', t.tableoid, ':'))
 		into live from fencepost.token t where t.catalog operator(pg_catalog.=) $1;

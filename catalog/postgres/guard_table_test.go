@@ -179,6 +179,37 @@ func TestAClaimBetweenWriteAndCommitRefusesTheCommit(t *testing.T) {
 	require.Zero(t, count(t, testpg.Connect(t, dsn), "fencepost.guard_mark"))
 }
 
+// TestATransactionThatIsSetToReadOnlyBehindAStaleWriteDoesNotCommit has a snapshot from
+// before the claim, by which the token that it bears is the newest.
+func TestATransactionThatIsSetToReadOnlyBehindAStaleWriteDoesNotCommit(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	token := drivertest.Install(t, s, 1).Claim.Token
+	guardedTables(t, dsn, s)
+	conn := testpg.Connect(t, dsn)
+	for _, level := range []pgx.TxIsoLevel{pgx.ReadUncommitted, pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		for table, guarded := range map[string]bool{"app.orders": true, "app.incoming": false} {
+			before := count(t, conn, table)
+			tx, err := conn.BeginTx(within(t, soon), pgx.TxOptions{IsoLevel: level})
+			require.NoError(t, err)
+			_, err = tx.Exec(t.Context(), `select set_config('fencepost.token', $1, true)`, token.String())
+			require.NoError(t, err)
+			stale := token
+			token = claim(t, s).Claim.Token
+			_, err = tx.Exec(t.Context(), `insert into `+table+` values (1000); set transaction read only`)
+			require.NoError(t, err)
+			if !guarded {
+				require.Error(t, postgres.Guard(within(t, soon), tx, stale), level)
+				require.NoError(t, tx.Rollback(within(t, soon)))
+			} else {
+				require.Error(t, tx.Commit(within(t, soon)), level)
+			}
+			require.Equal(t, before, count(t, conn, table))
+		}
+	}
+}
+
 func TestATransactionIsCheckedOnceHoweverManyRowsItWrites(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
