@@ -35,27 +35,36 @@ const guardTableSQL = `create constraint trigger ` + guardTrigger + ` after inse
 
 const (
 	guardTruncateSQL = `create trigger ` + truncateTrigger + ` after truncate on TABLE for each statement execute function fencepost.guard_truncate('CATALOG')`
-	commentGuardSQL  = `do $do$ begin execute pg_catalog.format('comment on trigger TRIGGER on TABLE is %L',
-		pg_catalog.concat('installed by ', current_user, ', ', pg_catalog.to_char(pg_catalog.now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))); end $do$`
-	enableGuardSQL = `alter table TABLE enable trigger TRIGGER`
-	dropGuardSQL   = `drop trigger if exists TRIGGER on TABLE`
+	lockGuardedSQL   = `lock table only TABLE in share row exclusive mode`
+	enableGuardSQL   = `alter table TABLE enable trigger TRIGGER`
+	dropGuardSQL     = `drop trigger if exists TRIGGER on TABLE`
+
+	// commentGuardSQL returns the statement that says who has installed trigger $1 of table $2.
+	commentGuardSQL = `select pg_catalog.format('comment on trigger %I on %s is %L', $1::text, $2::text,
+		pg_catalog.concat('installed by ', current_user, ', ', pg_catalog.to_char(pg_catalog.now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))`
+
+	// firesSQL tells whether trigger t fires for what applications write.
+	firesSQL = `t.tgenabled::text in ('O', 'A')`
+
+	// argumentSQL is the argument of trigger t, which is the catalog.
+	argumentSQL = `pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, pg_catalog.decode('00', 'hex')), 'UTF8')`
 )
 
 // tablesOfSQL finds the tables that $1 (names) and $2 (schemas) name, with their
 // partitions and children, behind their parents: a partition gets its parent's
-// constraint trigger.
+// constraint trigger. It runs by the search_path of the role, as names are meant.
 const tablesOfSQL = `with recursive named(oid, depth) as (
 		select pg_catalog.to_regclass(n)::oid, 0 from pg_catalog.unnest($1::text[]) as n
-		union select c.oid, 0 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-			where n.nspname::text = any ($2::text[]) and c.relkind in ('r', 'p')
-		union select i.inhrelid, named.depth + 1 from named join pg_catalog.pg_inherits i on i.inhparent = named.oid)
+		union select c.oid, 0 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace
+			where n.nspname::text operator(pg_catalog.=) any ($2::text[]) and c.relkind in ('r', 'p')
+		union select i.inhrelid, named.depth operator(pg_catalog.+) 1 from named join pg_catalog.pg_inherits i on i.inhparent operator(pg_catalog.=) named.oid)
 	select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), c.relkind::text, c.relpersistence::text, n.nspname::text
 	from (select oid, pg_catalog.max(depth) as depth from named group by oid) as named
-	join pg_catalog.pg_class c on c.oid = named.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace order by named.depth, 2`
+	join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) named.oid join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace order by named.depth, 2`
 
 // missingTablesSQL returns the names and schemas that name nothing.
-const missingTablesSQL = `select 'table ' || n from pg_catalog.unnest($1::text[]) as n where pg_catalog.to_regclass(n) is null
-	union all select 'schema ' || n from pg_catalog.unnest($2::text[]) as n where not exists (select from pg_catalog.pg_namespace where nspname::text = n)`
+const missingTablesSQL = `select pg_catalog.concat('table ', n) from pg_catalog.unnest($1::text[]) as n where pg_catalog.to_regclass(n) is null
+	union all select pg_catalog.concat('schema ', n) from pg_catalog.unnest($2::text[]) as n where not exists (select from pg_catalog.pg_namespace where nspname::text operator(pg_catalog.=) n)`
 
 type table struct {
 	oid                             uint32
@@ -129,8 +138,8 @@ type triggerState struct {
 	ours    bool // it calls a function of schema fencepost
 }
 
-const triggerSQL = `select t.tgparentid <> 0, t.tgenabled::text <> 'D',
-	pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, '\x00'::bytea), 'UTF8'), n.nspname = 'fencepost'
+const triggerSQL = `select t.tgparentid <> 0, ` + firesSQL + `,
+	` + argumentSQL + `, n.nspname = 'fencepost'
 	from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 	where t.tgrelid = $1 and t.tgname = $2`
 
@@ -146,24 +155,68 @@ func (s *Store) triggerOf(ctx context.Context, q querier, t table, trigger strin
 // installTrigger creates a trigger, unless the table has it.
 func (s *Store) installTrigger(ctx context.Context, tx pgx.Tx, t table, trigger, create string) error {
 	is, err := s.triggerOf(ctx, tx, t, trigger)
+	if err == nil && !is.exists { // another installation may be about to create it
+		if _, err = tx.Exec(ctx, s.on(t, trigger, lockGuardedSQL)); err == nil {
+			is, err = s.triggerOf(ctx, tx, t, trigger)
+		}
+	}
+	if err == nil {
+		err = s.checkTrigger(is, trigger)
+	}
 	switch {
-	case err != nil:
+	case err != nil || is.exists && is.enabled:
 		return err
-	case is.exists && !is.ours:
-		return fmt.Errorf("%w: it has a trigger %s that is not ours: rename it", errTable, trigger)
-	case is.exists && is.catalog != s.catalog:
-		return fmt.Errorf("%w: catalog %s guards it already: remove that guard first", errTable, is.catalog)
-	case is.exists && is.enabled:
-		return nil
 	case is.exists:
 		_, err := tx.Exec(ctx, s.on(t, trigger, enableGuardSQL))
 		return err
 	}
+	if t.kind == "p" && trigger == guardTrigger {
+		if err := s.dropBeneath(ctx, tx, t); err != nil {
+			return err
+		}
+	}
 	if _, err := tx.Exec(ctx, s.on(t, trigger, create)); err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, s.on(t, trigger, commentGuardSQL))
+	var comment string
+	if err := tx.QueryRow(ctx, commentGuardSQL, s.args(trigger, t.name)...).Scan(&comment); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, comment)
 	return err
+}
+
+// checkTrigger refuses to replace what is not this catalog's.
+func (s *Store) checkTrigger(is triggerState, trigger string) error {
+	switch {
+	case is.exists && !is.ours:
+		return fmt.Errorf("%w: it has a trigger %s that is not ours: rename it", errTable, trigger)
+	case is.exists && is.catalog != s.catalog:
+		return fmt.Errorf("%w: catalog %s guards it already: remove that guard first", errTable, is.catalog)
+	}
+	return nil
+}
+
+// dropBeneath drops the constraint triggers that partitions of t have of their own:
+// they get the parent's, of the same name, in this transaction.
+func (s *Store) dropBeneath(ctx context.Context, tx pgx.Tx, t table) error {
+	all, err := s.tablesOf(ctx, tx, driver.GuardedTables{Tables: []string{t.name}})
+	if err != nil {
+		return err
+	}
+	for _, partition := range all[1:] {
+		is, err := s.triggerOf(ctx, tx, partition, guardTrigger)
+		if err == nil {
+			err = s.checkTrigger(is, guardTrigger)
+		}
+		if err == nil && is.exists && !is.cloned {
+			_, err = tx.Exec(ctx, s.on(partition, guardTrigger, dropGuardSQL))
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", partition.name, err)
+		}
+	}
+	return nil
 }
 
 // on returns a statement about a trigger of a table.
@@ -175,7 +228,9 @@ func (s *Store) on(t table, trigger, sql string) string {
 func (s *Store) eachTable(ctx context.Context, named driver.GuardedTables, fn func(context.Context, pgx.Tx, table) error) error {
 	var all []table
 	err := s.ddl(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		all, err = s.tablesOf(ctx, tx, named)
+		if _, err = tx.Exec(ctx, `set local search_path to default`); err == nil {
+			all, err = s.tablesOf(ctx, tx, named)
+		}
 		return err
 	})
 	for _, t := range all {
@@ -225,7 +280,7 @@ func (s *Store) tryDDL(ctx context.Context, fn func(context.Context, pgx.Tx) err
 		return s.fail("guard", err, notSent)
 	}
 	defer rollback(tx)
-	_, err = tx.Exec(ctx, `set local statement_timeout = 0; set local lock_timeout = '`+millis(installLock)+`'; set local search_path to default`)
+	_, err = tx.Exec(ctx, `set local statement_timeout = 0; set local lock_timeout = '`+millis(installLock)+`'; set local search_path = pg_catalog, pg_temp`)
 	if err == nil {
 		err = fn(ctx, tx)
 	}
@@ -279,6 +334,10 @@ func (s *Store) tablesOf(ctx context.Context, q querier, named driver.GuardedTab
 		return nil, err
 	}
 	missing, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	switch sqlState(err) {
+	case "42602", "42601", "0A000": // bad syntax, too many names, another database's
+		return nil, fmt.Errorf("%w: want a name as in SQL, such as orders or app.\"Order lines\": %w", errTable, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -202,6 +202,7 @@ $fn$;
 -- Constraint triggers don't fire for TRUNCATE. guard_truncate writes a row into guard_mark instead, whose own
 -- constraint trigger, guard_marked, does the check at the commit and removes the row.
 create table if not exists fencepost.guard_mark (catalog text collate "C" not null);
+alter table fencepost.guard_mark replica identity full; -- else none can be deleted beside a publication FOR ALL TABLES
 comment on table fencepost.guard_mark is 'Empty between transactions: carries the check of a TRUNCATE to its commit';
 
 create or replace function fencepost.guard_truncate() returns trigger

@@ -12,19 +12,19 @@ import (
 // triggers, or one that is disabled, is listed with its problem.
 const guardedTablesSQL = `select pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_get_userbyid(c.relowner)::text,
 	coalesce(pg_catalog.max(pg_catalog.obj_description(t.oid, 'pg_trigger')), ''),
-	pg_catalog.bool_or(p.proname = 'guard_commit' and t.tgenabled::text <> 'D'),
-	pg_catalog.bool_or(p.proname = 'guard_truncate' and t.tgenabled::text <> 'D')
+	pg_catalog.bool_or(p.proname = 'guard_commit' and ` + firesSQL + `),
+	pg_catalog.bool_or(p.proname = 'guard_truncate' and ` + firesSQL + `)
 	from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 	join pg_catalog.pg_proc p on p.oid = t.tgfoid join pg_catalog.pg_namespace f on f.oid = p.pronamespace
 	where f.nspname = 'fencepost' and p.proname in ('guard_commit', 'guard_truncate')
-	and pg_catalog.convert_from(pg_catalog.btrim(t.tgargs, '\x00'::bytea), 'UTF8') = $1
+	and ` + argumentSQL + ` = $1
 	group by 1, 2 order by 1`
 
 // unguardedSQL lists the tables beside guarded ones, in the same schemas, that no
 // catalog guards.
 const unguardedSQL = `with guards as (select t.tgrelid as oid from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
 		join pg_catalog.pg_namespace f on f.oid = p.pronamespace
-		where f.nspname = 'fencepost' and p.proname = 'guard_commit' and t.tgenabled::text <> 'D')
+		where f.nspname = 'fencepost' and p.proname = 'guard_commit' and ` + firesSQL + `)
 	select pg_catalog.format('%I.%I', n.nspname, c.relname) from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 	where c.relkind in ('r', 'p') and n.nspname <> 'fencepost' and c.oid not in (select oid from guards)
 	and c.relnamespace in (select g.relnamespace from guards join pg_catalog.pg_class g on g.oid = guards.oid) order by 1`

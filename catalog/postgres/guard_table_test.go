@@ -120,7 +120,7 @@ func committed(t *testing.T, conn *pgx.Conn, token, sql string) error {
 	tx, err := conn.Begin(within(t, soon))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tx.Rollback(within(t, soon))) }()
-	_, err = tx.Exec(t.Context(), `select set_config('fencepost.token', $1, true)`, token)
+	_, err = tx.Exec(t.Context(), `select pg_catalog.set_config('fencepost.token', $1, true)`, token)
 	require.NoError(t, err)
 	if _, err = tx.Exec(t.Context(), sql); err != nil {
 		return err
@@ -193,7 +193,7 @@ func TestATransactionThatIsSetToReadOnlyBehindAStaleWriteDoesNotCommit(t *testin
 			before := count(t, conn, table)
 			tx, err := conn.BeginTx(within(t, soon), pgx.TxOptions{IsoLevel: level})
 			require.NoError(t, err)
-			_, err = tx.Exec(t.Context(), `select set_config('fencepost.token', $1, true)`, token.String())
+			_, err = tx.Exec(t.Context(), `select pg_catalog.set_config('fencepost.token', $1, true)`, token.String())
 			require.NoError(t, err)
 			stale := token
 			token = claim(t, s).Claim.Token
