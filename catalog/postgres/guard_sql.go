@@ -53,6 +53,7 @@ begin
 		execute concat('create table ', lock, ' () using heap');
 		execute concat('comment on table ', lock, ' is ''Always empty: locked by guarded transactions and by claims''');
 		execute format('create sequence fencepost.%I', fencepost.guard_name('refused', new.catalog));
+		execute format('grant select on sequence fencepost.%I to public', fencepost.guard_name('refused', new.catalog));
 	end if;
 	if tg_op = 'INSERT' and new.stamp is not null then
 		return new; -- out of a dump: no claim writes a stamp
@@ -101,13 +102,13 @@ begin
 end
 $fn$;
 
--- guard_refuse says why a token is refused, and counts it.
+-- guard_refuse says why a token is refused, and counts it. The text of a claim is frozen, and begins with its token.
 create or replace function fencepost.guard_refuse(catalog text, token text) returns void
 	language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
 	seen record;
 	now text;
-	claim json;
+	holder json;
 	held numeric[];
 	state text;
 	problem text;
@@ -116,7 +117,11 @@ begin
 	select t.generation, t.epoch, coalesce(starts_with(t.stamp, concat(t.xmin, ':', t.tableoid, ':')), false) as made_here
 		into seen from fencepost.token t where t.catalog = $1;
 	now := 'g' || seen.generation || '.e' || seen.epoch;
-	select c.claim::json into claim from fencepost.claim c where c.catalog = $1 order by c.revision desc limit 1;
+	begin
+		select c.claim::json->'holder' into holder from fencepost.claim c
+			where c.catalog = $1 and starts_with(c.claim, '{"token":"' || now || '",') order by c.revision desc limit 1;
+	exception when others then null; -- a name that PostgreSQL reads out of no JSON, such as one with a zero byte
+	end;
 	if octet_length($2) <= 41 then
 		held := regexp_match($2, '^g(0|[1-9][0-9]{0,18})[.]e(0|[1-9][0-9]{0,18})$')::numeric[];
 	end if;
@@ -137,7 +142,8 @@ begin
 		problem := 'this database is a copy, in which nobody has claimed yet';
 		remedy := 'if the service is to go on here, stop it and run: fencepost restored';
 	elsif array[seen.generation::numeric, seen.epoch] > held
-		and ($1 like 'register:%' or exists (select from fencepost.claim c where c.catalog = $1 and c.claim::json->>'token' = $2)) then
+		and ($1 like 'register:%'
+			or exists (select from fencepost.claim c where c.catalog = $1 and starts_with(c.claim, '{"token":"' || $2 || '",'))) then
 		state := 'TKN01';
 		problem := 'the transaction has token ' || $2 || ', and ' || now || ' was claimed since';
 		remedy := 'this process no longer leads: let it end';
@@ -151,8 +157,7 @@ begin
 	exception when others then null; -- a transaction that can't write, or a catalog that was never claimed
 	end;
 	raise exception using errcode = state, message = 'fencepost: catalog ' || left(coalesce($1, ''), 63) || ': ' || problem, hint = remedy,
-		schema = 'fencepost', detail = json_build_object('catalog', left($1, 63), 'held', left($2, 64), 'current', now,
-			'holder', case when claim->>'token' = now then claim->'holder' end)::text;
+		schema = 'fencepost', detail = json_build_object('catalog', left($1, 63), 'held', left($2, 64), 'current', now, 'holder', holder)::text;
 end
 $fn$;
 
@@ -183,7 +188,7 @@ begin
 		exit when found;
 	end loop;
 	insert into fencepost.claim (catalog, revision, claim)
-		select name, coalesce(max(c.revision), 0) + 1, json_build_object('token', concat('g', $2, '.e', $3), 'holder', $4::json)::text
+		select name, coalesce(max(c.revision), 0) + 1, concat('{"token":"g', $2, '.e', $3, '","holder":', $4, '}')
 		from fencepost.claim c where c.catalog = name;
 	return concat('g', $2, '.e', $3);
 end
@@ -223,6 +228,19 @@ end
 $fn$;
 
 revoke execute on function fencepost.guard_refuse(text, text), fencepost.await_guards(text), fencepost.raise(text, bigint, bigint, text) from public;
+
+-- Whoever may move the token may wait for guards: the script of an older build has granted the one and not the other.
+do $do$
+declare
+	role text;
+begin
+	for role in select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
+		from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+		where c.oid = 'fencepost.token'::regclass and a.privilege_type = 'UPDATE' loop
+		execute concat('grant execute on function fencepost.await_guards(text) to ', role);
+	end loop;
+end
+$do$;
 
 create or replace trigger guard before insert or update on fencepost.token for each row execute function fencepost.guard_claim();
 alter table fencepost.token enable always trigger guard;

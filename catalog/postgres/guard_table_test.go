@@ -330,14 +330,43 @@ func TestWhatCantBeGuardedIsRefusedWithTheReason(t *testing.T) {
 	require.ErrorContains(t, err, "catalog main guards it already")
 }
 
+// withoutGuards makes of a database one that an older build has made.
+func withoutGuards(t *testing.T, dsn string) {
+	t.Helper()
+	testpg.Exec(t, dsn, `drop trigger guard on fencepost.token`, `drop table if exists fencepost."guard:main", fencepost.guard_mark`, `drop sequence if exists fencepost."refused:main"`,
+		`drop function fencepost.guard, fencepost.await_guards, fencepost.guard_claim, fencepost.guard_commit, fencepost.guard_marked,
+			fencepost.guard_truncate, fencepost.guard_refuse, fencepost.guard_name`, `alter table fencepost.token drop column stamp`)
+}
+
+// TestARoleOfAnOlderBuildGetsTheRightToWaitWithTheGuards has them installed by another
+// role than the one that claims.
+func TestARoleOfAnOlderBuildGetsTheRightToWaitWithTheGuards(t *testing.T) {
+	t.Parallel()
+	dsn := leastPrivileged(t)
+	admin := adminOf(t, dsn)
+	withoutGuards(t, admin)
+	s, log := openImpatient(t, dsn)
+	token := drivertest.Install(t, s, 1).Claim.Token
+	require.NoError(t, open(t, admin).InstallGuards(within(t, soon), driver.GuardedTables{}))
+	guards, err := s.Guards(within(t, soon))
+	require.NoError(t, err)
+	require.True(t, guards.Installed)
+	require.Zero(t, guards.Refused)
+	zombie, err := postgres.Begin(within(t, soon), testpg.Connect(t, dsn), token)
+	require.NoError(t, err)
+	claim(t, s)
+	require.Error(t, zombie.Commit(within(t, soon)))
+	require.Contains(t, log.String(), "a guarded transaction that blocked a claim was ended")
+	_, err = testpg.Connect(t, dsn).Exec(t.Context(), `select nextval('fencepost."refused:main"')`)
+	require.ErrorContains(t, err, "permission denied")
+}
+
 func TestGuardsThatAreInstalledBehindAnOlderBuildHoldFromThenOn(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	token := drivertest.Install(t, s, 1).Claim.Token
-	testpg.Exec(t, dsn, `drop trigger guard on fencepost.token`, `drop table fencepost."guard:main", fencepost.guard_mark`, `drop sequence fencepost."refused:main"`,
-		`drop function fencepost.guard, fencepost.await_guards, fencepost.guard_claim, fencepost.guard_commit, fencepost.guard_marked,
-			fencepost.guard_truncate, fencepost.guard_refuse, fencepost.guard_name`, `alter table fencepost.token drop column stamp`)
+	withoutGuards(t, dsn)
 	require.NoError(t, open(t, dsn).Close())
 	token2 := claim(t, s).Claim.Token // as in an old database
 	pool := orders(t, dsn)

@@ -143,6 +143,33 @@ func TestAStaleHolderIsRefusedByEveryGuardAndTheHeadSaysHowItEnds(t *testing.T) 
 	require.EqualValues(t, len(ways)+1, guards.Refused)
 }
 
+// TestARefusalSaysWhatItIsWhateverTheHoldersAreCalled has names that PostgreSQL's JSON
+// refuses, and names that look like a claim.
+func TestARefusalSaysWhatItIsWhateverTheHoldersAreCalled(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	stale := drivertest.Install(t, s, 1).Claim.Token
+	conn := testpg.Connect(t, dsn)
+	for _, name := range []string{"é\u2028\\\"'%s", `"token":"g9.e1",`, "a\x00b", `{"token":"g9.e1",`} {
+		c, err := s.Claim(within(t, soon))
+		require.NoError(t, err)
+		next, rec := nextClaim(c.Head())
+		next.Holder.Name = name
+		require.NoError(t, c.Install(within(t, soon), next, rec))
+		_, err = postgres.Begin(within(t, soon), conn, stale)
+		var fenced *fence.Error
+		require.ErrorAs(t, err, &fenced, name)
+		require.Equal(t, next.Token, fenced.Current)
+		if strings.Contains(name, "\x00") {
+			name = ""
+		}
+		require.Equal(t, name, fenced.By.Name)
+		_, err = postgres.Begin(within(t, soon), conn, tokenOf(9, 1))
+		require.ErrorIs(t, err, fence.ErrNeverIssued)
+	}
+}
+
 func TestATokenThatNoClaimHasInstalledIsARefusalOfItsOwn(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
