@@ -54,6 +54,7 @@ type Config struct {
 	// GuardTimeout bounds how long a claim waits for guarded transactions. Then it
 	// ends their sessions, by pg_terminate_backend, and logs each as a warning. If
 	// the role lacks that right, the claim fails within its own bound and names them.
+	// It must be shorter than the time for a claim, or the claim ends nobody.
 	// The default is 1 s.
 	GuardTimeout time.Duration
 }

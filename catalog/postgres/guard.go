@@ -17,7 +17,8 @@ import (
 //	set local fencepost.token = 'g7.e41'
 //
 // in each transaction, which works behind a pooler too, or in the
-// RuntimeParams of a pool's ConnConfig.
+// RuntimeParams of a pool's ConnConfig. Behind a pooler in transaction mode a
+// setting of the session would pass on to other clients.
 const TokenSetting = "fencepost.token"
 
 // A Beginner begins transactions, as *pgxpool.Pool and *pgx.Conn do.
@@ -70,7 +71,8 @@ func newGuard(options []GuardOption) (guard, error) {
 // READ COMMITTED a guard takes a table lock. Above it, it also locks the token's
 // row FOR SHARE: PostgreSQL then makes a multixact for each transaction that
 // runs beside another one, and a transaction whose snapshot is older than the
-// newest claim fails with 40001.
+// newest claim fails with 40001. A READ ONLY transaction locks no row: above READ
+// COMMITTED it is checked against the token of its own snapshot.
 func Begin(ctx context.Context, pool Beginner, token fence.Token, options ...GuardOption) (pgx.Tx, error) {
 	g, err := newGuard(options)
 	if err != nil {
@@ -109,7 +111,9 @@ func leaveFailed(ctx context.Context, b Beginner) {
 
 // Guard guards a transaction of pgx that has begun already, by one round trip. It
 // says of the whole transaction what [Begin] does, whether it comes before or
-// behind the writes. After an error the transaction can only be rolled back.
+// behind the writes. After an error the transaction can only be rolled back. A
+// guard inside a savepoint, such as a nested transaction of pgx, ends if that is
+// rolled back.
 func Guard(ctx context.Context, tx pgx.Tx, token fence.Token, options ...GuardOption) error {
 	return guardBy(token, options, func(sql string) error {
 		_, err := tx.Exec(ctx, sql)

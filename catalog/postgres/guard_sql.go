@@ -227,6 +227,8 @@ begin
 end
 $fn$;
 
+-- A role's default privileges may give functions to nobody.
+grant execute on function fencepost.guard(text, text), fencepost.guard_name(text, text), fencepost.guard_commit(), fencepost.guard_truncate() to public;
 revoke execute on function fencepost.guard_refuse(text, text), fencepost.await_guards(text), fencepost.raise(text, bigint, bigint, text) from public;
 
 -- Whoever may move the token may wait for guards: the script of an older build has granted the one and not the other.
@@ -237,7 +239,7 @@ begin
 	for role in select distinct case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
 		from pg_class c cross join aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
 		where c.oid = 'fencepost.token'::regclass and a.privilege_type = 'UPDATE' loop
-		execute concat('grant execute on function fencepost.await_guards(text) to ', role);
+		execute concat('grant execute on function fencepost.await_guards(text), fencepost.raise(text, bigint, bigint, text) to ', role);
 	end loop;
 end
 $do$;
