@@ -62,8 +62,10 @@ const tablesOfSQL = `with recursive named(oid, depth) as (
 	from (select oid, pg_catalog.max(depth) as depth from named group by oid) as named
 	join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) named.oid join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace order by named.depth, 2`
 
-// missingTablesSQL returns the names and schemas that name nothing.
-const missingTablesSQL = `select pg_catalog.concat('table ', n) from pg_catalog.unnest($1::text[]) as n where pg_catalog.to_regclass(n) is null
+// missingTablesSQL returns the names and schemas that name nothing. From PostgreSQL 16
+// on, to_regclass returns a number as it is, and 0 for a dash.
+const missingTablesSQL = `select pg_catalog.concat('table ', n) from pg_catalog.unnest($1::text[]) as n
+		where not exists (select from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) pg_catalog.to_regclass(n)::oid)
 	union all select pg_catalog.concat('schema ', n) from pg_catalog.unnest($2::text[]) as n where not exists (select from pg_catalog.pg_namespace where nspname::text operator(pg_catalog.=) n)`
 
 type table struct {

@@ -43,7 +43,7 @@ func TestWhatIsNoNameOfATableIsRefusedAsSuch(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
 	_, install := guarding(t, dsn)
-	for _, name := range []string{``, `"`, `a b`, `a.b.c`, `a.b.c.d`, `12345`, `'; drop table x`, `pg_temp.x`, `.`} {
+	for _, name := range []string{``, `"`, `a b`, `a.b.c`, `a.b.c.d`, `12345`, `-`, `'; drop table x`, `pg_temp.x`, `.`} {
 		err := install(name)
 		require.ErrorContains(t, err, "not a table that can be guarded", name)
 		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), name)
