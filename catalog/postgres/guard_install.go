@@ -112,7 +112,8 @@ func (s *Store) InstallGuards(ctx context.Context, tables driver.GuardedTables) 
 	})
 }
 
-// RemoveGuards implements [driver.TableGuarder]. What guards need stays.
+// RemoveGuards implements [driver.TableGuarder]. What guards need stays. A partition
+// has its parent's guard, and loses it with that or not at all.
 func (s *Store) RemoveGuards(ctx context.Context, tables driver.GuardedTables) error {
 	return s.eachTable(ctx, tables, func(ctx context.Context, tx pgx.Tx, t table) error {
 		if _, err := tx.Exec(ctx, `lock table `+t.name+` in access exclusive mode`); err != nil {
@@ -120,7 +121,11 @@ func (s *Store) RemoveGuards(ctx context.Context, tables driver.GuardedTables) e
 		}
 		for _, trigger := range []string{guardTrigger, truncateTrigger} {
 			is, err := s.triggerOf(ctx, tx, t, trigger)
-			if err == nil && is.exists && !is.cloned {
+			switch {
+			case err != nil || !is.exists:
+			case is.cloned:
+				err = fmt.Errorf("%w: its guard is that of the table whose partition it is: name that one", errTable)
+			default:
 				_, err = tx.Exec(ctx, s.on(t, trigger, dropGuardSQL))
 			}
 			if err != nil {

@@ -129,6 +129,12 @@ func TestPartitionsThatAreGuardedAlreadyGetTheGuardOfTheirParent(t *testing.T) {
 	guards, err := s.Guards(within(t, soon))
 	require.NoError(t, err)
 	require.Len(t, guards.Tables, 5)
+	for _, partition := range []string{"e1", "e2", "e2a", "e3"} {
+		err := s.RemoveGuards(within(t, soon), driver.GuardedTables{Tables: []string{partition}})
+		require.ErrorContains(t, err, "name that one", partition)
+		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	}
+	require.ErrorIs(t, postgres.Refusal(committed(t, conn, "", `truncate e1`)), fence.ErrMissing, "nothing was removed")
 	testpg.Exec(t, dsn, `create table f (id int) partition by range (id)`, `create table f1 partition of f for values from (1) to (2)`)
 	other := open(t, withParam(t, dsn, "catalog", "other"))
 	require.NoError(t, other.InstallGuards(within(t, soon), driver.GuardedTables{Tables: []string{"f1"}}))
