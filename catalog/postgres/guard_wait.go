@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,12 +20,17 @@ const (
 	guardedBySQL = `select l.pid, coalesce(a.application_name, ''), coalesce(pg_catalog.host(a.client_addr), 'a local socket'),
 		coalesce(a.state, 'in an unknown state'), a.state_change
 		from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		where l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted
+		where ` + blocksSQL
+
+	// terminateSQL ends backend $3 if that still blocks the claim: since it was found, its session may have gone on
+	// to something else.
+	terminateSQL = `select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l where l.pid = $3 and ` + blocksSQL
+
+	// blocksSQL is the condition that backend $1 waits for lock l, of a transaction that catalog $2 guards.
+	blocksSQL = `l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted
 		and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
 		and l.relation = pg_catalog.to_regclass(pg_catalog.format('fencepost.%I', fencepost.guard_name('guard', $2)))::oid
 		and l.pid = any (pg_catalog.pg_blocking_pids($1))`
-
-	terminateSQL = `select pg_catalog.pg_terminate_backend($1)`
 )
 
 // guardPoll is the time between two looks at the guarded transactions for which a
@@ -76,9 +82,11 @@ func (s *Store) terminateGuarded(claim int, told map[int]bool) error {
 	}
 	for _, b := range holders {
 		var ended bool
-		err := conn.QueryRow(ctx, terminateSQL, s.args(int32(b.pid))...).Scan(&ended)
+		err := conn.QueryRow(ctx, terminateSQL, s.args(int32(claim), s.catalog, int32(b.pid))...).Scan(&ended)
 		switch {
 		case told[b.pid]:
+		case errors.Is(err, pgx.ErrNoRows): // it has ended by itself
+			continue
 		case err != nil:
 			s.log.Warn("a guarded transaction blocks a claim, and this role may not end it: run `select pg_terminate_backend(pid)` as its owner or a superuser",
 				"store", s.name, "pid", b.pid, "session", b.String(), "after", s.config.GuardTimeout, "err", err)
