@@ -100,9 +100,6 @@ func (s *Store) InstallGuards(ctx context.Context, tables driver.GuardedTables) 
 		return err
 	}
 	return s.eachTable(ctx, tables, func(ctx context.Context, tx pgx.Tx, t table) error {
-		if _, err := tx.Exec(ctx, `lock table `+t.name+` in share row exclusive mode`); err != nil { // others may install, too
-			return err
-		}
 		for _, g := range []struct{ trigger, sql string }{{guardTrigger, guardTableSQL}, {truncateTrigger, guardTruncateSQL}} {
 			if err := s.installTrigger(ctx, tx, t, g.trigger, g.sql); err != nil {
 				return err
