@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -27,6 +28,10 @@ func (s *Store) Claim(ctx context.Context) (driver.Claiming, error) {
 	w, err := s.acquire(ctx)
 	if err != nil {
 		return nil, s.wrap("claim", s.blocked(err), false)
+	}
+	if err := oneLibrary(s.path); err != nil {
+		s.release(w, false)
+		return nil, s.wrap("claim", err, false)
 	}
 	if driver.Adopts(ctx) {
 		if err := w.checkPages(ctx, s.path); err != nil {
@@ -189,6 +194,9 @@ func (c *claiming) write(ctx context.Context, claim driver.Claim, rec driver.Rec
 			return err
 		}
 	}
+	if err := c.w.addViews(); err != nil {
+		return err
+	}
 	text, err := driver.MarshalClaim(claim)
 	if err != nil {
 		return err
@@ -266,6 +274,9 @@ func owner(path, mode string, match func(kind, first string) bool) string {
 
 // describe names a process and says whether it is stopped.
 func describe(pid string) string {
+	if pid == strconv.Itoa(os.Getpid()) {
+		return "process " + pid + ", which is this one: end the transaction that it has under way, such as a guarded one, before it waits for the catalog"
+	}
 	name, err := os.ReadFile(filepath.Join("/proc", pid, "comm"))
 	if err != nil {
 		return "process " + pid

@@ -53,6 +53,22 @@ CREATE TABLE board (
 	version INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;`
 
+// The views by which a guard, of whichever language, finds out which token is the
+// newest, and whether another one was ever issued. They are frozen and documented:
+// generation and epoch are numbers, token is text such as g7.e41, revision is that of
+// the claim, which is JSON. A new file has them; to an older one the next claim adds
+// them. Older builds never look at them.
+const (
+	issuedView = "fencepost_issued"
+	tokenView  = "fencepost_token"
+
+	issuedViewSQL = `CREATE VIEW fencepost_issued (generation, epoch, token, revision, claim) AS
+	SELECT CAST(substr(token, 2, instr(token, '.') - 2) AS INTEGER), CAST(substr(token, instr(token, '.') + 2) AS INTEGER), token, revision, claim
+	FROM (SELECT json_extract(claim, '$.token') AS token, revision, claim FROM claim)`
+	tokenViewSQL = `CREATE VIEW fencepost_token (generation, epoch, token, revision, claim) AS
+	SELECT generation, epoch, token, revision, claim FROM fencepost_issued ORDER BY revision DESC LIMIT 1`
+)
+
 var (
 	errForeign = errors.New("the file is another program's database")
 	errSchema  = errors.New("the file's schema is of another version")
@@ -86,7 +102,24 @@ func checkSchema(ctx context.Context, q querier) (exists bool, err error) {
 }
 
 // createSQL makes an empty catalog.
-var createSQL = fmt.Sprintf("%s\n%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", schema, unclaimedSQL, applicationID, schemaVersion)
+var createSQL = fmt.Sprintf("%s\n%s;\n%s;\n%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;",
+	schema, unclaimedSQL, issuedViewSQL, tokenViewSQL, applicationID, schemaVersion)
+
+// addViews adds the views to a file of an older build. A name that somebody else has
+// taken stays theirs: then there is no guard, and claims go on.
+func (w *writer) addViews() error {
+	for _, v := range []struct{ name, sql string }{{issuedView, issuedViewSQL}, {tokenView, tokenViewSQL}} {
+		var taken bool
+		err := w.conn.QueryRowContext(unbounded, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)`, v.name).Scan(&taken)
+		if err == nil && !taken {
+			err = w.exec(unbounded, v.sql)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // headSQL reads the newest row of either table: the joined rows come ordered by
 // their keys, as SQLite finds them, so that it looks at no other.

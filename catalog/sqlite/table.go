@@ -63,6 +63,9 @@ func broken(remedy string) driver.Class {
 	return driver.Class{Disposition: exitcodes.Panic, Remedy: remedy}
 }
 
+// ofCall is for errors that return to the caller with something to do.
+func ofCall(remedy string) driver.Class { return driver.Class{Remedy: remedy} }
+
 func bug() driver.Class { return broken("this is a defect of the driver: report it") }
 
 // value returns an entry for an error that is a value.
@@ -113,6 +116,13 @@ func ours() driver.Family {
 			value(errNotOpened, "not opened", retry("give this process more open files; if it has enough of them, find out what keeps it from opening the file: "+remedyOpen), refused, "a process at its limit of open files can't open one for now"),
 			value(errSchema, "schema version", config("start a build that knows this version"), refused, "a build must not guess what another version's tables mean"),
 			value(errWanted, "claim under way", retry("another process is claiming; if this lasts, find it and end it"), refused, "the holder gives way to claims, which are bounded"),
+			value(ErrNoGuards, "no guard", config("open the catalog by a build that knows guards, or name the schema as which its file is attached (AttachedAs)"), refused, "nothing in the database says which token is the newest"),
+			value(errName, "database name", ofCall("name the database as modernc.org/sqlite wants it"), refused, "nothing was opened"),
+			value(errDeferred, "deferred transaction", ofCall("begin it by sqlite.Begin, or by BEGIN IMMEDIATE: add _txlock=immediate to the name of the database"), refused, "it can't take the lock for writing, so a claim could commit before it does"),
+			value(errGaveWay, "guarded transaction gave way", ofCall("begin it again"), refused, "it was rolled back so that a claim could go on"),
+			value(errTooLong, "guarded transaction too long", ofCall("wait for nothing in a guarded transaction, least of all for an Update of this process"), refused, "it was rolled back, since nobody else can write meanwhile"),
+			value(errUndone, "guarded transaction undone", ofCall("end the transaction after the first error"), refused, "SQLite has rolled it back"),
+			value(errTwoLibraries, "two SQLite libraries", config("use modernc.org/sqlite alone for this file, and let no other code of this process open its -shm"), refused, "the one's close drops the other's locks, so that there are two writers, and the file is damaged"),
 			value(errReaders, "readers", retry("another process reads an old snapshot; if this lasts, find it and end it"), refused, "a reader holds the checkpoint back for now"),
 			value(errDriver, "driver", bug(), refused, "the driver of database/sql is of a version that this one was not made for; nothing was written"),
 			value(errAppeared, "database appeared", retry(""), refused, "another process has made the database meanwhile; the file is looked at again"),

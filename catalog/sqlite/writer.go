@@ -118,6 +118,9 @@ func (s *Store) openWriter(ctx context.Context) (_ *writer, err error) {
 	if w.files, err = namedFiles(path); err != nil {
 		return nil, err
 	}
+	if err = oneLibrary(path); err != nil {
+		return nil, err
+	}
 	if w.beginTx, err = w.conn.PrepareContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return nil, err
 	}

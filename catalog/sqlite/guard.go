@@ -1,0 +1,252 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	lib "modernc.org/sqlite/lib"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// A guarded transaction holds SQLite's lock for writing on the catalog's file from
+// before its token is compared until behind its commit. A claim needs that lock, so
+// that none commits in between. The application's own rows may be in the catalog's
+// file, or in another file that the same connection has open.
+
+var (
+	// ErrNoGuards means that a database is no catalog that a guard can use: it has
+	// none, or no build that knows guards has claimed it yet.
+	ErrNoGuards = errors.New("this database has no guard")
+
+	errDeferred = errors.New("the transaction is deferred, so it does not hold the catalog's file for writing")
+)
+
+// A GuardOption changes how [Begin], [Guard] and [Store.OpenDB] work.
+type GuardOption func(*guard)
+
+// AttachedAs names the schema as which the connection has the catalog's file. The
+// default is "main", and for [Store.OpenDB] of another file "fencepost".
+func AttachedAs(schema string) GuardOption { return func(g *guard) { g.schema = schema } }
+
+// Guard guards a transaction of database/sql, by modernc.org/sqlite, that has begun
+// already: it commits only if token is the newest of its catalog at the commit. It may
+// come before or behind the writes. After an error the transaction has been rolled
+// back, so that one whose error is ignored can't commit.
+//
+// Begin such a transaction by BEGIN IMMEDIATE, which is _txlock=immediate in the
+// name of the database. A deferred one is guarded only if it can be made one that
+// writes at once and without a wait, which SQLite allows if nobody has written since
+// its first read. Otherwise it is refused.
+//
+// If a statement fails so that SQLite rolls the whole transaction back, as INSERT OR
+// ROLLBACK and a full disk do, each further statement commits by itself and unguarded.
+// So end the transaction after every error. One that [Begin] has begun refuses them.
+//
+// The error holds a *[fence.Error] if a newer token was claimed, a
+// *[fence.TokenError] if the token is zero or was never issued, and [ErrNoGuards] if
+// there is no guard.
+func Guard(ctx context.Context, tx *sql.Tx, token fence.Token, options ...GuardOption) error {
+	g := newGuard(options)
+	err := g.check(token)
+	if err == nil {
+		err = g.take(ctx, tx, token)
+	}
+	if err == nil {
+		return nil
+	}
+	if ended := tx.Rollback(); ended != nil && !errors.Is(ended, sql.ErrTxDone) {
+		err = errors.Join(err, ended)
+	}
+	return g.fail(g.why(err))
+}
+
+// Refusal returns a guard's refusal that err holds, or nil if err is none: a
+// *[fence.Error] if a newer token was claimed, a *[fence.TokenError] if the token was
+// missing or never issued, else a *[driver.Error] of status 78 that wraps
+// [ErrNoGuards]. A *fence.Error of a guard is a hint: pass it to
+// catalog.Catalog.Explain, or let leader.Leader do it.
+func Refusal(err error) error {
+	var stale *fence.Error
+	var token *fence.TokenError
+	var fault *driver.Error
+	switch {
+	case errors.As(err, &stale) && stale.Guard != "":
+		return stale
+	case errors.As(err, &token):
+		return token
+	case errors.As(err, &fault) && errors.Is(fault, ErrNoGuards):
+		return fault
+	}
+	return nil
+}
+
+// guardName names the guard in refusals.
+const guardName = "sqlite catalog"
+
+type guard struct {
+	schema string
+	limit  limits
+	path   string // of the catalog's file, once it is known
+}
+
+func newGuard(options []GuardOption) guard {
+	g := guard{schema: "main", limit: defaultLimits}
+	for _, o := range options {
+		o(&g)
+	}
+	return g
+}
+
+// check refuses what no claim can have issued.
+func (g *guard) check(token fence.Token) error {
+	if token.IsZero() {
+		return &fence.TokenError{Guard: guardName, Err: fence.ErrMissing}
+	}
+	if _, err := token.MarshalText(); err != nil {
+		return &fence.TokenError{Guard: guardName, Token: token.String(), Err: fmt.Errorf("%w: %w", fence.ErrMalformed, err)}
+	}
+	return nil
+}
+
+// guardsSQL shows what the file says of tokens. Schema stands for the quoted name.
+const (
+	takeLockSQL = `DELETE FROM SCHEMA.claim WHERE 0` // writes nothing, but as a write it takes the lock
+	newestSQL   = `SELECT d.file, t.token, t.claim FROM pragma_database_list d LEFT JOIN SCHEMA.fencepost_token t WHERE d.name = ? COLLATE NOCASE`
+	issuedSQL   = `SELECT EXISTS (SELECT 1 FROM SCHEMA.fencepost_issued WHERE token = ?)`
+	fileSQL     = `SELECT file FROM pragma_database_list WHERE name = ? COLLATE NOCASE`
+)
+
+func (g *guard) sql(text string) string {
+	return strings.ReplaceAll(text, "SCHEMA", `"`+strings.ReplaceAll(g.schema, `"`, `""`)+`"`)
+}
+
+// take takes the lock, and only then compares the token.
+func (g *guard) take(ctx context.Context, tx *sql.Tx, token fence.Token) error {
+	if _, err := tx.ExecContext(ctx, g.sql(takeLockSQL)); err != nil {
+		return g.noGuards(errors.Join(err, g.locate(ctx, tx)))
+	}
+	var file string
+	var newest, claim sql.NullString
+	if err := tx.QueryRowContext(ctx, g.sql(newestSQL), g.schema).Scan(&file, &newest, &claim); err != nil {
+		return g.noGuards(err)
+	}
+	g.path = file
+	if err := g.compare(ctx, tx, token, newest, claim); err != nil {
+		return err
+	}
+	return g.sound()
+}
+
+func (g *guard) compare(ctx context.Context, tx *sql.Tx, token fence.Token, newest, claim sql.NullString) error {
+	never := &fence.TokenError{Guard: guardName, Token: token.String(), Err: fence.ErrNeverIssued}
+	if !newest.Valid {
+		return never
+	}
+	current, err := fence.Parse(newest.String)
+	if err != nil {
+		return fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
+	}
+	switch token.Compare(current) {
+	case 0:
+		return nil
+	case 1:
+		return never
+	}
+	var issued bool
+	if err := tx.QueryRowContext(ctx, g.sql(issuedSQL), token.String()).Scan(&issued); err != nil {
+		return err
+	}
+	if !issued {
+		return never
+	}
+	by, err := driver.UnmarshalClaim([]byte(claim.String))
+	if err != nil {
+		return fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
+	}
+	return &fence.Error{Held: token, Current: current, By: by.Holder, Guard: guardName}
+}
+
+// sound refuses a file that others may see under another name, a second library of
+// SQLite in this process, and a transaction that would keep a claim waiting.
+func (g *guard) sound() error {
+	files, err := namedFiles(g.path)
+	if err == nil {
+		err = files.unsound()
+	}
+	if err == nil && otherLibrary() {
+		err = oneLibrary(g.path)
+	}
+	if err == nil {
+		err = g.noClaim()
+	}
+	return err
+}
+
+// noClaim returns errWanted while a claim is under way, as [writer.noClaim] does:
+// transactions in a tight loop would starve it.
+func (g *guard) noClaim() error {
+	fd, err := unix.Open(g.path+"-claim", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
+		return nil // only a writer of the catalog's has to give way, and this is none
+	}
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: g.path + "-claim", Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }() // the lock goes with it
+	for {
+		err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return errWanted
+		case err != nil:
+			return &fs.PathError{Op: "lock", Path: g.path + "-claim", Err: err}
+		default:
+			return nil
+		}
+	}
+}
+
+// locate asks for the path of the catalog's file, for an error's text.
+func (g *guard) locate(ctx context.Context, tx *sql.Tx) error {
+	err := tx.QueryRowContext(ctx, fileSQL, g.schema).Scan(&g.path)
+	return ignore(err, sql.ErrNoRows)
+}
+
+// noGuards returns ErrNoGuards where SQLite has no such table, view or schema: the
+// code that it answers to that is the one for any statement that it can't compile.
+func (g *guard) noGuards(err error) error {
+	if codeOf(err) != lib.SQLITE_ERROR {
+		return err
+	}
+	return fmt.Errorf("%w: schema %s: %w", ErrNoGuards, g.schema, err)
+}
+
+// why adds to an error of a transaction that began elsewhere what caused it. It held
+// no lock for writing, or it would not have had to wait for one.
+func (g *guard) why(err error) error {
+	switch {
+	case errors.Is(err, errWanted) || !busy(err):
+		return err
+	case codeOf(err) == lib.SQLITE_BUSY_SNAPSHOT:
+		return fmt.Errorf("%w: others have written since it first read: %w", errDeferred, err)
+	}
+	return fmt.Errorf("%w: %w by %s: %w", errDeferred, errLocked, lockedBy(g.path), err)
+}
+
+// fail classifies an error, unless it is a refusal of the token.
+func (g *guard) fail(err error) error {
+	var stale *fence.Error
+	var token *fence.TokenError
+	if errors.As(err, &stale) || errors.As(err, &token) {
+		return fmt.Errorf("sqlite: guard: %w", err)
+	}
+	return (&Store{path: g.path}).wrap("guard", err, false)
+}
