@@ -31,25 +31,26 @@ func holder(t *testing.T, path string, g uint64) *catalog.Catalog {
 
 // A layout says where the application's table is, and how its database is named.
 type layout struct {
-	name    string
-	table   string
-	options []sqlite.GuardOption
-	open    func(t *testing.T, path, txlock string) *sql.DB
+	name     string
+	table    string
+	attached bool // the catalog's file, to the application's
+	options  []sqlite.GuardOption
+	open     func(t *testing.T, path, txlock string) *sql.DB
 }
 
 // layouts are all of them: in the catalog's file; in the application's own, with the
 // catalog's attached; and in one that is attached to the catalog's.
 func layouts() []layout {
 	return []layout{
-		{"in the catalog's file", "orders", nil, func(t *testing.T, path, txlock string) *sql.DB {
+		{"in the catalog's file", "orders", false, nil, func(t *testing.T, path, txlock string) *sql.DB {
 			return database(t, path, txlock)
 		}},
-		{"the catalog's file attached", "orders", []sqlite.GuardOption{sqlite.AttachedAs("cat log")}, func(t *testing.T, path, txlock string) *sql.DB {
+		{"the catalog's file attached", "orders", true, []sqlite.GuardOption{sqlite.AttachedAs("cat log")}, func(t *testing.T, path, txlock string) *sql.DB {
 			db := database(t, path+"-app", txlock)
 			raws(t, db, `ATTACH '`+path+`' AS "cat log"`)
 			return db
 		}},
-		{"attached to the catalog's file", "app.orders", nil, func(t *testing.T, path, txlock string) *sql.DB {
+		{"attached to the catalog's file", "app.orders", false, nil, func(t *testing.T, path, txlock string) *sql.DB {
 			db := database(t, path, txlock)
 			raws(t, db, `ATTACH '`+path+`-app' AS app`, `PRAGMA app.journal_mode = WAL`)
 			return db

@@ -51,6 +51,10 @@ func application(part, path string) int {
 		err = shutOut(path)
 	case "late":
 		err = switchesLate(path)
+	case partStops, partZombie, partCommits:
+		err = guarded(part, path)
+	case partSecond:
+		err = secondLibrary(path)
 	}
 	if err != nil {
 		fmt.Println("failed:", err)

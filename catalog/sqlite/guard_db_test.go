@@ -1,0 +1,127 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog/sqlite"
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+func TestOpenDBHasTheCatalogsFileOnEachConnection(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]sqlite.GuardOption{
+		"app.db": nil, "file:": nil, "app.db?_busy_timeout=100": {sqlite.AttachedAs("c")}, "": {sqlite.AttachedAs("main")},
+	} {
+		path := filepath.Join(t.TempDir(), "a name with % ? and #.db")
+		blue := holder(t, path, 1)
+		s := open(t, path)
+		full := name
+		switch name {
+		case "":
+		case "file:":
+			full = "file:" + t.TempDir() + "/app.db?_txlock=deferred"
+		default:
+			full = t.TempDir() + "/" + name
+		}
+		db, err := s.OpenDB(full, options...)
+		require.NoError(t, err)
+		if options == nil {
+			options = []sqlite.GuardOption{sqlite.AttachedAs("fencepost")}
+		}
+		raws(t, db, "CREATE TABLE orders (n)")
+		var conns []*sql.Conn
+		for range 3 {
+			conn, err := db.Conn(t.Context())
+			require.NoError(t, err)
+			conns = append(conns, conn)
+		}
+		for _, conn := range conns {
+			require.NoError(t, conn.Close())
+		}
+		for range 5 {
+			tx, err := sqlite.Begin(t.Context(), db, blue.Token(), options...)
+			require.NoError(t, err, name)
+			_, err = tx.ExecContext(t.Context(), "INSERT INTO orders VALUES (1)")
+			require.NoError(t, err)
+			require.NoError(t, tx.Commit())
+		}
+		require.Equal(t, 5, rowsIn(t, db, "orders"))
+		require.NoError(t, db.Close())
+		_, err = os.Stat(path + "-wal")
+		require.NoError(t, err, "the last connection of the application's leaves the WAL in place")
+		require.NoError(t, put(t.Context(), blue, "k", nil))
+	}
+}
+
+func TestOpenDBRefusesAFileThatTheStoreWouldRefuse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "missing.db")
+	path := filepath.Join(dir, "c.db")
+	holder(t, path, 1)
+	require.NoError(t, os.Link(path, path+"-second"))
+	for file, want := range map[string]string{missing: "no catalog yet", path: "more than one name"} {
+		for _, name := range []string{"", filepath.Join(dir, "app.db")} {
+			db, err := open(t, file).OpenDB(name)
+			require.NoError(t, err)
+			err = db.PingContext(t.Context())
+			require.ErrorContains(t, err, want)
+			require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+			require.NoError(t, db.Close())
+		}
+	}
+	_, err := os.Stat(missing)
+	require.ErrorIs(t, err, os.ErrNotExist, "no file is made")
+
+	db := database(t, path, "immediate")
+	_, err = sqlite.Begin(t.Context(), db, token(1, 1))
+	require.ErrorContains(t, err, "more than one name", "nor does a guard trust it by another way")
+}
+
+func TestOpenDBRefusesWhatIsNoName(t *testing.T) {
+	t.Parallel()
+	_, err := open(t, filepath.Join(t.TempDir(), "c.db")).OpenDB("app.db?%zz")
+	require.ErrorContains(t, err, "no name of a database")
+}
+
+func TestADeferredTransactionThatCannotWriteAtOnceIsRefusedWithTheRemedy(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.db")
+	blue := holder(t, path, 1)
+	db := database(t, path, "deferred")
+	raws(t, db, "CREATE TABLE orders (n)")
+	const remedy = "_txlock=immediate"
+
+	tx := deferred(t, db)
+	require.NoError(t, put(t.Context(), blue, "k", nil)) // by this very holder: even so the snapshot is an old one
+	err := sqlite.Guard(t.Context(), tx, blue.Token())
+	require.ErrorContains(t, err, "others have written since it first read")
+	require.ErrorContains(t, err, remedy)
+	require.Empty(t, exitcodes.Of(err))
+	require.ErrorIs(t, tx.Commit(), sql.ErrTxDone)
+
+	other, err := sqlite.Begin(t.Context(), database(t, path, "immediate"), blue.Token())
+	require.NoError(t, err)
+	tx = deferred(t, db)
+	err = sqlite.Guard(t.Context(), tx, blue.Token())
+	require.ErrorContains(t, err, "locked by process")
+	require.ErrorContains(t, err, remedy)
+	require.NoError(t, other.Rollback())
+	require.ErrorIs(t, tx.Commit(), sql.ErrTxDone)
+}
+
+// deferred begins a transaction that has read.
+func deferred(t *testing.T, db *sql.DB) *sql.Tx {
+	t.Helper()
+	tx, err := db.BeginTx(context.Background(), nil)
+	require.NoError(t, err)
+	var n int
+	require.NoError(t, tx.QueryRowContext(t.Context(), "SELECT count(*) FROM orders").Scan(&n))
+	return tx
+}
