@@ -94,6 +94,8 @@ type guard struct {
 	schema string
 	limit  limits
 	path   string // of the catalog's file, once it is known
+
+	lock, newest *sql.Stmt // nil if the connections are not of a [DB]
 }
 
 func newGuard(options []GuardOption) guard {
@@ -115,10 +117,10 @@ func (g *guard) check(token fence.Token) error {
 	return nil
 }
 
-// guardsSQL shows what the file says of tokens. Schema stands for the quoted name.
+// The statements of a guard. SCHEMA stands for the quoted name.
 const (
 	takeLockSQL = `DELETE FROM SCHEMA.claim WHERE 0` // writes nothing, but as a write it takes the lock
-	newestSQL   = `SELECT d.file, t.token, t.claim FROM pragma_database_list d LEFT JOIN SCHEMA.fencepost_token t WHERE d.name = ? COLLATE NOCASE`
+	newestSQL   = `SELECT token, claim FROM SCHEMA.fencepost_token`
 	issuedSQL   = `SELECT EXISTS (SELECT 1 FROM SCHEMA.fencepost_issued WHERE token = ?)`
 	fileSQL     = `SELECT file FROM pragma_database_list WHERE name = ? COLLATE NOCASE`
 )
@@ -129,27 +131,49 @@ func (g *guard) sql(text string) string {
 
 // take takes the lock, and only then compares the token.
 func (g *guard) take(ctx context.Context, tx *sql.Tx, token fence.Token) error {
-	if _, err := tx.ExecContext(ctx, g.sql(takeLockSQL)); err != nil {
-		return g.noGuards(errors.Join(err, g.locate(ctx, tx)))
+	lock, newest, done, err := g.statements(ctx, tx)
+	if err == nil {
+		defer done()
+		_, err = lock.ExecContext(ctx)
 	}
-	var file string
-	var newest, claim sql.NullString
-	if err := tx.QueryRowContext(ctx, g.sql(newestSQL), g.schema).Scan(&file, &newest, &claim); err != nil {
+	if g.path == "" {
+		err = errors.Join(err, g.locate(ctx, tx))
+	}
+	if err != nil {
 		return g.noGuards(err)
 	}
-	g.path = file
-	if err := g.compare(ctx, tx, token, newest, claim); err != nil {
+	var text, claim string
+	err = newest.QueryRowContext(ctx).Scan(&text, &claim)
+	if errors.Is(err, sql.ErrNoRows) {
+		return &fence.TokenError{Guard: guardName, Token: token.String(), Err: fence.ErrNeverIssued}
+	}
+	if err != nil {
+		return g.noGuards(err)
+	}
+	if err := g.compare(ctx, tx, token, text, claim); err != nil {
 		return err
 	}
 	return g.sound()
 }
 
-func (g *guard) compare(ctx context.Context, tx *sql.Tx, token fence.Token, newest, claim sql.NullString) error {
-	never := &fence.TokenError{Guard: guardName, Token: token.String(), Err: fence.ErrNeverIssued}
-	if !newest.Valid {
-		return never
+// statements returns the two statements that each guard runs, and what ends them.
+func (g *guard) statements(ctx context.Context, tx *sql.Tx) (lock, newest *sql.Stmt, done func(), err error) {
+	if g.lock != nil {
+		lock, newest = tx.StmtContext(ctx, g.lock), tx.StmtContext(ctx, g.newest)
+		return lock, newest, func() {}, nil // they end with the transaction
 	}
-	current, err := fence.Parse(newest.String)
+	if lock, err = tx.PrepareContext(ctx, g.sql(takeLockSQL)); err != nil {
+		return nil, nil, nil, err
+	}
+	if newest, err = tx.PrepareContext(ctx, g.sql(newestSQL)); err != nil {
+		return nil, nil, nil, errors.Join(err, lock.Close())
+	}
+	return lock, newest, func() { _, _ = lock.Close(), newest.Close() }, nil // of a transaction that goes on
+}
+
+func (g *guard) compare(ctx context.Context, tx *sql.Tx, token fence.Token, newest, claim string) error {
+	never := &fence.TokenError{Guard: guardName, Token: token.String(), Err: fence.ErrNeverIssued}
+	current, err := fence.Parse(newest)
 	if err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
 	}
@@ -166,7 +190,7 @@ func (g *guard) compare(ctx context.Context, tx *sql.Tx, token fence.Token, newe
 	if !issued {
 		return never
 	}
-	by, err := driver.UnmarshalClaim([]byte(claim.String))
+	by, err := driver.UnmarshalClaim([]byte(claim))
 	if err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
 	}

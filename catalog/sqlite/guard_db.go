@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"modernc.org/sqlite"
 )
@@ -17,17 +18,26 @@ const attachedSchema = "fencepost"
 // attachPatience is the busy_timeout of a connection whose name sets none.
 const attachPatience = "_pragma=busy_timeout(5000)"
 
+// A DB is an application's database, each connection of which has the catalog's file.
+type DB struct {
+	*sql.DB
+	path, schema string
+
+	mu           sync.Mutex
+	lock, newest *sql.Stmt // nil before the first guard
+}
+
 // OpenDB returns connections for the application's own tables, whose transactions
-// [Begin] and [Guard] can guard. The name is that of the application's database, as
-// for sql.Open("sqlite", name); then each connection also has the catalog's file, as
-// schema fencepost or as [AttachedAs] says: give the same option to Begin and Guard.
-// An empty name is the catalog's own file, as schema main.
+// [Begin] guards. The name is that of the application's database, as for
+// sql.Open("sqlite", name); then each connection also has the catalog's file, as
+// schema fencepost or as [AttachedAs] says. An empty name is the catalog's own file,
+// as schema main. Begin knows the schema; [Guard] takes the same option.
 //
 // Transactions begin by BEGIN IMMEDIATE, and a connection waits 5 s for a lock,
 // unless the name says otherwise. The catalog's file must be there, and is opened as
 // this store opens it: by its one name, on a file system that locks, and with its WAL
 // left in place. Close the result before the Store.
-func (s *Store) OpenDB(name string, options ...GuardOption) (*sql.DB, error) {
+func (s *Store) OpenDB(name string, options ...GuardOption) (*DB, error) {
 	g := guard{schema: attachedSchema}
 	for _, o := range options {
 		o(&g)
@@ -40,7 +50,26 @@ func (s *Store) OpenDB(name string, options ...GuardOption) (*sql.DB, error) {
 	if err != nil {
 		return nil, s.wrap("open", fmt.Errorf("%w: %w", errName, err), false)
 	}
-	return sql.OpenDB(attacher{client, s, g, own}), nil
+	return &DB{DB: sql.OpenDB(attacher{client, s, g, own}), path: s.path, schema: g.schema}, nil
+}
+
+// knows tells a guard what it would otherwise ask each connection.
+func (db *DB) knows(ctx context.Context, g *guard) (err error) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	g.path, g.schema = db.path, db.schema
+	if db.lock == nil {
+		if db.lock, err = db.PrepareContext(ctx, g.sql(takeLockSQL)); err != nil {
+			return g.noGuards(err)
+		}
+	}
+	if db.newest == nil {
+		if db.newest, err = db.PrepareContext(ctx, g.sql(newestSQL)); err != nil {
+			return g.noGuards(err)
+		}
+	}
+	g.lock, g.newest = db.lock, db.newest
+	return nil
 }
 
 var errName = errors.New("this is no name of a database")

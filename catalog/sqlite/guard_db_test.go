@@ -31,10 +31,7 @@ func TestOpenDBHasTheCatalogsFileOnEachConnection(t *testing.T) {
 		}
 		db, err := s.OpenDB(full, options...)
 		require.NoError(t, err)
-		if options == nil {
-			options = []sqlite.GuardOption{sqlite.AttachedAs("fencepost")}
-		}
-		raws(t, db, "CREATE TABLE orders (n)")
+		raws(t, db.DB, "CREATE TABLE orders (n)")
 		var conns []*sql.Conn
 		for range 3 {
 			conn, err := db.Conn(t.Context())
@@ -45,13 +42,13 @@ func TestOpenDBHasTheCatalogsFileOnEachConnection(t *testing.T) {
 			require.NoError(t, conn.Close())
 		}
 		for range 5 {
-			tx, err := sqlite.Begin(t.Context(), db, blue.Token(), options...)
+			tx, err := sqlite.Begin(t.Context(), db, blue.Token())
 			require.NoError(t, err, name)
 			_, err = tx.ExecContext(t.Context(), "INSERT INTO orders VALUES (1)")
 			require.NoError(t, err)
 			require.NoError(t, tx.Commit())
 		}
-		require.Equal(t, 5, rowsIn(t, db, "orders"))
+		require.Equal(t, 5, rowsIn(t, db.DB, "orders"))
 		require.NoError(t, db.Close())
 		_, err = os.Stat(path + "-wal")
 		require.NoError(t, err, "the last connection of the application's leaves the WAL in place")

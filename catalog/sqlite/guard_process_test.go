@@ -32,8 +32,6 @@ const (
 	partCommits = "guarded: commits until it is killed"
 )
 
-var attachedToApp = sqlite.AttachedAs("fencepost")
-
 // guarded plays such a part.
 func guarded(part, path string) error {
 	ctx := context.Background()
@@ -51,7 +49,7 @@ func guarded(part, path string) error {
 	if part == partZombie {
 		stop()
 	}
-	tx, err := sqlite.Begin(ctx, db, token(1, 1), attachedToApp, sqlite.TotalLimit(time.Hour), sqlite.ClaimAfter(time.Hour))
+	tx, err := sqlite.Begin(ctx, db, token(1, 1), sqlite.TotalLimit(time.Hour), sqlite.ClaimAfter(time.Hour))
 	if err != nil {
 		return err
 	}
@@ -74,9 +72,9 @@ func stop() {
 	<-continued
 }
 
-func commitGuarded(ctx context.Context, db *sql.DB) error {
+func commitGuarded(ctx context.Context, db *sqlite.DB) error {
 	for n := 1; ; n++ {
-		tx, err := sqlite.Begin(ctx, db, token(1, 1), attachedToApp)
+		tx, err := sqlite.Begin(ctx, db, token(1, 1))
 		if err != nil {
 			return err
 		}

@@ -45,7 +45,7 @@ func TotalLimit(d time.Duration) GuardOption { return func(g *guard) { g.limit.t
 // 10 s; the context may end before, and the connection's busy_timeout is added.
 func WaitLimit(d time.Duration) GuardOption { return func(g *guard) { g.limit.wait = d } }
 
-// A Pool is a *[sql.DB], or a type that embeds one.
+// A Pool is a [*DB], a *[sql.DB], or a type that embeds one.
 type Pool interface {
 	Conn(ctx context.Context) (*sql.Conn, error)
 }
@@ -104,6 +104,11 @@ func Begin(ctx context.Context, pool Pool, token fence.Token, options ...GuardOp
 }
 
 func (t *Tx) begin(ctx context.Context, pool Pool, token fence.Token) (err error) {
+	if db, ok := pool.(*DB); ok {
+		if err := db.knows(ctx, &t.guard); err != nil {
+			return err
+		}
+	}
 	if t.conn, err = pool.Conn(ctx); err != nil {
 		return err
 	}
