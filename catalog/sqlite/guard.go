@@ -95,7 +95,9 @@ type guard struct {
 	limit  limits
 	path   string // of the catalog's file, once it is known
 
-	lock, newest *sql.Stmt // nil if the connections are not of a [DB]
+	// Of a [DB], and nil without one.
+	lock, newest *sql.Stmt
+	files        openFiles // that its connections have open
 }
 
 func newGuard(options []GuardOption) guard {
@@ -200,7 +202,10 @@ func (g *guard) compare(ctx context.Context, tx *sql.Tx, token fence.Token, newe
 // sound refuses a file that others may see under another name, a second library of
 // SQLite in this process, and a transaction that would keep a claim waiting.
 func (g *guard) sound() error {
-	files, err := namedFiles(g.path)
+	files, err := g.files, error(nil)
+	if files == nil {
+		files, err = namedFiles(g.path)
+	}
 	if err == nil {
 		err = files.unsound()
 	}

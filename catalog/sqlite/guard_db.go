@@ -6,6 +6,8 @@ import (
 	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -19,12 +21,16 @@ const attachedSchema = "fencepost"
 const attachPatience = "_pragma=busy_timeout(5000)"
 
 // A DB is an application's database, each connection of which has the catalog's file.
+// The transactions that [Begin] begins on it queue: SQLite lets one write at a time, and
+// the others would look for its lock again and again, asleep in between.
 type DB struct {
 	*sql.DB
 	path, schema string
+	turn         chan struct{} // has one element while a guarded transaction is under way
 
 	mu           sync.Mutex
 	lock, newest *sql.Stmt // nil before the first guard
+	files        openFiles // as they were then
 }
 
 // OpenDB returns connections for the application's own tables, whose transactions
@@ -50,7 +56,18 @@ func (s *Store) OpenDB(name string, options ...GuardOption) (*DB, error) {
 	if err != nil {
 		return nil, s.wrap("open", fmt.Errorf("%w: %w", errName, err), false)
 	}
-	return &DB{DB: sql.OpenDB(attacher{client, s, g, own}), path: s.path, schema: g.schema}, nil
+	return &DB{DB: sql.OpenDB(attacher{client, s, g, own}), path: s.path, schema: g.schema, turn: make(chan struct{}, 1)}, nil
+}
+
+// queue waits until no other guarded transaction of db is under way. What it returns
+// lets the next one go on.
+func (db *DB) queue(ctx context.Context) (leave func(), err error) {
+	select {
+	case db.turn <- struct{}{}:
+		return func() { <-db.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w by %s: %w", errLocked, describe(strconv.Itoa(os.Getpid())), ctx.Err())
+	}
 }
 
 // knows tells a guard what it would otherwise ask each connection.
@@ -68,7 +85,12 @@ func (db *DB) knows(ctx context.Context, g *guard) (err error) {
 			return g.noGuards(err)
 		}
 	}
-	g.lock, g.newest = db.lock, db.newest
+	if db.files == nil {
+		if db.files, err = namedFiles(db.path); err != nil {
+			return err
+		}
+	}
+	g.lock, g.newest, g.files = db.lock, db.newest, db.files
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -79,6 +80,52 @@ func TestOpenDBRefusesAFileThatTheStoreWouldRefuse(t *testing.T) {
 	db := database(t, path, "immediate")
 	_, err = sqlite.Begin(t.Context(), db, token(1, 1))
 	require.ErrorContains(t, err, "more than one name", "nor does a guard trust it by another way")
+}
+
+func TestAFileThatWasReplacedUnderAGuardIsRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.db")
+	blue := holder(t, path, 1)
+	db, err := open(t, path).OpenDB("")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	tx, err := sqlite.Begin(t.Context(), db, blue.Token())
+	require.NoError(t, err)
+	require.NoError(t, tx.Rollback())
+	require.NoError(t, os.Rename(path, path+"-old"))
+	_, err = sqlite.Begin(t.Context(), db, blue.Token())
+	require.ErrorContains(t, err, "no longer the one that was opened", "its lock is none that others see")
+	require.NoError(t, os.Rename(path+"-old", path))
+	tx, err = sqlite.Begin(t.Context(), db, blue.Token())
+	require.NoError(t, err)
+	require.NoError(t, tx.Rollback())
+}
+
+func TestGuardedTransactionsOfOneDBQueue(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.db")
+	blue := holder(t, path, 1)
+	db, err := open(t, path).OpenDB("")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	first, err := sqlite.Begin(t.Context(), db, blue.Token())
+	require.NoError(t, err)
+	_, err = sqlite.Begin(t.Context(), db, blue.Token(), sqlite.WaitLimit(time.Millisecond))
+	require.ErrorContains(t, err, "which is this one")
+	began := make(chan error, 1)
+	go func() {
+		tx, err := sqlite.Begin(t.Context(), db, blue.Token())
+		if err == nil {
+			err = tx.Commit()
+		}
+		began <- err
+	}()
+	require.NoError(t, first.Commit())
+	require.NoError(t, <-began)
+	require.ErrorIs(t, first.Rollback(), sql.ErrTxDone, "a deferred one does no harm")
+	tx, err := sqlite.Begin(t.Context(), db, blue.Token())
+	require.NoError(t, err)
+	require.NoError(t, tx.Rollback())
 }
 
 func TestOpenDBRefusesWhatIsNoName(t *testing.T) {

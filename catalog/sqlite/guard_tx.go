@@ -60,6 +60,7 @@ type Tx struct {
 	end   context.CancelCauseFunc
 
 	once  sync.Once
+	leave func() // lets the next transaction of the DB begin
 	begun time.Time
 
 	mu    sync.Mutex
@@ -104,17 +105,14 @@ func Begin(ctx context.Context, pool Pool, token fence.Token, options ...GuardOp
 }
 
 func (t *Tx) begin(ctx context.Context, pool Pool, token fence.Token) (err error) {
-	if db, ok := pool.(*DB); ok {
-		if err := db.knows(ctx, &t.guard); err != nil {
-			return err
-		}
-	}
-	if t.conn, err = pool.Conn(ctx); err != nil {
+	bounded, cancel := context.WithTimeout(ctx, t.guard.limit.wait)
+	defer cancel()
+	if err := t.reserve(bounded, pool); err != nil {
 		return err
 	}
 	t.ctx, t.end = context.WithCancelCause(ctx)
 	if err = t.hook(t.mayCommit, t.undone); err == nil {
-		err = t.take(ctx, token)
+		err = t.take(bounded, token)
 	}
 	if err != nil {
 		t.finish()
@@ -132,11 +130,27 @@ func (t *Tx) begin(ctx context.Context, pool Pool, token fence.Token) (err error
 	return nil
 }
 
+// reserve waits for the transaction's turn, and for a connection.
+func (t *Tx) reserve(ctx context.Context, pool Pool) (err error) {
+	t.leave = func() {}
+	if db, ok := pool.(*DB); ok {
+		if t.leave, err = db.queue(ctx); err != nil {
+			return err
+		}
+		err = db.knows(ctx, &t.guard)
+	}
+	if err == nil {
+		t.conn, err = pool.Conn(ctx)
+	}
+	if err != nil {
+		t.leave()
+	}
+	return err
+}
+
 // take begins and guards, again and again while others hold the lock.
 func (t *Tx) take(ctx context.Context, token fence.Token) error {
-	bounded, cancel := context.WithTimeout(ctx, t.guard.limit.wait)
-	defer cancel()
-	err := untilFree(bounded, func() (err error) {
+	err := untilFree(ctx, func() (err error) {
 		if t.Tx, err = t.conn.BeginTx(t.ctx, nil); err != nil {
 			return err
 		}
@@ -192,6 +206,7 @@ func (t *Tx) finish() {
 		t.end(sql.ErrTxDone)
 		_ = t.hook(nil, nil) // fails on a connection that has ended
 		_ = t.conn.Close()   // waits for a rollback under way
+		t.leave()
 	})
 }
 
