@@ -45,6 +45,10 @@ func AttachedAs(schema string) GuardOption { return func(g *guard) { g.schema = 
 // writes at once and without a wait, which SQLite allows if nobody has written since
 // its first read. Otherwise it is refused.
 //
+// Guard sets no limit of time: while the transaction lasts, nobody else writes the
+// catalog, and a claim waits, fails within its bound and names this process. One that
+// [Begin] has begun lets a claim go on.
+//
 // If a statement fails so that SQLite rolls the whole transaction back, as INSERT OR
 // ROLLBACK and a full disk do, each further statement commits by itself and unguarded.
 // So end the transaction after every error. One that [Begin] has begun refuses them.

@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
 )
@@ -61,6 +63,10 @@ func secondLibrary(path string) error {
 		return err
 	}
 	conn := more.PingContext(ctx)
+	risks, err := s.Risks(ctx)
+	if err != nil || !slices.ContainsFunc(risks, func(f driver.Finding) bool { return f.Name == "locks" && f.Grade == driver.Failure }) {
+		return fmt.Errorf("%w: %v", errNotRefused, risks)
+	}
 	for what, err := range map[string]error{"claim": claim, "connection": conn} {
 		if err == nil || exitcodes.CodeOf(err) != exitcodes.Config {
 			return fmt.Errorf("%s: %w", what, errors.Join(errNotRefused, err))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -305,22 +306,23 @@ func TestAnIdleGuardedTransactionDelaysAClaimByNoMoreThanItsBound(t *testing.T) 
 	stale(t, err, blue.Token(), green.Token())
 }
 
-// TestNewGuardedTransactionsWaitForAClaim has many clients guard in tight loops, which
-// would starve a claim that only competed for SQLite's lock.
+// TestNewGuardedTransactionsWaitForAClaim has a claim wait for SQLite's lock. Clients
+// that guard in tight loops would starve one that only competed for it.
 func TestNewGuardedTransactionsWaitForAClaim(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	blue := holder(t, path, 1)
-	s := open(t, path)
 	db := database(t, path, "immediate")
-	c, err := s.Claim(t.Context())
+	claimer, err := os.OpenFile(path+"-claim", os.O_RDWR, 0)
 	require.NoError(t, err)
-	defer c.Abandon()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err = sqlite.Begin(ctx, db, blue.Token())
-	require.Error(t, err)
-	require.ErrorContains(t, err, fmt.Sprint("process ", os.Getpid()))
+	defer func() { require.NoError(t, claimer.Close()) }()
+	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_EX))
+	_, err = sqlite.Begin(t.Context(), db, blue.Token(), sqlite.WaitLimit(20*time.Millisecond))
+	require.ErrorContains(t, err, "a claim is under way, by process")
+	require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	require.ErrorContains(t, sqlite.Guard(t.Context(), tx, blue.Token()), "a claim is under way", "it lets go")
 	began := make(chan error, 1)
 	go func() {
 		tx, err := sqlite.Begin(t.Context(), db, blue.Token())
@@ -329,6 +331,6 @@ func TestNewGuardedTransactionsWaitForAClaim(t *testing.T) {
 		}
 		began <- err
 	}()
-	c.Abandon()
+	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_UN))
 	require.NoError(t, <-began)
 }

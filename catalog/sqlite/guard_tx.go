@@ -150,12 +150,14 @@ func (t *Tx) reserve(ctx context.Context, pool Pool) (err error) {
 
 // take begins and guards, again and again while others hold the lock.
 func (t *Tx) take(ctx context.Context, token fence.Token) error {
-	err := untilFree(ctx, func() (err error) {
-		if t.Tx, err = t.conn.BeginTx(t.ctx, nil); err != nil {
-			return err
-		}
-		if err = t.guard.take(ctx, t.Tx, token); err != nil {
-			_ = t.Tx.Rollback() // the first error says more
+	var waited error // what for, when ctx ends within a try
+	err := untilFree(ctx, func() error {
+		err := t.try(token)
+		switch {
+		case busy(err):
+			waited = err
+		case err != nil && ctx.Err() != nil && waited != nil:
+			return waited
 		}
 		return err
 	})
@@ -165,6 +167,17 @@ func (t *Tx) take(ctx context.Context, token fence.Token) error {
 	case busy(err):
 		_ = t.conn.QueryRowContext(unbounded, fileSQL, t.guard.schema).Scan(&t.guard.path) // for the text alone
 		return fmt.Errorf("%w by %s: %w", errLocked, lockedBy(t.guard.path), err)
+	}
+	return err
+}
+
+// try begins and guards, unless others hold the lock.
+func (t *Tx) try(token fence.Token) (err error) {
+	if t.Tx, err = t.conn.BeginTx(t.ctx, nil); err != nil {
+		return err
+	}
+	if err = t.guard.take(t.ctx, t.Tx, token); err != nil {
+		_ = t.Tx.Rollback() // the first error says more
 	}
 	return err
 }

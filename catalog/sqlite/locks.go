@@ -40,7 +40,13 @@ func lockByOpenFile() error {
 }
 
 // probeLocks says whether other code of this process could drop SQLite's locks.
-func probeLocks() driver.Finding { return judgeLocks(lockByOpenFile()) }
+func probeLocks(path string) driver.Finding {
+	f := judgeLocks(lockByOpenFile())
+	if err := oneLibrary(path); err != nil {
+		f.Grade, f.Detail, f.Remedy = driver.Failure, err.Error(), classify(err, false).Remedy
+	}
+	return f
+}
 
 // judgeLocks says what an answer of lockByOpenFile means.
 func judgeLocks(err error) driver.Finding {

@@ -39,7 +39,7 @@ func (s *Store) Probe(ctx context.Context) ([]driver.Finding, error) {
 	failed := func(f driver.Finding) bool { return f.Grade == driver.Failure }
 	switch {
 	case err == nil:
-		return append(findings, probeLocks(), probeJournal(mode)), nil
+		return append(findings, probeLocks(s.path), probeJournal(mode)), nil
 	case slices.ContainsFunc(findings, failed):
 		return findings, nil // they say why
 	default:
@@ -58,7 +58,7 @@ func (s *Store) Risks(ctx context.Context) ([]driver.Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc([]driver.Finding{s.probeDisk(), probeLocks(), probeJournal(mode)}, func(f driver.Finding) bool {
+	return slices.DeleteFunc([]driver.Finding{s.probeDisk(), probeLocks(s.path), probeJournal(mode)}, func(f driver.Finding) bool {
 		return f.Grade == driver.Fine || f.Remedy == remedyFull // a full disk loses nothing
 	}), nil
 }

@@ -42,6 +42,25 @@
 // -shm, whose locks are POSIX's everywhere, nor use another library of SQLite on
 // the file. [Store.Probe] and [Store.Risks] say which locks there are.
 //
+// # Guards
+//
+// A transaction of the application, in tables of its own in the catalog's file or in
+// another file on the same connection, is guarded by the token if [Begin] begins it,
+// or [Guard] guards it: it holds SQLite's lock for writing on the catalog's file from
+// before the token is compared until behind its commit. Only the application's file is
+// written, so nothing is torn between the two. A claim waits for at most a second for
+// one that Begin has begun, and names a process that is stopped inside of one. A
+// process must not wait for its own catalog inside of one.
+//
+// Other languages read the view fencepost_token (generation, epoch, token, revision,
+// claim), which has the newest token, in a transaction that BEGIN IMMEDIATE has begun,
+// and fencepost_issued, which has the same columns for every token that was ever
+// issued. Both are frozen.
+//
+// Two libraries of SQLite in one process damage a file that both have open. On Linux
+// a claim and a connection of [Store.OpenDB] refuse such a file, and so does each guard
+// if a known one is linked. Elsewhere nobody can tell.
+//
 // # What it costs
 //
 // A catalog that is held, or followed, and idle keeps two connections, which
