@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -225,26 +226,15 @@ func (g *guard) sound() error {
 // noClaim returns errWanted while a claim is under way, as [writer.noClaim] does:
 // transactions in a tight loop would starve it.
 func (g *guard) noClaim() error {
-	fd, err := unix.Open(g.path+"-claim", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) {
-		return nil // only a writer of the catalog's has to give way, and this is none
+	f, err := openBeside(g.path+"-claim", os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil // it is one who may write the catalog that has to give way
 	}
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: g.path + "-claim", Err: err}
+		return err
 	}
-	defer func() { _ = unix.Close(fd) }() // the lock goes with it
-	for {
-		err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return errWanted
-		case err != nil:
-			return &fs.PathError{Op: "lock", Path: g.path + "-claim", Err: err}
-		default:
-			return nil
-		}
-	}
+	defer func() { _ = f.Close() }() // the lock goes with it
+	return flock(f, unix.LOCK_SH)
 }
 
 // locate asks for the path of the catalog's file, for an error's text.

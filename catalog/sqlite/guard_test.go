@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+	client "modernc.org/sqlite"
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -247,6 +248,26 @@ func TestAStatementBehindAnAutomaticRollbackIsNotCommittedByItself(t *testing.T)
 	}
 	raws(t, db, "INSERT INTO orders VALUES (2)") // the connection is as it was
 	require.Equal(t, 2, rowsIn(t, db, "orders"))
+}
+
+func TestTheErrorOfACommitIsSQLitesOwn(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.db")
+	blue := holder(t, path, 1)
+	db := database(t, path, "immediate")
+	raws(t, db, "PRAGMA foreign_keys = ON", "CREATE TABLE orders (n PRIMARY KEY)",
+		"CREATE TABLE items (n REFERENCES orders (n) DEFERRABLE INITIALLY DEFERRED)")
+	tx, err := sqlite.Begin(t.Context(), db, blue.Token())
+	require.NoError(t, err)
+	_, err = tx.ExecContext(t.Context(), "INSERT INTO items VALUES (1)")
+	require.NoError(t, err)
+	var own *client.Error
+	err = tx.Commit()
+	require.ErrorAs(t, err, &own)
+	require.Equal(t, own, err)
+	require.NoError(t, sqlite.Refusal(err))
+	require.Zero(t, rowsIn(t, db, "items"))
+	raws(t, db, "INSERT INTO orders VALUES (1)")
 }
 
 func TestAGuardedTransactionThatEndsWithItsContextGivesItsConnectionBack(t *testing.T) {

@@ -190,8 +190,8 @@ func (t *Tx) Commit() error { return t.done(t.Tx.Commit) }
 func (t *Tx) Rollback() error { return t.done(t.Tx.Rollback) }
 
 func (t *Tx) done(how func() error) error {
+	undone := t.passes.Load() == passUndone // before: a commit that fails is rolled back as well
 	err := how()
-	undone := t.passes.Load() == passUndone
 	cause := context.Cause(t.ctx)
 	t.finish()
 	switch {
