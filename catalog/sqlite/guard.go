@@ -103,6 +103,7 @@ type guard struct {
 	// Of a [DB], and nil without one.
 	lock, newest *sql.Stmt
 	files        openFiles // that its connections have open
+	alone        bool      // there is no other library of SQLite in this process
 }
 
 func newGuard(options []GuardOption) guard {
@@ -214,7 +215,7 @@ func (g *guard) sound() error {
 	if err == nil {
 		err = files.unsound()
 	}
-	if err == nil && otherLibrary() {
+	if err == nil && !g.alone {
 		err = oneLibrary(g.path)
 	}
 	if err == nil {

@@ -26,6 +26,7 @@ const attachPatience = "_pragma=busy_timeout(5000)"
 type DB struct {
 	*sql.DB
 	path, schema string
+	alone        bool          // there is no other library of SQLite in this process
 	turn         chan struct{} // has one element while a guarded transaction is under way
 
 	mu           sync.Mutex
@@ -56,7 +57,7 @@ func (s *Store) OpenDB(name string, options ...GuardOption) (*DB, error) {
 	if err != nil {
 		return nil, s.wrap("open", fmt.Errorf("%w: %w", errName, err), false)
 	}
-	return &DB{DB: sql.OpenDB(attacher{client, s, g, own}), path: s.path, schema: g.schema, turn: make(chan struct{}, 1)}, nil
+	return &DB{DB: sql.OpenDB(attacher{client, s, g, own}), path: s.path, schema: g.schema, alone: !otherLibrary(), turn: make(chan struct{}, 1)}, nil
 }
 
 // queue waits until no other guarded transaction of db is under way. What it returns
@@ -74,7 +75,7 @@ func (db *DB) queue(ctx context.Context) (leave func(), err error) {
 func (db *DB) knows(ctx context.Context, g *guard) (err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	g.path, g.schema = db.path, db.schema
+	g.path, g.schema, g.alone = db.path, db.schema, db.alone
 	if db.lock == nil {
 		if db.lock, err = db.PrepareContext(ctx, g.sql(takeLockSQL)); err != nil {
 			return g.noGuards(err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
 )
@@ -51,9 +52,28 @@ func TestOpenDBHasTheCatalogsFileOnEachConnection(t *testing.T) {
 		}
 		require.Equal(t, 5, rowsIn(t, db.DB, "orders"))
 		require.NoError(t, db.Close())
-		_, err = os.Stat(path + "-wal")
-		require.NoError(t, err, "the last connection of the application's leaves the WAL in place")
 		require.NoError(t, put(t.Context(), blue, "k", nil))
+	}
+}
+
+func TestTheLastConnectionOfTheApplicationsLeavesTheWALInPlace(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "app.db"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "c.db")
+		s, err := sqlite.Open(path, sqlite.Config{})
+		require.NoError(t, err)
+		drivertest.Install(t, s, 1)
+		if name != "" {
+			name = filepath.Join(dir, name)
+		}
+		db, err := s.OpenDB(name)
+		require.NoError(t, err)
+		require.NoError(t, db.PingContext(t.Context()))
+		require.NoError(t, s.Close())
+		require.NoError(t, db.Close())
+		_, err = os.Stat(path + "-wal")
+		require.NoError(t, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -67,7 +68,12 @@ func secondLibrary(path string) error {
 	if err != nil || !slices.ContainsFunc(risks, func(f driver.Finding) bool { return f.Name == "locks" && f.Grade == driver.Failure }) {
 		return fmt.Errorf("%w: %v", errNotRefused, risks)
 	}
-	for what, err := range map[string]error{"claim": claim, "connection": conn} {
+	own, err := sql.Open("sqlite", path)
+	if err != nil {
+		return err
+	}
+	_, guard := sqlite.Begin(ctx, own, blue.Token())
+	for what, err := range map[string]error{"claim": claim, "connection": conn, "guard": guard} {
 		if err == nil || exitcodes.CodeOf(err) != exitcodes.Config {
 			return fmt.Errorf("%s: %w", what, errors.Join(errNotRefused, err))
 		}

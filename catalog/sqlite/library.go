@@ -4,7 +4,6 @@ import (
 	"errors"
 	"runtime/debug"
 	"slices"
-	"sync"
 )
 
 // Each library of SQLite keeps its own account of which files its process has open
@@ -21,12 +20,12 @@ var libraries = []string{
 	"github.com/mutecomm/go-sqlcipher/v4", "github.com/mutecomm/go-sqlcipher", "github.com/tursodatabase/go-libsql",
 }
 
-// otherLibrary reports whether another library of SQLite may be part of this process:
-// then each guard looks whether it has opened the catalog's file. A claim, and a
-// connection for writing, always do.
-var otherLibrary = sync.OnceValue(func() bool {
+// otherLibrary reports whether another library of SQLite may be part of this process.
+// If not, the transactions of a [DB] need not look whether one has opened the catalog's
+// file. A claim, a new connection and [Guard] always look.
+func otherLibrary() bool {
 	info, ok := debug.ReadBuildInfo()
 	return !ok || mapped("libsqlite") || slices.ContainsFunc(info.Deps, func(m *debug.Module) bool {
 		return slices.Contains(libraries, m.Path)
 	})
-})
+}

@@ -58,8 +58,8 @@
 // issued. Both are frozen.
 //
 // Two libraries of SQLite in one process damage a file that both have open. On Linux
-// a claim and a connection of [Store.OpenDB] refuse such a file, and so does each guard
-// if a known one is linked. Elsewhere nobody can tell.
+// a claim, a new connection and [Guard] refuse such a file, and so does [Begin] on a
+// [DB] if a known one is linked. Elsewhere nobody can tell.
 //
 // # What it costs
 //
