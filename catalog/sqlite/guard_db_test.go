@@ -132,6 +132,7 @@ func TestGuardedTransactionsOfOneDBQueue(t *testing.T) {
 	require.NoError(t, err)
 	_, err = sqlite.Begin(t.Context(), db, blue.Token(), sqlite.WaitLimit(time.Millisecond))
 	require.ErrorContains(t, err, "which is this one")
+	require.ErrorIs(t, err, context.DeadlineExceeded, "it has waited for its turn, and not for SQLite's lock")
 	began := make(chan error, 1)
 	go func() {
 		tx, err := sqlite.Begin(t.Context(), db, blue.Token())
