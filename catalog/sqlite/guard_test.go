@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -297,10 +298,9 @@ func TestAnApplicationThatWaitsForItsOwnCatalogInAGuardedTransactionIsFreedByThe
 	db := database(t, path, "immediate")
 	tx, err := sqlite.Begin(t.Context(), db, blue.Token(), sqlite.TotalLimit(time.Hour))
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	err = s.Append(ctx, blue.Head(), driver.Record{Revision: blue.Head().Revision + 1, Token: blue.Token()})
-	require.ErrorContains(t, err, fmt.Sprintf("process %d, which is this one: end the transaction", os.Getpid()))
+	failsBy(t, fmt.Sprintf("process %d, which is this one: end the transaction", os.Getpid()), func(ctx context.Context) error {
+		return s.Append(ctx, blue.Head(), driver.Record{Revision: blue.Head().Revision + 1, Token: blue.Token()})
+	})
 	require.NoError(t, tx.Rollback())
 	tx, err = sqlite.Begin(t.Context(), db, blue.Token(), sqlite.TotalLimit(300*time.Millisecond))
 	require.NoError(t, err)
@@ -341,8 +341,10 @@ func TestNewGuardedTransactionsWaitForAClaim(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, claimer.Close()) }()
 	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_EX))
-	_, err = sqlite.Begin(t.Context(), db, blue.Token(), sqlite.WaitLimit(20*time.Millisecond))
-	require.ErrorContains(t, err, "a claim is under way, by process")
+	err = failsBy(t, "a claim is under way, by process", func(ctx context.Context) error {
+		_, err := sqlite.Begin(ctx, db, blue.Token())
+		return err
+	})
 	require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
 	tx, err := db.BeginTx(t.Context(), nil)
 	require.NoError(t, err)
@@ -357,4 +359,20 @@ func TestNewGuardedTransactionsWaitForAClaim(t *testing.T) {
 	}()
 	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_UN))
 	require.NoError(t, <-began)
+}
+
+// failsBy requires that fn fails as text says, before its context ends or when it does,
+// and lends it more time until it has come that far.
+func failsBy(t *testing.T, text string, fn func(context.Context) error) error {
+	t.Helper()
+	for limit := 30 * time.Millisecond; ; limit *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		err := fn(ctx)
+		cancel()
+		require.Error(t, err)
+		if strings.Contains(err.Error(), text) || limit > time.Minute {
+			require.ErrorContains(t, err, text)
+			return err
+		}
+	}
 }
