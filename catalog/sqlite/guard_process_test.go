@@ -159,7 +159,7 @@ func TestAZombieThatIsContinuedBehindItsSuccessorWritesNothing(t *testing.T) {
 	cmd, out, path, db := starts(t, partZombie)
 	holder(t, path, 2)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
-	requireLine(t, out, "refused by sqlite catalog: held g1.e1, and g2.e2 of holder 2")
+	requireLine(t, out, "refused by sqlite catalog: held g1.e1, the newest is g2.e2 of holder 2")
 	require.Error(t, cmd.Wait())
 	require.Zero(t, rowsIn(t, db, "orders"))
 }
