@@ -3,6 +3,7 @@ package etcd_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,8 +18,14 @@ func TestWhatIsKnownOfALeaseIsCheckedLocally(t *testing.T) {
 	g := newGuardedRows(t)
 	ctx, token := within(t, time.Minute), claimBy(t, g.store, 1).Token
 	kv := g.kv(token)
-	var lost error
-	lease := kv.Lease(g.client.Lease, func() error { return lost })
+	lost := errors.New("the handle has ended")
+	var ended atomic.Bool // a lease that is kept alive asks, too
+	lease := kv.Lease(g.client.Lease, func() error {
+		if ended.Load() {
+			return lost
+		}
+		return nil
+	})
 	granted, err := lease.Grant(ctx, 60)
 	require.NoError(t, err)
 	_, err = kv.Put(ctx, g.rows+"a", "v", clientv3.WithLease(granted.ID))
@@ -32,11 +39,11 @@ func TestWhatIsKnownOfALeaseIsCheckedLocally(t *testing.T) {
 	for _, name := range []string{"grant", "once", "keep"} {
 		require.NoError(t, calls[name](lease), name)
 	}
-	lost = errors.New("the handle has ended")
+	ended.Store(true)
 	for name, call := range calls {
 		require.ErrorIs(t, call(lease), lost, name)
 	}
-	lost = nil
+	ended.Store(false)
 	second := claimBy(t, g.store, 2).Token
 	for _, name := range []string{"grant", "once", "keep"} {
 		require.NoError(t, calls[name](lease), "%s: the process does not know yet", name)
