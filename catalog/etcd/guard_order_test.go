@@ -19,6 +19,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/etcd"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/orders"
 	"github.com/fencepost/fencepost/internal/testetcd"
 )
 
@@ -152,7 +153,7 @@ func TestInNoOrderOfStepsIsAGuardedWriteAcceptedBehindAClaim(t *testing.T) {
 			t.Parallel()
 			h := newOldHolder(t)
 			stale, refused := 0, 0
-			for _, order := range merges([]string{"before", "send", "arrive"}, []string{"want", "install", "write"}) {
+			for _, order := range orders.Merges([]string{"before", "send", "arrive"}, []string{"want", "install", "write"}) {
 				accepted, err := h.play(w, order)
 				if accepted {
 					stale++
@@ -172,20 +173,6 @@ func TestInNoOrderOfStepsIsAGuardedWriteAcceptedBehindAClaim(t *testing.T) {
 			require.Equal(t, w.guards, stale == 0, "%d stale writes were accepted", stale)
 		})
 	}
-}
-
-// merges returns every merge of two sequences.
-func merges(a, b []string) (all [][]string) {
-	if len(a) == 0 || len(b) == 0 {
-		return [][]string{append(append([]string{}, a...), b...)}
-	}
-	for _, m := range merges(a[1:], b) {
-		all = append(all, append([]string{a[0]}, m...))
-	}
-	for _, m := range merges(a, b[1:]) {
-		all = append(all, append([]string{b[0]}, m...))
-	}
-	return all
 }
 
 // An oldHolder plays against one new holder after the other.

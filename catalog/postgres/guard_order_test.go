@@ -14,6 +14,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/internal/orders"
 	"github.com/fencepost/fencepost/internal/testpg"
 )
 
@@ -84,15 +85,15 @@ func TestInNoOrderOfStepsDoesAGuardedTransactionCommitBehindAClaim(t *testing.T)
 			t.Parallel()
 			g := newGame(t, w)
 			stale, played := 0, 0
-			for i, old := range permutations([]string{"snapshot", "guard", "write"}) {
-				old = append(append([]string{"begin"}, old...), "commit")
-				for j, order := range merges(old, []string{"lock", "claim", "commit"}) {
+			for i, old := range orders.Permutations([]string{"snapshot", "guard", "write"}) {
+				old = slices.Concat([]string{"begin"}, old, []string{"commit"})
+				for j, order := range orders.Merges(orders.Steps("old", old...), orders.Steps("new", "lock", "claim", "commit")) {
 					if os.Getenv(wholeVar) == "" && w.guards && (i*7+j)%part != 0 {
 						continue
 					}
 					played++
-					accepted := g.play(slices.Clone(old), order)
-					require.False(t, accepted && w.guards, "old %v, merged %v", old, order)
+					accepted := g.play(order)
+					require.False(t, accepted && w.guards, "%v", order)
 					if accepted {
 						stale++
 					}
@@ -105,38 +106,6 @@ func TestInNoOrderOfStepsDoesAGuardedTransactionCommitBehindAClaim(t *testing.T)
 			require.Equal(t, w.guards, stale == 0)
 		})
 	}
-}
-
-// permutations returns every order of a few words.
-func permutations(words []string) (all [][]string) {
-	if len(words) < 2 {
-		return [][]string{append([]string{}, words...)}
-	}
-	for i := range words {
-		rest := append(append([]string{}, words[:i]...), words[i+1:]...)
-		for _, p := range permutations(rest) {
-			all = append(all, append([]string{words[i]}, p...))
-		}
-	}
-	return all
-}
-
-// merges returns every merge of two sequences, true for a step of the first.
-func merges(a, b []string) (all [][]bool) {
-	if len(a) == 0 || len(b) == 0 {
-		rest := make([]bool, len(a)+len(b))
-		for i := range rest {
-			rest[i] = len(a) > 0
-		}
-		return [][]bool{rest}
-	}
-	for _, m := range merges(a[1:], b) {
-		all = append(all, append([]bool{true}, m...))
-	}
-	for _, m := range merges(a, b[1:]) {
-		all = append(all, append([]bool{false}, m...))
-	}
-	return all
 }
 
 // A player is one side of a game. It plays one step at a time.
@@ -209,17 +178,13 @@ func newGame(t *testing.T, w way) *game {
 
 // play plays one round, and reports whether the old holder's write was committed
 // behind the new one's claim.
-func (g *game) play(old []string, order []bool) (stale bool) {
+func (g *game) play(order []orders.Step) (stale bool) {
 	g.reset()
-	news := []string{"lock", "claim", "commit"}
-	for _, mine := range order {
-		if mine {
-			g.old.queue, old = append(g.old.queue, old[0]), old[1:]
-			g.advance(g.old)
-		} else {
-			g.new.queue, news = append(g.new.queue, news[0]), news[1:]
-			g.advance(g.new)
-		}
+	sides := map[string]*player{"old": g.old, "new": g.new}
+	for _, step := range order {
+		p := sides[step.Who]
+		p.queue = append(p.queue, step.What)
+		g.advance(p)
 	}
 	for len(g.old.queue)+len(g.new.queue) > 0 { // what waited for the other side
 		g.advance(g.old)

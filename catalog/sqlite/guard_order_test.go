@@ -16,6 +16,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/orders"
 )
 
 // The orders of an old holder's transaction against a new holder's claim are
@@ -87,22 +88,22 @@ const part = 12
 // playAll plays the orders.
 func (g *game) playAll() {
 	stale, committed, played := 0, 0, 0
-	for i, old := range permutations([]string{"snapshot", "guard", "write"}) {
-		old = append(append([]string{"begin"}, old...), "commit")
-		for j, order := range merges(old, []string{"lock", "claim"}) {
+	for i, old := range orders.Permutations([]string{"snapshot", "guard", "write"}) {
+		old = slices.Concat([]string{"begin"}, old, []string{"commit"})
+		for j, order := range orders.Merges(orders.Steps("old", old...), orders.Steps("new", "lock", "claim")) {
 			if os.Getenv(wholeVar) == "" && (i*7+j)%part != 0 && g.way.guards {
 				continue
 			}
 			played++
-			commits := g.play(slices.Clone(old), order)
+			commits := g.play(order)
 			if slices.Contains(commits, "old") {
 				committed++
 			}
 			if slices.Equal(commits, []string{"new", "old"}) {
 				stale++
-				require.False(g.t, g.way.guards, "old %v, merged %v", old, order)
+				require.False(g.t, g.way.guards, "%v", order)
 			}
-			require.Contains(g.t, commits, "new", "a claim comes through in the end: old %v, merged %v", old, order)
+			require.Contains(g.t, commits, "new", "a claim comes through in the end: %v", order)
 			if stale > 2 && os.Getenv(wholeVar) == "" {
 				return // the naive way was shown to fail
 			}
@@ -111,38 +112,6 @@ func (g *game) playAll() {
 	g.t.Logf("%d of %d orders committed, %d of them something stale", committed, played, stale)
 	require.Equal(g.t, g.way.guards, stale == 0)
 	require.NotZero(g.t, committed)
-}
-
-// permutations returns every order of a few words.
-func permutations(words []string) (all [][]string) {
-	if len(words) < 2 {
-		return [][]string{append([]string{}, words...)}
-	}
-	for i := range words {
-		rest := append(append([]string{}, words[:i]...), words[i+1:]...)
-		for _, p := range permutations(rest) {
-			all = append(all, append([]string{words[i]}, p...))
-		}
-	}
-	return all
-}
-
-// merges returns every merge of two sequences, true for a step of the first.
-func merges(a, b []string) (all [][]bool) {
-	if len(a) == 0 || len(b) == 0 {
-		rest := make([]bool, len(a)+len(b))
-		for i := range rest {
-			rest[i] = len(a) > 0
-		}
-		return [][]bool{rest}
-	}
-	for _, m := range merges(a[1:], b) {
-		all = append(all, append([]bool{true}, m...))
-	}
-	for _, m := range merges(a, b[1:]) {
-		all = append(all, append([]bool{false}, m...))
-	}
-	return all
 }
 
 // A game is played in rounds, one for each order of steps. In each the token rises.
@@ -178,16 +147,15 @@ func (g *game) schema() string {
 }
 
 // play plays one round, and returns who committed, in order.
-func (g *game) play(old []string, order []bool) []string {
+func (g *game) play(order []orders.Step) []string {
 	g.held = drivertest.ReadHead(g.t, g.store).Claim.Token
 	g.failed, g.commits = false, nil
 	var olds, news []string // that are due
-	due := []string{"lock", "claim"}
-	for _, mine := range order {
-		if mine {
-			olds, old = append(olds, old[0]), old[1:]
+	for _, step := range order {
+		if step.Who == "old" {
+			olds = append(olds, step.What)
 		} else {
-			news, due = append(news, due[0]), due[1:]
+			news = append(news, step.What)
 		}
 		olds, news = g.advance(olds, news)
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -177,18 +176,4 @@ func alone(t *testing.T, path string) string {
 	out, err := exec.CommandContext(t.Context(), "cp", path, copied).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return copied
-}
-
-// orders returns every order of n things.
-func orders(n int) [][]int {
-	if n == 0 {
-		return [][]int{nil}
-	}
-	var all [][]int
-	for _, o := range orders(n - 1) {
-		for at := range n {
-			all = append(all, slices.Insert(slices.Clone(o), at, n-1))
-		}
-	}
-	return all
 }

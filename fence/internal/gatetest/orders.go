@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/orders"
 )
 
 // The tokens of both sides, and the resource.
@@ -63,7 +64,7 @@ type Start func(gate *fence.Gate, before, inside func(who string)) (call func(wh
 // one's; otherwise some order must.
 func Orders(t *testing.T, guards bool, start Start) {
 	stale, played, waited := 0, 0, 0
-	for _, order := range merges([]string{"send", "admit", "write", "answer"}, []string{"send", "raise", "write"}) {
+	for _, order := range orders.Merges(orders.Steps("old", "send", "admit", "write", "answer"), orders.Steps("new", "send", "raise", "write")) {
 		g := newGame(t, start)
 		for _, s := range order {
 			g.play(s)
@@ -81,27 +82,6 @@ func Orders(t *testing.T, guards bool, start Start) {
 	require.Equal(t, 35, played)
 	require.Equal(t, guards, stale == 0)
 	require.Equal(t, guards, waited > 0)
-}
-
-// A stepOf is a step of one of both sides.
-type stepOf struct{ who, step string }
-
-// merges returns every merge of both sides' steps.
-func merges(old, fresh []string) (all [][]stepOf) {
-	if len(old)+len(fresh) == 0 {
-		return [][]stepOf{nil}
-	}
-	if len(old) > 0 {
-		for _, m := range merges(old[1:], fresh) {
-			all = append(all, append([]stepOf{{"old", old[0]}}, m...))
-		}
-	}
-	if len(fresh) > 0 {
-		for _, m := range merges(old, fresh[1:]) {
-			all = append(all, append([]stepOf{{"new", fresh[0]}}, m...))
-		}
-	}
-	return all
 }
 
 // A side is one request, which waits for leave before each step.
@@ -161,15 +141,15 @@ func (g *game) inside(who string) {
 
 // play gives a side leave for a step, and returns when it is done or waits for the
 // other side.
-func (g *game) play(step stepOf) {
-	s := g.sides[step.who]
-	if step.step == "send" {
+func (g *game) play(step orders.Step) {
+	s := g.sides[step.Who]
+	if step.What == "send" {
 		g.calls.Go(func() {
 			g.call(s.name, s.token)
 			s.at <- "ended"
 		})
 	} else {
-		s.leave <- step.step
+		s.leave <- step.What
 	}
 	if s.ended {
 		return
