@@ -32,24 +32,15 @@ func newAsk(ctx context.Context, reason string, anyone bool) *ask {
 	return &ask{reason: reason, anyone: anyone, asked: time.Now(), gone: ctx.Done(), answer: make(chan answer, 1), result: make(chan error, 1)}
 }
 
-// refuse answers an ask that nothing comes of.
+// refuse answers an ask that nothing comes of. A holder whose work does not run
+// refuses every ask: a successor then claims without waiting for it, and an offer
+// could not be written.
 func (a *ask) refuse(err error) {
 	if a == nil {
 		return
 	}
 	a.answer <- answer{err: err}
 	a.result <- err
-}
-
-// yield answers an ask while no work runs: a successor may claim at once, and an
-// offer could not be written.
-func (a *ask) yield(revision uint64) {
-	if a.anyone {
-		a.refuse(ErrUnconfirmed)
-		return
-	}
-	a.answer <- answer{revision: revision}
-	a.result <- nil
 }
 
 // request hands a to the tenure, and returns once the work is joined: the

@@ -63,7 +63,7 @@ func (g *gate) raisable(ctx context.Context) (missing string) {
 	return g.proved
 }
 
-var errNotServing = errors.New("leader: this process leads and does not serve: claim over it")
+var errNotServing = errors.New("leader: this process leads, and does not serve")
 
 // raise has every register refuse older tokens before the work begins. It tries for
 // as long as this process leads: the token is not given up for a store that is away.
@@ -88,7 +88,7 @@ func (t *tenure) raise(ctx context.Context) (stage, error) {
 		wait := time.NewTimer(pace.NextBackOff())
 		select {
 		case <-wait.C:
-		case a := <-t.asks: // no work runs: the successor need not wait for an answer
+		case a := <-t.asks:
 			a.refuse(errNotServing)
 		case <-ctx.Done():
 		}

@@ -102,6 +102,36 @@ func TestAPromotionIsRefusedWhileAStoreCouldNotBeRaisedAndBlueServesOn(t *testin
 	<-two.ended
 }
 
+// TestAStoreIsProvedAgainBeforeTheHolderIsAsked has the store fail behind a proof that
+// would be good for a long time yet.
+func TestAStoreIsProvedAgainBeforeTheHolderIsAsked(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	files := &register{name: "files"}
+	var blue, green gated
+	one := run(t, store.Open(), over(called(1), files), blue.work)
+	one.reached(t, leader.Leading)
+	seldom := over(called(2), files)
+	seldom.Lease = time.Hour
+	two := run(t, store.Open(), seldom, green.work)
+	two.reached(t, leader.ReadyToPromote)
+	files.set(errors.New("the disk is full"), nil)
+	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		return two.Status().Reason == "a store could not be raised: files: the disk is full"
+	}, time.Minute, time.Millisecond)
+	require.Len(t, one.Status().Moves, 4, "blue has only started, and leads")
+	admitted, err := blue.increment()
+	require.True(t, admitted)
+	require.NoError(t, err)
+	files.set(nil, nil)
+	two.reached(t, leader.Leading)
+	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
+	two.stop(nil)
+	<-two.ended
+}
+
 func provings(r *register) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -127,8 +127,8 @@ func (t *tenure) reconfirm(ctx context.Context) (stage, error) {
 	for t.lease.left() <= 0 {
 		select {
 		case <-t.renewed:
-		case a := <-t.asks: // no work runs: there is nothing to wait for
-			a.yield(t.c.Head().Revision)
+		case a := <-t.asks:
+			a.refuse(ErrUnconfirmed)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
