@@ -11,8 +11,9 @@ import (
 // Explain says what a guard's refusal means for this process. A refusal is a hint
 // about the token, so Explain reads the newest head once and returns
 //
-//   - why this handle has ended, if the head says that it has: a proven
-//     *[fence.Error], or an error that wraps [ErrLostCommit];
+//   - why this handle has ended, if the head says that it has, with err: a proven
+//     *[fence.Error], or an error that wraps [ErrLostCommit]. Package exitcodes ranks
+//     the two;
 //   - err as it is, if the handle still holds the token, or the head could not be
 //     read before ctx ended. A *fence.Error that names a guard then has disposition
 //     halt;
@@ -28,7 +29,7 @@ func (c *Catalog) Explain(ctx context.Context, err error) error {
 	if why == nil || errors.Is(why, ErrClosed) {
 		return err
 	}
-	return fmt.Errorf("%w; before, %s", why, err.Error())
+	return fmt.Errorf("%w; before, %w", why, err)
 }
 
 // hint reports whether err holds a refusal that the head has to confirm.

@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -47,13 +48,17 @@ func TestTheHeadAloneSaysWhetherARefusedProcessIsSuperseded(t *testing.T) {
 
 		green, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: higher.Generation})
 		require.NoError(t, err)
-		defer func() { require.NoError(t, green.Close()) }()
 		for _, hint := range []error{refusedBy("postgres catalog main", held, higher), &fence.TokenError{Err: fence.ErrNeverIssued}} {
 			err = c.Explain(t.Context(), hint)
 			require.ErrorIs(t, err, fence.ErrSuperseded)
 			require.Equal(t, exitcodes.Success, exitcodes.CodeOf(err))
 			require.ErrorContains(t, err, hint.Error())
 		}
+		worse := errors.Join(refusedBy("http main", held, higher), exitcodes.With(errors.New("a broken invariant"), exitcodes.Panic))
+		require.ErrorIs(t, c.Explain(t.Context(), worse), worse, "nothing of it is lost")
+		require.NoError(t, green.Close())
+		stale := refusedBy("postgres catalog main", higher, held)
+		require.Equal(t, stale, green.Explain(t.Context(), stale), "a handle that was closed knows nothing more")
 		synctest.Wait()
 	})
 }
