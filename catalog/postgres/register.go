@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,13 +64,14 @@ func (r *Register) Guards(ctx context.Context) (driver.Guards, error) { return r
 // behind it meanwhile.
 const provingWait = 20 * time.Millisecond
 
-// Prove implements [fence.Register] by a raise that is rolled back.
+// Prove implements [fence.Register] by a raise that is rolled back, with the schema
+// if there is none yet.
 func (r *Register) Prove(ctx context.Context, t fence.Token) error {
 	err := r.try(ctx, t, fence.Holder{}, provingWait, func(tx pgx.Tx) error {
 		rollback(tx)
 		return nil
 	})
-	if sqlState(err) == "55P03" { // it would only have to wait
+	if sqlState(err) == "55P03" || errors.Is(err, errAppeared) { // it would only have to wait, or another process has just made the schema
 		return nil
 	}
 	return err
@@ -78,6 +80,9 @@ func (r *Register) Prove(ctx context.Context, t fence.Token) error {
 // Raise implements [fence.Register]. It waits for the guarded transactions in flight,
 // and ends those that take longer than [Config.GuardTimeout].
 func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) error {
+	if err := r.store.ddl(ctx, r.store.prepareGuards); err != nil {
+		return err
+	}
 	wait := patienceOf(ctx).lock
 	return r.try(ctx, t, by, wait, func(tx pgx.Tx) error {
 		pg := tx.Conn().PgConn()
@@ -102,9 +107,6 @@ const (
 // holds a higher token.
 func (r *Register) try(ctx context.Context, t fence.Token, by fence.Holder, wait time.Duration, end func(pgx.Tx) error) error {
 	s := r.store
-	if err := s.ddl(ctx, s.prepareGuards); err != nil {
-		return err
-	}
 	holder, err := json.Marshal(by)
 	if err != nil {
 		return err
@@ -122,6 +124,9 @@ func (r *Register) try(ctx context.Context, t fence.Token, by fence.Holder, wait
 	var pid int
 	var isDurable bool
 	if err := tx.QueryRow(ctx, raiserSQL, s.args(millis(wait))...).Scan(&pid, nil, nil, &isDurable); err != nil {
+		return s.fail("raise", err, notSent)
+	}
+	if err := s.prepareGuards(ctx, tx); err != nil {
 		return s.fail("raise", err, notSent)
 	}
 	stop := func() {}

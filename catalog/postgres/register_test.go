@@ -38,6 +38,7 @@ func TestARegisterOnlyRisesAndItsGuardsRefuseWhatIsLower(t *testing.T) {
 	testpg.Exec(t, dsn, `create table orders (id int primary key, note text)`)
 	blue := fence.Holder{Name: "blue"}
 	require.NoError(t, r.Prove(within(t, soon), tokenOf(1, 1)))
+	require.Zero(t, schemas(t, dsn), "a proof makes nothing")
 	require.NoError(t, r.Raise(within(t, soon), tokenOf(1, 1), blue))
 	require.NoError(t, r.InstallGuards(within(t, soon), driver.GuardedTables{Tables: []string{"orders"}}))
 	pool, conn := poolOf(t, dsn), testpg.Connect(t, dsn)
