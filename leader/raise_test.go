@@ -163,7 +163,7 @@ func TestNothingIsServedUntilEveryStoreRefusesTheOlderToken(t *testing.T) {
 	require.NoError(t, <-p.ended)
 }
 
-func TestAHolderThatCanRaiseNothingHandsOverWhenAskedAndStopsWhenTold(t *testing.T) {
+func TestAHolderThatCanRaiseNothingIsReplacedAtOnceAndStopsWhenTold(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"replaced", "stopped"} {
 		t.Run(how, func(t *testing.T) {
@@ -172,14 +172,17 @@ func TestAHolderThatCanRaiseNothingHandsOverWhenAskedAndStopsWhenTold(t *testing
 			files := &register{name: "files"}
 			files.set(nil, errors.New("the network is down"))
 			var work, green gated
-			p := run(t, store.Open(), over(called(1), files), work.work)
+			patient := called(1)
+			patient.HandoverTimeout = time.Hour // nobody waits for an answer
+			p := run(t, store.Open(), over(patient, files), work.work)
 			require.Eventually(t, func() bool { return p.Status().Token != nil }, time.Minute, time.Millisecond)
 			if how == "stopped" {
 				p.stop(nil)
 				require.NoError(t, <-p.ended)
 				return
 			}
-			two := run(t, store.Open(), called(2), green.work)
+			patient.Catalog.Generation = 2
+			two := run(t, store.Open(), patient, green.work)
 			two.reached(t, leader.ReadyToPromote)
 			_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
 			require.NoError(t, err)
