@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
@@ -419,4 +420,44 @@ func TestAClaimThatFailsInPassingComesAgainLaterAndLater(t *testing.T) {
 		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
 		require.NoError(t, green.end(t))
 	})
+}
+
+// A headless store has a board that answers, and from a moment on no head.
+type headless struct {
+	driver.Store
+	gone atomic.Bool
+}
+
+func (h *headless) Head(ctx context.Context) (driver.Head, error) {
+	if h.gone.Load() {
+		return driver.Head{}, &driver.Error{Class: driver.Class{Disposition: exitcodes.Retry}, Store: "headless", Op: "head", Err: errors.New("no answer")}
+	}
+	return h.Store.Head(ctx)
+}
+
+func TestAHolderThatIsUnconfirmedIsReplacedAtOnce(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	blinking := &headless{Store: store.Open()}
+	patient := called(1)
+	patient.HandoverTimeout = time.Hour // nobody waits for an answer
+	patient.Lease = time.Second
+	l, err := leader.New(blinking, patient)
+	require.NoError(t, err)
+	var blue, green gated
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(t.Context(), blue.work) }()
+	require.Eventually(t, func() bool { return l.Status().Phase == leader.Leading }, time.Minute, time.Millisecond)
+	blinking.gone.Store(true)
+	require.Eventually(t, func() bool { return l.Status().Phase == leader.Unconfirmed }, time.Minute, time.Millisecond)
+	patient.Catalog.Generation, patient.Lease = 2, 0
+	two := run(t, store.Open(), patient, green.work)
+	two.reached(t, leader.ReadyToPromote)
+	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+	require.NoError(t, err)
+	two.reached(t, leader.Leading)
+	blinking.gone.Store(false)
+	require.ErrorIs(t, <-ended, fence.ErrSuperseded)
+	two.stop(nil)
+	<-two.ended
 }
