@@ -119,7 +119,7 @@ func lacksMerge(t *testing.T, conn *pgx.Conn) (lacks bool) {
 
 // committed writes under a token, in a transaction that is rolled back behind its
 // check: what is deferred runs at once.
-func committed(t *testing.T, conn *pgx.Conn, token, sql string) error {
+func committed(t testing.TB, conn *pgx.Conn, token, sql string) error {
 	t.Helper()
 	tx, err := conn.Begin(within(t, soon))
 	require.NoError(t, err)

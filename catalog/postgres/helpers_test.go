@@ -44,7 +44,7 @@ func catalogsOf(dsn string) func(*testing.T) func(*testing.T) driver.Store {
 	}
 }
 
-func within(t *testing.T, d time.Duration) context.Context {
+func within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
