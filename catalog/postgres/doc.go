@@ -21,8 +21,8 @@
 //	head            a row for each catalog: revision, commit, claim (JSON)
 //	token           a row for each catalog that only claims write, for guards,
 //	                with the server's system identifier and timeline
-//	guard:NAME      an empty table for each catalog, which guarded transactions
-//	                and claims lock; refused:NAME counts refusals (see guardSQL)
+//	NAME@TOKEN      a view for each catalog, which guarded transactions lock and
+//	                claims rename; refused:NAME counts refusals (see guardSQL)
 //	log             the commits, numbered from 1; a snapshot can stand for the first
 //	snapshot        a row for each catalog that has one (JSON)
 //	part            what is in the snapshots, in parts of 1 MiB at most

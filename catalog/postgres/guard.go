@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/fencepost/fencepost/fence"
 )
@@ -20,11 +19,6 @@ import (
 // RuntimeParams of a pool's ConnConfig. Behind a pooler in transaction mode a
 // setting of the session would pass on to other clients.
 const TokenSetting = "fencepost.token"
-
-// A Beginner begins transactions, as *pgxpool.Pool and *pgx.Conn do.
-type Beginner interface {
-	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
-}
 
 // A GuardOption changes how [Begin], [Guard] and [GuardSQL] work.
 type GuardOption func(*guard)
@@ -55,58 +49,6 @@ func newGuard(options []GuardOption) (guard, error) {
 		o(&g)
 	}
 	return g, checkCatalog(g.catalog)
-}
-
-// Begin begins a guarded transaction: it commits only if token is the newest of
-// its catalog at the commit. The guard travels with BEGIN, so it costs no further
-// round trip. The pool's database must be the catalog's.
-//
-// A claim waits until the guarded transactions in flight have ended, and ends
-// those that take longer than [Config.GuardTimeout]. A transaction that waits for
-// its client for more than 10 s is ended by the server.
-//
-// The error holds a *[fence.Error] if a newer token was claimed, a
-// *[fence.TokenError] if the token is zero or was never issued, and [ErrNoGuards]
-// if the database has no guards. A pool closes the connection behind any of them. At
-// READ COMMITTED a guard takes a table lock. Above it, it also locks the token's
-// row FOR SHARE: PostgreSQL then makes a multixact for each transaction that
-// runs beside another one, and a transaction whose snapshot is older than the
-// newest claim fails with 40001. A READ ONLY transaction locks no row: above READ
-// COMMITTED it is checked against the token of its own snapshot.
-func Begin(ctx context.Context, pool Beginner, token fence.Token, options ...GuardOption) (pgx.Tx, error) {
-	g, err := newGuard(options)
-	if err != nil {
-		return nil, fmt.Errorf("postgres: begin: %w", err)
-	}
-	sql, err := g.sql(token)
-	if err != nil {
-		return nil, fmt.Errorf("postgres: begin: %w", err)
-	}
-	if g.options.BeginQuery != "" {
-		return nil, fmt.Errorf("postgres: begin: TxOptions.BeginQuery is %q, want it empty: the guard takes its place", g.options.BeginQuery)
-	}
-	g.options.BeginQuery = g.begin() + "; " + sql
-	tx, err := pool.BeginTx(ctx, g.options)
-	if err != nil {
-		leaveFailed(ctx, pool)
-		return nil, fmt.Errorf("postgres: begin: %w", guardError(err))
-	}
-	return tx, nil
-}
-
-// leaveFailed ends the transaction that BEGIN has begun before the guard refused it,
-// if the caller has the connection. A pool closes a connection in that state.
-func leaveFailed(ctx context.Context, b Beginner) {
-	var conn *pgx.Conn
-	switch b := b.(type) {
-	case *pgx.Conn:
-		conn = b
-	case *pgxpool.Conn:
-		conn = b.Conn()
-	}
-	if conn != nil && conn.PgConn().TxStatus() == 'E' {
-		_, _ = conn.Exec(ctx, "rollback") // if it fails, the connection is closed
-	}
 }
 
 // Guard guards a transaction of pgx that has begun already, by one round trip. It
@@ -173,18 +115,4 @@ func (g guard) String() string {
 		return "postgres register " + g.catalog
 	}
 	return "postgres catalog " + g.catalog
-}
-
-// begin returns the statement that pgx would send.
-func (g guard) begin() string {
-	sql := "begin"
-	if g.options.IsoLevel != "" {
-		sql += " isolation level " + string(g.options.IsoLevel)
-	}
-	for _, mode := range []string{string(g.options.AccessMode), string(g.options.DeferrableMode)} {
-		if mode != "" {
-			sql += " " + mode
-		}
-	}
-	return sql
 }

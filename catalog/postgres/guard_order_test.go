@@ -14,6 +14,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/drivertest"
+	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/orders"
 	"github.com/fencepost/fencepost/internal/testpg"
 )
@@ -70,6 +71,7 @@ func ways() []way {
 		begin := "begin isolation level " + level
 		all = append(all,
 			way{"guard, " + level, true, begin, "plain", run(`select fencepost.guard('main', 'g1.e1')`)},
+			way{"lock, " + level, true, begin, "plain", run(guard{catalog: "main"}.lockSQL(fence.Token{Generation: 1, Epoch: 1}))},
 			way{"trigger, " + level, true, begin, "guarded", run(`set local fencepost.token = 'g1.e1'`)},
 			way{"exists, " + level, false, begin, "plain", inTransaction},
 			way{"look aside, " + level, false, begin, "plain", asked},

@@ -2,17 +2,20 @@ package postgres
 
 // guardVersion is what is said of the installed functions. Another text has
 // InstallGuards install them anew.
-const guardVersion = "Guards of github.com/fencepost/fencepost, version 1"
+const guardVersion = "Guards of github.com/fencepost/fencepost, version 2"
 
 // guardSQL creates what guards need. It may run again. The functions run with
 // their owner's rights, so that whoever writes to a guarded table needs none on this
 // schema.
 //
-// A guarded transaction holds a table lock in ROW EXCLUSIVE mode, and a claim holds
-// it in SHARE mode from before it locks the head until its end. It is the lock of a
-// table without columns, one for each catalog: unlike an advisory lock it can't be
-// held by everybody; unlike a row lock it makes no multixact; and PostgreSQL grants
-// it without a look at shared memory while no claim is under way.
+// Each catalog has a view whose name says which token is the newest, such as
+// fencepost."main@g7.e41". A guarded transaction locks it by that name in ROW EXCLUSIVE
+// mode; a claim locks it in ACCESS EXCLUSIVE mode from before it locks the head, and
+// renames it. PostgreSQL looks a name up again once it has got the lock: a transaction
+// that had to wait for a claim finds no such view, whatever its isolation level and
+// however old its snapshot. Unlike an advisory lock it can't be held by everybody; unlike
+// a row lock it makes no multixact; PostgreSQL grants it without a look at shared
+// memory while no claim is under way; and unlike a table it is not locked by pg_dump.
 const guardSQL = `
 set local search_path = pg_catalog, pg_temp;
 
@@ -20,11 +23,24 @@ set local search_path = pg_catalog, pg_temp;
 -- the table, which the row's own xmin and tableoid must repeat, and the database, at which claims look.
 alter table fencepost.token add column if not exists stamp text;
 
--- guard_name returns the name of a catalog's lock or sequence. PostgreSQL takes 63 bytes.
-create or replace function fencepost.guard_name(kind text, catalog text) returns text
+-- guard_name returns a name for a catalog that leaves room for a token of 41 bytes: PostgreSQL takes 63.
+create or replace function fencepost.guard_name(catalog text) returns text
 	language sql stable parallel safe as $fn$
-	select pg_catalog.concat($1, ':', case when pg_catalog.length($2) operator(pg_catalog.<=) 55 then $2
-		else pg_catalog.concat(pg_catalog.left($2, 22), '~', pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to($2, 'UTF8')), 'hex'), 32)) end)
+	select case when pg_catalog.octet_length($1) operator(pg_catalog.<=) 21 then $1
+		else pg_catalog.concat(pg_catalog.left($1, 8), '~', pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to($1, 'UTF8')), 'hex'), 12)) end
+$fn$;
+
+-- guard_view returns the name of the view that is there while a token is the newest.
+create or replace function fencepost.guard_view(catalog text, token text) returns text
+	language sql stable parallel safe as $fn$
+	select pg_catalog.concat(fencepost.guard_name($1), '@', $2)
+$fn$;
+
+-- guard_views returns the views of a catalog: one at most, unless somebody has emptied the tables.
+create or replace function fencepost.guard_views(catalog text) returns setof name
+	language sql volatile set search_path = pg_catalog, pg_temp as $fn$
+	select c.relname from pg_class c where c.relnamespace = 'fencepost'::regnamespace and c.relkind = 'v'
+		and starts_with(c.relname::text, fencepost.guard_view($1, '')) order by c.oid
 $fn$;
 
 -- await_guards waits until no guarded transaction of a catalog is in flight, and keeps new ones out until the end
@@ -32,28 +48,53 @@ $fn$;
 create or replace function fencepost.await_guards(catalog text) returns void
 	language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
-	lock text := format('fencepost.%I', fencepost.guard_name('guard', $1));
+	live name;
+	gone name;
 begin
-	if to_regclass(lock) is not null then
-		execute concat('lock table ', lock, ' in share mode');
-	end if;
+	loop
+		select v into live from fencepost.guard_views($1) v limit 1;
+		if live is null then
+			return;
+		elsif live = gone then
+			raise serialization_failure using message = format('fencepost: view %I was renamed since the snapshot of this claim', live);
+		end if;
+		begin
+			execute format('lock table fencepost.%I in access exclusive mode', live);
+			return;
+		exception when undefined_table then
+			gone := live; -- by another claim
+		end;
+	end loop;
 end
 $fn$;
 
 -- guard_claim is called for every row that a claim writes, of any build: it waits for guarded transactions, and
--- makes the lock of a catalog that has none. Nobody sees that lock before the claim has landed.
+-- names the newest token by the view. Nobody sees that before the claim has landed.
 create or replace function fencepost.guard_claim() returns trigger
 	language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
-	lock text := format('fencepost.%I', fencepost.guard_name('guard', new.catalog));
+	next text := fencepost.guard_view(new.catalog, concat('g', new.generation, '.e', new.epoch));
+	there bool := to_regclass(format('fencepost.%I', next)) is not null;
+	old_view name;
 begin
-	if to_regclass(lock) is not null then
+	if new.catalog ~ '^(register:)?[a-z0-9_-]{1,63}$'
+		and (tg_op = 'UPDATE' or not exists (select from fencepost.token t where t.catalog = new.catalog)) then -- else it becomes an UPDATE
 		perform fencepost.await_guards(new.catalog);
-	elsif new.catalog ~ '^(register:)?[a-z0-9_-]{1,63}$' then
-		execute concat('create table ', lock, ' () using heap');
-		execute concat('comment on table ', lock, ' is ''Always empty: locked by guarded transactions and by claims''');
-		execute format('create sequence fencepost.%I', fencepost.guard_name('refused', new.catalog));
-		execute format('grant select on sequence fencepost.%I to public', fencepost.guard_name('refused', new.catalog));
+		for old_view in select v from fencepost.guard_views(new.catalog) v where v <> next loop
+			if there then
+				execute format('drop view fencepost.%I', old_view);
+			else
+				execute format('alter view fencepost.%I rename to %I', old_view, next);
+				there := true;
+			end if;
+		end loop;
+		if not there then
+			execute format('create view fencepost.%I as select true as live', next);
+			execute format('grant insert on fencepost.%I to public', next); -- the right to lock it: nobody can insert into it
+			execute format('comment on view fencepost.%I is ''Its name says which token is the newest: guarded transactions lock it, claims rename it''', next);
+			execute format('create sequence if not exists fencepost.%I', 'refused:' || fencepost.guard_name(new.catalog));
+			execute format('grant select on sequence fencepost.%I to public', 'refused:' || fencepost.guard_name(new.catalog));
+		end if;
 	end if;
 	if tg_op = 'INSERT' and new.stamp is not null then
 		return new; -- out of a dump: no claim writes a stamp
@@ -64,40 +105,32 @@ begin
 end
 $fn$;
 
--- guard holds the lock of a catalog until the end of the transaction and then looks whether the token is the newest.
--- Each is a statement of its own, so that the look sees what was committed before the lock was acquired. Above READ
--- COMMITTED the look has the snapshot of the transaction: there it locks the token's row, which fails with 40001 if
--- the token has moved since that snapshot. A reader can lock no row. A transaction that has written and then was set to
--- READ ONLY is no reader: it fails with 25006.
+-- guard locks the view that is there while the token is the newest, until the end of the transaction. Then it looks
+-- whether a claim wrote the token in this database: a copy has the view, too.
 --
 -- It runs in every guarded transaction. So it looks at no more than that one row, and has operators qualified
 -- instead of a search_path of its own, which costs as much as the rest.
 create or replace function fencepost.guard(catalog text, token text) returns void
 	language plpgsql volatile security definer as $fn$
 declare
-	lock pg_catalog.text := pg_catalog.format('fencepost.%I', fencepost.guard_name('guard', $1));
 	idle pg_catalog.text := pg_catalog.current_setting('idle_in_transaction_session_timeout');
-	live pg_catalog.bool;
+	here pg_catalog.bool;
 begin
-	if pg_catalog.to_regclass(lock) is null then
+	if pg_catalog.octet_length($2) operator(pg_catalog.>) 41 then -- PostgreSQL would cut the name
 		perform fencepost.guard_refuse($1, $2);
 	end if;
-	execute pg_catalog.concat('lock table ', lock, ' in row exclusive mode');
-	if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) any ('{read committed,read uncommitted}')
-		or pg_catalog.current_setting('transaction_read_only') operator(pg_catalog.=) 'on' and pg_catalog.pg_current_xact_id_if_assigned() is null then
-		select $2 operator(pg_catalog.=) pg_catalog.concat('g', t.generation, '.e', t.epoch)
-			and pg_catalog.starts_with(t.stamp, pg_catalog.concat(t.xmin, ':', t.tableoid, ':'))
-		into live from fencepost.token t where t.catalog operator(pg_catalog.=) $1;
-	else
-		select $2 operator(pg_catalog.=) pg_catalog.concat('g', t.generation, '.e', t.epoch)
-			and pg_catalog.starts_with(t.stamp, pg_catalog.concat(t.xmin, ':', t.tableoid, ':'))
-		into live from fencepost.token t where t.catalog operator(pg_catalog.=) $1 for share;
-	end if;
-	if live is not true then
+	begin
+		execute pg_catalog.concat('lock table fencepost.', pg_catalog.quote_ident(fencepost.guard_view($1, $2)), ' in row exclusive mode');
+	exception when undefined_table then
+		perform fencepost.guard_refuse($1, $2);
+	end;
+	select pg_catalog.starts_with(t.stamp, pg_catalog.concat(t.xmin, ':', t.tableoid, ':'))
+		into here from fencepost.token t where t.catalog operator(pg_catalog.=) $1;
+	if here is not true then
 		perform fencepost.guard_refuse($1, $2);
 	end if;
 	if idle operator(pg_catalog.=) '0' or idle::pg_catalog.interval operator(pg_catalog.>) '10 s'::pg_catalog.interval then
-		perform pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', true);
+		idle := pg_catalog.set_config('idle_in_transaction_session_timeout', '10s', true);
 	end if;
 end
 $fn$;
@@ -114,6 +147,9 @@ declare
 	problem text;
 	remedy text;
 begin
+	if current_setting('transaction_isolation') in ('repeatable read', 'serializable') and current_setting('transaction_read_only') = 'off' then
+		perform from fencepost.token t where t.catalog = $1 for share; -- fails with 40001 if the token has moved since the snapshot
+	end if;
 	select t.generation, t.epoch, coalesce(starts_with(t.stamp, concat(t.xmin, ':', t.tableoid, ':')), false) as made_here
 		into seen from fencepost.token t where t.catalog = $1;
 	now := 'g' || seen.generation || '.e' || seen.epoch;
@@ -133,14 +169,14 @@ begin
 		state := 'TKN03';
 		problem := 'what the transaction gave is no token';
 		remedy := 'a token has a form like g7.e41';
-	elsif now is null or to_regclass(format('fencepost.%I', fencepost.guard_name('guard', $1))) is null then
-		state := 'TKN06';
-		problem := 'no process has claimed it since guards were installed';
-		remedy := 'check the name of the catalog, or let a process claim it';
 	elsif not seen.made_here then
 		state := 'TKN05';
 		problem := 'this database is a copy, in which nobody has claimed yet';
 		remedy := 'if the service is to go on here, stop it and run: fencepost restored';
+	elsif now is null or not exists (select from fencepost.guard_views($1)) then
+		state := 'TKN06';
+		problem := 'no process has claimed it since guards were installed';
+		remedy := 'check the name of the catalog, or let a process claim it';
 	elsif array[seen.generation::numeric, seen.epoch] > held
 		and ($1 like 'register:%'
 			or exists (select from fencepost.claim c where c.catalog = $1 and starts_with(c.claim, '{"token":"' || $2 || '",'))) then
@@ -153,7 +189,7 @@ begin
 		remedy := 'give the transaction the token that this process holds';
 	end if;
 	begin
-		perform nextval(format('fencepost.%I', fencepost.guard_name('refused', $1)));
+		perform nextval(format('fencepost.%I', 'refused:' || fencepost.guard_name($1)));
 	exception when others then null; -- a transaction that can't write, or a catalog that was never claimed
 	end;
 	raise exception using errcode = state, message = 'fencepost: catalog ' || left(coalesce($1, ''), 63) || ': ' || problem, hint = remedy,
@@ -228,8 +264,8 @@ end
 $fn$;
 
 -- A role's default privileges may give functions to nobody.
-grant execute on function fencepost.guard(text, text), fencepost.guard_name(text, text), fencepost.guard_commit(), fencepost.guard_truncate() to public;
-revoke execute on function fencepost.guard_refuse(text, text), fencepost.await_guards(text), fencepost.raise(text, bigint, bigint, text) from public;
+grant execute on function fencepost.guard(text, text), fencepost.guard_name(text), fencepost.guard_view(text, text), fencepost.guard_commit(), fencepost.guard_truncate() to public;
+revoke execute on function fencepost.guard_refuse(text, text), fencepost.guard_views(text), fencepost.await_guards(text), fencepost.raise(text, bigint, bigint, text) from public;
 
 -- Whoever may move the token may wait for guards: the script of an older build has granted the one and not the other.
 do $do$

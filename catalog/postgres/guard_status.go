@@ -83,7 +83,7 @@ func scanGuardedTable(row pgx.CollectableRow) (t driver.GuardedTable, err error)
 // is none.
 func (s *Store) refused(ctx context.Context, q querier) (n int64, err error) {
 	var sequence string
-	if err := q.QueryRow(ctx, `select fencepost.guard_name('refused', $1)`, s.args(s.catalog)...).Scan(&sequence); err != nil {
+	if err := q.QueryRow(ctx, `select pg_catalog.concat('refused:', fencepost.guard_name($1))`, s.args(s.catalog)...).Scan(&sequence); err != nil {
 		return 0, err
 	}
 	from := pgx.Identifier{"fencepost", sequence}.Sanitize()

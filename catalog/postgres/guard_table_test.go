@@ -171,7 +171,7 @@ func TestAClaimBetweenWriteAndCommitRefusesTheCommit(t *testing.T) {
 		_, err := conn.Exec(t.Context(), `begin; set local fencepost.token = '`+token.String()+`'; `+sql)
 		require.NoError(t, err)
 		var locks int
-		require.NoError(t, conn.QueryRow(t.Context(), `select count(*) from pg_locks where relation = 'fencepost."guard:main"'::regclass`).Scan(&locks))
+		require.NoError(t, conn.QueryRow(t.Context(), `select count(*) from pg_locks where relation = $1::regclass`, `fencepost."main@`+token.String()+`"`).Scan(&locks))
 		require.Zero(t, locks)
 		newer := claim(t, s).Claim.Token
 		_, err = conn.Exec(t.Context(), `commit`)
@@ -337,9 +337,10 @@ func TestWhatCantBeGuardedIsRefusedWithTheReason(t *testing.T) {
 // withoutGuards makes of a database one that an older build has made.
 func withoutGuards(t *testing.T, dsn string) {
 	t.Helper()
-	testpg.Exec(t, dsn, `drop trigger guard on fencepost.token`, `drop table if exists fencepost."guard:main", fencepost.guard_mark`, `drop sequence if exists fencepost."refused:main"`,
+	testpg.Exec(t, dsn, `drop trigger guard on fencepost.token`, `drop table if exists fencepost.guard_mark`,
+		`do $$ begin execute (select 'drop view if exists ' || coalesce(string_agg(oid::regclass::text, ', '), 'pg_temp.none') from pg_class where relnamespace = 'fencepost'::regnamespace and relkind = 'v'); end $$`, `drop sequence if exists fencepost."refused:main"`,
 		`drop function fencepost.guard, fencepost.await_guards, fencepost.guard_claim, fencepost.guard_commit, fencepost.guard_marked,
-			fencepost.guard_truncate, fencepost.guard_refuse, fencepost.guard_name`, `alter table fencepost.token drop column stamp`)
+			fencepost.guard_truncate, fencepost.guard_refuse, fencepost.guard_name, fencepost.guard_view, fencepost.guard_views`, `alter table fencepost.token drop column stamp`)
 }
 
 // TestARoleOfAnOlderBuildGetsTheRightToWaitWithTheGuards has them installed by another

@@ -220,7 +220,10 @@ func TestACatalogWithoutAGuardIsSaidToHaveNone(t *testing.T) {
 	require.Error(t, begin(`main', 'g1.e1'); drop table orders; --`))
 	require.Zero(t, count(t, pool, "orders"))
 	testpg.Exec(t, dsn, `drop function fencepost.guard`)
-	require.ErrorIs(t, begin("main"), postgres.ErrNoGuards)
+	_, err = postgres.Begin(within(t, soon), testpg.Connect(t, dsn), tokenOf(1, 1))
+	require.ErrorIs(t, err, postgres.ErrNoGuards)
+	testpg.Exec(t, dsn, `drop schema fencepost cascade`)
+	require.ErrorIs(t, begin("main"), postgres.ErrNoGuards, "on a connection that has begun guarded transactions before")
 }
 
 func TestEveryCatalogHasAGuardOfItsOwnHoweverLongItsName(t *testing.T) {
@@ -260,23 +263,28 @@ func TestAConnectionOnWhichAGuardHasRefusedGoesOn(t *testing.T) {
 	}
 }
 
-// TestAGuardAtReadCommittedMakesNoMultixact has two guarded transactions in flight:
-// two lockers of one row would share a multixact, which the row would bear.
-func TestAGuardAtReadCommittedMakesNoMultixact(t *testing.T) {
+// TestAGuardMakesNoMultixact has two guarded transactions in flight: two lockers of
+// one row would share a multixact, which the row would bear.
+func TestAGuardMakesNoMultixact(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
 	s := open(t, dsn)
 	token := drivertest.Install(t, s, 1).Claim.Token
 	pool := poolOf(t, dsn)
-	for _, level := range []pgx.TxIsoLevel{pgx.ReadUncommitted, pgx.ReadCommitted, pgx.RepeatableRead} {
+	look := testpg.Connect(t, dsn)
+	for _, level := range []pgx.TxIsoLevel{pgx.ReadUncommitted, pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		var both []pgx.Tx
 		for range 2 {
 			tx, err := postgres.Begin(within(t, soon), pool, token, postgres.WithTxOptions(pgx.TxOptions{IsoLevel: level}))
 			require.NoError(t, err)
-			defer func() { require.NoError(t, tx.Commit(within(t, soon))) }()
+			both = append(both, tx)
 		}
 		var locked bool
-		require.NoError(t, pool.QueryRow(t.Context(), `select xmax::text <> '0' from fencepost.token`).Scan(&locked))
-		require.Equal(t, level == pgx.RepeatableRead, locked, level)
+		require.NoError(t, look.QueryRow(t.Context(), `select xmax::text <> '0' from fencepost.token`).Scan(&locked))
+		require.False(t, locked, level)
+		for _, tx := range both {
+			require.NoError(t, tx.Commit(within(t, soon)))
+		}
 	}
 }
 
@@ -325,9 +333,10 @@ func TestAWriterNeedsNoRightButTheSightOfTheSchema(t *testing.T) {
 		require.ErrorIs(t, way(within(t, soon), tokenOf(7, 7)), fence.ErrNeverIssued)
 	}
 	conn := testpg.Connect(t, mine)
+	live := `"main@` + token.String() + `"`
 	for _, sql := range []string{
 		`select * from fencepost.token`, `select fencepost.await_guards('main')`, `select fencepost.guard_refuse('main', '')`,
-		`begin; lock table fencepost."guard:main" in share mode`, `rollback; begin; lock table fencepost."guard:main" in row exclusive mode`,
+		`select * from fencepost.` + live, `begin; lock table fencepost.` + live + ` in share mode`, `rollback; begin; lock table fencepost.` + live + ` in share row exclusive mode`,
 		`rollback; select nextval('fencepost."refused:main"')`, `insert into fencepost.guard_mark values ('main')`,
 	} {
 		_, err := conn.Exec(t.Context(), sql)

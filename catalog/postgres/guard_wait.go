@@ -29,7 +29,8 @@ const (
 	// blocksSQL is the condition that backend $1 waits for lock l, of a transaction that catalog $2 guards.
 	blocksSQL = `l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted
 		and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
-		and l.relation = pg_catalog.to_regclass(pg_catalog.format('fencepost.%I', fencepost.guard_name('guard', $2)))::oid
+		and l.relation in (select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+			where n.nspname = 'fencepost' and c.relkind = 'v' and pg_catalog.starts_with(c.relname::text, fencepost.guard_view($2, '')))
 		and l.pid = any (pg_catalog.pg_blocking_pids($1))`
 )
 
