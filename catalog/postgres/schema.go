@@ -58,7 +58,7 @@ create table fencepost.token (
 	system_id  text   not null,
 	timeline   bigint not null
 );
-comment on table fencepost.token is 'The token of each catalog: moved by claims only, locked FOR SHARE by guards';
+comment on table fencepost.token is 'The token of each catalog: moved by claims only, looked at by guards';
 
 create table fencepost.log (
 	catalog    text collate "C",
