@@ -2,6 +2,8 @@ package leader_test
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,8 +17,36 @@ import (
 	"github.com/fencepost/fencepost/leader"
 )
 
-// TestWorkThatAGuardRefusedEndsAsTheHeadSays has the store wake nobody: only the
-// refusal can tell the process of the claim.
+// A veiled store shows the same head until the veil is lifted.
+type veiled struct {
+	driver.Store
+	veil    atomic.Pointer[driver.Head]
+	beaten  atomic.Bool
+	renewed chan struct{} // closed by the look at the head that follows a heartbeat
+	once    sync.Once
+}
+
+func (v *veiled) Head(ctx context.Context) (driver.Head, error) {
+	if v.beaten.Load() {
+		defer v.once.Do(func() { close(v.renewed) })
+	}
+	if head := v.veil.Load(); head != nil {
+		return *head, nil
+	}
+	return v.Store.Head(ctx)
+}
+
+func (v *veiled) Post(ctx context.Context, n driver.Note) (int64, error) {
+	version, err := v.Store.Post(ctx, n)
+	if n.Key == "holder" {
+		v.beaten.Store(true)
+	}
+	return version, err
+}
+
+// TestWorkThatAGuardRefusedEndsAsTheHeadSays hides the claim from all that look for one
+// while the work is under way, and lets nobody look again for long: only the refusal
+// can make the process look.
 func TestWorkThatAGuardRefusedEndsAsTheHeadSays(t *testing.T) {
 	t.Parallel()
 	for name, claimed := range map[string]bool{"a newer generation has claimed": true, "nobody has claimed": false} {
@@ -25,10 +55,14 @@ func TestWorkThatAGuardRefusedEndsAsTheHeadSays(t *testing.T) {
 			store := memory.New()
 			cfg := called(1)
 			cfg.Poll, cfg.Lease = time.Minute, 10*time.Minute
-			l, err := leader.New(struct{ driver.Store }{store.Open()}, cfg)
+			mine := &veiled{Store: store.Open(), renewed: make(chan struct{})}
+			l, err := leader.New(mine, cfg)
 			require.NoError(t, err)
 			err = l.Run(t.Context(), func(ctx context.Context, c *catalog.Catalog) error {
-				held := c.Claim().Token
+				held, head := c.Claim().Token, c.Head()
+				<-mine.renewed // it is not due again for minutes
+				mine.veil.Store(&head)
+				defer mine.veil.Store(nil)
 				if claimed {
 					green, err := catalog.Open(ctx, store.Open(), catalog.Config{Generation: 2})
 					require.NoError(t, err)
