@@ -1,7 +1,15 @@
 package fence
 
+import (
+	"context"
+	"os"
+)
+
 // AtGateSteps has fn called between the steps by which g saves a register.
 func AtGateSteps(g *Gate, fn func(point string)) { g.file.reach = fn }
+
+// SyncsOfGate has fn sync the files and folders of g.
+func SyncsOfGate(g *Gate, fn func(*os.File) error) { g.file.sync = fn }
 
 // GateLock returns the descriptor of the lock that g has.
 func GateLock(g *Gate) int { return int(g.file.lock.Fd()) }
@@ -12,3 +20,6 @@ func WaitingToBeSaved(g *Gate) int {
 	defer g.mu.Unlock()
 	return len(g.edits)
 }
+
+// Raise has g take over what the catalog has answered to one of those who asked.
+func Raise(ctx context.Context, g *Gate, to RegisterState) error { return g.raise(ctx, to) }

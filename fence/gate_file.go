@@ -60,7 +60,7 @@ func OpenGate(path string, cfg GateConfig) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &gateFile{path: path, reach: func(string) {}}
+	f := &gateFile{path: path, reach: func(string) {}, sync: (*os.File).Sync}
 	all, err := f.open(g.cfg.MaxResources)
 	if err != nil {
 		g.cancel()
@@ -76,7 +76,8 @@ func OpenGate(path string, cfg GateConfig) (*Gate, error) {
 type gateFile struct {
 	path  string
 	lock  *os.File
-	reach func(point string) // called between the steps of save, for tests
+	reach func(point string)   // called between the steps of save, for tests
+	sync  func(*os.File) error // of files and folders; fails in tests
 }
 
 // open locks the file and reads it.
@@ -187,7 +188,7 @@ func (f *gateFile) save(all map[string]RegisterState) (err error) {
 		return err
 	}
 	f.reach("renamed")
-	if err := syncFolder(filepath.Dir(f.path)); err != nil {
+	if err := f.syncFolder(); err != nil {
 		return err
 	}
 	f.reach("saved")
@@ -213,7 +214,7 @@ func (f *gateFile) write(text []byte) error {
 		_, err = out.Write(text)
 	}
 	if err == nil {
-		err = out.Sync()
+		err = f.sync(out)
 	}
 	if err = errors.Join(err, out.Close()); err != nil {
 		return errors.Join(err, os.Remove(name))
@@ -272,10 +273,10 @@ func clipped(h Holder) Holder {
 	return h
 }
 
-func syncFolder(path string) error {
-	folder, err := os.Open(path)
+func (f *gateFile) syncFolder() error {
+	folder, err := os.Open(filepath.Dir(f.path))
 	if err != nil {
 		return err
 	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return errors.Join(f.sync(folder), folder.Close())
 }

@@ -314,6 +314,32 @@ func TestARegisterThatCanNotBeSavedLetsNobodyThrough(t *testing.T) {
 	require.NoError(t, g.Close())
 }
 
+// TestARegisterIsOnDiskBeforeItLetsAnybodyThrough has each sync fail once. A
+// power cut takes back what was not synced, so a register could fall.
+func TestARegisterIsOnDiskBeforeItLetsAnybodyThrough(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, h := filepath.Join(dir, "registers"), headAt(token(7, 41))
+	g := openGate(t, path, h)
+	admit(t, g, "orders", token(7, 41)).Release()
+	h.claim(token(8, 42))
+	failing := []string{path + "-new", dir} // in this order: the name must not be durable before the content is
+	fence.SyncsOfGate(g, func(f *os.File) error {
+		if len(failing) > 0 && f.Name() == failing[0] {
+			failing = failing[1:]
+			return syscall.EIO
+		}
+		return f.Sync()
+	})
+	for range 2 {
+		require.ErrorIs(t, refused(t, g, "orders", token(8, 42)), fence.ErrNotSaved)
+		require.Equal(t, token(7, 41), g.Registers()[0].Token)
+	}
+	require.Empty(t, failing)
+	admit(t, g, "orders", token(8, 42)).Release()
+	require.NoError(t, g.Close())
+}
+
 func TestWhatIsKeptOfAHolderIsBounded(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "registers")

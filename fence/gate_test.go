@@ -357,6 +357,11 @@ func TestARegisterThatWasResetTakesWhatTheCatalogSays(t *testing.T) {
 	require.ErrorIs(t, inside.Stale(), fence.ErrFenced)
 	inside.Release()
 	admit(t, g, "orders", token(6, 30)).Release()
+	inside = admit(t, g, "orders", token(6, 30))
+	require.NoError(t, g.Reset(t.Context(), "orders"))
+	admit(t, g, "orders", token(6, 30)).Release()
+	require.NoError(t, inside.Stale(), "it works under the token that was found again")
+	inside.Release()
 	require.NoError(t, g.Reset(t.Context(), "orders"))
 	require.Empty(t, g.Registers())
 }
