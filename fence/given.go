@@ -21,8 +21,6 @@ func TokenOf(guard string, given []string) (Token, error) {
 		return refused("", ErrMissing)
 	case len(given) > 1:
 		return refused(given[0], fmt.Errorf("%w: it was given %d times, want once", ErrMalformed, len(given)))
-	case len(given[0]) > maxText:
-		return refused(given[0], fmt.Errorf("%w: %d bytes, want %d at most", ErrMalformed, len(given[0]), maxText))
 	}
 	t, err := Parse(given[0])
 	switch {

@@ -81,7 +81,10 @@ func (t *Token) UnmarshalText(text []byte) error {
 
 // Parse reads the text form of a token, and only the one that String writes.
 func Parse(s string) (Token, error) {
-	malformed := fmt.Errorf("%w: %q, want a form like g7.e41", ErrMalformed, s)
+	malformed := fmt.Errorf("%w: %q, want a form like g7.e41", ErrMalformed, shown(s))
+	if len(s) > maxText {
+		return Token{}, fmt.Errorf("%w: %d bytes, want %d at most", malformed, len(s), maxText)
+	}
 	gen, ep, found := bytes.Cut([]byte(s), []byte("."))
 	if !found || len(gen) < 2 || len(ep) < 2 || gen[0] != 'g' || ep[0] != 'e' {
 		return Token{}, malformed

@@ -208,3 +208,21 @@ func TestSortedBinaryIsSortedTokens(t *testing.T) {
 	}
 	require.True(t, slices.IsSorted(forms))
 }
+
+func TestOfATokenThatIsNoneABoundedPartIsShown(t *testing.T) {
+	for _, text := range []string{strings.Repeat("g7.e41", 100_000), "g7.e" + strings.Repeat("9", 100_000), "g" + strings.Repeat("é", 100_000) + ".e1", strings.Repeat("\x00", 42)} {
+		_, parsed := fence.Parse(text)
+		_, given := fence.TokenOf("http orders", []string{text})
+		_, twice := fence.TokenOf("http orders", []string{text, text})
+		for _, err := range []error{parsed, given, twice} {
+			require.ErrorIs(t, err, fence.ErrMalformed)
+			require.Less(t, len(err.Error()), 700)
+		}
+		require.ErrorContains(t, parsed, "want 41 at most")
+	}
+	longest := token(generation.Max, epoch.Max)
+	parsed, err := fence.Parse(longest.String())
+	require.NoError(t, err)
+	require.Equal(t, longest, parsed)
+	require.Len(t, longest.String(), 41)
+}
