@@ -2,6 +2,7 @@ package httpfence_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -257,6 +258,35 @@ func TestAnUndecidedGuardSays503AndWhenToTryAgain(t *testing.T) {
 	require.ErrorIs(t, httpfence.ResponseRefusal(resp), fence.ErrResource)
 }
 
+// TestAGuardThatStoppedWaitingHasRefusedNoToken has the wait end because another guard
+// refused the request's caller.
+func TestAGuardThatStoppedWaitingHasRefusedNoToken(t *testing.T) {
+	t.Parallel()
+	s := serve(t, fence.GateConfig{DrainTimeout: time.Hour}, ok)
+	inside, err := s.gate.Admit(t.Context(), "main", token(7, 41))
+	require.NoError(t, err)
+	s.head.Set(token(8, 42), nil)
+	admitted := make(chan error, 1)
+	go func() {
+		next, err := s.gate.Admit(t.Context(), "main", token(8, 42))
+		if err == nil {
+			next.Release()
+		}
+		admitted <- err
+	}()
+	require.Eventually(t, func() bool { return s.gate.Registers()[0].Draining == 1 }, time.Minute, time.Millisecond)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(&fence.Error{Held: token(8, 42), Current: token(9, 43), Guard: "postgres catalog main"})
+	r := httptest.NewRequest(http.MethodPost, "/", nil).WithContext(ctx)
+	r.Header.Set(httpfence.Header, "g8.e42")
+	w := httptest.NewRecorder()
+	httpfence.Middleware(s.gate, httpfence.Config{Logger: slog.New(slog.DiscardHandler)}, http.HandlerFunc(ok)).ServeHTTP(w, r)
+	require.Equal(t, 503, w.Code)
+	require.Contains(t, w.Body.String(), "guard:draining")
+	inside.Release()
+	require.NoError(t, <-admitted)
+}
+
 func TestAnAnswerOfAnotherServerIsNoRefusal(t *testing.T) {
 	t.Parallel()
 	stale := `{"type":"urn:fencepost:guard:stale","status":412,"held":"g7.e41","current":"g8.e42"}`
@@ -280,6 +310,18 @@ func TestAnAnswerOfAnotherServerIsNoRefusal(t *testing.T) {
 	require.NoError(t, httpfence.Refusal(nil))
 	require.NoError(t, httpfence.Refusal(errors.New("x")))
 	require.NoError(t, httpfence.Refusal(fence.Check(token(1, 1), token(2, 2), gatetest.Someone())), "the head's own word is no hint")
+}
+
+func TestWhatAServerSaysOfAHolderIsBounded(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("é", 500)
+	body := fmt.Sprintf(`{"type":"urn:fencepost:guard:stale","status":412,"held":"g7.e41","current":"g8.e42","holder":{"name":%[1]q,"address":%[1]q,"build":%[1]q}}`, long)
+	err := httpfence.ResponseRefusal(&http.Response{StatusCode: 412, Header: http.Header{"Content-Type": {"application/problem+json"}}, Body: io.NopCloser(strings.NewReader(body))})
+	var stale *fence.Error
+	require.ErrorAs(t, err, &stale)
+	for _, text := range []string{stale.By.Name, stale.By.Address, stale.By.Build} {
+		require.Equal(t, strings.Repeat("é", 128), text)
+	}
 }
 
 func FuzzNoAnswerBreaksAClient(f *testing.F) {
