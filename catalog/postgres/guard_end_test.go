@@ -2,10 +2,12 @@ package postgres
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/drivertest"
@@ -52,4 +54,59 @@ func TestASessionThatNoLongerBlocksAClaimIsNotEnded(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, ended)
 	require.NoError(t, <-claimed)
+}
+
+// TestOnlyTransactionsThatHoldAGuardAreEndedForAClaim has others in the claim's way:
+// one that waits for the guard itself, behind an earlier claim, and one that maintains
+// the lock's table, as VACUUM does.
+func TestOnlyTransactionsThatHoldAGuardAreEndedForAClaim(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	s, err := Open(t.Context(), dsn, Config{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	drivertest.Install(t, s, 1)
+	ctx := drivertest.Context(t)
+	const guard, await = `begin; select fencepost.guard('main', 'g1.e1')`, `begin; select fencepost.await_guards('main'); rollback`
+	vacuum, zombie, look := testpg.Connect(t, dsn), testpg.Connect(t, dsn), testpg.Connect(t, dsn)
+	_, err = vacuum.Exec(ctx, `begin; lock table fencepost."guard:main" in share update exclusive mode`)
+	require.NoError(t, err)
+	_, err = zombie.Exec(ctx, guard)
+	require.NoError(t, err)
+	var ended sync.WaitGroup
+	queue := func(sql string) (pid int32) { // returns once it waits
+		conn := testpg.Connect(t, dsn)
+		pid = int32(conn.PgConn().PID())
+		ended.Go(func() {
+			_, err := conn.Exec(ctx, sql)
+			assert.NoError(t, err)
+		})
+		require.Eventually(t, func() (waits bool) {
+			err := look.QueryRow(ctx, `select cardinality(pg_blocking_pids($1)) > 0`, pid).Scan(&waits)
+			return err == nil && waits
+		}, time.Minute, time.Millisecond)
+		return pid
+	}
+	queue(await)
+	writer := queue(guard + `; rollback`)
+	claim := queue(await)
+	var inTheWay []int32
+	require.NoError(t, look.QueryRow(ctx, `select array_agg(distinct p) from unnest(pg_blocking_pids($1)) as p`, claim).Scan(&inTheWay))
+	require.ElementsMatch(t, []int32{int32(vacuum.PgConn().PID()), int32(zombie.PgConn().PID()), writer}, inTheWay)
+	rows, err := look.Query(ctx, guardedBySQL, s.args(claim, "main")...)
+	require.NoError(t, err)
+	found, err := pgx.CollectRows(rows, scanBlocker)
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+	require.EqualValues(t, zombie.PgConn().PID(), found[0].pid)
+	for _, other := range inTheWay {
+		if other != int32(found[0].pid) {
+			require.ErrorIs(t, look.QueryRow(ctx, terminateSQL, s.args(claim, "main", other)...).Scan(new(bool)), pgx.ErrNoRows)
+		}
+	}
+	for _, conn := range []*pgx.Conn{vacuum, zombie} {
+		_, err := conn.Exec(ctx, `rollback`)
+		require.NoError(t, err)
+	}
+	ended.Wait()
 }
