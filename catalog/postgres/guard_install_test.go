@@ -77,8 +77,13 @@ func TestATriggerThatFiresForReplicasOnlyIsNoGuard(t *testing.T) {
 		require.ErrorIs(t, postgres.Refusal(committed(t, conn, "", `insert into orders values (1)`)), fence.ErrMissing)
 		require.ErrorIs(t, postgres.Refusal(committed(t, conn, "", `truncate orders`)), fence.ErrMissing)
 	}
-	testpg.Exec(t, dsn, `alter table orders enable always trigger fencepost_guard`)
+	testpg.Exec(t, dsn, `alter table orders enable always trigger fencepost_guard`, `alter table orders enable always trigger fencepost_guard_truncate`)
 	require.Empty(t, problem())
+	_, err := conn.Exec(t.Context(), `set session_replication_role = replica`)
+	require.NoError(t, err)
+	for _, sql := range []string{`insert into orders values (1)`, `truncate orders`} {
+		require.ErrorIs(t, postgres.Refusal(committed(t, conn, "", sql)), fence.ErrMissing, "one that fires always holds for such a session too: %s", sql)
+	}
 }
 
 func TestATruncateIsGuardedBesideAPublicationOfAllTables(t *testing.T) {
@@ -90,6 +95,8 @@ func TestATruncateIsGuardedBesideAPublicationOfAllTables(t *testing.T) {
 	conn := testpg.Connect(t, dsn)
 	require.NoError(t, committed(t, conn, "g1.e1", `truncate orders`))
 	require.ErrorIs(t, postgres.Refusal(committed(t, conn, "", `truncate orders`)), fence.ErrMissing)
+	testpg.Exec(t, dsn, `set fencepost.token = 'g1.e1'; truncate orders`)
+	require.Zero(t, count(t, conn, "fencepost.guard_mark"), "the check takes its mark away")
 }
 
 // TestATableWithPendingChecksIsTruncatedAndAlteredBehindTheCheck holds a rule of

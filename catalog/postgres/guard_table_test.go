@@ -228,6 +228,10 @@ func TestATransactionIsCheckedOnceHoweverManyRowsItWrites(t *testing.T) {
 	var calls int
 	require.NoError(t, conn.QueryRow(t.Context(), `select calls from pg_stat_xact_user_functions where funcname = 'guard'`).Scan(&calls))
 	require.Equal(t, 1, calls)
+	_, err = conn.Exec(t.Context(), `select set_config('fencepost.due', current_setting('fencepost.due'), false); commit`)
+	require.NoError(t, err)
+	err = committed(t, conn, "", `insert into app.orders values (0, 'x')`)
+	require.ErrorIs(t, postgres.Refusal(err), fence.ErrMissing, "that another transaction was checked counts for nothing")
 }
 
 func TestTablesOfTwoCatalogsInOneTransactionAreCheckedForBoth(t *testing.T) {
