@@ -41,7 +41,13 @@ func poolOf(t *testing.T, dsn string) *pgxpool.Pool {
 	config.MaxConns = 8
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+	t.Cleanup(func() {
+		if t.Failed() { // perhaps with a transaction that nobody ends, for which Close waits
+			go pool.Close()
+			return
+		}
+		pool.Close()
+	})
 	return pool
 }
 
@@ -242,6 +248,16 @@ func TestEveryCatalogHasAGuardOfItsOwnHoweverLongItsName(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, guards.Refused)
 	}
+	one, other := open(t, withParam(t, dsn, "catalog", long+"a")), open(t, withParam(t, dsn, "catalog", long+"b"))
+	tx, err := postgres.Begin(within(t, soon), pool, tokenOf(3, 1), postgres.InCatalog(long+"a"))
+	require.NoError(t, err)
+	drivertest.Install(t, other, 9)
+	require.NoError(t, tx.Commit(within(t, soon)), "the claim has neither waited for it nor ended it")
+	_, err = postgres.Begin(within(t, soon), pool, tokenOf(4, 1), postgres.InCatalog(long+"b"))
+	require.ErrorIs(t, err, fence.ErrFenced)
+	guards, err := one.Guards(within(t, soon))
+	require.NoError(t, err)
+	require.Zero(t, guards.Refused, "refusals are counted apart")
 }
 
 func TestAConnectionOnWhichAGuardHasRefusedGoesOn(t *testing.T) {
