@@ -42,9 +42,10 @@ func AttachedAs(schema string) GuardOption { return func(g *guard) { g.schema = 
 // back, so that one whose error is ignored can't commit.
 //
 // Begin such a transaction by BEGIN IMMEDIATE, which is _txlock=immediate in the
-// name of the database. A deferred one is guarded only if it can be made one that
-// writes at once and without a wait, which SQLite allows if nobody has written since
-// its first read. Otherwise it is refused.
+// name of the database. A deferred one is guarded if it gets the lock after all, and is
+// as safe then: one that has read nothing waits for the lock as BEGIN IMMEDIATE does;
+// one that has read gets it only at once, and only if nobody has written since its
+// first read. Any other is refused, with the remedy.
 //
 // Guard sets no limit of time: while the transaction lasts, nobody else writes the
 // catalog, and a claim waits, fails within its bound and names this process. One that

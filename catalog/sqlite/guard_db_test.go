@@ -181,6 +181,36 @@ func TestADeferredTransactionThatCannotWriteAtOnceIsRefusedWithTheRemedy(t *test
 	require.ErrorIs(t, tx.Commit(), sql.ErrTxDone)
 }
 
+// TestADeferredTransactionThatHasReadNothingIsGuardedAsAnImmediateOne has the lock be
+// another's: SQLite lets such a transaction wait for it, since it has no snapshot that
+// could grow old meanwhile.
+func TestADeferredTransactionThatHasReadNothingIsGuardedAsAnImmediateOne(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.db")
+	blue := holder(t, path, 1)
+	db := database(t, path, "deferred&_pragma=busy_timeout(60000)")
+	other, err := sqlite.Begin(t.Context(), database(t, path, "immediate"), blue.Token())
+	require.NoError(t, err)
+	_, err = other.ExecContext(t.Context(), "CREATE TABLE orders (n)")
+	require.NoError(t, err)
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	guarded := make(chan error, 1)
+	go func() { guarded <- sqlite.Guard(t.Context(), tx, blue.Token()) }()
+	require.NoError(t, other.Commit())
+	require.NoError(t, <-guarded)
+	var n int
+	require.NoError(t, tx.QueryRowContext(t.Context(), "SELECT count(*) FROM orders").Scan(&n), "it sees what was written before")
+	require.NoError(t, tx.Commit())
+
+	other, err = sqlite.Begin(t.Context(), database(t, path, "immediate"), blue.Token())
+	require.NoError(t, err)
+	tx, err = database(t, path, "deferred").BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	require.ErrorContains(t, sqlite.Guard(t.Context(), tx, blue.Token()), "_txlock=immediate", "without a busy_timeout it waits for nobody")
+	require.NoError(t, other.Rollback())
+}
+
 // deferred begins a transaction that has read.
 func deferred(t *testing.T, db *sql.DB) *sql.Tx {
 	t.Helper()
