@@ -18,7 +18,7 @@ import (
 func TestOpenDBHasTheCatalogsFileOnEachConnection(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]sqlite.GuardOption{
-		"app.db": nil, "file:": nil, "app.db?_busy_timeout=100": {sqlite.AttachedAs("c")}, "": {sqlite.AttachedAs("main")},
+		"app.db": nil, "file:": nil, "app.db?_busy_timeout=100": {sqlite.AttachedAs(`c"at`)}, "": {sqlite.AttachedAs("main")},
 	} {
 		path := filepath.Join(t.TempDir(), "a name with % ? and #.db")
 		blue := holder(t, path, 1)

@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/epoch"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -148,6 +150,13 @@ func TestTheHeadExplainsARefusal(t *testing.T) {
 	_, err := sqlite.Begin(t.Context(), database(t, path, "immediate"), blue.Token())
 	require.NotErrorIs(t, err, fence.ErrSuperseded)
 	require.ErrorIs(t, blue.Explain(t.Context(), err), fence.ErrSuperseded)
+}
+
+func TestWhatNoGuardHasSaidIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{nil, errors.New("another"), fence.Check(token(1, 1), token(2, 2), fence.Holder{}), &driver.Error{Err: errors.New("full")}} {
+		require.NoError(t, sqlite.Refusal(err), "%v", err)
+	}
 }
 
 func TestATokenThatWasNeverIssuedIsNeverFenced(t *testing.T) {
@@ -359,6 +368,34 @@ func TestNewGuardedTransactionsWaitForAClaim(t *testing.T) {
 	}()
 	require.NoError(t, unix.Flock(int(claimer.Fd()), unix.LOCK_UN))
 	require.NoError(t, <-began)
+}
+
+// TestAGuardsLookForAClaimIsOverBeforeTheTransactionGoesOn has the lock of claims be free
+// while a guarded transaction is under way: the claim only waits for SQLite's.
+func TestAGuardsLookForAClaimIsOverBeforeTheTransactionGoesOn(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.db")
+	held := drivertest.Install(t, open(t, path), 1).Claim.Token
+	db := database(t, path, "immediate")
+	other, err := os.OpenFile(path+"-claim", os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, other.Close()) }()
+	lock := func(how int) { // a child that another test has just forked may have a copy of the guard's file, until it executes its program
+		require.Eventually(t, func() bool { return unix.Flock(int(other.Fd()), how|unix.LOCK_NB) == nil }, 5*time.Second, time.Millisecond)
+	}
+	for range 3 {
+		lock(unix.LOCK_SH) // as another writer does, who looks at the same time
+		tx, err := sqlite.Begin(t.Context(), db, held)
+		require.NoError(t, err)
+		lock(unix.LOCK_EX)
+		lock(unix.LOCK_SH)
+		require.NoError(t, tx.Commit())
+		plain, err := db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		require.NoError(t, sqlite.Guard(t.Context(), plain, held))
+		lock(unix.LOCK_EX)
+		require.NoError(t, plain.Commit())
+	}
 }
 
 // failsBy requires that fn fails as text says, before its context ends or when it does,
