@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
@@ -173,6 +174,13 @@ func TestARefusalSaysWhatItIsWhateverTheHoldersAreCalled(t *testing.T) {
 		require.Equal(t, name, fenced.By.Name)
 		_, err = postgres.Begin(within(t, soon), conn, tokenOf(9, 1))
 		require.ErrorIs(t, err, fence.ErrNeverIssued)
+	}
+}
+
+func TestWhatNoGuardHasSaidIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{nil, errors.New("another"), fence.Check(tokenOf(1, 1), tokenOf(2, 2), fence.Holder{}), &driver.Error{Err: errors.New("full")}, &pgconn.PgError{Code: "40001"}} {
+		require.NoError(t, postgres.Refusal(err), "%v", err)
 	}
 }
 
