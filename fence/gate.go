@@ -55,7 +55,7 @@ func (e *UndecidedError) Unwrap() error { return e.Err }
 // Disposition is retry.
 func (e *UndecidedError) Disposition() exitcodes.Disposition { return exitcodes.Retry }
 
-// A GateConfig says how a Gate works. Newest is required.
+// A GateConfig says how a Gate works. Either Newest or Signed is required.
 type GateConfig struct {
 	// Name is how refusals name the guard, before the resource. Default: "gate".
 	Name string
@@ -68,6 +68,12 @@ type GateConfig struct {
 	// all that wait share one answer; a token that was issued, but is no longer the
 	// newest, is refused; and a refusal can say who leads.
 	Newest func(ctx context.Context, resource string) (Token, Holder, error)
+
+	// Signed verifies tokens by their signature instead, for a server that can't
+	// read the catalog. It needs a file, see [OpenGate]: an empty register rises for
+	// the signed token of any holder, of older ones too. All resources belong to the
+	// catalog of which Signed knows the signatures. Refusals don't know who leads.
+	Signed *Verifier
 
 	// ReadTimeout bounds how long a token waits to be verified. Default: 2 s.
 	ReadTimeout time.Duration
@@ -103,8 +109,8 @@ func (c GateConfig) validate() error {
 	if !isName(c.Name) {
 		errs = append(errs, fmt.Errorf("Name is %.64q, want 1 to %d printable bytes", c.Name, MaxResourceName))
 	}
-	if c.Newest == nil {
-		errs = append(errs, errors.New("Newest is nil: a register rises only for a token that was verified, see catalog.NewestToken"))
+	if (c.Newest == nil) == (c.Signed == nil) {
+		errs = append(errs, errors.New("want one of Newest and Signed: a register rises only for a token that was verified, see catalog.NewestToken"))
 	}
 	if c.ReadTimeout < 0 || c.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("ReadTimeout is %v and DrainTimeout %v, want neither below 0", c.ReadTimeout, c.DrainTimeout))
@@ -123,10 +129,13 @@ func (c GateConfig) validate() error {
 // in which the token could be checked.
 //
 // A register rises only to a token that was verified: the newest of the catalog,
-// as it was read after the token had come. So a forged token changes nothing. A
-// register that is empty is verified too, so a Gate that was started anew admits
-// nobody but the newest holder. A token that equals the register is admitted
-// without a look at the catalog.
+// as it was read after the token had come, or one that a process of the service has
+// signed. So a forged token changes nothing. A token that equals the register is
+// admitted without verification.
+//
+// An empty register is verified against the catalog too, so a Gate that was started
+// anew admits nobody but the newest holder. By signatures it admits whichever holder
+// comes first, and from then on none below, so the file must not be lost.
 //
 // To admit is not enough: work that was admitted may still be under way when the
 // register rises. So the register's rise cancels the context of all work under
@@ -178,8 +187,16 @@ type RegisterState struct {
 }
 
 // NewGate returns a Gate whose registers are kept in memory: after a restart they
-// are empty, and nothing is admitted until the catalog can be read.
+// are empty, and nothing is admitted until the catalog can be read. It needs Newest.
 func NewGate(cfg GateConfig) (*Gate, error) {
+	if cfg.Signed != nil {
+		return nil, exitcodes.WithCode(errors.New("fence: gate: Signed needs a file, see OpenGate: in memory a register is empty after a restart, and rises for an older holder"),
+			exitcodes.Config)
+	}
+	return newGate(cfg)
+}
+
+func newGate(cfg GateConfig) (*Gate, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -246,7 +263,7 @@ func (a *Admission) Release() {
 //     token counts as stale, since a Gate keeps no history;
 //   - *[TokenError]: the token is zero; it was never issued, since it is above the
 //     newest of the catalog, or has a lower generation than the register and not a
-//     lower epoch;
+//     lower epoch; or it is above the register and has no signature, if Signed is set;
 //   - *[UndecidedError]: the catalog could not be read, the register could not be
 //     saved, or work under an older token has not ended within DrainTimeout;
 //   - one that wraps [ErrResource], [ErrTooManyResources] or [ErrGateClosed].
@@ -254,8 +271,8 @@ func (a *Admission) Release() {
 // The caller releases the admission. Ctx bounds the wait and is the parent of the
 // admission's context.
 func (g *Gate) Admit(ctx context.Context, resource string, token Token) (*Admission, error) {
-	if !isName(resource) {
-		return nil, fmt.Errorf("%s: %w: %.64q, want 1 to %d printable bytes", g.cfg.Name, ErrResource, resource, MaxResourceName)
+	if err := g.checkResource(resource); err != nil {
+		return nil, err
 	}
 	if token.IsZero() {
 		return nil, &TokenError{Guard: g.Guard(resource), Err: ErrMissing}
@@ -263,13 +280,37 @@ func (g *Gate) Admit(ctx context.Context, resource string, token Token) (*Admiss
 	if _, err := token.MarshalText(); err != nil {
 		return nil, &TokenError{Guard: g.Guard(resource), Token: token.String(), Err: fmt.Errorf("%w: %w", ErrMalformed, err)}
 	}
+	return g.admit(ctx, resource, given{token: token})
+}
+
+// AdmitText is Admit for the texts that came with a request as its token: it wants
+// exactly one, as [Token.String] or [Signer.Text] writes it.
+func (g *Gate) AdmitText(ctx context.Context, resource string, texts []string) (*Admission, error) {
+	if err := g.checkResource(resource); err != nil {
+		return nil, err
+	}
+	t, err := givenBy(g.Guard(resource), texts)
+	if err != nil {
+		return nil, err
+	}
+	return g.admit(ctx, resource, t)
+}
+
+func (g *Gate) checkResource(name string) error {
+	if !isName(name) {
+		return fmt.Errorf("%s: %w: %.64q, want 1 to %d printable bytes", g.cfg.Name, ErrResource, name, MaxResourceName)
+	}
+	return nil
+}
+
+func (g *Gate) admit(ctx context.Context, resource string, t given) (*Admission, error) {
 	for late := (<-chan time.Time)(nil); ; {
-		a, drained, err := g.join(ctx, resource, token)
+		a, drained, err := g.join(ctx, resource, t.token)
 		switch {
 		case a != nil || err != nil:
 			return a, err
 		case drained == nil: // the token is above the register
-			if err := g.verify(ctx, resource, token); err != nil {
+			if err := g.verify(ctx, resource, t); err != nil {
 				return nil, err
 			}
 			continue

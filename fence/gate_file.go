@@ -56,7 +56,7 @@ type gateRegister struct {
 // error that wraps [ErrGateFile], and is never taken for an empty one. The file
 // must be on a disk of this host.
 func OpenGate(path string, cfg GateConfig) (*Gate, error) {
-	g, err := NewGate(cfg)
+	g, err := newGate(cfg)
 	if err != nil {
 		return nil, err
 	}

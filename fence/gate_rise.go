@@ -32,9 +32,22 @@ type answer struct {
 	err   error
 }
 
-// verify compares a token that is above the register with the newest of the
-// catalog. It returns nil if it is the newest and the register has risen to it.
-func (g *Gate) verify(ctx context.Context, resource string, token Token) error {
+// verify returns nil if a token that was above the register is one of the catalog's,
+// and the register has risen to it, or higher.
+func (g *Gate) verify(ctx context.Context, resource string, t given) error {
+	switch {
+	case g.cfg.Signed == nil:
+		return g.verifyNewest(ctx, resource, t.token)
+	case !g.cfg.Signed.trusts(t):
+		return &TokenError{Guard: g.Guard(resource), Token: t.token.String(), Err: ErrUnsigned}
+	default:
+		return g.raise(ctx, RegisterState{Resource: resource, Token: t.token})
+	}
+}
+
+// verifyNewest compares a token with the newest of the catalog, to which the register
+// rises. It returns nil if they are equal.
+func (g *Gate) verifyNewest(ctx context.Context, resource string, token Token) error {
 	newest, by, err := g.newest(ctx, resource)
 	if err != nil {
 		// Not wrapped: what the catalog's client says is no word about this token.
@@ -151,7 +164,8 @@ func (g *Gate) raise(ctx context.Context, to RegisterState) error {
 
 // Reset empties the register of a resource, for an operator whose catalog bears a
 // lower token than the register, such as after a backup was restored without
-// `fencepost restored`. The next token to be admitted is the newest of the catalog.
+// `fencepost restored`. The next token to be admitted is the newest of the catalog;
+// by signatures it is the first one that comes, so older holders have to be gone.
 // Work that was admitted before goes on until then. It is no error if there is no
 // such register.
 //

@@ -14,8 +14,8 @@ var (
 )
 
 // A TokenError is a guard's refusal of a token that is not merely stale: it is
-// missing, malformed or was never issued. It wraps [ErrMissing], [ErrMalformed]
-// or [ErrNeverIssued], and never matches [ErrFenced]: it says nothing about who
+// missing, malformed, was never issued or is not signed. It wraps [ErrMissing],
+// [ErrMalformed], [ErrNeverIssued] or [ErrUnsigned], and never matches [ErrFenced]: it says nothing about who
 // leads. It has no disposition.
 type TokenError struct {
 	Guard string // that refused, such as "postgres catalog main"

@@ -11,20 +11,42 @@ import (
 	"github.com/fencepost/fencepost/fence"
 )
 
-// MetadataKey is the metadata that bears the token, such as g7.e41.
+// MetadataKey is the metadata that bears the token, such as g7.e41, or what a
+// [fence.Signer] makes of it.
 const MetadataKey = "fencepost-token"
 
 // ErrTokenSet means that a call has a token already.
 var ErrTokenSet = errors.New("grpcfence: the call has a token already: let the interceptor alone set it")
+
+// A ClientOption says how a client's interceptors work.
+type ClientOption func(*client)
+
+// Signed has the token signed, for servers that can't read the catalog; those that
+// can don't look at the signature.
+func Signed(by *fence.Signer) ClientOption { return func(c *client) { c.signer = by } }
+
+type client struct {
+	token  func() fence.Token
+	signer *fence.Signer
+}
+
+func newClient(token func() fence.Token, options []ClientOption) client {
+	c := client{token: token}
+	for _, set := range options {
+		set(&c)
+	}
+	return c
+}
 
 // UnaryClientInterceptor puts the token that this process holds on each call, such
 // as catalog.Catalog.Token returns it. A call that has a token already is an error
 // that wraps [ErrTokenSet], and without a token nothing is sent. A guard's refusal
 // is the error of the call: errors.As finds the *[fence.Error], and status.FromError
 // the status.
-func UnaryClientInterceptor(token func() fence.Token) grpc.UnaryClientInterceptor {
+func UnaryClientInterceptor(token func() fence.Token, options ...ClientOption) grpc.UnaryClientInterceptor {
+	c := newClient(token, options)
 	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		ctx, err := mark(ctx, token())
+		ctx, err := c.mark(ctx)
 		if err != nil {
 			return err
 		}
@@ -34,9 +56,10 @@ func UnaryClientInterceptor(token func() fence.Token) grpc.UnaryClientIntercepto
 
 // StreamClientInterceptor does for streams what [UnaryClientInterceptor] does: a
 // stream has the token of its beginning.
-func StreamClientInterceptor(token func() fence.Token) grpc.StreamClientInterceptor {
+func StreamClientInterceptor(token func() fence.Token, options ...ClientOption) grpc.StreamClientInterceptor {
+	c := newClient(token, options)
 	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		ctx, err := mark(ctx, token())
+		ctx, err := c.mark(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -61,17 +84,18 @@ func (s explaining) Header() (metadata.MD, error) {
 }
 
 // mark returns a context whose calls have the token.
-func mark(ctx context.Context, token fence.Token) (context.Context, error) {
+func (c client) mark(ctx context.Context) (context.Context, error) {
 	md, _ := metadata.FromOutgoingContext(ctx)
 	if set := md.Get(MetadataKey); len(set) > 0 {
 		return nil, fmt.Errorf("%w: it is %.64q", ErrTokenSet, set)
 	}
+	token := c.token()
 	if token.IsZero() {
 		return nil, &fence.TokenError{Guard: "grpc client", Err: fence.ErrMissing}
 	}
-	text, err := token.MarshalText()
+	text, err := c.signer.Text(token)
 	if err != nil {
 		return nil, err
 	}
-	return metadata.AppendToOutgoingContext(ctx, MetadataKey, string(text)), nil
+	return metadata.AppendToOutgoingContext(ctx, MetadataKey, text), nil
 }

@@ -7,7 +7,8 @@
 //	code                 reason              for                               error of the client
 //	FAILED_PRECONDITION  STALE               a newer token was seen            *fence.Error, a hint
 //	INVALID_ARGUMENT     MISSING, MALFORMED  no token, several, or not one     *fence.TokenError
-//	PERMISSION_DENIED    NEVER_ISSUED        the catalog never issued it       *fence.TokenError
+//	PERMISSION_DENIED    NEVER_ISSUED,       the catalog never issued it, or   *fence.TokenError
+//	                     UNSIGNED            it is not signed
 //	UNAVAILABLE          UNVERIFIED,         the catalog can't be read, the    *fence.UndecidedError
 //	                     NOT_SAVED,          register can't be saved, or
 //	                     DRAINING            older work has not ended

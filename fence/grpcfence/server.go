@@ -85,11 +85,7 @@ func StreamServerInterceptor(gate *fence.Gate, cfg Config) grpc.StreamServerInte
 // admit asks the gate. Its error is a status.
 func (c Config) admit(ctx context.Context, gate *fence.Gate, method string) (*fence.Admission, string, error) {
 	resource := c.Resource(ctx, method)
-	token, err := fence.TokenOf("grpc "+resource, metadata.ValueFromIncomingContext(ctx, MetadataKey))
-	var a *fence.Admission
-	if err == nil {
-		a, err = gate.Admit(ctx, resource, token)
-	}
+	a, err := gate.AdmitText(ctx, resource, metadata.ValueFromIncomingContext(ctx, MetadataKey))
 	if err == nil {
 		return a, resource, nil
 	}

@@ -22,6 +22,7 @@ var statuses = map[wire.Kind]codes.Code{
 	wire.Missing:          codes.InvalidArgument,
 	wire.Malformed:        codes.InvalidArgument,
 	wire.NeverIssued:      codes.PermissionDenied,
+	wire.Unsigned:         codes.PermissionDenied,
 	wire.Unverified:       codes.Unavailable,
 	wire.Draining:         codes.Unavailable,
 	wire.NotSaved:         codes.Unavailable,

@@ -27,6 +27,10 @@ type Transport struct {
 	// token, nothing is sent.
 	Token func() fence.Token
 
+	// Signer signs the token, for servers that can't read the catalog; those that
+	// can don't look at the signature. Default: none.
+	Signer *fence.Signer
+
 	// Refusals makes a guard's refusal the error of the request, so that it
 	// reaches whoever looks at errors alone, such as package leader. Otherwise it
 	// is a response, of which [ResponseRefusal] makes the error.
@@ -78,7 +82,7 @@ func (t *Transport) mark(r *http.Request) (*http.Request, error) {
 	if token.IsZero() {
 		return nil, &fence.TokenError{Guard: "http client", Err: fence.ErrMissing}
 	}
-	text, err := token.MarshalText()
+	text, err := t.Signer.Text(token)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +90,7 @@ func (t *Transport) mark(r *http.Request) (*http.Request, error) {
 	if marked.Header == nil {
 		marked.Header = http.Header{}
 	}
-	marked.Header[Header] = []string{string(text)}
+	marked.Header[Header] = []string{text}
 	return marked, nil
 }
 

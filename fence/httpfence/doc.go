@@ -8,7 +8,7 @@
 //	412     stale: a newer token was seen; the answer says who leads      *fence.Error, a hint
 //	428     no token was given                                           *fence.TokenError
 //	400     what was given is no token, or there were several headers     *fence.TokenError
-//	403     the catalog never issued the token                           *fence.TokenError
+//	403     the catalog never issued the token, or it is not signed      *fence.TokenError
 //	503     not decided: the catalog can't be read, the register can't    *fence.UndecidedError
 //	        be saved, or older work has not ended; with Retry-After
 //	507     the gate has as many resources as it may                     an error

@@ -21,6 +21,7 @@ var statuses = map[wire.Kind]int{
 	wire.Missing:          http.StatusPreconditionRequired,
 	wire.Malformed:        http.StatusBadRequest,
 	wire.NeverIssued:      http.StatusForbidden,
+	wire.Unsigned:         http.StatusForbidden,
 	wire.Unverified:       http.StatusServiceUnavailable,
 	wire.Draining:         http.StatusServiceUnavailable,
 	wire.NotSaved:         http.StatusServiceUnavailable,

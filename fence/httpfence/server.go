@@ -10,7 +10,8 @@ import (
 	"github.com/fencepost/fencepost/fence/internal/wire"
 )
 
-// Header is the header that bears the token, such as g7.e41.
+// Header is the header that bears the token, such as g7.e41, or what a
+// [fence.Signer] makes of it.
 const Header = "Fencepost-Token"
 
 // MainResource is the resource of requests whose middleware names none.
@@ -45,11 +46,7 @@ func Middleware(gate *fence.Gate, cfg Config, next http.Handler) http.Handler {
 	cfg = cfg.withDefaults()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		resource := cfg.Resource(r)
-		token, err := fence.TokenOf("http "+resource, r.Header[Header])
-		var a *fence.Admission
-		if err == nil {
-			a, err = gate.Admit(r.Context(), resource, token)
-		}
+		a, err := gate.AdmitText(r.Context(), resource, r.Header[Header])
 		if err != nil {
 			answer := wire.Of(err, resource, wire.NotApplied)
 			cfg.report(r.Context(), answer.Kind, err)

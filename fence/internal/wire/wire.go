@@ -22,6 +22,7 @@ const (
 	Missing          Kind = "missing"
 	Malformed        Kind = "malformed"
 	NeverIssued      Kind = "never-issued"
+	Unsigned         Kind = "unsigned"
 	Unverified       Kind = "unverified"
 	Draining         Kind = "draining"
 	NotSaved         Kind = "not-saved"
@@ -33,6 +34,7 @@ const (
 // means is the error that each kind stands for.
 var means = map[Kind]error{
 	Stale: fence.ErrFenced, Missing: fence.ErrMissing, Malformed: fence.ErrMalformed, NeverIssued: fence.ErrNeverIssued,
+	Unsigned:   fence.ErrUnsigned,
 	Unverified: fence.ErrUnverified, Draining: fence.ErrDraining, NotSaved: fence.ErrNotSaved,
 	Resource: fence.ErrResource, TooManyResources: fence.ErrTooManyResources, Unavailable: fence.ErrGateClosed,
 }
@@ -84,7 +86,7 @@ func kindOf(err error) Kind {
 	case errors.As(err, &undecided):
 		of = []Kind{Draining, NotSaved, Unverified}
 	case errors.As(err, &token):
-		of = []Kind{Missing, Malformed, NeverIssued}
+		of = []Kind{Missing, Malformed, NeverIssued, Unsigned}
 	case errors.As(err, &stale):
 		return Stale
 	}
@@ -120,7 +122,7 @@ func (a Answer) Err(protocol string) error {
 			stale.By = *bounded(*a.Holder)
 		}
 		return stale
-	case Missing, Malformed, NeverIssued:
+	case Missing, Malformed, NeverIssued, Unsigned:
 		return &fence.TokenError{Guard: guard, Token: clip(a.Held, maxToken), Err: err}
 	case Unverified, Draining, NotSaved, Unavailable:
 		return &fence.UndecidedError{Guard: guard, Err: err}
