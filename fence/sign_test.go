@@ -148,7 +148,7 @@ func TestWhatIsNoSignatureIsMalformed(t *testing.T) {
 	for _, text := range []string{
 		"g7.e41.s", "g7.e41.", "g7.e41s", good + "A", good[:len(good)-1], good + "=", good[:len(good)-2] + "==", good + "\n", good[:20] + "\n" + good[20:],
 		strings.Replace(good, ".s", ".S", 1), strings.Replace(good, ".s", ".s.s", 1), good + good, good[:len(good)-1] + "/", good[:len(good)-1] + "x", " " + good,
-		"g07.e41" + good[6:], "g7.e41,g7.e41" + good[6:], good + strings.Repeat("A", 1<<20), strings.Repeat("9", 42) + good[6:], good[6:],
+		"g07.e41" + good[6:], "g7.e41,g7.e41" + good[6:], good + strings.Repeat("A", 1<<20), strings.Repeat("9", 42) + good[6:], good[6:], strings.Repeat("g", 1<<20),
 	} {
 		err := mustRefuse(t, g, text)
 		require.ErrorIs(t, err, fence.ErrMalformed, "%.200q", text)
