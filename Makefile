@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-matrix shell lint fmt docs demo demo-guarded bench bench-etcd
+.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded bench bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,6 +9,9 @@ test: lint ## everything, on a real SQLite, PostgreSQL and etcd, with the race d
 
 test-guards: ## guards in every order of steps and in 100,000 random ones, 30 minutes; make test has a part of each
 	@FENCEPOST_WHOLE=1 ./scripts/test.sh go test -run 'TestInNoOrder|AsTheModelSays|AgreeWithAModel|TestInRandomSteps|TestNoSequenceOfSteps' -timeout 2h -v ./catalog/... ./fence/...
+
+test-recipes: ## how object stores and Kafka are guarded, by tests; the servers take minutes to compile
+	@cd integration/recipes/large && go vet ./... && go test ./...
 
 test-matrix: ## PostgreSQL's driver on every major version, 14 to 18, from npm; MATRIX="16 18" is shorter
 	@./scripts/test-matrix.sh $(MATRIX)
