@@ -215,3 +215,9 @@ func (m *model) ended(i int) {
 	require.NoError(m.t, err)
 	require.Equal(m.t, m.newest(), head.Claim.Token)
 }
+
+// A transaction is what an application's and a guarded one have in common.
+type transaction interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	Commit() error
+}

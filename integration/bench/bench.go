@@ -49,6 +49,11 @@ func (b *bench) hold(name string) (*holder, error) {
 	if err != nil {
 		return nil, err
 	}
+	return b.holdIn(store, name)
+}
+
+// holdIn claims the catalog in a store, which the holder closes.
+func (b *bench) holdIn(store driver.Store, name string) (*holder, error) {
 	c, err := catalog.Open(b.ctx, store, catalog.Config{Generation: 1})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
