@@ -62,6 +62,9 @@ func OpenGate(path string, cfg GateConfig) (*Gate, error) {
 	}
 	f := &gateFile{path: path, reach: func(string) {}, sync: (*os.File).Sync}
 	all, err := f.open(g.cfg.MaxResources)
+	if errors.Is(err, ErrGateFile) {
+		err = fmt.Errorf("%w: %s", err, g.cfg.withoutFile())
+	}
 	if err != nil {
 		g.cancel()
 		return nil, exitcodes.WithCode(fmt.Errorf("fence: gate: %w", err), exitcodes.Config)
@@ -71,6 +74,15 @@ func OpenGate(path string, cfg GateConfig) (*Gate, error) {
 		g.become(r)
 	}
 	return g, nil
+}
+
+// withoutFile says how a file is given up that can't be read. An older copy of it is
+// no remedy: the older holder's token would equal its register, and be admitted.
+func (c GateConfig) withoutFile() string {
+	if c.Signed != nil {
+		return "remove it while no process has it open, once older holders are gone: every register is then empty, and rises for the first signed token"
+	}
+	return "remove it while no process has it open: every register is then empty, and rises to what the catalog says"
 }
 
 type gateFile struct {
@@ -100,6 +112,19 @@ func (f *gateFile) open(limit int) (all map[string]RegisterState, err error) {
 // lets two processes have the lock.
 func (f *gateFile) close() error { return errors.Join(unlock(f.lock), f.lock.Close()) }
 
+// stillLocked makes sure that others find the lock that this process has.
+func (f *gateFile) stillLocked() error {
+	mine, err := f.lock.Stat()
+	if err != nil {
+		return err
+	}
+	now, err := os.Lstat(f.lock.Name())
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(mine, now) {
+		return fmt.Errorf("%w, perhaps: %s was removed or replaced, so that another process may have the registers too: restart this process", ErrGateInUse, f.lock.Name())
+	}
+	return err
+}
+
 // load reads the file, which may not be there yet.
 func (f *gateFile) load(limit int) (map[string]RegisterState, error) {
 	text, err := readRegular(f.path)
@@ -112,18 +137,26 @@ func (f *gateFile) load(limit int) (map[string]RegisterState, error) {
 			return all, nil
 		}
 	}
-	return nil, fmt.Errorf("%s: %w: put a backup of it there, or remove it while no process has it open: every register is then empty, and rises to what the catalog says",
-		f.path, err)
+	return nil, fmt.Errorf("%s: %w", f.path, err)
 }
 
-// readRegular reads a file that is no link, device or pipe, and not too large.
-func readRegular(path string) ([]byte, error) {
+// statRegular looks at a file that is no link, device or pipe.
+func statRegular(path string) (fs.FileInfo, error) {
 	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is %v, want a regular file: find out who put it there", ErrGateFile, path, info.Mode().Type())
+	}
+	return info, err
+}
+
+// readRegular reads a regular file that has one name and is not too large.
+func readRegular(path string) ([]byte, error) {
+	info, err := statRegular(path)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: it is %v, want a regular file", ErrGateFile, info.Mode().Type())
+	if n := names(info); n > 1 {
+		return nil, fmt.Errorf("%w: it has %d names, each of which has a lock of its own: remove all but one", ErrGateFile, n)
 	}
 	in, err := os.Open(path)
 	if err != nil {
@@ -169,6 +202,9 @@ func parseRegisters(text []byte, limit int) (map[string]RegisterState, error) {
 
 // save replaces the file. After an error it holds what it did, or all.
 func (f *gateFile) save(all map[string]RegisterState) (err error) {
+	if err := f.stillLocked(); err != nil {
+		return err
+	}
 	doc := gateDoc{Format: gateFormat, Registers: make(map[string]gateRegister, len(all))}
 	for name, r := range all {
 		doc.Registers[name] = gateRegister{Token: r.Token, By: clipped(r.By)}
@@ -231,7 +267,7 @@ type likeness struct {
 // like returns the file that is there, or else its folder. A file in a folder for
 // all, such as /tmp, is its owner's alone to write.
 func (f *gateFile) like() (likeness, error) {
-	info, err := os.Lstat(f.path)
+	info, err := statRegular(f.path)
 	if err == nil {
 		return likeness{info, info.Mode().Perm()}, nil
 	}

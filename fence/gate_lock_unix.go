@@ -51,6 +51,14 @@ func lock(f *os.File) error {
 	}
 }
 
+// names returns how many names a file has.
+func names(info fs.FileInfo) uint64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(stat.Nlink)
+	}
+	return 1
+}
+
 func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
 
 // giveOwner gives f the owner and group of info. A file that would be another
