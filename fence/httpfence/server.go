@@ -53,7 +53,6 @@ func Middleware(gate *fence.Gate, cfg Config, next http.Handler) http.Handler {
 			problemOf(answer).write(w)
 			return
 		}
-		defer a.Release()
 		// A handler that gave up without an answer would have its silence sent as 200.
 		if stale := serve(w, r, a, gate.DrainTimeout()/2, next); stale != nil {
 			problemOf(wire.Of(stale, resource, wire.Unknown)).write(w)
@@ -68,10 +67,12 @@ func (c Config) report(ctx context.Context, kind wire.Kind, err error) {
 	}
 }
 
-// serve runs the handler of a request that was admitted. Grace is the time that it
+// serve runs the handler of a request that was admitted, and releases the admission:
+// a client that does not read what comes after holds nobody up. Grace is the time that it
 // has to answer after a newer token has come. It reports why the request was cut
 // off without an answer, or nil.
 func serve(w http.ResponseWriter, r *http.Request, a *fence.Admission, grace time.Duration, next http.Handler) error {
+	defer a.Release()
 	guarded := newResponse(w)
 	cut := make(chan struct{})
 	stop := a.OnStale(func() {
