@@ -16,8 +16,9 @@ func CheckArgument(url string) error {
 	if !hasPassword(url) {
 		return nil
 	}
-	return exitcodes.WithCode(fmt.Errorf("the URL in --store holds a password, or what looks like one, and command lines show in process lists: "+
-		"put the URL into %s, or into a file that %s names", EnvVar, FileEnvVar), exitcodes.Usage)
+	return exitcodes.WithCode(fmt.Errorf("a URL in the arguments holds a password, or what looks like one, and command lines show in process lists: "+
+		"put that of the store into %s, or into a file that %s names, and those of registers into %s or a file that %s names",
+		EnvVar, FileEnvVar, RegistersEnvVar, RegistersFileEnvVar), exitcodes.Usage)
 }
 
 // hasPassword reads the URL by hand: a password that is not well escaped must

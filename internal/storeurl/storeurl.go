@@ -126,7 +126,7 @@ func dispatch(ctx context.Context, url string, cfg Config) (driver.Store, error)
 	case "etcd", "etcds":
 		return as(etcd.Open(ctx, url, etcd.Config{Logger: cfg.Logger, Getenv: cfg.Getenv, Lease: cfg.Lease}))
 	}
-	return nil, unknownScheme(url)
+	return nil, unknownScheme("store", url, forms)
 }
 
 // as returns what a driver's Open returned, and never a nil pointer in the
@@ -161,10 +161,10 @@ func openSQLite(url string, cfg Config) (driver.Store, error) {
 
 // unknownScheme names the schemes there are. Of url it shows the scheme at
 // most: the rest may be a secret.
-func unknownScheme(url string) error {
+func unknownScheme(what, url, forms string) error {
 	scheme, _, found := strings.Cut(url, "://")
 	if !found || strings.ContainsFunc(scheme, func(r rune) bool { return r < 'a' || r > 'z' }) {
-		return errors.New("the store is no URL of a known scheme: want " + forms)
+		return fmt.Errorf("the %s is no URL of a known scheme: want %s", what, forms)
 	}
-	return fmt.Errorf("the store's URL has the scheme %q: want %s", scheme, forms)
+	return fmt.Errorf("the %s's URL has the scheme %q: want %s", what, scheme, forms)
 }

@@ -157,6 +157,9 @@ func TestNoErrorShowsAPassword(t *testing.T) {
 		_, err := storeurl.Open(t.Context(), url, storeurl.Config{Getenv: none})
 		require.Error(t, err, url)
 		require.NotContains(t, err.Error(), secret)
+		_, err = storeurl.OpenRegister(t.Context(), url, storeurl.Config{Getenv: none})
+		require.Error(t, err, url)
+		require.NotContains(t, err.Error(), secret)
 	}
 }
 

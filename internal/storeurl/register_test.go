@@ -1,0 +1,93 @@
+package storeurl_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/storeurl"
+)
+
+func TestEachSchemeOpensItsRegister(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"postgres://u@127.0.0.1:1/d?catalog=app": "postgres://127.0.0.1:1/d?catalog=app (register)",
+		"postgresql://u@127.0.0.1:1/d":           "postgres://127.0.0.1:1/d?catalog=main (register)",
+	} {
+		r, err := storeurl.OpenRegister(t.Context(), url, storeurl.Config{Getenv: none})
+		require.NoError(t, err, url)
+		require.Equal(t, want, r.String())
+		require.NoError(t, r.Close())
+	}
+}
+
+func TestAURLThatNamesNoRegisterIsConfiguration(t *testing.T) {
+	t.Parallel()
+	for url, says := range map[string]string{
+		"":                          "the register is no URL",
+		"app.db":                    "the register is no URL",
+		"redis://h":                 `"redis"`,
+		"postgres://h/d?catalog=NO": "catalog",
+	} {
+		r, err := storeurl.OpenRegister(t.Context(), url, storeurl.Config{Getenv: none})
+		require.ErrorContains(t, err, says, url)
+		require.Nil(t, r, "a nil pointer in the clothes of a register")
+		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), url)
+		require.Equal(t, exitcodes.Halt, exitcodes.Of(err), url)
+	}
+}
+
+func TestRegistersComeFromArgumentsOrElseFromTheVariableOrElseFromTheFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "urls")
+	require.NoError(t, os.WriteFile(file, []byte("\npostgres://h1/file\n  postgres://h2/file \n"), 0o600))
+	vars := map[string]string{}
+	names := func(arguments ...string) (names []string) {
+		all, err := storeurl.OpenRegisters(t.Context(), arguments, storeurl.Config{Getenv: env(vars)})
+		require.NoError(t, err)
+		for _, r := range all {
+			names = append(names, r.String())
+			require.NoError(t, r.Close())
+		}
+		return names
+	}
+	const suffix = "?catalog=main (register)"
+	require.Empty(t, names())
+	vars[storeurl.RegistersFileEnvVar] = file
+	require.Equal(t, []string{"postgres://h1:5432/file" + suffix, "postgres://h2:5432/file" + suffix}, names())
+	vars[storeurl.RegistersEnvVar] = "postgres://h/variable\npostgres://h/second"
+	require.Equal(t, []string{"postgres://h:5432/variable" + suffix, "postgres://h:5432/second" + suffix}, names())
+	require.Equal(t, []string{"postgres://h:5432/argument" + suffix}, names("postgres://h/argument"))
+}
+
+func TestAListOfRegistersThatNamesNoneIsConfiguration(t *testing.T) {
+	t.Parallel()
+	empty := filepath.Join(t.TempDir(), "empty")
+	require.NoError(t, os.WriteFile(empty, []byte(" \n"), 0o600))
+	for _, vars := range []map[string]string{
+		{storeurl.RegistersEnvVar: " \n "},
+		{storeurl.RegistersFileEnvVar: empty},
+		{storeurl.RegistersFileEnvVar: filepath.Join(t.TempDir(), "absent")},
+		{storeurl.RegistersEnvVar: "postgres://h/d\nnonsense"},
+	} {
+		all, err := storeurl.OpenRegisters(t.Context(), nil, storeurl.Config{Getenv: env(vars)})
+		require.Error(t, err, vars)
+		require.Empty(t, all)
+		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), vars)
+	}
+}
+
+func TestARegisterInTheArgumentsThatHoldsAPasswordIsRefusedAndNotShown(t *testing.T) {
+	t.Parallel()
+	_, err := storeurl.OpenRegisters(t.Context(), []string{"postgres://h/d", "postgres://u:" + secret + "@h/d"}, storeurl.Config{Getenv: none})
+	require.ErrorContains(t, err, storeurl.RegistersEnvVar)
+	require.NotContains(t, err.Error(), secret)
+	require.Equal(t, exitcodes.Usage, exitcodes.CodeOf(err))
+	all, err := storeurl.OpenRegisters(t.Context(), nil, storeurl.Config{Getenv: env(map[string]string{storeurl.RegistersEnvVar: "postgres://u:" + secret + "@h/d"})})
+	require.NoError(t, err)
+	require.NotContains(t, all[0].String(), secret)
+	require.NoError(t, all[0].Close())
+}
