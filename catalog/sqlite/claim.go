@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -227,54 +229,69 @@ func (c *claiming) end(broken bool) {
 	c.w = nil
 }
 
-// SQLite's lock for writing is a record lock on one byte of the -shm file.
-const walWriteLock = "120"
+// SQLite's lock for writing is a record lock: in WAL mode on one byte of the -shm
+// file, else on one of the database file, beside those for reading.
+const (
+	walWriteLock      = "120"
+	rollbackWriteLock = "1073741825"
+	rollbackReadLock  = "1073741826"
+)
 
 // lockedBy names the process that holds SQLite's lock for writing, as far as
 // the system tells.
-func lockedBy(path string) string {
-	return owner(path+"-shm", "WRITE", func(kind, first string) bool { return kind == "POSIX" && first == walWriteLock })
+func lockedBy(path string) string { return describe(locker(path)) }
+
+// locker returns the process that holds SQLite's lock for writing, or "". A lock of
+// an open file (OFD) has no process.
+func locker(path string) (pid string) {
+	return cmp.Or(owner(path+"-shm", "WRITE", posix(walWriteLock)), owner(path, "WRITE", posix(rollbackWriteLock)))
+}
+
+// reader returns a process that reads a database that has no WAL, or "".
+func reader(path string) (pid string) { return owner(path, "READ", posix(rollbackReadLock)) }
+
+func posix(byte string) func(kind, first string) bool {
+	return func(kind, first string) bool { return kind == "POSIX" && first == byte }
 }
 
 // flockedBy names the process that holds a lock on a whole file.
 func flockedBy(path string) string {
 	flocks := func(kind, _ string) bool { return kind == "FLOCK" }
-	if who := owner(path, "WRITE", flocks); who != unknownOwner {
-		return who
-	}
-	return owner(path, "READ", flocks) // it excludes a claim as well
+	return describe(cmp.Or(owner(path, "WRITE", flocks), owner(path, "READ", flocks))) // a reader's excludes a claim as well
 }
 
-const unknownOwner = "another process (the system does not say which)"
-
 // owner looks up a lock in /proc/locks, whose lines read
-// "1: POSIX ADVISORY WRITE <pid> <major>:<minor>:<inode> <first> <last>".
-func owner(path, mode string, match func(kind, first string) bool) string {
+// "1: POSIX ADVISORY WRITE <pid> <major>:<minor>:<inode> <first> <last>". It returns
+// "" if there is none, or the system does not say.
+func owner(path, mode string, match func(kind, first string) bool) (pid string) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return unknownOwner
+		return ""
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return unknownOwner
+		return ""
 	}
 	table, err := os.ReadFile("/proc/locks")
 	if err != nil {
-		return unknownOwner
+		return ""
 	}
 	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(stat.Dev)), unix.Minor(uint64(stat.Dev)), stat.Ino)
 	for line := range strings.Lines(string(table)) {
 		f := strings.Fields(line)
 		if len(f) >= 8 && f[3] == mode && f[5] == inode && match(f[1], f[6]) {
-			return describe(f[4])
+			return f[4]
 		}
 	}
-	return unknownOwner
+	return ""
 }
 
 // describe names a process and says whether it is stopped.
 func describe(pid string) string {
-	if pid == strconv.Itoa(os.Getpid()) {
+	switch pid {
+	case "":
+		return "another process (the system does not say which)"
+	case strconv.Itoa(os.Getpid()):
 		return "process " + pid + ", which is this one: end the transaction that it has under way, such as a guarded one, before it waits for the catalog"
 	}
 	name, err := os.ReadFile(filepath.Join("/proc", pid, "comm"))
@@ -282,12 +299,13 @@ func describe(pid string) string {
 		return "process " + pid
 	}
 	text := fmt.Sprintf("process %s (%s)", pid, strings.TrimSpace(string(name)))
-	stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
-	if err != nil {
-		return text
-	}
-	if _, rest, ok := strings.Cut(string(stat), ") "); ok && strings.HasPrefix(rest, "T") {
+	if isStopped(pid) {
 		text += ", which is stopped: continue or kill it"
 	}
 	return text
+}
+
+func isStopped(pid string) bool {
+	stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	return err == nil && strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " T ") // a name may have any character
 }

@@ -3,6 +3,8 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"reflect"
+	"strings"
 
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
@@ -47,11 +49,34 @@ func busy(err error) bool {
 	return errors.Is(err, errWanted) || errors.Is(err, errReaders) || errors.Is(err, errShown)
 }
 
-// codeOf returns SQLite's extended result code, or -1 where err has none.
+// codeOf returns SQLite's extended result code, or -1 where err has none. Of other
+// libraries than modernc's it knows mattn's.
 func codeOf(err error) int {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
 		return e.Code()
+	}
+	return foreignCode(err)
+}
+
+// foreignCode returns the code in an error of mattn's library, by the field that it
+// has: whoever links this package does not compile that library.
+func foreignCode(err error) int {
+	v := reflect.Indirect(reflect.ValueOf(err))
+	if v.Kind() == reflect.Struct && strings.HasSuffix(v.Type().PkgPath(), "/go-sqlite3") {
+		if code := v.FieldByName("ExtendedCode"); code.IsValid() && code.CanInt() {
+			return int(code.Int())
+		}
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return foreignCode(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			if code := foreignCode(one); code >= 0 {
+				return code
+			}
+		}
 	}
 	return -1
 }

@@ -19,14 +19,16 @@ import (
 // A guarded transaction holds SQLite's lock for writing on the catalog's file from
 // before its token is compared until behind its commit. A claim needs that lock, so
 // that none commits in between. The application's own rows may be in the catalog's
-// file, or in another file that the same connection has open.
+// file, or in another file that the same connection has open. The same goes for the
+// file of a [Register], and for what raises it.
 
 var (
 	// ErrNoGuards means that a database is no catalog that a guard can use: it has
-	// none, or no build that knows guards has claimed it yet.
+	// none, or no build that knows guards has claimed it yet. Of a register it means
+	// that the database has none.
 	ErrNoGuards = errors.New("this database has no guard")
 
-	errDeferred = errors.New("the transaction is deferred, so it does not hold the catalog's file for writing")
+	errDeferred = errors.New("the transaction is deferred, so it does not hold the file for writing")
 )
 
 // A GuardOption changes how [Begin], [Guard] and [Store.OpenDB] work.
@@ -35,6 +37,10 @@ type GuardOption func(*guard)
 // AttachedAs names the schema as which the connection has the catalog's file. The
 // default is "main", and for [Store.OpenDB] of another file "fencepost".
 func AttachedAs(schema string) GuardOption { return func(g *guard) { g.schema = schema } }
+
+// InRegister has a transaction guarded by the token of a [Register] in its file, and not
+// by that of a catalog.
+func InRegister() GuardOption { return func(g *guard) { g.register = true } }
 
 // Guard guards a transaction of database/sql, by modernc.org/sqlite, that has begun
 // already: it commits only if token is the newest of its catalog at the commit. It may
@@ -54,6 +60,8 @@ func AttachedAs(schema string) GuardOption { return func(g *guard) { g.schema = 
 // If a statement fails so that SQLite rolls the whole transaction back, as INSERT OR
 // ROLLBACK and a full disk do, each further statement commits by itself and unguarded.
 // So end the transaction after every error. One that [Begin] has begun refuses them.
+//
+// With [InRegister] it does so for a transaction of any driver, such as mattn's.
 //
 // The error holds a *[fence.Error] if a newer token was claimed, a
 // *[fence.TokenError] if the token is zero or was never issued, and [ErrNoGuards] if
@@ -93,13 +101,11 @@ func Refusal(err error) error {
 	return nil
 }
 
-// guardName names the guard in refusals.
-const guardName = "sqlite catalog"
-
 type guard struct {
-	schema string
-	limit  limits
-	path   string // of the catalog's file, once it is known
+	schema   string
+	register bool // whose token it is, in place of a catalog's
+	limit    limits
+	path     string // of the file that has the token, once it is known
 
 	// Of a [DB], and nil without one.
 	lock, newest *sql.Stmt
@@ -115,13 +121,21 @@ func newGuard(options []GuardOption) guard {
 	return g
 }
 
+// String names the guard in refusals.
+func (g *guard) String() string {
+	if g.register {
+		return "sqlite register"
+	}
+	return "sqlite catalog"
+}
+
 // check refuses what no claim can have issued.
 func (g *guard) check(token fence.Token) error {
 	if token.IsZero() {
-		return &fence.TokenError{Guard: guardName, Err: fence.ErrMissing}
+		return &fence.TokenError{Guard: g.String(), Err: fence.ErrMissing}
 	}
 	if _, err := token.MarshalText(); err != nil {
-		return &fence.TokenError{Guard: guardName, Token: token.String(), Err: fmt.Errorf("%w: %w", fence.ErrMalformed, err)}
+		return &fence.TokenError{Guard: g.String(), Token: token.String(), Err: fmt.Errorf("%w: %w", fence.ErrMalformed, err)}
 	}
 	return nil
 }
@@ -130,8 +144,13 @@ func (g *guard) check(token fence.Token) error {
 const (
 	takeLockSQL = `DELETE FROM SCHEMA.claim WHERE 0` // writes nothing, but as a write it takes the lock
 	newestSQL   = `SELECT token, claim FROM SCHEMA.fencepost_token`
-	issuedSQL   = `SELECT EXISTS (SELECT 1 FROM SCHEMA.fencepost_issued WHERE token = ?)`
-	fileSQL     = `SELECT file FROM pragma_database_list WHERE name = ? COLLATE NOCASE`
+
+	// The same of a register.
+	takeRegisterSQL   = `DELETE FROM SCHEMA.fencepost_token WHERE 0`
+	newestRegisterSQL = `SELECT substr(token, 1, 64), substr(holder, 1, 4096) FROM SCHEMA.fencepost_token`
+
+	issuedSQL = `SELECT EXISTS (SELECT 1 FROM SCHEMA.fencepost_issued WHERE token = ?)`
+	fileSQL   = `SELECT file FROM pragma_database_list WHERE name = ? COLLATE NOCASE`
 )
 
 func (g *guard) sql(text string) string {
@@ -151,15 +170,15 @@ func (g *guard) take(ctx context.Context, tx *sql.Tx, token fence.Token) error {
 	if err != nil {
 		return g.noGuards(err)
 	}
-	var text, claim string
+	var text, claim sql.NullString // of a register its holder
 	err = newest.QueryRowContext(ctx).Scan(&text, &claim)
 	if errors.Is(err, sql.ErrNoRows) {
-		return &fence.TokenError{Guard: guardName, Token: token.String(), Err: fence.ErrNeverIssued}
+		return &fence.TokenError{Guard: g.String(), Token: token.String(), Err: fence.ErrNeverIssued}
 	}
 	if err != nil {
 		return g.noGuards(err)
 	}
-	if err := g.compare(ctx, tx, token, text, claim); err != nil {
+	if err := g.compare(ctx, tx, token, text.String, claim.String); err != nil {
 		return err
 	}
 	return g.sound()
@@ -171,17 +190,21 @@ func (g *guard) statements(ctx context.Context, tx *sql.Tx) (lock, newest *sql.S
 		lock, newest = tx.StmtContext(ctx, g.lock), tx.StmtContext(ctx, g.newest)
 		return lock, newest, func() {}, nil // they end with the transaction
 	}
-	if lock, err = tx.PrepareContext(ctx, g.sql(takeLockSQL)); err != nil {
+	take, look := takeLockSQL, newestSQL
+	if g.register {
+		take, look = takeRegisterSQL, newestRegisterSQL
+	}
+	if lock, err = tx.PrepareContext(ctx, g.sql(take)); err != nil {
 		return nil, nil, nil, err
 	}
-	if newest, err = tx.PrepareContext(ctx, g.sql(newestSQL)); err != nil {
+	if newest, err = tx.PrepareContext(ctx, g.sql(look)); err != nil {
 		return nil, nil, nil, errors.Join(err, lock.Close())
 	}
 	return lock, newest, func() { _, _ = lock.Close(), newest.Close() }, nil // of a transaction that goes on
 }
 
 func (g *guard) compare(ctx context.Context, tx *sql.Tx, token fence.Token, newest, claim string) error {
-	never := &fence.TokenError{Guard: guardName, Token: token.String(), Err: fence.ErrNeverIssued}
+	never := &fence.TokenError{Guard: g.String(), Token: token.String(), Err: fence.ErrNeverIssued}
 	current, err := fence.Parse(newest)
 	if err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
@@ -191,6 +214,9 @@ func (g *guard) compare(ctx context.Context, tx *sql.Tx, token fence.Token, newe
 		return nil
 	case 1:
 		return never
+	}
+	if g.register { // which has no history: what is lower is stale
+		return &fence.Error{Held: token, Current: current, By: holderOf(claim), Guard: g.String()}
 	}
 	var issued bool
 	if err := tx.QueryRowContext(ctx, g.sql(issuedSQL), token.String()).Scan(&issued); err != nil {
@@ -203,7 +229,7 @@ func (g *guard) compare(ctx context.Context, tx *sql.Tx, token fence.Token, newe
 	if err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrCorrupt, err)
 	}
-	return &fence.Error{Held: token, Current: current, By: by.Holder, Guard: guardName}
+	return &fence.Error{Held: token, Current: current, By: by.Holder, Guard: g.String()}
 }
 
 // sound refuses a file that others may see under another name, a second library of

@@ -14,6 +14,10 @@ import (
 
 var errTwoLibraries = errors.New("this process has the -shm of the file open more than once: another library of SQLite, or other code, uses it")
 
+// errOtherLibrary means that our library would be the second one on the file of a
+// register.
+var errOtherLibrary = errors.New("this process has the file open, perhaps by the other library of SQLite that it has")
+
 // libraries are the modules that bring a SQLite of their own along.
 var libraries = []string{
 	"github.com/mattn/go-sqlite3", "github.com/ncruces/go-sqlite3", "crawshaw.io/sqlite",
