@@ -55,6 +55,8 @@ func application(part, path string) int {
 		err = guarded(part, path)
 	case partSecond:
 		err = secondLibrary(path)
+	case partRaises, partLinked:
+		err = raisesRegister(part, path)
 	}
 	if err != nil {
 		fmt.Println("failed:", err)

@@ -16,6 +16,7 @@ import (
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/step"
 )
 
 var _ fence.Register = (*Register)(nil)
@@ -90,7 +91,7 @@ func (r *Register) String() string { return "sqlite:" + r.guard.path + " (regist
 func (r *Register) Close() error { return nil }
 
 // provingWait bounds how long a proof waits for other writers.
-const provingWait = 100 * time.Millisecond
+const provingWait = 20 * time.Millisecond
 
 // Prove implements [fence.Register] by a raise that is rolled back. A file that is
 // being written is one for which a raise would only have to wait, unless the writer is
@@ -130,11 +131,17 @@ func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) er
 		if err := c.begin(ctx); err != nil {
 			return err
 		}
+		step.Reach(ctx, step.RegisterLocked)
 		if rises, err := c.raise(ctx, t, by); err != nil || !rises {
 			return err
 		}
+		step.Reach(ctx, step.RegisterWritten)
 		committing = true
-		return c.commit(ctx)
+		if err := c.commit(ctx); err != nil {
+			return err
+		}
+		step.Reach(ctx, step.RegisterRaised)
+		return nil
 	})
 	return r.fail("raise", err, committing)
 }

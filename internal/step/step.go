@@ -40,12 +40,22 @@ const (
 	FileMarked    Point = "file: first claim announced in the file"
 )
 
+// The points at which a register is raised.
+const (
+	RegisterLocked  Point = "register: locked, nothing written"
+	RegisterWritten Point = "register: written, not committed"
+	RegisterRaised  Point = "register: raised, not acknowledged"
+)
+
+// Raising lists the points of a register that is raised, in order.
+func Raising() []Point { return []Point{RegisterLocked, RegisterWritten, RegisterRaised} }
+
 // Creation lists the points of a file that is made, in order.
 func Creation() []Point {
 	return []Point{FileCreated, FileWritten, FileNamed, FileAnnounced, FileMarked}
 }
 
-// All lists every point but StoreRaced and those of Creation, in order.
+// All lists every point but StoreRaced and those of Creation and of Raising, in order.
 func All() []Point {
 	return []Point{
 		OpenHeadRead, ClaimBegun, ClaimMigrated, ClaimHeadWritten, ClaimLogWritten, ClaimCommitted,
