@@ -141,10 +141,13 @@ func (g guard) refusal(now *mvccpb.KeyValue) error {
 }
 
 // lookUp says why token is refused, beside the newest claim: it is stale if it is
-// lower, and in the history of claims.
+// lower, and in the history of claims. A register has no history.
 func (g guard) lookUp(ctx context.Context, kv clientv3.KV, newest driver.Claim) error {
 	if g.token.Compare(newest.Token) > 0 {
 		return g.neverIssued("the newest is %v", newest.Token)
+	}
+	if ofRegister(newest) {
+		return g.stale(newest)
 	}
 	issued, err := g.issued(ctx, kv)
 	switch {

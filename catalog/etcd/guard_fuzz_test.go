@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -26,9 +27,14 @@ func FuzzWhateverTheTokensKeyHoldsIsARefusalOfTheRightKind(f *testing.F) {
 		}
 	}
 	f.Add([]byte(nil), uint64(7), uint64(41))
+	own, err := (&Register{keys: keys{"orders"}}).text(fence.Token{Generation: 7, Epoch: 41}, fence.Holder{Name: "blue"})
+	require.NoError(f, err)
+	for _, g := range []uint64{6, 7, 8} {
+		f.Add([]byte(own), g, uint64(41))
+	}
 	f.Fuzz(func(t *testing.T, value []byte, gen, ep uint64) {
 		held := fence.Token{Generation: generation.Generation(gen), Epoch: epoch.Epoch(ep)}
-		g := guard{keys: keys{"orders"}, token: held}
+		g, r := guard{keys: keys{"orders"}, token: held}, &Register{keys: keys{"orders"}}
 		if err := g.check(); err != nil {
 			require.Error(t, Refusal(err))
 			require.Less(t, len(err.Error()), 500)
@@ -38,6 +44,10 @@ func FuzzWhateverTheTokensKeyHoldsIsARefusalOfTheRightKind(f *testing.F) {
 		require.Error(t, err)
 		require.NotErrorIs(t, err, fence.ErrSuperseded)
 		claim, broken := driver.UnmarshalClaim(value)
+		below, elsewhere := r.below(&mvccpb.KeyValue{Value: value}, held)
+		require.Less(t, len(fmt.Sprint(r.fail("raise", elsewhere, read))), 3000)
+		require.Equal(t, broken == nil && ofRegister(claim) && claim.Token.Compare(held) < 0, below, "it rises over nothing else than a lower token")
+		require.False(t, below && elsewhere != nil)
 		var stale *fence.Error
 		switch {
 		case broken != nil:

@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/fencepost/fencepost/catalog/etcd"
+	"github.com/fencepost/fencepost/epoch"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 )
@@ -22,6 +23,17 @@ const wholeVar = "FENCEPOST_WHOLE"
 
 func TestInRandomStepsTheRowsAreThoseOfAModelInWhichOnlyTheNewestHolderWrites(t *testing.T) {
 	t.Parallel()
+	for name, elsewhere := range map[string]bool{"the catalog's cluster": false, "another cluster": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			playModel(t, elsewhere)
+		})
+	}
+}
+
+// playModel plays random steps. If the catalog is elsewhere, raises of a register stand
+// for its claims.
+func playModel(t *testing.T, elsewhere bool) {
 	steps := 400
 	if os.Getenv(wholeVar) != "" {
 		steps = 100_000
@@ -29,6 +41,9 @@ func TestInRandomStepsTheRowsAreThoseOfAModelInWhichOnlyTheNewestHolderWrites(t 
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	m := &guardModel{guardedRows: newGuardedRows(t), Rand: rand.New(rand.NewPCG(seed, 0)), rows: map[string]string{}}
+	if elsewhere {
+		m.register = openRegister(t, "etcd:///"+m.prefix, etcd.Config{Client: m.client})
+	}
 	m.claim()
 	for n := range steps {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -47,10 +62,11 @@ func TestInRandomStepsTheRowsAreThoseOfAModelInWhichOnlyTheNewestHolderWrites(t 
 type guardModel struct {
 	*guardedRows
 	*rand.Rand
-	holders []*etcd.GuardedKV // the newest one last
-	newest  fence.Token
-	rows    map[string]string
-	writes  int
+	register *etcd.Register    // nil: the catalog's own token guards
+	holders  []*etcd.GuardedKV // the newest one last
+	newest   fence.Token
+	rows     map[string]string
+	writes   int
 
 	accepted, refused, unmet int // unmet are Txns of whose own conditions one was not fulfilled
 }
@@ -58,11 +74,27 @@ type guardModel struct {
 // claim installs the next token, of the same generation or a higher one.
 func (m *guardModel) claim() {
 	g := m.newest.Generation + generation.Generation(m.IntN(2))
-	m.newest = claimBy(m.t, m.store, max(g, 1)).Token
+	if m.register == nil {
+		m.newest = claimBy(m.t, m.store, max(g, 1)).Token
+	} else {
+		m.raise(max(g, 1))
+	}
 	for range processes { // one that was refused sends nothing more
 		m.holders = append(m.holders, m.kv(m.newest))
 	}
 	m.holders = m.holders[max(0, len(m.holders)-5*processes):]
+}
+
+// raise raises the register, which skips epochs, and tries to lower it.
+func (m *guardModel) raise(g generation.Generation) {
+	ctx := within(m.t, time.Minute)
+	next := fence.Token{Generation: g, Epoch: m.newest.Epoch + 1 + epoch.Epoch(m.IntN(3))}
+	require.NoError(m.t, m.register.Prove(ctx, next))
+	require.NoError(m.t, m.register.Raise(ctx, next, holding("holder")))
+	if !m.newest.IsZero() {
+		refusedAs(m.t, m.register.Raise(ctx, m.newest, holding("old")), m.newest, next)
+	}
+	m.newest = next
 }
 
 // processes is how many write under each token.

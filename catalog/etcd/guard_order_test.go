@@ -148,12 +148,22 @@ func lookAtToken(ctx context.Context, h *oldHolder) error {
 
 func TestInNoOrderOfStepsIsAGuardedWriteAcceptedBehindAClaim(t *testing.T) {
 	t.Parallel()
+	neverBehind(t, newOldHolder, "want", "install", "write")
+}
+
+func TestInNoOrderOfStepsIsAGuardedWriteAcceptedBehindARaise(t *testing.T) {
+	t.Parallel()
+	neverBehind(t, newOldHolderElsewhere, "read", "raise", "write")
+}
+
+// neverBehind plays every way in every order against the steps of a new holder.
+func neverBehind(t *testing.T, newOldHolder func(*testing.T) *oldHolder, news ...string) {
 	for _, w := range guardWays() {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			h := newOldHolder(t)
 			stale, refused := 0, 0
-			for _, order := range orders.Merges([]string{"before", "send", "arrive"}, []string{"want", "install", "write"}) {
+			for _, order := range orders.Merges([]string{"before", "send", "arrive"}, news) {
 				accepted, err := h.play(w, order)
 				if accepted {
 					stale++
@@ -179,10 +189,12 @@ func TestInNoOrderOfStepsIsAGuardedWriteAcceptedBehindAClaim(t *testing.T) {
 type oldHolder struct {
 	t             *testing.T
 	store         *etcd.Store
+	register      *etcd.Register // whose token it is, in place of the store's; nil: none
 	base, catalog string
 	look          *clientv3.Client // past the gate
 	client        *clientv3.Client
 	gate          *gate
+	raiser        *gate // of the register's raise
 	lease         clientv3.LeaseID
 
 	token fence.Token // of a round
@@ -205,17 +217,44 @@ func newOldHolder(t *testing.T) *oldHolder {
 	return h
 }
 
+// newOldHolderElsewhere is one whose catalog is elsewhere.
+func newOldHolderElsewhere(t *testing.T) *oldHolder {
+	url, g, past := testetcd.URL(t), newGate(), newGate()
+	h := &oldHolder{
+		t: t, base: testetcd.Prefix(t, url), catalog: testetcd.Prefix(t, url) + "/register", gate: g,
+		look: testetcd.Client(t, url), client: gatedClient(t, url, g), raiser: past,
+	}
+	var err error
+	h.register, err = etcd.OpenRegister(t.Context(), "etcd:///"+h.catalog, etcd.Config{Client: gatedClient(t, url, past)})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, h.register.Close()) })
+	lease, err := h.look.Grant(within(t, time.Minute), 600)
+	require.NoError(t, err)
+	h.lease = lease.ID
+	require.NoError(t, h.register.Raise(within(t, time.Minute), tokenOf(1, 1), fence.Holder{Name: "holder"}))
+	return h
+}
+
 // play plays one round. It returns whether the old holder's write changed anything
 // behind the new one's claim, and what the old one was told.
 func (h *oldHolder) play(w guardWay, order []string) (stale bool, err error) {
 	ctx := within(h.t, time.Minute)
-	head := h.begin(ctx)
+	token := h.begin(ctx)
 	var under driver.Claiming
-	installed, done := false, make(chan error, 1)
+	installed, done, raised := false, make(chan error, 1), make(chan error, 1)
 	news := map[string]func() error{
 		"want":    func() (err error) { under, err = h.store.Claim(ctx); return err },
-		"install": func() error { installed = true; return install(ctx, under, head.Claim.Token.Generation+1) },
-		"write":   func() error { _, err := h.look.Put(ctx, h.row("a"), "new"); return err },
+		"install": func() error { installed = true; return install(ctx, under, token.Generation+1) },
+		"read": func() error { // the raise has read the register, and is on its way
+			h.raiser.shut()
+			go func() {
+				raised <- h.register.Raise(ctx, fence.Token{Generation: token.Generation + 1, Epoch: token.Epoch + 1}, fence.Holder{Name: "holder"})
+			}()
+			h.raiser.await(h.t)
+			return nil
+		},
+		"raise": func() error { installed = true; h.raiser.open(); return <-raised },
+		"write": func() error { _, err := h.look.Put(ctx, h.row("a"), "new"); return err },
 	}
 	olds := map[string]func(){
 		"before": func() { err = w.before(ctx, h) },
@@ -241,16 +280,22 @@ func (h *oldHolder) play(w guardWay, order []string) (stale bool, err error) {
 	return stale, err
 }
 
-// begin puts the rows back, and makes the newest claim the old holder's.
-func (h *oldHolder) begin(ctx context.Context) driver.Head {
+// begin puts the rows back, and makes the newest token the old holder's.
+func (h *oldHolder) begin(ctx context.Context) fence.Token {
 	for _, row := range []string{"a", "b"} {
 		_, err := h.look.Put(ctx, h.row(row), "first")
 		require.NoError(h.t, err)
 	}
+	if h.register != nil {
+		token, _, err := h.register.Newest(ctx)
+		require.NoError(h.t, err)
+		h.token = token
+		return token
+	}
 	head, err := h.store.Head(ctx)
 	require.NoError(h.t, err)
 	h.token = head.Claim.Token
-	return head
+	return h.token
 }
 
 // rows shows all rows, with their revisions.

@@ -62,6 +62,8 @@ func ours() driver.Family {
 			is(driver.ErrBlocked, "driver.ErrBlocked", retry("look at the process that claims: end it, and its lease ends too"), refused, "claims under way end, or their leases do"),
 			is(ErrUnguardable, "etcd.ErrUnguardable", driver.Class{Remedy: "if a holder that lost its token may do it, call it on Unguarded"}, refused, "a guarded client was asked for what no guard can stop; nothing was sent"),
 			is(errMisuse, "misuse", panics(report), refused, "a defect above the driver; nothing was sent"),
+			is(errCatalog, "register beneath a catalog", driver.Class{Disposition: exitcodes.Halt, Code: exitcodes.Config, Remedy: "give the register a prefix of its own; what is in the catalog's cluster is guarded by the catalog's own token"}, refused,
+				"its token is the newest by itself"),
 			is(errWaiting, "claim under way", retry(""), refused, "refused while a claim is under way, which is a definite answer"),
 			is(errClosed, "closed", driver.Class{}, refused, "the caller closed it"),
 			is(errReplaced, "replaced", retry(""), unknown, "the newest one is there to be read"),
