@@ -1,6 +1,10 @@
 package driver
 
-import "context"
+import (
+	"context"
+
+	"github.com/fencepost/fencepost/fence"
+)
 
 // A TableGuarder is a Store that can guard tables of the application's in its own
 // database: a transaction that writes to one fails at its commit unless its session
@@ -42,4 +46,11 @@ type GuardedTable struct {
 	Owner     string `json:"owner"`
 	Installed string `json:"installed"`         // by which role, and when; empty if unknown
 	Problem   string `json:"problem,omitempty"` // what it lets pass, and the remedy
+}
+
+// A RegisterState is what a fence.Register of a driver's holds.
+type RegisterState struct {
+	Token   fence.Token  `json:"token"`             // zero if it was never raised
+	Holder  fence.Holder `json:"holder"`            // for people
+	Problem string       `json:"problem,omitempty"` // why its guards refuse that token, too
 }

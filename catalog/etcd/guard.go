@@ -77,10 +77,7 @@ func newGuard(ctx context.Context, kv clientv3.KV, prefix string, token fence.To
 	if err != nil {
 		return guard{}, g.fail(g.explain(err))
 	}
-	var now *mvccpb.KeyValue
-	if len(resp.Kvs) > 0 {
-		now = resp.Kvs[0]
-	}
+	now := first(resp)
 	claim, err := g.newest(now)
 	if err != nil {
 		return guard{}, err
@@ -92,6 +89,14 @@ func newGuard(ctx context.Context, kv clientv3.KV, prefix string, token fence.To
 	g.live = clientv3.Compare(clientv3.Value(g.keys.token()), "=", g.claim)
 	g.look = clientv3.OpGet(g.keys.token())
 	return g, nil
+}
+
+// first returns the first key of an answer, or nil.
+func first(resp *clientv3.GetResponse) *mvccpb.KeyValue {
+	if len(resp.Kvs) == 0 {
+		return nil
+	}
+	return resp.Kvs[0]
 }
 
 // check refuses what is no token, or names no catalog.

@@ -287,10 +287,10 @@ func (h *oldHolder) begin(ctx context.Context) fence.Token {
 		require.NoError(h.t, err)
 	}
 	if h.register != nil {
-		token, _, err := h.register.Newest(ctx)
+		now, err := h.register.State(ctx)
 		require.NoError(h.t, err)
-		h.token = token
-		return token
+		h.token = now.Token
+		return h.token
 	}
 	head, err := h.store.Head(ctx)
 	require.NoError(h.t, err)

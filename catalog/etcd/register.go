@@ -54,21 +54,16 @@ func (r *Register) Close() error {
 	return r.closed
 }
 
-// Newest returns the token that the register holds, zero if it was never raised, and
-// who holds it.
-func (r *Register) Newest(ctx context.Context) (fence.Token, fence.Holder, error) {
+// State returns what the register holds.
+func (r *Register) State(ctx context.Context) (driver.RegisterState, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
 	resp, err := r.cluster.Get(ctx, r.keys.token())
 	if err != nil {
-		return fence.Token{}, fence.Holder{}, r.fail("read", err, read)
+		return driver.RegisterState{}, r.fail("read", err, read)
 	}
-	var now *mvccpb.KeyValue
-	if len(resp.Kvs) > 0 {
-		now = resp.Kvs[0]
-	}
-	claim, err := r.claim(now)
-	return claim.Token, claim.Holder, r.fail("read", err, read)
+	claim, err := r.claim(first(resp))
+	return driver.RegisterState{Token: claim.Token, Holder: claim.Holder}, r.fail("read", err, read)
 }
 
 // Prove implements [fence.Register] by a raise whose condition never holds: etcd looks
@@ -102,11 +97,7 @@ func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) er
 	if err != nil {
 		return r.fail("raise", err, read)
 	}
-	var now *mvccpb.KeyValue
-	if len(resp.Kvs) > 0 {
-		now = resp.Kvs[0]
-	}
-	for {
+	for now := first(resp); ; {
 		below, err := r.below(now, t)
 		if err != nil || !below {
 			return r.fail("raise", err, read)

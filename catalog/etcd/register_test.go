@@ -48,9 +48,9 @@ func TestARegisterInEtcdOnlyRisesAndItsGuardsRefuseWhatIsLower(t *testing.T) {
 	before, err := client.Get(ctx, prefix)
 	require.NoError(t, err)
 	require.NoError(t, r.Prove(ctx, tokenOf(1, 1)))
-	now, _, err := r.Newest(ctx)
+	now, err := r.State(ctx)
 	require.NoError(t, err)
-	require.True(t, now.IsZero(), "a proof makes nothing")
+	require.True(t, now.Token.IsZero(), "a proof makes nothing")
 	_, err = etcd.GuardKV(ctx, client, prefix, tokenOf(1, 1))
 	notAToken(t, err, fence.ErrNeverIssued)
 	require.NotNil(t, before)
@@ -78,10 +78,10 @@ func TestARegisterInEtcdOnlyRisesAndItsGuardsRefuseWhatIsLower(t *testing.T) {
 	}
 	_, err = etcd.GuardKV(ctx, client, prefix, tokenOf(2, 8))
 	notAToken(t, err, fence.ErrNeverIssued)
-	now, by, err := r.Newest(ctx)
+	now, err = r.State(ctx)
 	require.NoError(t, err)
-	require.Equal(t, tokenOf(2, 7), now)
-	require.Equal(t, "holder", by.Name)
+	require.Equal(t, tokenOf(2, 7), now.Token)
+	require.Equal(t, "holder", now.Holder.Name)
 }
 
 func TestAProofInEtcdWritesNothingAtAll(t *testing.T) {
@@ -113,9 +113,9 @@ func TestRegistersInEtcdThatAreRaisedAtOnceEndAtTheHighest(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	now, _, err := openRegister(t, url+"/register", etcd.Config{}).Newest(within(t, time.Minute))
+	now, err := openRegister(t, url+"/register", etcd.Config{}).State(within(t, time.Minute))
 	require.NoError(t, err)
-	require.Equal(t, tokenOf(1, processes), now)
+	require.Equal(t, tokenOf(1, processes), now.Token)
 }
 
 func TestARegisterAndACatalogHaveNoPrefixInCommon(t *testing.T) {
@@ -124,7 +124,7 @@ func TestARegisterAndACatalogHaveNoPrefixInCommon(t *testing.T) {
 	ctx := within(t, time.Minute)
 	claim(t, open(t, url+"/one", etcd.Config{}))
 	r := openRegister(t, url+"/one", etcd.Config{})
-	_, _, newest := r.Newest(ctx)
+	_, newest := r.State(ctx)
 	for _, err := range []error{newest, r.Raise(ctx, tokenOf(9, 9), fence.Holder{}), r.Prove(ctx, tokenOf(9, 9))} {
 		require.ErrorContains(t, err, "give the register a prefix of its own")
 		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
@@ -174,9 +174,9 @@ func TestARegisterInAFullClusterSaysSoBeforeAndIsReadOn(t *testing.T) {
 		require.ErrorContains(t, err, "disarm")
 		require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
 	}
-	now, _, err := r.Newest(ctx)
+	now, err := r.State(ctx)
 	require.NoError(t, err)
-	require.Equal(t, tokenOf(1, 1), now)
+	require.Equal(t, tokenOf(1, 1), now.Token)
 }
 
 func TestARaiseThatGetsNoAnswerEndsWithItsContextAndOneEndpointThatHangsStopsNone(t *testing.T) {
@@ -218,9 +218,9 @@ func TestARaiseWhoseAnswerIsLostIsFoundByTheNextTryAndOneThatComesLateLowersNoth
 	r := openRegister(t, "etcd:///"+testetcd.Prefix(t, url)+"/register", etcd.Config{Client: client})
 	require.NoError(t, r.Raise(ctx, tokenOf(1, 1), fence.Holder{}))
 	newest := func() fence.Token {
-		now, _, err := r.Newest(ctx)
+		now, err := r.State(ctx)
 		require.NoError(t, err)
-		return now
+		return now.Token
 	}
 
 	p.on(unanswered, "/token")
@@ -254,7 +254,7 @@ func TestWhatStrangersWriteIntoARegistersKeyIsRefusedAndBounded(t *testing.T) {
 	} {
 		_, err := client.Put(ctx, prefix+"/token", value)
 		require.NoError(t, err)
-		_, _, newest := r.Newest(ctx)
+		_, newest := r.State(ctx)
 		_, guard := etcd.GuardKV(ctx, client, prefix, tokenOf(1, 1))
 		for _, err := range []error{newest, guard, r.Raise(ctx, tokenOf(9, 9), fence.Holder{}), r.Prove(ctx, tokenOf(9, 9))} {
 			require.ErrorIs(t, err, driver.ErrCorrupt)
@@ -269,7 +269,7 @@ func TestAHolderThatNoRegisterCouldReadAgainIsNotWritten(t *testing.T) {
 	ctx := within(t, time.Minute)
 	require.Error(t, r.Raise(ctx, tokenOf(1, 1), fence.Holder{Since: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)}))
 	require.NoError(t, r.Raise(ctx, tokenOf(1, 1), fence.Holder{Name: "\xff\u2028", Since: time.Now()}))
-	_, by, err := r.Newest(ctx)
+	now, err := r.State(ctx)
 	require.NoError(t, err)
-	require.Equal(t, "\ufffd\u2028", by.Name)
+	require.Equal(t, "\ufffd\u2028", now.Holder.Name)
 }

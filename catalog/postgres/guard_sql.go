@@ -172,7 +172,8 @@ begin
 	elsif not seen.made_here then
 		state := 'TKN05';
 		problem := 'this database is a copy, in which nobody has claimed yet';
-		remedy := 'if the service is to go on here, stop it and run: fencepost restored';
+		remedy := case when $1 like 'register:%' then 'if the service is to go on here, run: fencepost guard raise'
+			else 'if the service is to go on here, stop it and run: fencepost restored' end;
 	elsif now is null or not exists (select from fencepost.guard_views($1)) then
 		state := 'TKN06';
 		problem := 'no process has claimed it since guards were installed';
@@ -199,7 +200,8 @@ $fn$;
 
 -- raise has a register refuse every lower token, and returns the one that it holds then. A register is the token of a
 -- service whose catalog lies elsewhere. Not every token of that service comes here: a lower one is stale, whatever the
--- history says.
+-- history says. A row that a dump has brought is written anew, also under the same token: it says that the database is
+-- the right one.
 create or replace function fencepost.raise(register text, generation bigint, epoch bigint, holder text) returns text
 	language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
@@ -214,13 +216,14 @@ begin
 		lock table fencepost.token in share update exclusive mode; -- one at a time makes the register
 	end if;
 	loop
-		select t.generation, t.epoch into seen from fencepost.token t where t.catalog = name for update;
-		if (seen.generation, seen.epoch) >= ($2, $3) then
+		select t.generation, t.epoch, coalesce(starts_with(t.stamp, concat(t.xmin, ':', t.tableoid, ':')), false) as made_here
+			into seen from fencepost.token t where t.catalog = name for update;
+		if (seen.generation, seen.epoch) > ($2, $3) or (seen.generation, seen.epoch) = ($2, $3) and seen.made_here then
 			return concat('g', seen.generation, '.e', seen.epoch);
 		end if;
 		insert into fencepost.token as t (catalog, generation, epoch, claim_id, system_id, timeline) values (name, $2, $3, gen_random_uuid(), '', 0)
 			on conflict (catalog) do update set generation = excluded.generation, epoch = excluded.epoch, claim_id = excluded.claim_id
-			where (t.generation, t.epoch) < (excluded.generation, excluded.epoch);
+			where (t.generation, t.epoch) <= (excluded.generation, excluded.epoch);
 		exit when found;
 	end loop;
 	insert into fencepost.claim (catalog, revision, claim)

@@ -11,7 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/epoch"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
 )
 
 var (
@@ -59,6 +61,44 @@ func (r *Register) RemoveGuards(ctx context.Context, tables driver.GuardedTables
 
 // Guards implements [driver.TableGuarder].
 func (r *Register) Guards(ctx context.Context) (driver.Guards, error) { return r.store.Guards(ctx) }
+
+const registerSQL = `select t.generation, t.epoch, coalesce(pg_catalog.starts_with(t.stamp, pg_catalog.concat(t.xmin, ':', t.tableoid, ':')), false),
+	coalesce((select c.claim from fencepost.claim c where c.catalog = t.catalog order by c.revision desc limit 1), '')
+	from fencepost.token t where t.catalog = $1`
+
+// State returns what the register holds.
+func (r *Register) State(ctx context.Context) (state driver.RegisterState, err error) {
+	s := r.store
+	conn, err := s.acquire(ctx, s.liveness)
+	if err != nil {
+		return state, s.fail("read", err, notSent)
+	}
+	defer s.give(conn)
+	there, err := s.guardsInstalled(ctx, conn)
+	if err != nil {
+		return state, s.fail("read", err, notSent)
+	}
+	if !there {
+		return state, nil
+	}
+	var generated, epoched int64
+	var here bool
+	var raised string
+	err = conn.QueryRow(ctx, registerSQL, s.args(s.catalog)...).Scan(&generated, &epoched, &here, &raised)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return state, nil
+	}
+	if err != nil {
+		return state, s.fail("read", err, notSent)
+	}
+	state.Token = fence.Token{Generation: generation.Generation(generated), Epoch: epoch.Epoch(epoched)}
+	if !here {
+		state.Problem = "the database is a copy, and its guards refuse every token until it is raised here"
+	}
+	claim := struct{ Holder *fence.Holder }{&state.Holder}
+	_ = json.Unmarshal([]byte(raised), &claim) // for people: what can't be read is left out
+	return state, nil
+}
 
 // provingWait bounds how long a proof waits for the lock of the guards: writers wait
 // behind it meanwhile.

@@ -78,6 +78,50 @@ func TestARegisterOnlyRisesAndItsGuardsRefuseWhatIsLower(t *testing.T) {
 	require.NoError(t, begin(tokenOf(2, 7)))
 }
 
+func TestARegisterSaysWhichTokenItHolds(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	r := openRegister(t, dsn)
+	is := func(want driver.RegisterState) {
+		t.Helper()
+		state, err := r.State(within(t, soon))
+		require.NoError(t, err)
+		require.Equal(t, want, state)
+	}
+	is(driver.RegisterState{})
+	require.Zero(t, schemas(t, dsn), "to look makes nothing")
+	require.NoError(t, r.InstallGuards(within(t, soon), driver.GuardedTables{}))
+	is(driver.RegisterState{})
+	require.NoError(t, r.Raise(within(t, soon), tokenOf(2, 7), fence.Holder{Name: "green"}))
+	is(driver.RegisterState{Token: tokenOf(2, 7), Holder: fence.Holder{Name: "green"}})
+	testpg.Exec(t, dsn, `update fencepost.claim set claim = 'x' where catalog = 'register:main'`)
+	is(driver.RegisterState{Token: tokenOf(2, 7)})
+}
+
+func TestARegisterThatADumpHasBroughtRefusesEverybodyUntilItIsRaisedThereUnderTheSameTokenToo(t *testing.T) {
+	t.Parallel()
+	from, to := testpg.URL(t), testpg.URL(t)
+	require.NoError(t, openRegister(t, from).Raise(within(t, soon), tokenOf(2, 7), fence.Holder{Name: "green"}))
+	claim(t, open(t, from)) // dumped copies a catalog's tables
+	dumped(t, from, to)
+	r, pool := openRegister(t, to), poolOf(t, to)
+	_, err := postgres.Begin(within(t, soon), pool, tokenOf(2, 7), postgres.InRegister("main"))
+	require.ErrorIs(t, err, postgres.ErrCopied)
+	require.ErrorContains(t, err, "fencepost guard raise")
+	state, err := r.State(within(t, soon))
+	require.NoError(t, err)
+	require.Equal(t, tokenOf(2, 7), state.Token)
+	require.Contains(t, state.Problem, "copy")
+	require.ErrorIs(t, r.Raise(within(t, soon), tokenOf(2, 6), fence.Holder{}), fence.ErrFenced, "it doesn't fall")
+	require.NoError(t, r.Raise(within(t, soon), tokenOf(2, 7), fence.Holder{Name: "green"}))
+	tx, err := postgres.Begin(within(t, soon), pool, tokenOf(2, 7), postgres.InRegister("main"))
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(within(t, soon)))
+	state, err = r.State(within(t, soon))
+	require.NoError(t, err)
+	require.Equal(t, driver.RegisterState{Token: tokenOf(2, 7), Holder: fence.Holder{Name: "green"}}, state)
+}
+
 func TestRegistersThatAreRaisedAtOnceEndAtTheHighest(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)

@@ -69,7 +69,7 @@ func ours() driver.Family {
 			is(errVersion, "schema version", misconfigured("deploy a build that knows it"), unknown, "a build must not guess what another version's tables mean"),
 			is(ErrNoGuards, "postgres.ErrNoGuards", misconfigured("run `fencepost guard install`, and let a process claim the catalog"), refused,
 				"a database that an older build has made has no guards until they are installed, and a catalog has its lock from its next claim on"),
-			is(ErrCopied, "postgres.ErrCopied", misconfigured("correct the DSN if this is the wrong database; if the service is to go on here, stop it and run `fencepost restored`"), refused,
+			is(ErrCopied, "postgres.ErrCopied", misconfigured("correct the DSN if this is the wrong database; if the service is to go on here, stop it and run `fencepost restored`, or `fencepost guard raise` for a register"), refused,
 				"the token in a copy may be older than those that were issued, and its original may go on"),
 			is(errTable, "no table to guard", misconfigured("name tables of the application's in the catalog's database"), refused, "triggers stand on ordinary and partitioned tables only"),
 			is(errUnprepared, "unprepared pool", misconfigured("call postgres.Prepare with its configuration before pgxpool.NewWithConfig"), unknown,

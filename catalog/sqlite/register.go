@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	lib "modernc.org/sqlite/lib"
 
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/step"
 )
@@ -114,6 +115,20 @@ func (r *Register) Prove(ctx context.Context, t fence.Token) error {
 		return err
 	})
 	return r.fail("prove", err, false)
+}
+
+// State returns what the register holds.
+func (r *Register) State(ctx context.Context) (state driver.RegisterState, err error) {
+	err = r.with(ctx, func(c *registerCall) error {
+		return untilFree(ctx, func() error {
+			there, err := c.guard.registerThere(ctx, c.conn)
+			if err == nil && there {
+				state.Token, state.Holder, err = c.guard.readRegister(ctx, c.conn)
+			}
+			return err
+		})
+	})
+	return state, r.fail("read", err, false)
 }
 
 // Raise implements [fence.Register].
