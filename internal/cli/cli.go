@@ -60,6 +60,7 @@ type app struct {
 
 	// Global flags.
 	store                 string
+	register              string // of the commands guard
 	json                  bool
 	timeout, storeTimeout time.Duration
 

@@ -26,15 +26,26 @@ whoever writes and in whatever language.
 
 A session gives its token by one setting: SET fencepost.token = 'g7.e41', or SET
 LOCAL in each transaction, which works behind PgBouncer too. docs/guards.md says
-which guard is for what, what each costs, and what it is not.`,
+which guard is for what, what each costs, and what it is not.
+
+If the data are elsewhere than the catalog, that store has a token of its own, a
+register, which --register names in place of --store:
+
+  postgres://user@host:port/database?catalog=NAME
+  sqlite:PATH                           the application's own file
+  etcd://host:2379/prefix
+
+or by its line in FENCEPOST_REGISTERS, such as 1, where a password may stand.`,
 		Example: `  fencepost guard install --schema app
-  fencepost guard status`,
+  fencepost guard status
+  fencepost guard status --register sqlite:app.db`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("no command given after guard: want install, status or remove")
+			return errors.New("no command given after guard: want install, status, remove or raise")
 		},
 	}
-	cmd.AddCommand(a.guardInstallCommand(), a.guardStatusCommand(), a.guardRemoveCommand())
+	cmd.PersistentFlags().StringVar(&a.register, "register", "", "`URL` of a register, or its line in $FENCEPOST_REGISTERS")
+	cmd.AddCommand(a.guardInstallCommand(), a.guardStatusCommand(), a.guardRemoveCommand(), a.guardRaiseCommand())
 	return cmd
 }
 
@@ -121,10 +132,13 @@ type guards struct {
 
 // withGuards calls fn and then shows the guards.
 func (a *app) withGuards(ctx context.Context, fn func(context.Context, driver.TableGuarder) error) error {
+	if a.register != "" {
+		return a.withRegisterGuards(ctx, fn)
+	}
 	return a.withStore(ctx, func(ctx context.Context, store driver.Store) error {
 		g, ok := driver.As[driver.TableGuarder](store)
 		if !ok {
-			return exitcodes.WithCode(errors.New("only PostgreSQL guards tables by itself: on other stores the writers do, see docs/guards.md"), exitcodes.Usage)
+			return errNoTables
 		}
 		shown := guards{Store: store.String()}
 		err := bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
@@ -153,6 +167,8 @@ func (a *app) withGuards(ctx context.Context, fn func(context.Context, driver.Ta
 	})
 }
 
+var errNoTables = exitcodes.WithCode(errors.New("only PostgreSQL guards tables by itself: on other stores the writers do, see docs/guards.md"), exitcodes.Usage)
+
 // tokenCell is a token, or what stands for none.
 func tokenCell(t fence.Token) string {
 	if t.IsZero() {
@@ -162,9 +178,11 @@ func tokenCell(t fence.Token) string {
 }
 
 // problem is what lets a stale write pass.
-func (g guards) problem() error {
+func (g guards) problem() error { return gaps(g.Tables) }
+
+func gaps(tables []driver.GuardedTable) error {
 	var open []string
-	for _, t := range g.Tables {
+	for _, t := range tables {
 		if t.Problem != "" {
 			open = append(open, t.Name)
 		}
@@ -176,32 +194,36 @@ func (g guards) problem() error {
 }
 
 func (g guards) print(w io.Writer) error {
-	rows := [][]string{{"store", g.Store}, {"token", tokenCell(g.Token)}, {"guards", "none: run fencepost guard install"}}
-	if g.Installed {
-		rows[2][1] = fmt.Sprintf("installed, %d tables", len(g.Tables))
-		rows = append(rows, []string{"refused", fmt.Sprintf("%d transactions since the first claim", g.Refused)})
-	}
-	for _, name := range g.Unguarded {
-		rows = append(rows, []string{"not guarded", cell(name)})
-	}
-	if err := table(w, rows); err != nil {
+	if err := printGuards(w, [][]string{{"store", g.Store}, {"token", tokenCell(g.Token)}}, g.Guards); err != nil {
 		return err
-	}
-	if len(g.Tables) > 0 {
-		rows = [][]string{{"", "", "", ""}, {"TABLE", "OWNER", "ORIGIN", "PROBLEM"}}
-		for _, t := range g.Tables {
-			rows = append(rows, []string{cell(t.Name), cell(t.Owner), cell(t.Installed), cell(t.Problem)})
-		}
-		if err := table(w, rows); err != nil {
-			return err
-		}
 	}
 	if len(g.Refusals) == 0 {
 		return nil
 	}
-	rows = [][]string{{"", "", "", ""}, {"REFUSED", "PROCESS", "TOKEN", "GUARD"}}
+	rows := [][]string{{"", "", "", ""}, {"REFUSED", "PROCESS", "TOKEN", "GUARD"}}
 	for _, r := range g.Refusals {
 		rows = append(rows, []string{when(r.At, time.Now()), holder(r.By), tokenCell(r.Held), cell(r.Guard)})
+	}
+	return table(w, rows)
+}
+
+// printGuards prints rows, and behind them what is guarded.
+func printGuards(w io.Writer, rows [][]string, g driver.Guards) error {
+	if g.Installed {
+		rows = append(rows, []string{"guards", fmt.Sprintf("installed, %d tables", len(g.Tables))},
+			[]string{"refused", fmt.Sprintf("%d transactions since the first claim", g.Refused)})
+	} else {
+		rows = append(rows, []string{"guards", "none: run fencepost guard install"})
+	}
+	for _, name := range g.Unguarded {
+		rows = append(rows, []string{"not guarded", cell(name)})
+	}
+	if err := table(w, rows); err != nil || len(g.Tables) == 0 {
+		return err
+	}
+	rows = [][]string{{"", "", "", ""}, {"TABLE", "OWNER", "ORIGIN", "PROBLEM"}}
+	for _, t := range g.Tables {
+		rows = append(rows, []string{cell(t.Name), cell(t.Owner), cell(t.Installed), cell(t.Problem)})
 	}
 	return table(w, rows)
 }

@@ -35,6 +35,7 @@ Where to find that token, the highest of all that these say:
   - the ending records of its processes (FENCEPOST_TERMINATION_LOG, or the
     last state of a Kubernetes container)
   - the answers of fencepost promote and fencepost fence in the deploy's logs
+  - fencepost guard status --register URL, for each register of the service
 In doubt take a higher epoch, and the last generation that was handed out: a
 number that is skipped costs nothing.
 

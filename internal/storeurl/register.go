@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/etcd"
 	"github.com/fencepost/fencepost/catalog/postgres"
+	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 )
@@ -23,12 +27,17 @@ const (
 type Register interface {
 	fence.Register
 	io.Closer
+	State(ctx context.Context) (driver.RegisterState, error)
 }
 
 // OpenRegister opens the register at url. It contacts nobody. An error asks for halt
 // with the code for configuration, 78, and shows no password.
 //
 //	postgres://user@host:port/db?catalog=NAME   NAME is the register's, by default main
+//	sqlite:PATH                                 the application's own file, which is there
+//	etcd://host:port,host:port/prefix           a prefix of its own; etcds:// with TLS
+//
+// The other parameters are those of [Open].
 func OpenRegister(ctx context.Context, url string, cfg Config) (Register, error) {
 	r, err := openRegister(ctx, url, cfg.withDefaults())
 	if err != nil {
@@ -58,6 +67,27 @@ func OpenRegisters(ctx context.Context, arguments []string, cfg Config) (all []R
 		all = append(all, r)
 	}
 	return all, nil
+}
+
+// OpenRegisterArgument opens the register that one argument of a command line names: by
+// its URL, or by a number, which is that of a line of FENCEPOST_REGISTERS, or else of the
+// file of FENCEPOST_REGISTERS_FILE, so that a password stays there.
+func OpenRegisterArgument(ctx context.Context, argument string, cfg Config) (Register, error) {
+	n, err := strconv.ParseUint(argument, 10, 31)
+	if err != nil {
+		if err := CheckArgument(argument); err != nil {
+			return nil, err
+		}
+		return OpenRegister(ctx, argument, cfg)
+	}
+	urls, err := registerURLs(nil, cfg.withDefaults().Getenv)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 || n > uint64(len(urls)) {
+		return nil, exitcodes.WithCode(fmt.Errorf("there is no register %d: %s names %d", n, RegistersEnvVar, len(urls)), exitcodes.Config)
+	}
+	return OpenRegister(ctx, urls[n-1], cfg)
 }
 
 // registerURLs returns the URLs to use.
@@ -97,13 +127,21 @@ func lines(text string) (all []string) {
 	return all
 }
 
-const registerForms = "postgres://user@host/database?catalog=NAME"
+const registerForms = "postgres://user@host/database?catalog=NAME, sqlite:PATH, etcd://host:2379/prefix or etcds://host:2379/prefix"
 
 // openRegister calls the driver of url's scheme.
 func openRegister(ctx context.Context, url string, cfg Config) (Register, error) {
 	switch scheme, _, _ := strings.Cut(url, ":"); scheme {
 	case "postgres", "postgresql":
 		return asRegister(postgres.OpenRegister(ctx, url, postgres.Config{Logger: cfg.Logger}))
+	case "sqlite":
+		path, trusted, err := sqlitePath(url, "register")
+		if err != nil {
+			return nil, err
+		}
+		return asRegister(sqlite.OpenRegister(path, sqlite.Config{Logger: cfg.Logger, TrustFileSystem: trusted}))
+	case "etcd", "etcds":
+		return asRegister(etcd.OpenRegister(ctx, url, etcd.Config{Logger: cfg.Logger, Getenv: cfg.Getenv, Lease: cfg.Lease}))
 	}
 	return nil, unknownScheme("register", url, registerForms)
 }

@@ -13,9 +13,15 @@ import (
 
 func TestEachSchemeOpensItsRegister(t *testing.T) {
 	t.Parallel()
+	dir, err := os.Getwd()
+	require.NoError(t, err)
 	for url, want := range map[string]string{
-		"postgres://u@127.0.0.1:1/d?catalog=app": "postgres://127.0.0.1:1/d?catalog=app (register)",
-		"postgresql://u@127.0.0.1:1/d":           "postgres://127.0.0.1:1/d?catalog=main (register)",
+		"sqlite:rel/app.db":                           "sqlite:" + dir + "/rel/app.db (register)",
+		"sqlite:///abs/app.db?filesystem=trusted":     "sqlite:/abs/app.db (register)",
+		"etcd://h1:2379,h2:2379/some/prefix?lease=3s": "etcd://h1:2379,h2:2379/some/prefix (register)",
+		"etcds://h1:2379/p":                           "etcds://h1:2379/p (register)",
+		"postgres://u@127.0.0.1:1/d?catalog=app":      "postgres://127.0.0.1:1/d?catalog=app (register)",
+		"postgresql://u@127.0.0.1:1/d":                "postgres://127.0.0.1:1/d?catalog=main (register)",
 	} {
 		r, err := storeurl.OpenRegister(t.Context(), url, storeurl.Config{Getenv: none})
 		require.NoError(t, err, url)
@@ -30,6 +36,10 @@ func TestAURLThatNamesNoRegisterIsConfiguration(t *testing.T) {
 		"":                          "the register is no URL",
 		"app.db":                    "the register is no URL",
 		"redis://h":                 `"redis"`,
+		"sqlite:":                   "names no file",
+		"sqlite:app.db?x=y":         "one parameter",
+		"sqlite://h/app.db":         "the URL of the register names a host",
+		"etcd://h:1":                "prefix",
 		"postgres://h/d?catalog=NO": "catalog",
 	} {
 		r, err := storeurl.OpenRegister(t.Context(), url, storeurl.Config{Getenv: none})
@@ -61,6 +71,35 @@ func TestRegistersComeFromArgumentsOrElseFromTheVariableOrElseFromTheFile(t *tes
 	vars[storeurl.RegistersEnvVar] = "postgres://h/variable\npostgres://h/second"
 	require.Equal(t, []string{"postgres://h:5432/variable" + suffix, "postgres://h:5432/second" + suffix}, names())
 	require.Equal(t, []string{"postgres://h:5432/argument" + suffix}, names("postgres://h/argument"))
+}
+
+func TestAnArgumentNamesARegisterByItsURLOrByItsNumberInTheList(t *testing.T) {
+	t.Parallel()
+	vars := map[string]string{storeurl.RegistersEnvVar: "postgres://u:" + secret + "@h/first\nsqlite:/second.db"}
+	named := func(argument string) (string, error) {
+		r, err := storeurl.OpenRegisterArgument(t.Context(), argument, storeurl.Config{Getenv: env(vars)})
+		if err != nil {
+			return "", err
+		}
+		defer func() { require.NoError(t, r.Close()) }()
+		return r.String(), nil
+	}
+	for argument, want := range map[string]string{
+		"1": "postgres://h:5432/first?catalog=main (register)", "2": "sqlite:/second.db (register)", "sqlite:/third.db": "sqlite:/third.db (register)",
+	} {
+		name, err := named(argument)
+		require.NoError(t, err)
+		require.Equal(t, want, name)
+	}
+	for argument, want := range map[string]exitcodes.Code{
+		"0": exitcodes.Config, "3": exitcodes.Config, "-1": exitcodes.Config, "99999999999999999999": exitcodes.Config,
+		"postgres://u:" + secret + "@h/d": exitcodes.Usage,
+	} {
+		_, err := named(argument)
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), secret)
+		require.Equal(t, want, exitcodes.CodeOf(err), argument)
+	}
 }
 
 func TestAListOfRegistersThatNamesNoneIsConfiguration(t *testing.T) {

@@ -142,21 +142,30 @@ func as[S driver.Store](store S, err error) (driver.Store, error) {
 const trusted = "filesystem=trusted"
 
 func openSQLite(url string, cfg Config) (driver.Store, error) {
-	path := strings.TrimPrefix(url, "sqlite:")
+	path, trusted, err := sqlitePath(url, "store")
+	if err != nil {
+		return nil, err
+	}
+	return as(sqlite.Open(path, sqlite.Config{Logger: cfg.Logger, TrustFileSystem: trusted}))
+}
+
+// sqlitePath returns the path in a URL, which is that of a store or a register.
+func sqlitePath(url, what string) (path string, trusts bool, err error) {
+	path = strings.TrimPrefix(url, "sqlite:")
 	if rest, ok := strings.CutPrefix(path, "//"); ok {
 		path = rest
 		if !strings.HasPrefix(path, "/") {
-			return nil, errors.New("the URL of the store names a host, and a SQLite file has none: want sqlite:PATH or sqlite:///abs/path")
+			return "", false, fmt.Errorf("the URL of the %s names a host, and a SQLite file has none: want sqlite:PATH or sqlite:///abs/path", what)
 		}
 	}
-	path, parameter, given := strings.Cut(path, "?")
-	if given && parameter != trusted {
-		return nil, errors.New("the URL of a SQLite store takes one parameter, and a path holds no ?: want sqlite:PATH or sqlite:PATH?" + trusted)
+	path, parameter, trusts := strings.Cut(path, "?")
+	if trusts && parameter != trusted {
+		return "", false, fmt.Errorf("the URL of a SQLite %s takes one parameter, and a path holds no ?: want sqlite:PATH or sqlite:PATH?%s", what, trusted)
 	}
 	if path == "" {
-		return nil, errors.New("the URL of the store names no file: want sqlite:PATH")
+		return "", false, fmt.Errorf("the URL of the %s names no file: want sqlite:PATH", what)
 	}
-	return as(sqlite.Open(path, sqlite.Config{Logger: cfg.Logger, TrustFileSystem: given}))
+	return path, trusts, nil
 }
 
 // unknownScheme names the schemes there are. Of url it shows the scheme at
