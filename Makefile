@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded bench bench-etcd
+.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores bench bench-etcd
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: lint ## everything, on a real SQLite, PostgreSQL and etcd, with the race detector
 	@./scripts/test.sh
@@ -36,6 +36,9 @@ demo: ## blue is replaced by green, under load, on SQLite
 
 demo-guarded: ## a process that was stopped writes on behind its successor, to a plain table and to a guarded one
 	@./scripts/test.sh go run ./examples/guarded
+
+demo-twostores: ## the same, by a service whose catalog is in etcd, and whose data are in PostgreSQL and SQLite
+	@./scripts/test.sh go run ./examples/twostores
 
 bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
 	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)

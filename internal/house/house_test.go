@@ -72,14 +72,20 @@ func rooms() map[string]room {
 		"internal/testlists": {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testetcd":  {outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
 
-		"cmd/fencepost":           {inside: []string{"internal/cli"}},
-		"examples/kvserver":       {inside: append([]string{"examples/kvserver/app"}, program...)},
-		"examples/kvserver/app":   {inside: append([]string{"examples/kvserver/kv"}, program...), outside: []string{"github.com/tidwall/redcon"}},
-		"examples/kvserver/kv":    {inside: belowLeader, outside: []string{"github.com/tidwall/redcon"}},
-		"examples/bluegreen":      {inside: []string{"examples/bluegreen/demo"}},
-		"examples/bluegreen/demo": {inside: program},
-		"examples/guarded":        {inside: []string{"examples/guarded/demo"}},
-		"examples/guarded/demo":   {inside: append([]string{"catalog/postgres"}, belowLeader...), outside: []string{"github.com/jackc/pgx/v5"}},
+		"cmd/fencepost":            {inside: []string{"internal/cli"}},
+		"examples/kvserver":        {inside: append([]string{"examples/kvserver/app"}, program...)},
+		"examples/kvserver/app":    {inside: append([]string{"examples/kvserver/kv"}, program...), outside: []string{"github.com/tidwall/redcon"}},
+		"examples/kvserver/kv":     {inside: belowLeader, outside: []string{"github.com/tidwall/redcon"}},
+		"examples/bluegreen":       {inside: []string{"examples/bluegreen/demo"}},
+		"examples/bluegreen/demo":  {inside: program},
+		"examples/guarded":         {inside: []string{"examples/guarded/demo"}},
+		"examples/guarded/demo":    {inside: append([]string{"catalog/postgres", "examples/guarded/process"}, belowLeader...), outside: []string{"github.com/jackc/pgx/v5"}},
+		"examples/guarded/process": {inside: []string{"fence"}},
+		"examples/twostores":       {inside: []string{"examples/twostores/demo"}},
+		"examples/twostores/demo": {
+			inside:  append([]string{"catalog/postgres", "catalog/sqlite", "catalog/etcd", "examples/guarded/process"}, belowLeader...),
+			outside: []string{"github.com/jackc/pgx/v5"},
+		},
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/postgres"
+	"github.com/fencepost/fencepost/examples/guarded/process"
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/leader"
 )
@@ -179,66 +181,66 @@ func (r *round) replace(ctx context.Context, store driver.Store) error {
 	if err != nil {
 		return err
 	}
-	defer blue.kill()
+	defer blue.Kill()
 	if err := r.sell(blue, byBlue); err != nil {
 		return err
 	}
-	if err := blue.tell(fmt.Sprintf("slowly %d", stale)); err != nil {
+	if err := blue.Tell(fmt.Sprintf("slowly %d", stale)); err != nil {
 		return err
 	}
-	read, err := blue.expect("read")
+	read, err := blue.Expect("read")
 	if err != nil {
 		return err
 	}
-	r.blue.token, r.blue.read = read.Token.String(), read.Left
-	if err := blue.signal(syscall.SIGSTOP); err != nil {
+	r.blue.token, r.blue.read = read.Token.String(), read.Left[r.table]
+	if err := blue.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	green, err := r.lead(ctx, store, "green", r.first+1)
 	if err != nil {
 		return err
 	}
-	defer green.kill()
+	defer green.Kill()
 	if err := r.sell(green, byGreen); err != nil {
 		return err
 	}
-	if err := errors.Join(blue.tell("go on"), blue.signal(syscall.SIGCONT)); err != nil {
+	if err := errors.Join(blue.Tell("go on"), blue.Signal(syscall.SIGCONT)); err != nil {
 		return err
 	}
-	e, err := blue.expect("sold", "refused")
+	e, err := blue.Expect("sold", "refused")
 	if err != nil {
 		return err
 	}
 	if r.accepted = e.What == "sold"; r.accepted {
 		r.sold += stale
 	}
-	r.blue.left, r.blue.refused = e.Left, e.Text
-	if r.blue.status, err = blue.end(); err != nil {
+	r.blue.left, r.blue.refused = e.Left[r.table], e.Text
+	if r.blue.status, err = blue.End(); err != nil {
 		return err
 	}
 	if r.blue.status != 0 {
 		return fmt.Errorf("blue ended with %d, want 0: it was superseded", r.blue.status)
 	}
-	if err := green.signal(syscall.SIGTERM); err != nil {
+	if err := green.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	r.green.status, err = green.end()
+	r.green.status, err = green.End()
 	return err
 }
 
 // lead starts a shop, promotes it and waits until it leads.
-func (r *round) lead(ctx context.Context, store driver.Store, name string, g int) (*process, error) {
-	p, err := start(ctx, r.logs, name, g, r.dsn, r.table)
+func (r *round) lead(ctx context.Context, store driver.Store, name string, g int) (*process.Process, error) {
+	p, err := process.Start(ctx, r.logs, name, ShopVar+"="+name, storeVar+"="+r.dsn, tableVar+"="+r.table, generationVar+"="+strconv.Itoa(g))
 	if err != nil {
 		return nil, err
 	}
 	_, err = leader.Promote(ctx, store, catalog.Config{}, generation.Generation(g), "the demo")
-	var e event
+	var e process.Event
 	if err == nil {
-		e, err = p.expect("leading")
+		e, err = p.Expect("leading")
 	}
 	if err != nil {
-		p.kill()
+		p.Kill()
 		return nil, err
 	}
 	if name == "green" {
@@ -248,13 +250,13 @@ func (r *round) lead(ctx context.Context, store driver.Store, name string, g int
 }
 
 // sell has a shop sell, and counts what it acknowledges.
-func (r *round) sell(p *process, n int) error {
-	if err := p.tell(fmt.Sprintf("sell %d", n)); err != nil {
+func (r *round) sell(p *process.Process, n int) error {
+	if err := p.Tell(fmt.Sprintf("sell %d", n)); err != nil {
 		return err
 	}
-	e, err := p.expect("sold")
+	e, err := p.Expect("sold")
 	if err == nil {
-		r.sold, r.green.left = r.sold+n, e.Left
+		r.sold, r.green.left = r.sold+n, e.Left[r.table]
 	}
 	return err
 }

@@ -1,10 +1,7 @@
 package demo
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -13,6 +10,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/postgres"
+	"github.com/fencepost/fencepost/examples/guarded/process"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
@@ -26,14 +24,6 @@ const (
 	tableVar      = "GUARDED_TABLE"
 	generationVar = "GUARDED_GENERATION"
 )
-
-// An event is what a shop says, as a line of JSON on its standard output.
-type event struct {
-	What  string      `json:"what"` // leading, read, sold, refused
-	Token fence.Token `json:"token"`
-	Left  int         `json:"left"`
-	Text  string      `json:"text,omitempty"`
-}
 
 // A shop is one process of the service. It sells what its table has in stock, for as
 // long as it leads. Commands come on its standard input, one a line:
@@ -72,21 +62,15 @@ func Shop() {
 			return err
 		}
 		s := &shop{table: os.Getenv(tableVar), conn: conn, commands: make(chan string)}
-		go s.listen()
+		go process.Listen(s.commands)
 		return lead.Run(ctx, s.work)
 	}, exitcodes.Options{Name: os.Getenv(ShopVar)})
-}
-
-func (s *shop) listen() {
-	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		s.commands <- in.Text()
-	}
 }
 
 // work sells until the token is lost.
 func (s *shop) work(ctx context.Context, c *catalog.Catalog) error {
 	token := c.Claim().Token
-	say(event{What: "leading", Token: token})
+	process.Say(process.Event{What: "leading", Token: token})
 	for {
 		select {
 		case <-ctx.Done():
@@ -98,7 +82,7 @@ func (s *shop) work(ctx context.Context, c *catalog.Catalog) error {
 				err = s.sell(context.WithoutCancel(ctx), token, n, verb == "slowly")
 			}
 			if err != nil {
-				say(event{What: "refused", Token: token, Text: err.Error()})
+				process.Say(process.Event{What: "refused", Token: token, Text: err.Error()})
 				return err
 			}
 		}
@@ -123,7 +107,7 @@ func (s *shop) sell(ctx context.Context, token fence.Token, n int, slowly bool) 
 		return err
 	}
 	if slowly {
-		say(event{What: "read", Token: token, Left: left})
+		process.Say(process.Event{What: "read", Token: token, Left: map[string]int{s.table: left}})
 		<-s.commands
 	}
 	left -= n
@@ -136,16 +120,6 @@ func (s *shop) sell(ctx context.Context, token fence.Token, n int, slowly bool) 
 		}
 		return err
 	}
-	say(event{What: "sold", Token: token, Left: left})
+	process.Say(process.Event{What: "sold", Token: token, Left: map[string]int{s.table: left}})
 	return nil
-}
-
-func say(e event) {
-	text, err := json.Marshal(e)
-	if err == nil {
-		_, err = fmt.Println(string(text))
-	}
-	if err != nil {
-		panic(err) // the demo is gone, or wrong
-	}
 }
