@@ -22,6 +22,7 @@ import (
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/process"
 )
 
 // The test binary plays every process of these tests: run itself, its child,
@@ -166,7 +167,7 @@ func (p player) end(verb, admin string) {
 // listen reports every signal, and ends with code at SIGTERM.
 func (p player) listen(code int) {
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, forwarded()...)
+	signal.Notify(signals, process.Forwarded()...)
 	p.report("ready")
 	for sig := range signals {
 		p.report("signal-" + strconv.Itoa(int(sig.(syscall.Signal))))

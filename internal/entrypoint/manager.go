@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/process"
 )
 
 // A manager is the service manager that started run, such as systemd, and the
@@ -19,18 +20,12 @@ import (
 // always so of the service: its STOPPING=1 before a restart would make the
 // manager end run when the time for stopping is over.
 type manager struct {
-	words <-chan word // what children say; nil without a relay
-	name  string      // where they say it; "" likewise
+	words <-chan process.Word // what children say; nil without a relay
+	name  string              // where they say it; "" likewise
 	close func()
 
 	ready   bool // READY=1 was said
 	unheard bool // it was told that the manager does not listen
-}
-
-// A word is one message of a child to the service manager.
-type word struct {
-	pid  int // of who sent it, as the kernel says
-	text string
 }
 
 // relayed are the assignments that are so of the service where they are so of
@@ -40,7 +35,7 @@ func relayed() []string { return []string{"READY", "STATUS", "EXTEND_TIMEOUT_USE
 // openManager listens for children.
 func (s *supervisor) openManager() {
 	s.manager.close = func() {}
-	name, words, stop, err := relay()
+	name, words, stop, err := process.Listen()
 	if err != nil && os.Getenv(exitcodes.NotifySocketEnv) == "" {
 		return // nobody else listens either, and a child that is up counts as healthy
 	}
@@ -53,14 +48,11 @@ func (s *supervisor) openManager() {
 
 // hear passes on what the running child says. Others may know the socket, as
 // whoever the child starts does; the manager would not listen to them either.
-func (s *supervisor) hear(w word) {
-	if w.pid != s.child.pid || s.child.status != nil || s.stop != nil {
+func (s *supervisor) hear(w process.Word) {
+	if s.child.Group == nil || w.PID != s.child.PID() || s.child.HasExited() || s.stop != nil {
 		return
 	}
-	var lines []string
-	for line := range strings.Lines(w.text) {
-		lines = append(lines, strings.TrimSpace(line))
-	}
+	lines := w.Lines()
 	s.child.heed(lines)
 	for _, line := range lines {
 		name, _, _ := strings.Cut(line, "=")

@@ -40,7 +40,7 @@ func (s *supervisor) park(e ending) exitcodes.Code {
 		case sig := <-s.signals:
 			s.receive(sig)
 		case <-s.deaths:
-			s.reap()
+			s.reaper.Reap()
 		case w := <-s.manager.words:
 			s.hear(w)
 		}

@@ -11,12 +11,6 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 )
 
-// The statuses of a command that can't be started, as shells have them.
-const (
-	notExecutable exitcodes.Code = 126
-	notFound      exitcodes.Code = 127
-)
-
 // An ending is how a child ended.
 type ending struct {
 	pid    int

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/process"
 )
 
 func exited(code exitcodes.Code) ending { return ending{pid: 7, code: code} }
@@ -72,7 +73,7 @@ func TestWhatTheMeaningsSayOfRunIsWhatTheRulesDo(t *testing.T) {
 		run := m.Supervisors[0]
 		require.Equal(t, "fencepost run", run.Supervisor)
 		if m.Disposition == "-" && m.Code == m.Last {
-			require.Contains(t, []exitcodes.Code{notExecutable, notFound}, m.Code)
+			require.Contains(t, []exitcodes.Code{process.NotExecutable, process.NotFound}, m.Code)
 			require.Equal(t, fmt.Sprintf("ends with %d", m.Code), run.Does, "of run's own start, see the tests with processes")
 			continue
 		}

@@ -13,13 +13,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/internal/process"
 )
 
 func TestEverySignalReachesTheWholeGroup(t *testing.T) {
 	r := begin(t, Config{}, "pair=listen")
 	r.happens("child ready", 1)
 	r.happens("member ready", 1)
-	for _, sig := range forwarded() {
+	for _, sig := range process.Forwarded() {
 		number := sig.(syscall.Signal)
 		if number == syscall.SIGTERM || number == syscall.SIGINT {
 			continue // a stop, below

@@ -3,7 +3,6 @@
 package entrypoint
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,12 +10,8 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/process"
 )
-
-// pollGroup is how often the end of a process group is looked for. Whoever is
-// a child of this process also announces its end by SIGCHLD; elsewhere than on
-// Linux orphans are somebody else's children.
-const pollGroup = 50 * time.Millisecond
 
 // Run starts cfg.Command, again and again where its endings ask for it, until
 // it ends for good or SIGTERM or SIGINT request a stop. It returns the status
@@ -32,7 +27,7 @@ func Run(cfg Config) (exitcodes.Code, error) {
 	}
 	s := newSupervisor(cfg)
 	defer s.close()
-	if err := adoptOrphans(); err != nil {
+	if err := process.AdoptOrphans(); err != nil {
 		s.tell("orphans will not be reaped: %v", err)
 	}
 	code, err := s.run()
@@ -44,12 +39,13 @@ func newSupervisor(cfg Config) *supervisor {
 	s := &supervisor{
 		cfg:     cfg,
 		rules:   newRules(cfg),
-		log:     newRecordLog(cfg),
+		log:     process.NewRecords(exitcodes.RecordPath(process.Lookup(cfg.Environ))),
+		reaper:  process.NewReaper(),
 		signals: make(chan os.Signal, 16),
 		deaths:  make(chan os.Signal, 1),
 	}
 	// SIGPIPE is received so that a reader of stderr that is gone ends nothing.
-	signal.Notify(s.signals, append(forwarded(), syscall.SIGPIPE)...)
+	signal.Notify(s.signals, append(process.Forwarded(), syscall.SIGPIPE)...)
 	signal.Notify(s.deaths, syscall.SIGCHLD)
 	s.openManager()
 	return s
@@ -59,13 +55,7 @@ func (s *supervisor) close() {
 	signal.Stop(s.signals)
 	signal.Stop(s.deaths)
 	s.manager.close()
-	s.log.close()
-}
-
-func forwarded() []os.Signal {
-	return []os.Signal{
-		syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
-	}
+	s.log.Close()
 }
 
 // A supervisor is one call of Run. One goroutine starts, signals and reaps, so
@@ -75,26 +65,21 @@ type supervisor struct {
 	rules    *rules
 	signals  chan os.Signal
 	deaths   chan os.Signal // SIGCHLD; apart, so that many of them displace no other signal
-	log      *recordLog
+	log      *process.Records
+	reaper   *process.Reaper
 	manager  manager
 	restarts int
 
 	child child // the running one, or the last
 	stop  os.Signal
-	kill  <-chan time.Time // fires when the group's grace, or that after SIGKILL, is over; nil while there is no hurry
 }
 
-// A child is a process that was started, and its group, which has its id.
+// A child is a command that was started, and what it says of itself.
 type child struct {
-	pid      int // 0 before the first start
-	started  time.Time
-	spoke    bool                // to the service manager, other than of its own end
-	stopping bool                // it said so
-	ready    time.Time           // when it first said READY=1; zero before
-	status   *syscall.WaitStatus // nil while it runs
-	ended    time.Time
-	killed   bool // its group was sent SIGKILL
-	gone     bool // its whole group has ended, or was left behind
+	*process.Group           // nil before the first start
+	spoke          bool      // to the service manager, other than of its own end
+	stopping       bool      // it said so
+	ready          time.Time // when it first said READY=1; zero before
 }
 
 func (s *supervisor) run() (exitcodes.Code, error) {
@@ -106,7 +91,7 @@ func (s *supervisor) run() (exitcodes.Code, error) {
 		if s.stop != nil {
 			return s.stopped(e), nil
 		}
-		s.log.passOn(e.summary())
+		s.log.PassOn(e.summary())
 		next := s.rules.after(e)
 		switch next.step {
 		case finish:
@@ -126,58 +111,52 @@ func (s *supervisor) run() (exitcodes.Code, error) {
 // attempt starts the command and returns when it and its group have ended. A
 // start for which only resources were missing counts as an ending.
 func (s *supervisor) attempt() (ending, error) {
-	if err := s.log.clear(); err != nil {
+	if err := s.log.Clear(); err != nil {
 		s.tell("a superseded child can't be told from one that is done: %v", err)
 	}
 	if err := s.start(); err != nil {
-		if !passing(err, s.child.pid != 0) {
+		if !process.Passing(err, s.child.Group != nil) {
 			return ending{}, err
 		}
 		return notStarted(err), nil
 	}
 	s.sayStarted()
-	for !s.child.gone {
+	for !s.child.Gone() {
 		select {
 		case sig := <-s.signals:
 			s.receive(sig)
 		case <-s.deaths:
-			s.look()
-		case <-s.child.poll():
-			s.look()
+			s.reaper.Reap()
+			s.child.Look()
+		case <-s.child.Poll():
+			s.reaper.Reap()
+			s.child.Look()
 		case w := <-s.manager.words:
 			s.hear(w)
-		case <-s.kill:
-			s.force()
+		case <-s.child.Due():
+			s.child.Force()
 		}
 	}
 	e := s.child.ending()
-	e.record = s.log.read(e.code)
+	e.record = s.log.Read(e.code)
 	return e, nil
 }
 
-// force ends the group by SIGKILL, and the second time leaves behind what is
-// still there: what waits in the kernel, or was never reaped by its own parent.
-func (s *supervisor) force() {
-	if !s.child.killed {
-		s.tell("the group of child %d is still there after %v: SIGKILL", s.child.pid, s.cfg.StopGrace)
-		s.signalGroup(syscall.SIGKILL)
-		s.child.killed, s.kill = true, time.After(s.cfg.KillGrace)
-		return
+// start starts the command, with its own place for the record, and for what it
+// says to the service manager.
+func (s *supervisor) start() error {
+	group, err := s.reaper.Start(process.Spec{
+		Command: s.cfg.Command,
+		Environ: process.With(s.cfg.Environ, map[string]string{
+			exitcodes.TerminationLogEnv: s.log.Path(), exitcodes.NotifySocketEnv: s.manager.name,
+		}),
+		Files:     [3]*os.File{s.cfg.Stdin, s.cfg.Stdout, s.cfg.Stderr},
+		StopGrace: s.cfg.StopGrace, KillGrace: s.cfg.KillGrace, Tell: s.tell,
+	})
+	if err == nil {
+		s.child = child{Group: group}
 	}
-	s.tell("the group of child %d is still there %v after SIGKILL: it is left behind", s.child.pid, s.cfg.KillGrace)
-	if s.child.status == nil {
-		killed := syscall.WaitStatus(syscall.SIGKILL) // as it will end, if it ever does
-		s.child.status, s.child.ended = &killed, time.Now()
-	}
-	s.child.gone, s.kill = true, nil
-}
-
-// poll fires soon where only the rest of the group is waited for.
-func (c child) poll() <-chan time.Time {
-	if c.status == nil {
-		return nil
-	}
-	return time.After(pollGroup)
+	return err
 }
 
 // receive obeys one signal: it goes to the group of the child, if there is one,
@@ -186,35 +165,17 @@ func (s *supervisor) receive(sig os.Signal) {
 	if sig == syscall.SIGPIPE {
 		return
 	}
-	if isStop(sig) && s.stop == nil {
+	first := isStop(sig) && s.stop == nil
+	if first {
 		s.stop = sig
 		s.sayStopping()
-		s.hurry()
 	}
-	s.signalGroup(sig.(syscall.Signal))
-}
-
-// look reaps whoever has ended. When that is the child, the rest of its group
-// is asked to end too.
-func (s *supervisor) look() {
-	running := s.child.pid != 0 && s.child.status == nil
-	s.reap()
-	if running && s.child.status != nil && s.groupIsThere() {
-		if s.stop == nil { // else the whole group has it already, and a second one cuts an ending short
-			s.signalGroup(syscall.SIGTERM)
-		}
-		s.hurry()
-	}
-	if s.child.status != nil && !s.groupIsThere() {
-		s.child.gone = true
-		s.kill = nil
-	}
-}
-
-// hurry gives the group its grace, from the first reason on.
-func (s *supervisor) hurry() {
-	if s.kill == nil && !s.child.gone && s.child.pid != 0 {
-		s.kill = time.After(s.cfg.StopGrace)
+	switch {
+	case s.child.Group == nil:
+	case first:
+		s.child.Stop(sig.(syscall.Signal), s.cfg.StopGrace)
+	default:
+		s.child.Signal(sig.(syscall.Signal))
 	}
 }
 
@@ -227,7 +188,7 @@ func (s *supervisor) pause(d time.Duration) bool {
 		case sig := <-s.signals:
 			s.receive(sig)
 		case <-s.deaths:
-			s.reap()
+			s.reaper.Reap()
 		case w := <-s.manager.words:
 			s.hear(w)
 		case <-timer.C:
@@ -241,7 +202,7 @@ func (s *supervisor) pause(d time.Duration) bool {
 func (s *supervisor) stopped(e ending) exitcodes.Code {
 	r := e.summary()
 	r.Code, r.StopRequested = e.final(), true
-	s.log.passOn(r)
+	s.log.PassOn(r)
 	s.announce("%v after signal %v: done%s (exit %d)", e, s.stop, s.counted(), r.Code)
 	return r.Code
 }
@@ -253,25 +214,19 @@ func (s *supervisor) stoppedBetween() exitcodes.Code {
 }
 
 func (c child) ending() ending {
-	e := ending{pid: c.pid, at: c.ended, uptime: c.ended.Sub(c.started), spoke: c.spoke, code: exitcodes.Code(c.status.ExitStatus())}
+	at := c.Ended()
+	e := ending{pid: c.PID(), at: at, uptime: at.Sub(c.Started()), spoke: c.spoke, code: c.Code(), signal: c.KilledBy()}
 	if !c.ready.IsZero() {
-		e.ready = c.ended.Sub(c.ready)
-	}
-	if c.status.Signaled() {
-		e.signal = c.status.Signal()
-		e.code = 128 + exitcodes.Code(e.signal)
+		e.ready = at.Sub(c.ready)
 	}
 	return e
 }
 
 // unstartable is the end of a run whose command can't be executed.
 func (s *supervisor) unstartable(err error) (exitcodes.Code, error) {
-	code := notExecutable
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, errNotFound) {
-		code = notFound
-	}
+	code := process.Unstartable(err)
 	err = fmt.Errorf("can't start %q: %w", s.cfg.Command[0], err)
-	s.log.passOn(ending{code: code, record: &exitcodes.Record{
+	s.log.PassOn(ending{code: code, record: &exitcodes.Record{
 		Disposition: exitcodes.None.String(), Code: code, Reason: err.Error(), Name: "fencepost run", At: time.Now().UTC(),
 	}}.summary())
 	return code, err

@@ -61,7 +61,8 @@ func rooms() map[string]room {
 		"internal/storeurl":     {inside: append([]string{"catalog/sqlite", "catalog/postgres", "catalog/etcd"}, belowDriver...)},
 		"internal/errordoc":     {inside: []string{"internal/storeurl", "catalog/driver", "exitcodes"}},
 		"internal/errordoc/gen": {inside: []string{"internal/errordoc"}},
-		"internal/entrypoint":   {inside: []string{"exitcodes"}, outside: []string{"github.com/cenkalti/backoff/v5", "golang.org/x/sys"}},
+		"internal/process":      {inside: []string{"exitcodes"}, outside: []string{"golang.org/x/sys"}},
+		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"internal/cli":          {inside: append([]string{"internal/entrypoint"}, program...), outside: []string{"github.com/spf13/cobra"}},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {

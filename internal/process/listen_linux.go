@@ -1,4 +1,4 @@
-package entrypoint
+package process
 
 import (
 	"crypto/rand"
@@ -13,11 +13,12 @@ import (
 // longestWord is how many bytes of a message count; systemd's own bound.
 const longestWord = 4096
 
-// relay listens for what children say. The address is abstract: it needs no
-// folder, and no path that may be too long for a socket. Whoever finds it is
-// told apart by the kernel. The func that it returns stops it, and joins.
-func relay() (name string, words <-chan word, stop func(), err error) {
-	name = "@fencepost-run-" + rand.Text()
+// Listen listens for what children say, at an address for their NOTIFY_SOCKET. The
+// address is abstract: it needs no folder, and no path that may be too long for a
+// socket. Whoever finds it is told apart by the kernel. The func that it returns
+// stops it, and joins.
+func Listen() (name string, words <-chan Word, stop func(), err error) {
+	name = "@fencepost-" + rand.Text()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
 		return "", nil, nil, err
@@ -26,7 +27,7 @@ func relay() (name string, words <-chan word, stop func(), err error) {
 		_ = conn.Close()
 		return "", nil, nil, err
 	}
-	heard, done := make(chan word), make(chan struct{})
+	heard, done := make(chan Word), make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { listen(conn, heard, done) })
 	return name, heard, func() {
@@ -50,7 +51,7 @@ func askForSenders(conn *net.UnixConn) error {
 }
 
 // listen hands on messages until the socket is closed.
-func listen(conn *net.UnixConn, heard chan<- word, done <-chan struct{}) {
+func listen(conn *net.UnixConn, heard chan<- Word, done <-chan struct{}) {
 	text := make([]byte, longestWord)
 	control := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	for {
@@ -63,7 +64,7 @@ func listen(conn *net.UnixConn, heard chan<- word, done <-chan struct{}) {
 			continue
 		}
 		select {
-		case heard <- word{pid: pid, text: string(text[:n])}:
+		case heard <- Word{PID: pid, Text: string(text[:n])}:
 		case <-done:
 			return
 		}

@@ -1,29 +1,32 @@
-package entrypoint
+package process
 
 import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fencepost/fencepost/exitcodes"
 )
 
-// A recordLog is where children leave their ending records, and where the last
+// Records is where children leave their ending records, and where the last
 // of these is passed on to.
-type recordLog struct {
+type Records struct {
 	dir  string // private; "" where none could be made
-	path string // the child's file in it; "" likewise, and before clear
+	path string // the child's file in it; "" likewise, and before Clear
 	next string // where this process's own record goes; "" for nowhere
 	err  error  // why there is no dir; nil where there is one
 }
 
-// newRecordLog makes a folder that only the child is told about. Read-only
-// containers often have no /tmp but do have /dev/shm.
-func newRecordLog(cfg Config) *recordLog {
-	l := &recordLog{next: exitcodes.RecordPath(lookup(cfg.Environ))}
+// NewRecords makes a folder that only the child is told about. Read-only
+// containers often have no /tmp but do have /dev/shm. Next is where this process's
+// own record goes, or empty.
+func NewRecords(next string) *Records {
+	l := &Records{next: next}
 	parents := []string{os.TempDir(), "/dev/shm"}
 	if l.next != "" {
 		parents = append(parents, filepath.Dir(l.next))
@@ -41,10 +44,14 @@ func newRecordLog(cfg Config) *recordLog {
 	return l
 }
 
-// clear makes a fresh file for the next child, and forgets the last one's. The
+// Path is where the child that is started next leaves its record; empty where
+// there is no place for that.
+func (l *Records) Path() string { return l.path }
+
+// Clear makes a fresh file for the next child, and forgets the last one's. The
 // child may run as another user, so the folder can be entered and the file be
 // written by everybody who knows its name, which nobody can list or guess.
-func (l *recordLog) clear() error {
+func (l *Records) Clear() error {
 	if l.dir == "" {
 		return l.err
 	}
@@ -58,9 +65,9 @@ func (l *recordLog) clear() error {
 	return errors.Join(os.Chmod(l.path, 0o666), os.Chmod(l.dir, 0o711))
 }
 
-// read returns the record of a child that ended with code. A record with any
+// Read returns the record of a child that ended with code. A record with any
 // other code is not the child's own word: nil, as where there is none.
-func (l *recordLog) read(code exitcodes.Code) *exitcodes.Record {
+func (l *Records) Read(code exitcodes.Code) *exitcodes.Record {
 	if l.path == "" {
 		return nil
 	}
@@ -71,23 +78,24 @@ func (l *recordLog) read(code exitcodes.Code) *exitcodes.Record {
 	return &r
 }
 
-// passOn leaves r where this process's own record belongs. It is a courtesy to
+// PassOn leaves r where this process's own record belongs. It is a courtesy to
 // whoever supervises this process; when it fails, its exit status remains.
-func (l *recordLog) passOn(r exitcodes.Record) {
+func (l *Records) PassOn(r exitcodes.Record) {
 	if l.next != "" {
 		_ = exitcodes.WriteRecord(l.next, r)
 	}
 }
 
-func (l *recordLog) close() {
+// Close removes the folder.
+func (l *Records) Close() {
 	if l.dir != "" {
 		_ = os.RemoveAll(l.dir) // it is a temporary folder
 	}
 }
 
-// lookup returns the getenv of an environment; of a name's entries the last
+// Lookup returns the getenv of an environment; of a name's entries the last
 // counts.
-func lookup(environ []string) func(string) string {
+func Lookup(environ []string) func(string) string {
 	return func(name string) string {
 		value := ""
 		for _, entry := range environ {
@@ -97,4 +105,20 @@ func lookup(environ []string) func(string) string {
 		}
 		return value
 	}
+}
+
+// With returns an environment in which names have other values; an empty value
+// takes the name out.
+func With(environ []string, values map[string]string) []string {
+	changed := slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		_, ok := values[name]
+		return ok
+	})
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if values[name] != "" {
+			changed = append(changed, name+"="+values[name])
+		}
+	}
+	return changed
 }

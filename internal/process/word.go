@@ -1,0 +1,17 @@
+package process
+
+import "strings"
+
+// A Word is one message of a child to the service manager.
+type Word struct {
+	PID  int // of who sent it, as the kernel says
+	Text string
+}
+
+// Lines are the assignments of the message.
+func (w Word) Lines() (lines []string) {
+	for line := range strings.Lines(w.Text) {
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	return lines
+}
