@@ -28,7 +28,7 @@ import (
 //	POST /api/leader/preference  {"prefer_not_to_lead": BOOL}
 //	GET  /livez                  200 while the process is not Failed
 //	GET  /readyz/standby         200 while it has read everything, or holds the token
-//	GET  /readyz/leader          200 while it leads
+//	GET  /readyz/leader          200 while it leads and serves
 //
 // The three kinds of health are apart because a rolling update deadlocks where
 // a new process is only called ready once it leads. What processes ask each
@@ -59,22 +59,23 @@ func (l *Leader) peerHandler() http.Handler {
 func (l *Leader) Handler() http.Handler { return l.adminHandler() }
 
 func (l *Leader) serveHealth(mux *http.ServeMux) {
-	health := func(path string, good func(Phase) bool) {
+	health := func(path string, good func(Status) bool) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			s := l.Status()
 			code := http.StatusOK
-			if !good(s.Phase) {
+			if !good(s) {
 				code = http.StatusServiceUnavailable
 			}
 			w.WriteHeader(code)
 			_, _ = fmt.Fprintf(w, "%v: %s\n", s.Phase, s.Reason) // nobody is left to be told
 		})
 	}
-	health("/livez", func(p Phase) bool { return p != Failed })
-	health("/readyz/standby", func(p Phase) bool {
+	health("/livez", func(s Status) bool { return s.Phase != Failed })
+	health("/readyz/standby", func(s Status) bool {
+		p := s.Phase
 		return p == ReadyToPromote || p == Promoting || p == Leading || p == HandingOver || p == Unconfirmed
 	})
-	health("/readyz/leader", func(p Phase) bool { return p == Leading })
+	health("/readyz/leader", func(s Status) bool { return s.Serving })
 }
 
 // A listening is an address on which this process answers, or none.

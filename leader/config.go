@@ -94,6 +94,11 @@ type Config struct {
 	CatchUpTimeout time.Duration
 	WhenLate       Late
 
+	// Serves says of the work, while it runs, whether it answers requests: nil if it
+	// does, else what is missing. GET /readyz/leader and Status.Serving go by it. It
+	// must return at once. Default: the work serves as soon as it is called.
+	Serves func() error
+
 	// Clock measures the lease. Default: BootTime.
 	Clock Clock
 
@@ -157,6 +162,9 @@ func (c Config) withDefaults() Config {
 	c.Catalog.MigrationTimeout = cmp.Or(c.Catalog.MigrationTimeout, catalog.DefaultMigrationTimeout)
 	if c.Notify == nil {
 		c.Notify = exitcodes.Notify
+	}
+	if c.Serves == nil {
+		c.Serves = func() error { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -47,6 +47,9 @@ func (s Status) line() string {
 	case ReadyToPromote, Promoting:
 		return s.waiting()
 	case Leading:
+		if !s.Serving {
+			return fmt.Sprintf("%s, as %v", s.Reason, s.Token)
+		}
 		return fmt.Sprintf("leads as %v since %s", s.Token, s.Since.UTC().Format(time.RFC3339))
 	case HandingOver, Unconfirmed:
 		return fmt.Sprintf("%v as %v: %s", s.Phase, s.Token, s.Reason)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 )
@@ -18,7 +19,7 @@ type Status struct {
 	Phase      Phase                 `json:"phase"`
 	Generation generation.Generation `json:"generation"`
 	Token      *fence.Token          `json:"token"`              // held by this process; null without one
-	Serving    bool                  `json:"serving"`            // the work runs
+	Serving    bool                  `json:"serving"`            // the work runs, and answers requests as far as it says
 	LeaseLeft  float64               `json:"lease_left_seconds"` // for how long the token is believed to be held without asking
 	Reluctant  bool                  `json:"prefer_not_to_lead"`
 	Standbys   int64                 `json:"standbys"` // waiting processes that are connected to this one
@@ -52,6 +53,12 @@ func (l *Leader) Status() Status {
 	s := l.status
 	s.Moves = append([]Move(nil), s.Moves...)
 	s.Store, s.Admin = l.store.String(), l.admin.address()
+	if s.Phase == Leading {
+		missing := l.cfg.Serves()
+		if s.Serving = missing == nil; !s.Serving {
+			s.Reason = "leads, not serving: " + exitcodes.OneLine(missing.Error())
+		}
+	}
 	s.LeaseLeft = max(0, l.lease.left().Seconds())
 	s.Reluctant, s.Standbys = l.prefersNot(), l.standbys.Load()
 	if c := l.holding(); c != nil {
@@ -85,7 +92,6 @@ func (l *Leader) note(next Phase, reason string) (from Phase, err error) {
 	if extra := len(l.status.Moves) - maxMoves; extra > 0 {
 		l.status.Moves = l.status.Moves[extra:]
 	}
-	l.status.Serving = to == Leading
 	return from, nil
 }
 
