@@ -111,7 +111,7 @@ func parseDSN(dsn string) (catalog string, pool *pgxpool.Config, err error) {
 	}
 	catalog, rest, catalogErr := cutCatalog(dsn)
 	if hidesPassword(rest) {
-		return "", nil, errors.New("the DSN has # or an @ behind its host: write /, # and ? in a password as %2F, %23 and %3F")
+		return "", nil, errHiddenPassword
 	}
 	pool, parseErr := pgxpool.ParseConfig(rest)
 	if parseErr != nil {
@@ -119,6 +119,8 @@ func parseDSN(dsn string) (catalog string, pool *pgxpool.Config, err error) {
 	}
 	return catalog, pool, errors.Join(catalogErr, parseErr)
 }
+
+var errHiddenPassword = errors.New("the DSN has # or an @ behind its host: write /, # and ? in a password as %2F, %23 and %3F")
 
 // hidesPassword reports whether a password may stand where none is looked for,
 // since a character in it ends the host early.
