@@ -17,8 +17,8 @@ func CheckArgument(url string) error {
 		return nil
 	}
 	return exitcodes.WithCode(fmt.Errorf("a URL in the arguments holds a password, or what looks like one, and command lines show in process lists: "+
-		"put that of the store into %s, or into a file that %s names, and those of registers into %s or a file that %s names",
-		EnvVar, FileEnvVar, RegistersEnvVar, RegistersFileEnvVar), exitcodes.Usage)
+		"put that of the store into %s, or into a file that %s names, those of registers into %s or a file that %s names, and that of guarded sessions into %s or a file that %s names",
+		EnvVar, FileEnvVar, RegistersEnvVar, RegistersFileEnvVar, GuardEnvVar, GuardFileEnvVar), exitcodes.Usage)
 }
 
 // hasPassword reads the URL by hand: a password that is not well escaped must
