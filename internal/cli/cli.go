@@ -124,7 +124,8 @@ func (a *app) root() *cobra.Command {
 		Use:   "fencepost",
 		Short: "Show and move the fencing token of a single-writer service",
 		Long: `Fencepost shows who holds the fencing token of a service, hands out the numbers
-of its releases, promotes one, and keeps a server running by its exit codes.
+of its releases, promotes one, keeps a server running by its exit codes, and runs
+programs of any language only while they hold the token.
 
 The store is named by --store or by FENCEPOST_STORE:
 
@@ -152,7 +153,7 @@ over; 78 configuration; 166 start anew.`,
 	flags.DurationVar(&a.storeTimeout, "store-timeout", longestCall, "how long one call of the store may take before it is made again")
 	root.AddCommand(a.statusCommand(), a.historyCommand(), a.generationCommand(),
 		a.preflightCommand(), a.promoteCommand(), a.abortCommand(), a.stepDownCommand(), a.fenceCommand(), a.restoredCommand(), a.dumpCommand(), a.schemaCommand(), a.storeCommand(), a.guardCommand(),
-		a.explainCommand(), a.runCommand(), a.healthCommand(), a.versionCommand())
+		a.explainCommand(), a.runCommand(), a.leadCommand(), a.keeperCommand(), a.healthCommand(), a.versionCommand())
 	return root
 }
 

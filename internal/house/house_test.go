@@ -63,7 +63,8 @@ func rooms() map[string]room {
 		"internal/errordoc/gen": {inside: []string{"internal/errordoc"}},
 		"internal/process":      {inside: []string{"exitcodes"}, outside: []string{"golang.org/x/sys"}},
 		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
-		"internal/cli":          {inside: append([]string{"internal/entrypoint"}, program...), outside: []string{"github.com/spf13/cobra"}},
+		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock"}, belowLeader...)},
+		"internal/cli":          {inside: append([]string{"internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
 			inside:  []string{"catalog/driver"},

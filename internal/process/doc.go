@@ -10,6 +10,6 @@
 // included, so that nothing else in the process may start any. A command says how
 // it stands by a socket ([Listen]) and why it ended by a record ([Records]).
 //
-// The package decides nothing about what follows an ending: entrypoint and holder
+// The package decides nothing about what follows an ending: entrypoint and lead
 // do.
 package process

@@ -27,6 +27,7 @@ func Unstartable(err error) exitcodes.Code {
 // A Spec is a command and how it is to be ended.
 type Spec struct {
 	Command []string // the program, looked up in PATH, and its arguments
+	Path    string   // of the program, where Command only names it; empty: it is looked up
 	Environ []string
 	Files   [3]*os.File // its standard input, output and error
 
@@ -65,9 +66,13 @@ func NewReaper() *Reaper {
 // Start starts a command as the leader of its own process group. It does not use
 // os.StartProcess, whose own waiting would compete with Reap.
 func (r *Reaper) Start(s Spec) (*Group, error) {
-	path, err := exec.LookPath(s.Command[0])
-	if err != nil {
-		return nil, err
+	path := s.Path
+	if path == "" {
+		found, err := exec.LookPath(s.Command[0])
+		if err != nil {
+			return nil, err
+		}
+		path = found
 	}
 	attr := &syscall.ProcAttr{Env: s.Environ, Sys: &syscall.SysProcAttr{Setpgid: true}}
 	for _, f := range s.Files {
