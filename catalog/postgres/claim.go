@@ -21,8 +21,8 @@ import (
 // is closed, and the server rolls back when it notices.
 const abandonTimeout = 2 * time.Second
 
-// A claiming is one transaction. It acquires the lock of the guards, the lock of the
-// token's row and then the lock of the head's row. Only roles with rights on schema
+// A claiming is one transaction. It acquires the lock of the token's row, the lock of
+// the guards and then the lock of the head's row. Only roles with rights on schema
 // fencepost can hold these locks; an advisory lock can be held by every user of the
 // database.
 type claiming struct {
@@ -174,8 +174,8 @@ func (c *claiming) lockAll(ctx context.Context) error {
 	return c.lockRows(ctx) // another process's first claim may have landed before
 }
 
-// lockRows waits for guarded transactions, locks the rows of token and head, if
-// there are any, and reads the head. A guarded transaction whose application waits
+// lockRows locks the row of the token, waits for guarded transactions, locks the row of
+// the head, and reads it. There may be no rows. A guarded transaction whose application waits
 // for a commit of its catalog does not wait for this claim: the head is locked last.
 func (c *claiming) lockRows(ctx context.Context) error {
 	s, locked := c.store, 0
@@ -183,12 +183,11 @@ func (c *claiming) lockRows(ctx context.Context) error {
 		locked += int(tag.RowsAffected())
 		return nil
 	}
-	var all []statement
+	all := []statement{{sql: lockTokenSQL, args: []any{s.catalog}, tag: count}}
 	if c.guards {
 		all = append(all, statement{sql: awaitSQL, args: []any{s.catalog}})
 	}
 	err := s.together(ctx, c.tx, append(all,
-		statement{sql: lockTokenSQL, args: []any{s.catalog}, tag: count},
 		statement{sql: lockHeadSQL, args: []any{s.catalog}, tag: count},
 		s.readLosses(&c.losses),
 		statement{sql: headSQL, args: []any{s.catalog}, row: func(row pgx.Row) (err error) {

@@ -165,7 +165,7 @@ func newGame(t *testing.T, w way) *game {
 		insert into fencepost.token select catalog, 2, 2, commit_id, 'x', 1 from fencepost.head where catalog = $catalog
 			on conflict (catalog) do update set generation = 2, epoch = 2, claim_id = excluded.claim_id;
 		insert into fencepost.claim (catalog, revision, claim) select catalog, revision, claim from fencepost.head where catalog = $catalog`)
-	locks := []string{"begin", awaitSQL, lockTokenSQL, lockHeadSQL}
+	locks := []string{"begin", lockTokenSQL, awaitSQL, lockHeadSQL}
 	return &game{
 		t: t, look: testpg.Connect(t, dsn),
 		old: newPlayer(t, "old", dsn, map[string]func(context.Context, *player) error{

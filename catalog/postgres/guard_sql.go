@@ -44,7 +44,8 @@ create or replace function fencepost.guard_views(catalog text) returns setof nam
 $fn$;
 
 -- await_guards waits until no guarded transaction of a catalog is in flight, and keeps new ones out until the end
--- of the transaction. Claims call it first.
+-- of the transaction. Claims call it once they have locked the token's row, which all of them lock first, and before they
+-- lock the head.
 create or replace function fencepost.await_guards(catalog text) returns void
 	language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
@@ -211,7 +212,6 @@ begin
 	if current_setting('transaction_read_only') = 'on' then
 		raise read_only_sql_transaction;
 	end if;
-	perform fencepost.await_guards(name);
 	if not exists (select from fencepost.token t where t.catalog = name) then
 		lock table fencepost.token in share update exclusive mode; -- one at a time makes the register
 	end if;
@@ -221,6 +221,7 @@ begin
 		if (seen.generation, seen.epoch) > ($2, $3) or (seen.generation, seen.epoch) = ($2, $3) and seen.made_here then
 			return concat('g', seen.generation, '.e', seen.epoch);
 		end if;
+		perform fencepost.await_guards(name);
 		insert into fencepost.token as t (catalog, generation, epoch, claim_id, system_id, timeline) values (name, $2, $3, gen_random_uuid(), '', 0)
 			on conflict (catalog) do update set generation = excluded.generation, epoch = excluded.epoch, claim_id = excluded.claim_id
 			where (t.generation, t.epoch) <= (excluded.generation, excluded.epoch);

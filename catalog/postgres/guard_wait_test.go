@@ -184,6 +184,27 @@ func TestAClaimOfABuildThatKnowsNoGuardsWaitsForThemToo(t *testing.T) {
 	require.Error(t, err, "what moves the token is what counts, whoever it is")
 }
 
+// TestAClaimAndOneOfABuildThatKnowsNoGuardsTakeTheirLocksInOneOrder has that build hold
+// the token's row when the other begins, and come to the guards last.
+func TestAClaimAndOneOfABuildThatKnowsNoGuardsTakeTheirLocksInOneOrder(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	drivertest.Install(t, s, 1)
+	old := testpg.Connect(t, dsn)
+	_, err := old.Exec(t.Context(), `begin; select from fencepost.token for update; select from fencepost.head for update`)
+	require.NoError(t, err)
+	claimed := make(chan error, 1)
+	go func() {
+		_, err := tryClaim(within(t, soon), s)
+		claimed <- err
+	}()
+	waitingAre(t, dsn, 1)
+	_, err = old.Exec(t.Context(), `update fencepost.token set epoch = epoch; commit`)
+	require.NoError(t, err, "neither waits for the other for good")
+	require.NoError(t, <-claimed)
+}
+
 func TestWhileAClaimWaitsNewGuardedTransactionsQueueAndThenSeeIt(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
