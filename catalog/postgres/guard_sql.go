@@ -149,7 +149,7 @@ declare
 	remedy text;
 begin
 	if current_setting('transaction_isolation') in ('repeatable read', 'serializable') and current_setting('transaction_read_only') = 'off' then
-		perform from fencepost.token t where t.catalog = $1 for share; -- fails with 40001 if the token has moved since the snapshot
+		perform from fencepost.token t where t.catalog = $1 for share skip locked; -- fails with 40001 if the token has moved since the snapshot
 	end if;
 	select t.generation, t.epoch, coalesce(starts_with(t.stamp, concat(t.xmin, ':', t.tableoid, ':')), false) as made_here
 		into seen from fencepost.token t where t.catalog = $1;

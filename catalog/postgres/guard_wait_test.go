@@ -17,6 +17,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/postgres"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/testpg"
 )
 
@@ -203,6 +204,19 @@ func TestAClaimAndOneOfABuildThatKnowsNoGuardsTakeTheirLocksInOneOrder(t *testin
 	_, err = old.Exec(t.Context(), `update fencepost.token set epoch = epoch; commit`)
 	require.NoError(t, err, "neither waits for the other for good")
 	require.NoError(t, <-claimed)
+}
+
+func TestAGuardThatRefusesWaitsForNoClaim(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	drivertest.Install(t, open(t, dsn), 1)
+	claim := testpg.Connect(t, dsn)
+	_, err := claim.Exec(t.Context(), `begin; select from fencepost.token for update`)
+	require.NoError(t, err)
+	for _, level := range []pgx.TxIsoLevel{pgx.ReadCommitted, pgx.RepeatableRead, pgx.Serializable} {
+		_, err := postgres.Begin(within(t, soon), testpg.Connect(t, dsn), tokenOf(9, 9), postgres.WithTxOptions(pgx.TxOptions{IsoLevel: level}))
+		require.ErrorIs(t, err, fence.ErrNeverIssued)
+	}
 }
 
 func TestWhileAClaimWaitsNewGuardedTransactionsQueueAndThenSeeIt(t *testing.T) {
