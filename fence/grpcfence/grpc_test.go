@@ -353,42 +353,77 @@ func TestAHandlerThatDoesNotEndKeepsTheNewerOutForABoundOnly(t *testing.T) {
 
 func TestInNoOrderOfStepsDoesAnOldHolderWriteBehindANewOne(t *testing.T) {
 	t.Parallel()
-	checking := func(g *fence.Gate) grpc.UnaryServerInterceptor {
-		return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-			tok, err := fence.TokenOf("grpc", metadata.ValueFromIncomingContext(ctx, grpcfence.MetadataKey))
-			if err != nil {
-				return nil, err
-			}
-			a, err := g.Admit(ctx, grpcfence.MainResource, tok)
-			if err != nil {
-				return nil, err
-			}
-			a.Release()
-			return handle(ctx, req)
+	admits := func(ctx context.Context, g *fence.Gate) error {
+		a, err := g.AdmitText(ctx, grpcfence.MainResource, metadata.ValueFromIncomingContext(ctx, grpcfence.MetadataKey))
+		if err == nil {
+			a.Release() // a check, and no more
 		}
-	}
-	guarding := func(g *fence.Gate) grpc.UnaryServerInterceptor {
-		return grpcfence.UnaryServerInterceptor(g, grpcfence.Config{})
+		return err
 	}
 	for name, way := range map[string]struct {
-		guard  func(*fence.Gate) grpc.UnaryServerInterceptor
+		unary  func(*fence.Gate) grpc.UnaryServerInterceptor
+		stream func(*fence.Gate) grpc.StreamServerInterceptor
 		guards bool
-	}{"interceptor": {guarding, true}, "check alone": {checking, false}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			gatetest.Orders(t, way.guards, func(gate *fence.Gate, before, inside func(string)) (func(string, fence.Token), func()) {
-				st := &store{write: func(_ context.Context, who string) error { inside(who); return nil }}
-				first := func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-					before(req.(*wrapperspb.StringValue).GetValue())
-					return way.guard(gate)(ctx, req, info, handle)
+	}{
+		"interceptors": {
+			func(g *fence.Gate) grpc.UnaryServerInterceptor {
+				return grpcfence.UnaryServerInterceptor(g, grpcfence.Config{})
+			},
+			func(g *fence.Gate) grpc.StreamServerInterceptor {
+				return grpcfence.StreamServerInterceptor(g, grpcfence.Config{})
+			}, true,
+		},
+		"check alone": {
+			func(g *fence.Gate) grpc.UnaryServerInterceptor {
+				return func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+					if err := admits(ctx, g); err != nil {
+						return nil, err
+					}
+					return handle(ctx, req)
 				}
-				addr, stop := listen(t, st, grpc.UnaryInterceptor(first))
-				return func(who string, tok fence.Token) {
-					cc := dial(t, addr, tok, true)
-					_ = write(t.Context(), cc, who)
-					_ = cc.Close()
-				}, stop
+			},
+			func(g *fence.Gate) grpc.StreamServerInterceptor {
+				return func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+					if err := admits(s.Context(), g); err != nil {
+						return err
+					}
+					return handle(srv, s)
+				}
+			}, false,
+		},
+	} {
+		for _, streams := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, streams: %v", name, streams), func(t *testing.T) {
+				t.Parallel()
+				gatetest.Orders(t, way.guards, func(gate *fence.Gate, before, inside func(string)) (func(string, fence.Token), func()) {
+					return startOrders(t, way.unary(gate), way.stream(gate), streams, before, inside)
+				})
 			})
-		})
+		}
 	}
+}
+
+// startOrders starts a server for an order of steps. A call, or the stream's beginning,
+// says whose it is.
+func startOrders(t *testing.T, unary grpc.UnaryServerInterceptor, stream grpc.StreamServerInterceptor, streams bool, before, inside func(string)) (func(string, fence.Token), func()) {
+	of := func(ctx context.Context) string { return metadata.ValueFromIncomingContext(ctx, "who")[0] }
+	addr, stop := listen(t, &store{
+		write: func(ctx context.Context, _ string) error { inside(of(ctx)); return nil },
+		pour:  func(s grpc.ServerStream) error { inside(of(s.Context())); return nil },
+	}, grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+		before(of(ctx))
+		return unary(ctx, req, info, handle)
+	}), grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		before(of(s.Context()))
+		return stream(srv, s, info, handle)
+	}))
+	return func(who string, tok fence.Token) {
+		cc, ctx := dial(t, addr, tok, true), metadata.AppendToOutgoingContext(t.Context(), "who", who)
+		if !streams {
+			_ = write(ctx, cc, "row")
+		} else if s, err := pour(ctx, cc); err == nil {
+			_ = s.RecvMsg(new(wrapperspb.StringValue))
+		}
+		_ = cc.Close()
+	}, stop
 }
