@@ -94,11 +94,7 @@ type gateFile struct {
 
 // open locks the file and reads it.
 func (f *gateFile) open(limit int) (all map[string]RegisterState, err error) {
-	like, err := f.like()
-	if err != nil {
-		return nil, err
-	}
-	if f.lock, err = openLock(f.path+lockEnding, like); err != nil {
+	if f.lock, err = openLock(f.path); err != nil {
 		return nil, err
 	}
 	if all, err = f.load(limit); err != nil {
@@ -140,20 +136,15 @@ func (f *gateFile) load(limit int) (map[string]RegisterState, error) {
 	return nil, fmt.Errorf("%s: %w", f.path, err)
 }
 
-// statRegular looks at a file that is no link, device or pipe.
-func statRegular(path string) (fs.FileInfo, error) {
-	info, err := os.Lstat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is %v, want a regular file: find out who put it there", ErrGateFile, path, info.Mode().Type())
-	}
-	return info, err
-}
-
-// readRegular reads a regular file that has one name and is not too large.
+// readRegular reads a file that is no link, device or pipe, has one name and is not
+// too large.
 func readRegular(path string) ([]byte, error) {
-	info, err := statRegular(path)
+	info, err := os.Lstat(path)
 	if err != nil {
 		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: it is %v, want a regular file: find out who put it there", ErrGateFile, info.Mode().Type())
 	}
 	if n := names(info); n > 1 {
 		return nil, fmt.Errorf("%w: it has %d names, each of which has a lock of its own: remove all but one", ErrGateFile, n)
@@ -233,22 +224,16 @@ func (f *gateFile) save(all map[string]RegisterState) (err error) {
 
 // write puts text into a new file beside the one that it is to replace.
 func (f *gateFile) write(text []byte) error {
-	like, err := f.like()
-	if err != nil {
-		return err
-	}
 	name := f.path + newEnding
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a process that died
 		return err
 	}
-	out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := createLike(f.path, name)
 	if err != nil {
 		return err
 	}
 	f.reach("created")
-	if err = like.give(out); err == nil {
-		_, err = out.Write(text)
-	}
+	_, err = out.Write(text)
 	if err == nil {
 		err = f.sync(out)
 	}
@@ -256,47 +241,6 @@ func (f *gateFile) write(text []byte) error {
 		return errors.Join(err, os.Remove(name))
 	}
 	return nil
-}
-
-// A likeness is what the owner and mode of a new file are taken from.
-type likeness struct {
-	info fs.FileInfo
-	mode fs.FileMode
-}
-
-// like returns the file that is there, or else its folder. A file in a folder for
-// all, such as /tmp, is its owner's alone to write.
-func (f *gateFile) like() (likeness, error) {
-	info, err := statRegular(f.path)
-	if err == nil {
-		return likeness{info, info.Mode().Perm()}, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return likeness{}, err
-	}
-	if info, err = os.Stat(filepath.Dir(f.path)); err != nil {
-		return likeness{}, err
-	}
-	mode := info.Mode().Perm()&0o666 | 0o600
-	if info.Mode()&fs.ModeSticky != 0 && mode&0o002 != 0 {
-		return likeness{nil, 0o644}, nil
-	}
-	return likeness{info, mode&^0o022 | info.Mode().Perm()&0o020}, nil
-}
-
-// give gives f owner and mode.
-func (l likeness) give(f *os.File) error {
-	mode := l.mode
-	if l.info != nil {
-		group, err := giveOwner(f, l.info)
-		if err != nil {
-			return err
-		}
-		if !group {
-			mode = mode&^0o070 | mode&0o007<<3 // another group gets no more than everybody
-		}
-	}
-	return f.Chmod(mode)
 }
 
 // clipped bounds the texts about a holder.

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 		playGateChild(path, os.Getenv(pointVar))
 		os.Exit(1)
 	}
+	syscall.Umask(0o022) // whoever runs the tests
 	os.Exit(m.Run())
 }
 
@@ -285,7 +286,7 @@ func TestAFileOfRegistersHasTheOwnerOfItsFolderAndKeepsItsMode(t *testing.T) {
 		require.Equal(t, mode, info.Mode().Perm(), name)
 	}
 	check(path, 0o640)
-	check(path+"-lock", 0o640)
+	check(path+"-lock", 0o600) // whoever only reads the registers can't keep others out
 	require.NoError(t, os.Chmod(path, 0o600))
 	admit(t, g, "stock", token(8, 42)).Release()
 	check(path, 0o600)

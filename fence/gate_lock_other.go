@@ -9,12 +9,12 @@ import (
 	"os"
 )
 
-func openLock(path string, _ likeness) (*os.File, error) {
+func openLock(path string) (*os.File, error) {
 	return nil, fmt.Errorf("%s: no lock on a file holds here: %w: use NewGate", path, errors.ErrUnsupported)
 }
+
+func createLike(path, _ string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 func names(fs.FileInfo) uint64 { return 1 }
 
 func unlock(*os.File) error { return nil }
-
-func giveOwner(*os.File, fs.FileInfo) (bool, error) { return true, nil }

@@ -8,39 +8,48 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/fencepost/fencepost/internal/ownfile"
 )
 
-// openLock opens a lock file, creates it if there is none, and locks it.
-func openLock(path string, like likeness) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	switch {
-	case err == nil:
-		err = like.give(f)
-	case errors.Is(err, fs.ErrExist):
-		f, err = os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	}
-	if err == nil {
-		err = lock(f)
-	}
+// openLock opens the lock file of the registers at path, creates it if there is none,
+// and locks it.
+func openLock(path string) (*os.File, error) {
+	like, err := ownfile.Like(path)
 	if err != nil {
-		if f != nil {
-			err = errors.Join(err, f.Close())
-		}
-		return nil, err
+		return nil, planted(err)
+	}
+	f, err := ownfile.OpenLock(path+lockEnding, like.AsLock())
+	if err != nil {
+		return nil, planted(err)
+	}
+	if err := lock(f); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
-func lock(f *os.File) error {
-	info, err := f.Stat()
+// createLike creates the file name with the owner and mode that the one at path has,
+// or ought to have.
+func createLike(path, name string) (*os.File, error) {
+	like, err := ownfile.Like(path)
 	if err != nil {
-		return err
+		return nil, planted(err)
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s is %v, want a regular file", ErrGateFile, f.Name(), info.Mode().Type())
+	return like.Create(name)
+}
+
+// planted says of a file that something else is in its place.
+func planted(err error) error {
+	if errors.Is(err, ownfile.ErrPlanted) {
+		return fmt.Errorf("%w: %w: find out who put it there", ErrGateFile, err)
 	}
+	return err
+}
+
+func lock(f *os.File) error {
 	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
@@ -60,24 +69,3 @@ func names(info fs.FileInfo) uint64 {
 }
 
 func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
-
-// giveOwner gives f the owner and group of info. A file that would be another
-// user's is an error, a group that this process may not give is not.
-func giveOwner(f *os.File, like fs.FileInfo) (group bool, err error) {
-	want, ok := like.Sys().(*syscall.Stat_t)
-	if !ok {
-		return true, nil
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	has := info.Sys().(*syscall.Stat_t)
-	group = has.Gid == want.Gid || f.Chown(-1, int(want.Gid)) == nil
-	if has.Uid != want.Uid && !like.IsDir() || has.Uid != want.Uid && os.Geteuid() == 0 {
-		if err := f.Chown(int(want.Uid), -1); err != nil {
-			return group, fmt.Errorf("it is user %d's: run this process as that user: %w", want.Uid, err)
-		}
-	}
-	return group, nil
-}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fencepost/fencepost/internal/ownfile"
 	"github.com/fencepost/fencepost/internal/step"
 )
 
@@ -27,7 +28,7 @@ const newEnding = "-new"
 // -claim file, which it returns, is locked meanwhile, so that one process does
 // this at a time.
 func create(ctx context.Context, path string) (claim *os.File, err error) {
-	like, err := asDatabase(path)
+	like, err := ownfile.Like(path)
 	if err != nil {
 		return nil, err
 	}
@@ -51,13 +52,13 @@ func create(ctx context.Context, path string) (claim *os.File, err error) {
 			return claim, err
 		}
 	}
-	f, err := like.create(part)
+	f, err := like.Create(part)
 	if err != nil {
 		return claim, err
 	}
 	step.Reach(ctx, step.FileCreated)
 	if err := fill(ctx, f); err != nil {
-		return claim, discard(f, err)
+		return claim, ownfile.Discard(f, err)
 	}
 	if err := f.Close(); err != nil {
 		return claim, err
@@ -77,7 +78,7 @@ func publish(part, path string, replace bool) error {
 	if replace {
 		return os.Rename(part, path)
 	}
-	err := renameNew(part, path)
+	err := ownfile.RenameNew(part, path)
 	if errors.Is(err, fs.ErrExist) {
 		return os.Remove(part)
 	}
@@ -86,8 +87,8 @@ func publish(part, path string, replace bool) error {
 
 // lockToCreate opens the -claim file of a database that is not there yet, and
 // locks it.
-func lockToCreate(path string, like making) (*os.File, error) {
-	claim, err := openLockFile(path+"-claim", like.asLock())
+func lockToCreate(path string, like ownfile.Making) (*os.File, error) {
+	claim, err := ownfile.OpenLock(path+"-claim", like.AsLock())
 	if err != nil {
 		return nil, err
 	}

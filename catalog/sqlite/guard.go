@@ -14,6 +14,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/ownfile"
 )
 
 // A guarded transaction holds SQLite's lock for writing on the catalog's file from
@@ -254,7 +255,7 @@ func (g *guard) sound() error {
 // noClaim returns errWanted while a claim is under way, as [writer.noClaim] does:
 // transactions in a tight loop would starve it.
 func (g *guard) noClaim() error {
-	f, err := openBeside(g.path+"-claim", os.O_RDWR)
+	f, err := ownfile.Open(g.path+"-claim", os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil // it is one who may write the catalog that has to give way
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/ownfile"
 )
 
 // A claim is shown by a lock on one byte of the -presence file, which stays
@@ -69,7 +70,7 @@ func (s *Store) WatchPresence(ctx context.Context, claim driver.ID, lost func())
 
 // isShown asks whether a process holds the lock. It creates no file.
 func (s *Store) isShown(claim driver.ID) (bool, error) {
-	f, err := openBeside(s.presencePath(), os.O_RDONLY)
+	f, err := ownfile.Open(s.presencePath(), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -92,7 +93,7 @@ func (s *Store) openPresence() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openLockFile(s.presencePath(), beside(database))
+	return ownfile.OpenLock(s.presencePath(), ownfile.Beside(database))
 }
 
 // stillAt returns an error where others would look at another file than f.

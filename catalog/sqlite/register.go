@@ -17,6 +17,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/ownfile"
 	"github.com/fencepost/fencepost/internal/step"
 )
 
@@ -164,7 +165,7 @@ func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) er
 // turn has the transactions of [Begin] give way. What it returns ends that.
 func (r *Register) turn(ctx context.Context, files openFiles) (leave func(), err error) {
 	lock := r.guard.path + "-claim"
-	f, err := openLockFile(lock, beside(files[0].info))
+	f, err := ownfile.OpenLock(lock, ownfile.Beside(files[0].info))
 	if errors.Is(err, fs.ErrPermission) {
 		return func() {}, nil // whoever can write the file can do without
 	}

@@ -148,7 +148,7 @@ func (s *Store) removeExpired() {
 		return // the scratch place to come says why
 	}
 	for _, e := range entries {
-		// A lock file has a name of its own until it is whole: see openLockFile.
+		// A lock file has a name of its own until it is whole: see ownfile.OpenLock.
 		rest, found := strings.CutPrefix(strings.TrimPrefix(e.Name(), "."), base+scratchEnding)
 		if !found || len(rest) < len(driver.NewScratchName()) || !e.Type().IsRegular() {
 			continue

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/ownfile"
 )
 
 // errorTable is the one place that says what an error means: what is ours, then
@@ -105,8 +106,8 @@ func ours() driver.Family {
 			value(errFileSystem, "file system", config(remedyDiskKind+"; if all that can see the file share its locks and mapped memory, add ?filesystem=trusted to the URL (Config.TrustFileSystem)"), refused, "two that each believe to have locked a file are two writers"),
 			value(driver.ErrTwoWon, "driver.ErrTwoWon", config(remedyDiskKind), refused, "the file system granted the same lock twice: two processes would write at the same time"),
 			incomplete(),
-			value(errPlanted, "planted file", config(remedyPlanted), refused, "a link or pipe leads elsewhere, and somebody else may have put it there: nothing is opened, created or changed by way of it"),
-			value(errNotGiven, "owner", config("run this command as the user of the service"), refused, "the file would be this user's alone, and keep the service out"),
+			value(ownfile.ErrPlanted, "planted file", config(remedyPlanted), refused, "a link or pipe leads elsewhere, and somebody else may have put it there: nothing is opened, created or changed by way of it"),
+			value(ownfile.ErrNotGiven, "owner", config("run this command as the user of the service"), refused, "the file would be this user's alone, and keep the service out"),
 			value(errFolder, "folder", config(remedyFolder+"; if it has the name of a file beside the database, remove it"), refused, "a folder has the name of the database, or of a file beside it"),
 			value(errNotRegular, "no regular file", config("remove or rename what has the name, and find out who put it there: a database and the files beside it are regular files"), refused, "a device, a pipe or a folder has the name of the database, or of a file beside it"),
 			value(errHardLinked, "hard link", config("remove the other names of the file (find them by: find FOLDER -xdev -samefile FILE), and let backups copy the file, not link it"), refused, "beside each name there would be another WAL, and other locks"),

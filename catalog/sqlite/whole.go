@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/ownfile"
 	"github.com/fencepost/fencepost/internal/step"
 )
 
@@ -127,7 +128,7 @@ func (w *writer) checkPages(ctx context.Context, path string) error {
 // walHolds reports whether the database at path has a WAL with anything in it.
 // SQLite locks no byte of a WAL, so other code may open and close it.
 func walHolds(path string) (bool, error) {
-	f, err := openBeside(path+"-wal", os.O_RDONLY)
+	f, err := ownfile.Open(path+"-wal", os.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

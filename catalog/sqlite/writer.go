@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/ownfile"
 )
 
 // writer is the one writing connection of a Store, and its file for the lock
@@ -128,7 +129,7 @@ func (s *Store) openWriter(ctx context.Context) (_ *writer, err error) {
 		return nil, err
 	}
 	if w.claim == nil {
-		w.claim, err = openLockFile(path+"-claim", beside(w.files[0].info))
+		w.claim, err = ownfile.OpenLock(path+"-claim", ownfile.Beside(w.files[0].info))
 	}
 	return w, err
 }
@@ -140,7 +141,7 @@ func (w *writer) ensureFile(ctx context.Context, path string, linked bool) error
 		return err
 	}
 	if linked {
-		return fmt.Errorf("%w: a link led to the empty file %s", errPlanted, path)
+		return fmt.Errorf("%w: a link led to the empty file %s", ownfile.ErrPlanted, path)
 	}
 	w.claim, err = create(ctx, path)
 	return err

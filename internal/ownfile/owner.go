@@ -1,4 +1,6 @@
-package sqlite
+//go:build unix
+
+package ownfile
 
 import (
 	"crypto/rand"
@@ -12,19 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The first process that opens a catalog creates its files, and often that is
-// an operator's command as root. Every file must then be usable by the service:
-// a new database gets the owner and mode of its folder, and each file beside it
-// those of the database. SQLite does this for the -wal and -shm files.
-//
-// Owner and mode are set through the descriptor of a file that this process has
-// just created under a name of its own, and only then does the file get its
-// name. So no other process meets a file that it may not open yet, no link is
-// followed, and no file that was there before changes.
-
 var (
-	errPlanted  = errors.New("not a regular file of this catalog")
-	errNotGiven = errors.New("the file can't be given to the owner of the database")
+	// ErrPlanted means that something else than a regular file was there, or a file
+	// that was not there a moment before.
+	ErrPlanted = errors.New("not a regular file of this service")
+
+	// ErrNotGiven means that the owner of the data could not use a new file.
+	ErrNotGiven = errors.New("the file can't be given to the owner of the data")
 )
 
 // ownership is the owner, group and mode of a file.
@@ -42,7 +38,7 @@ func ownershipOf(info os.FileInfo) ownership {
 }
 
 // lockable returns the ownership of a file that only serves for its locks:
-// exactly the users that may write the database may lock it.
+// exactly the users that may write the data may lock it.
 func (o ownership) lockable() ownership {
 	write := o.mode & 0o222
 	o.mode = write | write<<1
@@ -76,7 +72,7 @@ func (o ownership) giveAll(f *os.File) error {
 		return err
 	}
 	if !o.admits(owner, group) {
-		return fmt.Errorf("%w, which is user %d: this process is user %d", errNotGiven, o.uid, os.Geteuid())
+		return fmt.Errorf("%w, which is user %d: this process is user %d", ErrNotGiven, o.uid, os.Geteuid())
 	}
 	mode := o.mode
 	if !group {
@@ -85,7 +81,7 @@ func (o ownership) giveAll(f *os.File) error {
 	return f.Chmod(mode) // whatever the umask is
 }
 
-// inherit gives f, a new database, the owner and group of its folder as far as
+// inherit gives f, a new file, the owner and group of its folder as far as
 // this process may. The mode is the one that the umask left of the folder's, and
 // if the folder is shared by a group, so is the file, whatever the umask is.
 func (o ownership) inherit(f *os.File, forAll bool) error {
@@ -104,43 +100,46 @@ func (o ownership) inherit(f *os.File, forAll bool) error {
 	return f.Chmod(mode)
 }
 
-// A making says how a file is created: with which mode, of which the umask takes
+// A Making says how a file is created: with which mode, of which the umask takes
 // its part, and what is done to it before it gets its name.
-type making struct {
+type Making struct {
 	mode fs.FileMode
 	give func(*os.File) error
 }
 
-// asDatabase makes a file like the new database at path: it gets the owner and
-// mode of the empty file that is there, or else of the folder. A file in a
-// folder for all, such as /tmp, is still its owner's.
-func asDatabase(path string) (making, error) {
+// Like makes a file as the one at path is, or ought to be: it gets the owner and mode
+// of the file that is there, or else of the folder. A file in a folder for all, such
+// as /tmp, is still its owner's. What is there and is no regular file is an error.
+func Like(path string) (Making, error) {
 	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return Making{}, fmt.Errorf("%w: %s is %v", ErrPlanted, path, info.Mode().Type())
+	}
 	if err == nil {
-		return making{0o600, ownershipOf(info).giveAll}, nil
+		return Making{0o600, ownershipOf(info).giveAll}, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return making{}, err
+		return Making{}, err
 	}
 	folder, err := os.Stat(filepath.Dir(path))
 	if err != nil {
-		return making{}, err
+		return Making{}, err
 	}
 	o, forAll, mode := ownershipOf(folder), false, folder.Mode().Perm()&0o666
 	if folder.Mode()&fs.ModeSticky != 0 && mode&0o002 != 0 {
 		forAll, mode = true, 0o644
 	}
-	return making{mode, func(f *os.File) error { return o.inherit(f, forAll) }}, nil
+	return Making{mode, func(f *os.File) error { return o.inherit(f, forAll) }}, nil
 }
 
-// beside makes a lock file beside the database that info is of.
-func beside(info os.FileInfo) making {
-	return making{0o600, ownershipOf(info).lockable().giveAll}
+// Beside makes a lock file beside the file that info is of.
+func Beside(info os.FileInfo) Making {
+	return Making{0o600, ownershipOf(info).lockable().giveAll}
 }
 
-// asLock makes a lock file as m makes a database.
-func (m making) asLock() making {
-	return making{m.mode, func(f *os.File) error {
+// AsLock makes a lock file as m makes the file beside which it is.
+func (m Making) AsLock() Making {
+	return Making{m.mode, func(f *os.File) error {
 		if err := m.give(f); err != nil {
 			return err
 		}
@@ -152,52 +151,51 @@ func (m making) asLock() making {
 	}}
 }
 
-// create creates a file that was not there before.
-func (m making) create(name string) (*os.File, error) {
+// Create creates a file that was not there before.
+func (m Making) Create(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, m.mode)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%w: %w", errPlanted, err)
+		return nil, fmt.Errorf("%w: %w", ErrPlanted, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if err := m.give(f); err != nil {
-		return nil, discard(f, err)
+		return nil, Discard(f, err)
 	}
 	return f, nil
 }
 
-// discard closes a file and removes its name. It returns err too.
-func discard(f *os.File, err error) error {
+// Discard closes a file and removes its name. It returns err too.
+func Discard(f *os.File, err error) error {
 	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
-// openLockFile opens a file beside the database that is there for its locks, and
-// creates it if there is none.
-func openLockFile(path string, m making) (*os.File, error) {
-	f, err := openBeside(path, os.O_RDWR)
+// OpenLock opens a file that is there for its locks, and creates it if there is none.
+func OpenLock(path string, m Making) (*os.File, error) {
+	f, err := Open(path, os.O_RDWR)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
 	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"-"+rand.Text())
-	f, err = m.create(name)
+	f, err = m.Create(name)
 	if err != nil {
 		return nil, err
 	}
 	if err := f.Close(); err != nil {
 		return nil, errors.Join(err, os.Remove(name))
 	}
-	err = renameNew(name, path)
+	err = RenameNew(name, path)
 	if errors.Is(err, fs.ErrExist) { // another process was faster
 		err = os.Remove(name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return openBeside(path, os.O_RDWR)
+	return Open(path, os.O_RDWR)
 }
 
-// linkNew is renameNew for a file that has two names for a moment.
+// linkNew is RenameNew for a file that has two names for a moment.
 func linkNew(from, to string) error {
 	if err := os.Link(from, to); err != nil {
 		return err
@@ -205,19 +203,19 @@ func linkNew(from, to string) error {
 	return os.Remove(from)
 }
 
-// openBeside opens a file beside the database that was there before. It follows
-// no link and waits for nobody at the other end of a pipe.
-func openBeside(path string, how int) (*os.File, error) {
+// Open opens a file that was there before. It follows no link and waits for nobody at
+// the other end of a pipe.
+func Open(path string, how int) (*os.File, error) {
 	f, err := os.OpenFile(path, how|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EISDIR) {
-		return nil, fmt.Errorf("%w: %w", errPlanted, err)
+		return nil, fmt.Errorf("%w: %w", ErrPlanted, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%w: %s is %v", errPlanted, path, info.Mode().Type())
+		err = fmt.Errorf("%w: %s is %v", ErrPlanted, path, info.Mode().Type())
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

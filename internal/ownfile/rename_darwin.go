@@ -1,4 +1,4 @@
-package sqlite
+package ownfile
 
 import (
 	"errors"
@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// renameNew gives a file its name, unless another file has it: then the error is
+// RenameNew gives a file its name, unless another file has it: then the error is
 // fs.ErrExist. At no moment has the file two names, for which other processes
 // would refuse it.
-func renameNew(from, to string) error {
+func RenameNew(from, to string) error {
 	err := unix.RenamexNp(from, to, unix.RENAME_EXCL)
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EINVAL) { // the file system can't
 		return linkNew(from, to)

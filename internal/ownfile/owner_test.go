@@ -1,0 +1,133 @@
+package ownfile_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/internal/ownfile"
+)
+
+// TestMain has a umask of its own, whoever runs the tests.
+func TestMain(m *testing.M) {
+	syscall.Umask(0o022)
+	os.Exit(m.Run())
+}
+
+// owned returns owner and mode of a file.
+func owned(t *testing.T, path string) (uid int, mode fs.FileMode) {
+	t.Helper()
+	info, err := os.Lstat(path)
+	require.NoError(t, err)
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	require.True(t, ok)
+	return int(stat.Uid), info.Mode().Perm()
+}
+
+func TestANewFileIsLikeTheOneThatIsThereOrLikeItsFolder(t *testing.T) {
+	t.Parallel()
+	service := os.Getuid()
+	if service == 0 { // an operator's command is often the first
+		service = 65534
+	}
+	for _, c := range []struct {
+		there, folder fs.FileMode // of the file, 0: there is none
+		file, lock    fs.FileMode
+	}{
+		{0, 0o755, 0o644, 0o600},
+		{0, 0o750, 0o640, 0o600},
+		{0, 0o700, 0o600, 0o600},
+		{0, 0o770, 0o660, 0o660},
+		{0o600, 0o755, 0o600, 0o600},
+		{0o660, 0o755, 0o660, 0o660},
+		{0o644, 0o700, 0o644, 0o600},
+	} {
+		dir := filepath.Join(t.TempDir(), "d")
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		path := filepath.Join(dir, "registers")
+		if c.there != 0 {
+			require.NoError(t, os.WriteFile(path, nil, 0o600))
+			require.NoError(t, os.Chmod(path, c.there))
+			require.NoError(t, os.Chown(path, service, -1))
+		}
+		require.NoError(t, os.Chmod(dir, c.folder))
+		require.NoError(t, os.Chown(dir, service, -1))
+		like, err := ownfile.Like(path)
+		require.NoError(t, err)
+		f, err := like.Create(path + "-new")
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		lock, err := ownfile.OpenLock(path+"-lock", like.AsLock())
+		require.NoError(t, err)
+		require.NoError(t, lock.Close())
+		for name, want := range map[string]fs.FileMode{"-new": c.file, "-lock": c.lock} {
+			uid, mode := owned(t, path+name)
+			require.Equal(t, service, uid, "%s of %+v", name, c)
+			require.Equal(t, want, mode, "%s of %+v", name, c)
+		}
+		_, err = like.Create(path + "-new")
+		require.ErrorIs(t, err, ownfile.ErrPlanted, "it has come meanwhile")
+	}
+}
+
+func TestNothingButARegularFileIsOpenedOrTakenForAModel(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	require.NoError(t, os.WriteFile(victim, nil, 0o640))
+	for name, plant := range map[string]func(at string) error{
+		"a link":            func(at string) error { return os.Symlink(victim, at) },
+		"a link to nowhere": func(at string) error { return os.Symlink(filepath.Join(dir, "nowhere"), at) },
+		"a pipe":            func(at string) error { return syscall.Mkfifo(at, 0o666) },
+		"a folder":          func(at string) error { return os.Mkdir(at, 0o777) },
+	} {
+		path := filepath.Join(dir, name)
+		require.NoError(t, plant(path))
+		_, err := ownfile.Like(path)
+		require.ErrorIs(t, err, ownfile.ErrPlanted, name)
+		like, err := ownfile.Like(victim)
+		require.NoError(t, err)
+		_, err = like.Create(path)
+		require.ErrorIs(t, err, ownfile.ErrPlanted, name)
+		_, err = ownfile.OpenLock(path, like.AsLock())
+		require.ErrorIs(t, err, ownfile.ErrPlanted, name)
+	}
+	require.NoFileExists(t, filepath.Join(dir, "nowhere"))
+	_, mode := owned(t, victim)
+	require.Equal(t, fs.FileMode(0o640), mode)
+}
+
+func TestTwoProcessesThatMakeALockFileGetTheSameOne(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	like, err := ownfile.Like(path)
+	require.NoError(t, err)
+	infos := make(chan fs.FileInfo, 16)
+	for range cap(infos) {
+		go func() {
+			f, err := ownfile.OpenLock(path, like.AsLock())
+			if err != nil {
+				t.Error(err)
+				infos <- nil
+				return
+			}
+			defer f.Close()
+			info, _ := f.Stat()
+			infos <- info
+		}()
+	}
+	want, all := (<-infos), []fs.FileInfo{}
+	for range cap(infos) - 1 {
+		all = append(all, <-infos)
+	}
+	for _, info := range all {
+		require.True(t, os.SameFile(want, info))
+	}
+	left, err := os.ReadDir(filepath.Dir(path))
+	require.NoError(t, err)
+	require.Len(t, left, 1, "none of the others is left over")
+}
