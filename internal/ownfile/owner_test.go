@@ -101,33 +101,23 @@ func TestNothingButARegularFileIsOpenedOrTakenForAModel(t *testing.T) {
 	require.Equal(t, fs.FileMode(0o640), mode)
 }
 
-func TestTwoProcessesThatMakeALockFileGetTheSameOne(t *testing.T) {
+func TestOfTwoProcessesThatMakeALockFileBothHaveTheFirstOnes(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
-	like, err := ownfile.Like(path)
+	f, err := ownfile.OpenLock(path, ownfile.MakingThat(func(*os.File) error {
+		return os.WriteFile(path, []byte("the first one's"), 0o600) // before this one has its name
+	}))
 	require.NoError(t, err)
-	infos := make(chan fs.FileInfo, 16)
-	for range cap(infos) {
-		go func() {
-			f, err := ownfile.OpenLock(path, like.AsLock())
-			if err != nil {
-				t.Error(err)
-				infos <- nil
-				return
-			}
-			defer f.Close()
-			info, _ := f.Stat()
-			infos <- info
-		}()
-	}
-	want, all := (<-infos), []fs.FileInfo{}
-	for range cap(infos) - 1 {
-		all = append(all, <-infos)
-	}
-	for _, info := range all {
-		require.True(t, os.SameFile(want, info))
-	}
+	defer f.Close()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "the first one's", string(text))
+	mine, err := f.Stat()
+	require.NoError(t, err)
+	there, err := os.Stat(path)
+	require.NoError(t, err)
+	require.True(t, os.SameFile(mine, there))
 	left, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
-	require.Len(t, left, 1, "none of the others is left over")
+	require.Len(t, left, 1, "nothing is left over")
 }
