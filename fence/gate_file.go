@@ -54,7 +54,9 @@ type gateRegister struct {
 // gives; later it keeps its own. It is locked while the Gate is open: if another
 // process has it, the error wraps [ErrGateInUse]. A file that can't be read is an
 // error that wraps [ErrGateFile], and is never taken for an empty one. The file
-// must be on a disk of this host.
+// must be on a disk of this host. Don't put an older copy in its place: a token that
+// equals a register is admitted. If the lock file beside it is removed or replaced, no
+// register rises until the process is started again.
 func OpenGate(path string, cfg GateConfig) (*Gate, error) {
 	g, err := newGate(cfg)
 	if err != nil {
