@@ -30,5 +30,8 @@
 // returns before its handler has. Work that a handler passes on to another store
 // needs that store's guard.
 //
+// A server that can't read the catalog has a gate that trusts signatures, see
+// [fence.Verifier], and its clients are given [Signed].
+//
 // What they do not decide: whether the client is who it says. A token is no secret.
 package grpcfence

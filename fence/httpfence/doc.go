@@ -31,6 +31,9 @@
 // handler starts is joined by it. A connection can't be hijacked. Work that a
 // handler passes on to another store needs that store's guard.
 //
+// A server that can't read the catalog has a gate that trusts signatures, see
+// [fence.Verifier], and its clients have a [fence.Signer].
+//
 // What it does not decide: whether the client is who it says. A token is no secret:
 // the answers name the newest one. Put authentication in front.
 package httpfence

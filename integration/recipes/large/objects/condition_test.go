@@ -132,6 +132,22 @@ func TestAConditionalPutRefusesAStaleWrite(t *testing.T) {
 	require.NoError(t, next.write(ctx, "newer"))
 }
 
+// Without the number, the object that has its old data again would have its old entity
+// tag again, on which a request rests that a proxy has kept.
+func TestAWriteThatIsDeliveredOnceMoreIsRefusedThoughOlderDataAreBack(t *testing.T) {
+	t.Parallel()
+	c, ctx := startServer(t), t.Context()
+	h := &holder{c: c, key: "state", token: blue}
+	_, err := h.raise(ctx)
+	require.NoError(t, err)
+	require.NoError(t, h.write(ctx, "first"))
+	kept, condition := h.text("second"), h.tag
+	require.NoError(t, h.writeBody(ctx, kept, strings.NewReader(kept)))
+	require.NoError(t, h.write(ctx, "first"))
+	_, err = c.put(ctx, h.key, strings.NewReader(kept), len(kept), true, condition)
+	require.ErrorIs(t, err, errRefused)
+}
+
 // The recipe rests on this alone.
 func TestOfManyConditionalPutsAtOnceOneWins(t *testing.T) {
 	t.Parallel()
