@@ -70,8 +70,8 @@ type GateConfig struct {
 	Newest func(ctx context.Context, resource string) (Token, Holder, error)
 
 	// Signed verifies tokens by their signature instead, for a server that can't
-	// read the catalog. It needs a file, see [OpenGate]: an empty register rises for
-	// the signed token of any holder, of older ones too. All resources belong to the
+	// read the catalog. It needs a file that is there, see [OpenGate]: an empty register
+	// rises for the signed token of any holder, of older ones too. All resources belong to the
 	// catalog of which Signed knows the signatures. Refusals don't know who leads.
 	Signed *Verifier
 

@@ -51,7 +51,9 @@ type gateRegister struct {
 // under its token.
 //
 // The file is created with the owner of its folder and the mode that the folder
-// gives; later it keeps its own. It is locked while the Gate is open: if another
+// gives; later it keeps its own. By signatures it has to be there: that it was lost can
+// only be told from a first start by whoever runs the server, and the error says what
+// to write into it. It is locked while the Gate is open: if another
 // process has it, the error wraps [ErrGateInUse]. A file that can't be read is an
 // error that wraps [ErrGateFile], and is never taken for an empty one. The file
 // must be on a disk of this host. Don't put an older copy in its place: a token that
@@ -62,7 +64,7 @@ func OpenGate(path string, cfg GateConfig) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &gateFile{path: path, reach: func(string) {}, sync: (*os.File).Sync}
+	f := &gateFile{path: path, must: cfg.Signed != nil, reach: func(string) {}, sync: (*os.File).Sync}
 	all, err := f.open(g.cfg.MaxResources)
 	if errors.Is(err, ErrGateFile) {
 		err = fmt.Errorf("%w: %s", err, g.cfg.withoutFile())
@@ -82,13 +84,17 @@ func OpenGate(path string, cfg GateConfig) (*Gate, error) {
 // no remedy: the older holder's token would equal its register, and be admitted.
 func (c GateConfig) withoutFile() string {
 	if c.Signed != nil {
-		return "remove it while no process has it open, once older holders are gone: every register is then empty, and rises for the first signed token"
+		return "if this server has never run, or older holders are gone, write " + emptyGate + " into it while no process has it open: every register is then empty, and rises for the first signed token"
 	}
 	return "remove it while no process has it open: every register is then empty, and rises to what the catalog says"
 }
 
+// emptyGate is a file without registers.
+const emptyGate = `{"format":"` + gateFormat + `","registers":{}}`
+
 type gateFile struct {
 	path  string
+	must  bool // be there
 	lock  *os.File
 	reach func(point string)   // called between the steps of save, for tests
 	sync  func(*os.File) error // of files and folders; fails in tests
@@ -127,6 +133,9 @@ func (f *gateFile) stillLocked() error {
 func (f *gateFile) load(limit int) (map[string]RegisterState, error) {
 	text, err := readRegular(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if f.must {
+			return nil, fmt.Errorf("%w: %w", ErrGateFile, err)
+		}
 		return nil, nil
 	}
 	if err == nil {

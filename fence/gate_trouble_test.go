@@ -167,7 +167,7 @@ func TestNobodyIsToldToPutABackupInTheFilesPlace(t *testing.T) {
 		_, err := fence.OpenGate(path, cfg)
 		require.ErrorIs(t, err, fence.ErrGateFile)
 		require.NotContains(t, err.Error(), "backup")
-		require.ErrorContains(t, err, "remove it while no process has it open")
-		require.Equal(t, cfg.Signed != nil, strings.Contains(err.Error(), "once older holders are gone"))
+		require.ErrorContains(t, err, "while no process has it open")
+		require.Equal(t, cfg.Signed != nil, strings.Contains(err.Error(), "or older holders are gone"))
 	}
 }

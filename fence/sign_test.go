@@ -49,6 +49,14 @@ func verifier(t testing.TB, keys ...ed25519.PublicKey) *fence.Verifier {
 	return v
 }
 
+// emptyFile writes a file without registers, as whoever starts a server first does.
+func emptyFile(t testing.TB) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "registers")
+	require.NoError(t, os.WriteFile(path, []byte(`{"format":"fencepost gate 1","registers":{}}`), 0o600))
+	return path
+}
+
 func openSigned(t testing.TB, path string, keys ...ed25519.PublicKey) *fence.Gate {
 	t.Helper()
 	g, err := fence.OpenGate(path, fence.GateConfig{Name: "http", Signed: verifier(t, keys...)})
@@ -107,7 +115,7 @@ func forgeries(t testing.TB) map[string]string {
 
 func TestARegisterRisesForNoTokenThatIsNotSigned(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "registers")
+	path := emptyFile(t)
 	g := openSigned(t, path, publicKey(1))
 	require.Error(t, mustRefuse(t, g, "g9.e99"))
 	require.Empty(t, g.Registers(), "an empty register does not rise for it either")
@@ -143,7 +151,7 @@ func mustRefuse(t testing.TB, g *fence.Gate, texts ...string) error {
 
 func TestWhatIsNoSignatureIsMalformed(t *testing.T) {
 	t.Parallel()
-	g := openSigned(t, filepath.Join(t.TempDir(), "registers"), publicKey(1))
+	g := openSigned(t, emptyFile(t), publicKey(1))
 	good := signed(t, signer(t, scope, 1), token(7, 41))
 	for _, text := range []string{
 		"g7.e41.s", "g7.e41.", "g7.e41s", good + "A", good[:len(good)-1], good + "=", good[:len(good)-2] + "==", good + "\n", good[:20] + "\n" + good[20:],
@@ -172,7 +180,7 @@ func TestAGateThatReadsTheCatalogLooksAtNoSignature(t *testing.T) {
 
 func TestAKeyIsReplacedWhileBothAreTrusted(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "registers")
+	path := emptyFile(t)
 	blue, green := signed(t, signer(t, scope, 1), token(7, 41)), signed(t, signer(t, scope, 2), token(8, 42))
 	with := func(do func(g *fence.Gate), keys ...ed25519.PublicKey) {
 		g, err := fence.OpenGate(path, fence.GateConfig{Signed: verifier(t, keys...)})
@@ -189,6 +197,22 @@ func TestAKeyIsReplacedWhileBothAreTrusted(t *testing.T) {
 		admitText(t, g, green)
 		require.ErrorIs(t, mustRefuse(t, g, signed(t, signer(t, scope, 1), token(9, 43))), fence.ErrUnsigned, "the old key")
 	}, publicKey(2))
+}
+
+// A container's folder is empty at each start, and no older holder may be the first.
+func TestAFileOfSignedRegistersThatIsNotThereIsNoEmptyOne(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "registers")
+	_, err := fence.OpenGate(path, fence.GateConfig{Signed: verifier(t, publicKey(1))})
+	require.ErrorIs(t, err, fence.ErrGateFile)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	_, remedy, found := strings.Cut(err.Error(), "or older holders are gone, write ")
+	require.True(t, found, err)
+	remedy, _, found = strings.Cut(remedy, " into it")
+	require.True(t, found, err)
+	require.NoError(t, os.WriteFile(path, []byte(remedy), 0o600))
+	admitText(t, openSigned(t, path, publicKey(1)), signed(t, signer(t, scope, 1), token(7, 41)))
 }
 
 func TestAGateIsOfOneKindAndKeysAndScopesAreChecked(t *testing.T) {
@@ -223,7 +247,7 @@ func TestInNoOrderOfStepsDoesASignedTokenPassBehindANewerOneThoughTheServerResta
 	stale := func(open func(path string) (*fence.Gate, error)) (found, played int) {
 		for _, order := range orders.Merges(orders.Steps("old", "write", "write"), orders.Steps("new", "write")) {
 			for at := range len(order) + 1 {
-				path := filepath.Join(t.TempDir(), "registers")
+				path := emptyFile(t)
 				g, err := open(path)
 				require.NoError(t, err)
 				newest, staleOne := false, false

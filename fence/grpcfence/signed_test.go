@@ -3,6 +3,7 @@ package grpcfence_test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -25,7 +26,9 @@ func TestAServerThatCanNotReadTheCatalogTrustsSignedTokens(t *testing.T) {
 	require.NoError(t, err)
 	trusts, err := fence.NewVerifier("orders at eu-1", key.Public().(ed25519.PublicKey))
 	require.NoError(t, err)
-	gate, err := fence.OpenGate(filepath.Join(t.TempDir(), "registers"), fence.GateConfig{Signed: trusts})
+	path := filepath.Join(t.TempDir(), "registers")
+	require.NoError(t, os.WriteFile(path, []byte(`{"format":"fencepost gate 1","registers":{}}`), 0o600))
+	gate, err := fence.OpenGate(path, fence.GateConfig{Signed: trusts})
 	require.NoError(t, err)
 	own := grpcfence.Config{}
 	addr, stop := listen(t, &store{write: done, pour: func(grpc.ServerStream) error { return nil }},

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,7 +27,9 @@ func TestAServerThatCanNotReadTheCatalogTrustsSignedTokens(t *testing.T) {
 	require.NoError(t, err)
 	trusts, err := fence.NewVerifier("orders at eu-1", key.Public().(ed25519.PublicKey))
 	require.NoError(t, err)
-	gate, err := fence.OpenGate(filepath.Join(t.TempDir(), "registers"), fence.GateConfig{Signed: trusts})
+	path := filepath.Join(t.TempDir(), "registers")
+	require.NoError(t, os.WriteFile(path, []byte(`{"format":"fencepost gate 1","registers":{}}`), 0o600))
+	gate, err := fence.OpenGate(path, fence.GateConfig{Signed: trusts})
 	require.NoError(t, err)
 	srv := httptest.NewServer(httpfence.Middleware(gate, httpfence.Config{Logger: slog.New(slog.DiscardHandler)}, http.HandlerFunc(ok)))
 	t.Cleanup(func() {
