@@ -339,6 +339,27 @@ func TestAnIdleGuardedTransactionDelaysAClaimByNoMoreThanItsBound(t *testing.T) 
 	stale(t, err, blue.Token(), green.Token())
 }
 
+// TestAGuardedTransactionIsNotEndedForAClaimThatNobodyMakes measures the time by another
+// transaction, which its own limit ends.
+func TestAGuardedTransactionIsNotEndedForAClaimThatNobodyMakes(t *testing.T) {
+	t.Parallel()
+	begin := func(options ...sqlite.GuardOption) *sqlite.Tx {
+		path := filepath.Join(t.TempDir(), "c.db")
+		held := drivertest.Install(t, open(t, path), 1).Claim.Token
+		tx, err := sqlite.Begin(t.Context(), database(t, path, "immediate"), held, options...)
+		require.NoError(t, err)
+		return tx
+	}
+	tx := begin(sqlite.ClaimAfter(time.Millisecond), sqlite.TotalLimit(time.Hour))
+	later := begin(sqlite.TotalLimit(100 * time.Millisecond))
+	require.Eventually(t, func() bool {
+		_, err := later.ExecContext(t.Context(), "SELECT 1")
+		return err != nil
+	}, time.Minute, time.Millisecond)
+	require.ErrorContains(t, later.Rollback(), "it took too long")
+	require.NoError(t, tx.Commit())
+}
+
 // TestNewGuardedTransactionsWaitForAClaim has a claim wait for SQLite's lock. Clients
 // that guard in tight loops would starve one that only competed for it.
 func TestNewGuardedTransactionsWaitForAClaim(t *testing.T) {
