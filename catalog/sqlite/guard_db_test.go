@@ -13,6 +13,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 )
 
 func TestOpenDBHasTheCatalogsFileOnEachConnection(t *testing.T) {
@@ -147,6 +148,26 @@ func TestGuardedTransactionsOfOneDBQueue(t *testing.T) {
 	tx, err := sqlite.Begin(t.Context(), db, blue.Token())
 	require.NoError(t, err)
 	require.NoError(t, tx.Rollback())
+}
+
+func TestAGuardThatFailsLetsTheNextOneBegin(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "c.db")
+	blue := holder(t, path, 1)
+	raw(t, path, "ALTER TABLE claim RENAME TO hidden")
+	db, err := open(t, path).OpenDB("")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	for range 2 {
+		_, err = sqlite.Begin(t.Context(), db, blue.Token())
+		require.ErrorIs(t, err, sqlite.ErrNoGuards, "and not that it waited in vain")
+	}
+	raw(t, path, "ALTER TABLE hidden RENAME TO claim")
+	_, err = sqlite.Begin(t.Context(), db, token(9, 9))
+	require.ErrorIs(t, err, fence.ErrNeverIssued)
+	tx, err := sqlite.Begin(t.Context(), db, blue.Token())
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit())
 }
 
 func TestOpenDBRefusesWhatIsNoName(t *testing.T) {

@@ -339,25 +339,29 @@ func TestAnIdleGuardedTransactionDelaysAClaimByNoMoreThanItsBound(t *testing.T) 
 	stale(t, err, blue.Token(), green.Token())
 }
 
-// TestAGuardedTransactionIsNotEndedForAClaimThatNobodyMakes measures the time by another
-// transaction, which its own limit ends.
-func TestAGuardedTransactionIsNotEndedForAClaimThatNobodyMakes(t *testing.T) {
+// TestAGuardedTransactionIsEndedForAClaimOnceThereIsOne measures the time without a claim
+// by another transaction, which its own limit ends.
+func TestAGuardedTransactionIsEndedForAClaimOnceThereIsOne(t *testing.T) {
 	t.Parallel()
-	begin := func(options ...sqlite.GuardOption) *sqlite.Tx {
+	begin := func(options ...sqlite.GuardOption) (*sqlite.Store, *sqlite.Tx) {
 		path := filepath.Join(t.TempDir(), "c.db")
-		held := drivertest.Install(t, open(t, path), 1).Claim.Token
+		s := open(t, path)
+		held := drivertest.Install(t, s, 1).Claim.Token
 		tx, err := sqlite.Begin(t.Context(), database(t, path, "immediate"), held, options...)
 		require.NoError(t, err)
-		return tx
+		return s, tx
 	}
-	tx := begin(sqlite.ClaimAfter(time.Millisecond), sqlite.TotalLimit(time.Hour))
-	later := begin(sqlite.TotalLimit(100 * time.Millisecond))
-	require.Eventually(t, func() bool {
-		_, err := later.ExecContext(t.Context(), "SELECT 1")
-		return err != nil
-	}, time.Minute, time.Millisecond)
+	alive := func(tx *sqlite.Tx) bool {
+		_, err := tx.ExecContext(t.Context(), "SELECT 1")
+		return err == nil
+	}
+	s, tx := begin(sqlite.ClaimAfter(time.Millisecond), sqlite.TotalLimit(time.Hour))
+	_, later := begin(sqlite.TotalLimit(100 * time.Millisecond))
+	require.Eventually(t, func() bool { return !alive(later) }, time.Minute, time.Millisecond)
 	require.ErrorContains(t, later.Rollback(), "it took too long")
-	require.NoError(t, tx.Commit())
+	require.True(t, alive(tx), "nobody has claimed")
+	drivertest.Install(t, s, 2)
+	require.ErrorContains(t, tx.Commit(), "a claim waits for it")
 }
 
 // TestNewGuardedTransactionsWaitForAClaim has a claim wait for SQLite's lock. Clients
