@@ -188,3 +188,28 @@ func TestNoSettingOfARoleForbidsAnInstallationOrMakesAGuardThatLetsPass(t *testi
 		}
 	}
 }
+
+// TestAnInstallationThatAnotherOneOvertakesAsksForNoFurtherRight has a role install that
+// owns nothing, while the owner does.
+func TestAnInstallationThatAnotherOneOvertakesAsksForNoFurtherRight(t *testing.T) {
+	t.Parallel()
+	dsn := leastPrivileged(t)
+	s := open(t, dsn)
+	drivertest.Install(t, s, 1)
+	const older = `comment on function fencepost.guard(text, text) is 'Guards of an older build'`
+	owner := testpg.Connect(t, adminOf(t, dsn))
+	var installed string
+	require.NoError(t, owner.QueryRow(t.Context(), `select obj_description('fencepost.guard(text, text)'::regprocedure)`).Scan(&installed))
+	_, err := owner.Exec(t.Context(), older)
+	require.NoError(t, err)
+	err = s.InstallGuards(within(t, soon), driver.GuardedTables{})
+	require.ErrorContains(t, err, "must be owner")
+	_, err = owner.Exec(t.Context(), `begin; lock table fencepost.token in access exclusive mode`)
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- s.InstallGuards(within(t, soon), driver.GuardedTables{}) }()
+	waitingAre(t, dsn, 1)
+	_, err = owner.Exec(t.Context(), `comment on function fencepost.guard(text, text) is '`+installed+`'; commit`)
+	require.NoError(t, err)
+	require.NoError(t, <-ended)
+}
