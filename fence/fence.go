@@ -72,7 +72,7 @@ func (h Holder) String() string {
 // or reads the head by catalog.Catalog.Explain.
 type Error struct {
 	Held    Token  // what this process carried; before its claim, epoch zero
-	Current Token  // what the store bears
+	Current Token  // what the store bears; zero if a guard could not say it
 	By      Holder // who holds Current
 	Guard   string // what refused, such as "postgres catalog main"; empty for the head
 }
@@ -101,6 +101,9 @@ func (e *Error) Generations() (held, current uint64) {
 }
 
 func (e *Error) Error() string {
+	if e.Guard != "" && e.Current.IsZero() {
+		return fmt.Sprintf("refused by %s: it holds a newer token than the one that was given: stop writing; the head of the catalog says whether to end for good", e.Guard)
+	}
 	if e.Guard != "" {
 		return fmt.Sprintf("refused by %s: held %v, the newest is %v of %v: stop writing; the head of the catalog says whether to end for good",
 			e.Guard, e.Held, e.Current, e.By)

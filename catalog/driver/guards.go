@@ -29,10 +29,13 @@ type GuardedTables struct {
 	Schemas []string // all tables that they have now
 }
 
+// NotCounted stands for a number of refusals that the store can't count.
+const NotCounted = -1
+
 // Guards is what one catalog guards in its database.
 type Guards struct {
 	Installed bool           `json:"installed"` // what guards need is there
-	Refused   int64          `json:"refused"`   // transactions, since the catalog's first claim; a few may be missing after a crash
+	Refused   int64          `json:"refused"`   // transactions, since the catalog's first claim; a few may be missing after a crash; or NotCounted
 	Tables    []GuardedTable `json:"tables"`
 
 	// Unguarded are the tables in the schemas of guarded ones that any session can

@@ -85,7 +85,8 @@ func Guard(ctx context.Context, tx *sql.Tx, token fence.Token, options ...GuardO
 // Refusal returns a guard's refusal that err holds, or nil if err is none: a
 // *[fence.Error] if a newer token was claimed, a *[fence.TokenError] if the token was
 // missing or never issued, else a *[driver.Error] of status 78 that wraps
-// [ErrNoGuards]. A *fence.Error of a guard is a hint: pass it to
+// [ErrNoGuards]. It also knows the errors of tables that [Register.InstallGuards] guards,
+// in which no token stands. A *fence.Error of a guard is a hint: pass it to
 // catalog.Catalog.Explain, or let leader.Leader do it.
 func Refusal(err error) error {
 	var stale *fence.Error
@@ -99,7 +100,7 @@ func Refusal(err error) error {
 	case errors.As(err, &fault) && errors.Is(fault, ErrNoGuards):
 		return fault
 	}
-	return nil
+	return byTrigger(err)
 }
 
 type guard struct {

@@ -24,10 +24,14 @@ const foreign = `
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
 mine = sys.argv[2]
+if mine != "none":
+    db.create_function("fencepost_given_token", 0, lambda: mine)
 for line in sys.stdin:
     try:
-        word = line.strip()
-        if word == "guarded":
+        word = line.rstrip("\n")
+        if word.startswith("give "):
+            mine = word[5:]
+        elif word == "guarded":
             db.execute("BEGIN IMMEDIATE")
             newest = db.execute("SELECT token FROM fencepost_token").fetchone()[0]
             if newest != mine:
@@ -49,7 +53,7 @@ type program struct {
 	out *bufio.Reader
 }
 
-func startForeign(t *testing.T, path string, held fence.Token) *program {
+func startForeign(t *testing.T, path string, held fmt.Stringer) *program {
 	t.Helper()
 	p := &program{t: t, cmd: exec.CommandContext(t.Context(), "python3", "-c", foreign, path, held.String())}
 	in, err := p.cmd.StdinPipe()

@@ -180,6 +180,11 @@ func TestARegisterIsMadeInNoFileThatNobodyUses(t *testing.T) {
 	require.NoError(t, openRegister(t, empty).Raise(t.Context(), token(1, 1), fence.Holder{}), "an empty file is an empty database")
 }
 
+// raiseOf returns a call that raises to a token.
+func raiseOf(r *sqlite.Register, to fence.Token) func(context.Context) error {
+	return func(ctx context.Context) error { return r.Raise(ctx, to, fence.Holder{}) }
+}
+
 // raises returns the errors of a proof and of a raise.
 func raises(t *testing.T, r *sqlite.Register) []error {
 	t.Helper()

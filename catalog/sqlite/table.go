@@ -127,6 +127,7 @@ func ours() driver.Family {
 			value(errOtherLibrary, "another SQLite library", config("hand that library's *sql.DB to sqlite.NewRegister"), refused, "the one's close drops the other's locks, so that there are two writers, and the file is damaged"),
 			value(errNoFile, "no application's file", config("start the application once, so that it creates the file, or create an empty one; then check the path, since a register in the wrong file guards nothing"), refused, "a register is made in no file that nobody uses"),
 			value(errCatalog, "register in a catalog", config("guard what is in the catalog's file by the catalog's own token, without InRegister"), refused, "its token is the newest by itself"),
+			value(errTable, "no table to guard", config("name a table as in SQL, such as orders"), refused, "no guard was installed or removed"),
 			value(errReaders, "readers", retry("another process reads an old snapshot; if this lasts, find it and end it"), refused, "a reader holds the checkpoint back for now"),
 			value(errDriver, "driver", bug(), refused, "the driver of database/sql is of a version that this one was not made for; nothing was written"),
 			value(errAppeared, "database appeared", retry(""), refused, "another process has made the database meanwhile; the file is looked at again"),

@@ -167,7 +167,7 @@ func (a *app) withGuards(ctx context.Context, fn func(context.Context, driver.Ta
 	})
 }
 
-var errNoTables = exitcodes.WithCode(errors.New("only PostgreSQL guards tables by itself: on other stores the writers do, see docs/guards.md"), exitcodes.Usage)
+var errNoTables = exitcodes.WithCode(errors.New("only PostgreSQL, and SQLite in a register's file, guard tables by themselves: on other stores the writers do, see docs/guards.md"), exitcodes.Usage)
 
 // tokenCell is a token, or what stands for none.
 func tokenCell(t fence.Token) string {
@@ -210,8 +210,10 @@ func (g guards) print(w io.Writer) error {
 // printGuards prints rows, and behind them what is guarded.
 func printGuards(w io.Writer, rows [][]string, g driver.Guards) error {
 	if g.Installed {
-		rows = append(rows, []string{"guards", fmt.Sprintf("installed, %d tables", len(g.Tables))},
-			[]string{"refused", fmt.Sprintf("%d transactions since the first claim", g.Refused)})
+		rows = append(rows, []string{"guards", fmt.Sprintf("installed, %d tables", len(g.Tables))})
+		if g.Refused != driver.NotCounted {
+			rows = append(rows, []string{"refused", fmt.Sprintf("%d transactions since the first claim", g.Refused)})
+		}
 	} else {
 		rows = append(rows, []string{"guards", "none: run fencepost guard install"})
 	}
