@@ -12,7 +12,6 @@ import (
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/sqlite"
-	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/crashtest"
 	"github.com/fencepost/fencepost/internal/step"
 )
@@ -38,7 +37,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	client.MustRegisterScalarFunction("rename_for_test", 1, renameForTest)
-	if err := sqlite.GiveToken(func() fence.Token { return *given.Load() }); err != nil {
+	if err := sqlite.GiveToken(givenToken); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/orders"
@@ -79,6 +80,28 @@ func TestInNoOrderOfStepsDoesAGuardedTransactionCommitBehindARaise(t *testing.T)
 					g.playAll(steps, w.guards)
 				})
 			}
+		}
+	}
+}
+
+func TestInNoOrderOfStepsDoesAWriteToAGuardedTableCommitBehindARaise(t *testing.T) {
+	t.Parallel()
+	gives(t)
+	for _, journal := range []string{"WAL", "DELETE"} {
+		for name, steps := range raisings {
+			path := appFile(t, journal)
+			g := &registerGame{t: t, r: openRegister(t, path), old: appDB(t, path, "deferred"), other: appDB(t, path, "immediate")}
+			g.guard = func(g *registerGame) error {
+				given.token.Store(&g.held) // that is all: the table does the rest
+				return nil
+			}
+			raws(t, g.old, "PRAGMA synchronous = OFF")
+			raws(t, g.other, "PRAGMA synchronous = OFF")
+			g.held = token(1, 1)
+			require.NoError(t, g.r.Raise(t.Context(), g.held, fence.Holder{}))
+			require.NoError(t, g.r.InstallGuards(t.Context(), driver.GuardedTables{Tables: []string{"orders"}}))
+			t.Log(journal, name)
+			g.playAll(steps, true)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -12,13 +13,25 @@ import (
 	"github.com/fencepost/fencepost/fence"
 )
 
-// given is the token that connections of this process give to guarded tables. One test
-// uses it.
-var given = func() *atomic.Pointer[fence.Token] {
-	p := new(atomic.Pointer[fence.Token])
-	p.Store(&fence.Token{})
-	return p
-}()
+// given is the token that all connections of this process give to guarded tables. Whoever
+// locks it sets it.
+var given struct {
+	sync.Mutex
+	token atomic.Pointer[fence.Token] // nil: none
+}
+
+func givenToken() fence.Token {
+	if t := given.token.Load(); t != nil {
+		return *t
+	}
+	return fence.Token{}
+}
+
+// gives locks given for a test.
+func gives(t *testing.T) {
+	given.Lock()
+	t.Cleanup(given.Unlock)
+}
 
 // A text is a token as strangers give it.
 type text string
@@ -117,10 +130,11 @@ func TestARaiseBetweenTwoWritesOfATransactionIsNotPossibleAndOneBeforeItsFirstRe
 func TestARefusalOfAGuardedTableIsOfTheRightKindInGo(t *testing.T) {
 	t.Parallel()
 	path := appFile(t, "WAL")
+	gives(t)
 	r, db := openRegister(t, path), appDB(t, path, "immediate")
 	require.NoError(t, r.InstallGuards(t.Context(), driver.GuardedTables{Tables: []string{"orders"}}))
 	write := func(as fence.Token) error {
-		given.Store(&as)
+		given.token.Store(&as)
 		_, err := db.ExecContext(t.Context(), "INSERT INTO orders VALUES (1)")
 		return err
 	}
