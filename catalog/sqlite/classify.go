@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strings"
 
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
@@ -59,13 +58,14 @@ func codeOf(err error) int {
 	return foreignCode(err)
 }
 
-// foreignCode returns the code in an error of mattn's library, by the field that it
-// has: whoever links this package does not compile that library.
+// foreignCode returns the code in an error of mattn's library, whose type is
+// sqlite3.Error, by the fields that it has: whoever links this package does not compile
+// that library.
 func foreignCode(err error) int {
-	v := reflect.Indirect(reflect.ValueOf(err))
-	if v.Kind() == reflect.Struct && strings.HasSuffix(v.Type().PkgPath(), "/go-sqlite3") {
-		if code := v.FieldByName("ExtendedCode"); code.IsValid() && code.CanInt() {
-			return int(code.Int())
+	if v := reflect.Indirect(reflect.ValueOf(err)); v.Kind() == reflect.Struct && v.Type().Name() == "Error" {
+		code, extended := v.FieldByName("Code"), v.FieldByName("ExtendedCode")
+		if code.IsValid() && code.CanInt() && extended.IsValid() && extended.CanInt() {
+			return int(extended.Int())
 		}
 	}
 	switch e := err.(type) {

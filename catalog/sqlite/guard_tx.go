@@ -15,9 +15,10 @@ import (
 )
 
 var (
-	errGaveWay = errors.New("the transaction was rolled back, since a claim waits for it")
-	errTooLong = errors.New("the transaction was rolled back, since it took too long")
-	errUndone  = errors.New("a statement that failed has rolled the transaction back")
+	errGaveWay     = errors.New("the transaction was rolled back, since a claim waits for it")
+	errTooLong     = errors.New("the transaction was rolled back, since it took too long")
+	errOtherDriver = errors.New("the connections are of another driver than modernc.org/sqlite")
+	errUndone      = errors.New("a statement that failed has rolled the transaction back")
 )
 
 // limits is for how long a guarded transaction keeps others waiting, and waits for
@@ -243,7 +244,7 @@ func (t *Tx) hook(commit sqlite.CommitHookFn, rollback sqlite.RollbackHookFn) er
 	return t.conn.Raw(func(c any) error {
 		h, ok := c.(sqlite.HookRegisterer)
 		if !ok {
-			return errDriver
+			return fmt.Errorf("%w: %T", errOtherDriver, c)
 		}
 		h.RegisterCommitHook(commit)
 		h.RegisterRollbackHook(rollback)

@@ -123,6 +123,7 @@ func ours() driver.Family {
 			value(errGaveWay, "guarded transaction gave way", ofCall("begin it again"), refused, "it was rolled back so that a claim could go on"),
 			value(errTooLong, "guarded transaction too long", ofCall("wait for nothing in a guarded transaction, least of all for an Update of this process"), refused, "it was rolled back, since nobody else can write meanwhile"),
 			value(errUndone, "guarded transaction undone", ofCall("end the transaction after the first error"), refused, "SQLite has rolled it back"),
+			value(errOtherDriver, "another driver", ofCall("begin the transaction by BEGIN IMMEDIATE, and guard it by sqlite.Guard with InRegister"), refused, "Begin needs the hooks of a connection; nothing was begun"),
 			value(errTwoLibraries, "two SQLite libraries", config("use modernc.org/sqlite alone for this file, and let no other code of this process open its -shm"), refused, "the one's close drops the other's locks, so that there are two writers, and the file is damaged"),
 			value(errOtherLibrary, "another SQLite library", config("hand that library's *sql.DB to sqlite.NewRegister"), refused, "the one's close drops the other's locks, so that there are two writers, and the file is damaged"),
 			value(errNoFile, "no application's file", config("start the application once, so that it creates the file, or create an empty one; then check the path, since a register in the wrong file guards nothing"), refused, "a register is made in no file that nobody uses"),

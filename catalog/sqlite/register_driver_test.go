@@ -1,0 +1,115 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	sqldriver "database/sql/driver"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	client "modernc.org/sqlite"
+
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/sqlite"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// An other driver is modernc's with no method but those that each driver of database/sql
+// has, and with errors of the form that those of mattn's have.
+type other struct {
+	real sqldriver.Driver
+	name string
+}
+
+func (o other) Connect(context.Context) (sqldriver.Conn, error) {
+	conn, err := o.real.Open(o.name)
+	return otherConn{conn}, foreign3(err)
+}
+func (o other) Driver() sqldriver.Driver { return o.real }
+
+type otherConn struct{ sqldriver.Conn }
+
+func (c otherConn) Prepare(query string) (sqldriver.Stmt, error) {
+	stmt, err := c.Conn.Prepare(query)
+	return otherStmt{stmt}, foreign3(err)
+}
+
+func (c otherConn) Begin() (sqldriver.Tx, error) {
+	tx, err := c.Conn.Begin() //nolint:staticcheck // what every driver has
+	return tx, foreign3(err)
+}
+
+type otherStmt struct{ sqldriver.Stmt }
+
+func (s otherStmt) Exec(args []sqldriver.Value) (sqldriver.Result, error) {
+	result, err := s.Stmt.Exec(args) //nolint:staticcheck // what every driver has
+	return result, foreign3(err)
+}
+
+func (s otherStmt) Query(args []sqldriver.Value) (sqldriver.Rows, error) {
+	rows, err := s.Stmt.Query(args) //nolint:staticcheck // what every driver has
+	return rows, foreign3(err)
+}
+
+// Error has the fields of mattn's.
+type Error struct {
+	Code, ExtendedCode int
+	text               string
+}
+
+func (e Error) Error() string { return e.text }
+
+func foreign3(err error) error {
+	var own *client.Error
+	if !errors.As(err, &own) {
+		return err
+	}
+	return Error{Code: own.Code() & 0xff, ExtendedCode: own.Code(), text: own.Error()}
+}
+
+func TestARegisterIsGuardedAndRaisedOverEveryDriver(t *testing.T) {
+	t.Parallel()
+	path := appFile(t, "WAL")
+	plain, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	db := sql.OpenDB(other{plain.Driver(), path + "?_txlock=deferred"})
+	t.Cleanup(func() { require.NoError(t, errors.Join(db.Close(), plain.Close())) })
+	r, err := sqlite.NewRegister(t.Context(), db)
+	require.NoError(t, err)
+	guarded := func(held fence.Token) error {
+		tx, err := db.BeginTx(t.Context(), nil)
+		require.NoError(t, err)
+		defer func() { _ = tx.Rollback() }()
+		if err := sqlite.Guard(t.Context(), tx, held, sqlite.InRegister()); err != nil {
+			return err
+		}
+		return tx.Commit()
+	}
+	require.ErrorIs(t, guarded(token(1, 1)), sqlite.ErrNoGuards)
+	require.NoError(t, r.Prove(t.Context(), token(1, 1)))
+	require.NoError(t, r.Raise(t.Context(), token(1, 1), fence.Holder{}))
+	require.NoError(t, guarded(token(1, 1)))
+
+	busy := appDB(t, path, "immediate")
+	tx, err := busy.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	require.ErrorContains(t, guarded(token(1, 1)), "BEGIN IMMEDIATE", "the code of its error is known")
+	require.NoError(t, r.Prove(t.Context(), token(2, 2)), "it would only have to wait")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	err = r.Raise(ctx, token(2, 2), fence.Holder{})
+	require.ErrorIs(t, err, driver.ErrBlocked)
+	require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
+	require.NoError(t, tx.Rollback())
+
+	require.NoError(t, r.Raise(t.Context(), token(2, 2), fence.Holder{}))
+	require.ErrorIs(t, guarded(token(1, 1)), fence.ErrFenced)
+	_, err = sqlite.Begin(t.Context(), db, token(2, 2), sqlite.InRegister())
+	require.ErrorContains(t, err, fmt.Sprintf("%T", otherConn{}))
+	require.ErrorContains(t, err, "guard it by sqlite.Guard")
+	require.Equal(t, exitcodes.None, exitcodes.Of(err))
+}
