@@ -107,12 +107,12 @@ func (r *Register) Prove(ctx context.Context, t fence.Token) error {
 		defer cancel()
 		err := c.begin(bounded)
 		if errors.Is(err, errLocked) && !isStopped(locker(r.guard.path)) {
-			return c.proveBehind(ctx, t)
+			return c.proveBehind(t)
 		}
 		if err != nil {
 			return err
 		}
-		_, err = c.raise(ctx, t, fence.Holder{})
+		_, err = c.raise(t, fence.Holder{})
 		return err
 	})
 	return r.fail("prove", err, false)
@@ -122,9 +122,9 @@ func (r *Register) Prove(ctx context.Context, t fence.Token) error {
 func (r *Register) State(ctx context.Context) (state driver.RegisterState, err error) {
 	err = r.with(ctx, func(c *registerCall) error {
 		return untilFree(ctx, func() error {
-			there, err := c.guard.registerThere(ctx, c.conn)
+			there, err := c.guard.registerThere(c.conn)
 			if err == nil && there {
-				state.Token, state.Holder, err = c.guard.readRegister(ctx, c.conn)
+				state.Token, state.Holder, err = c.guard.readRegister(c.conn)
 			}
 			return err
 		})
@@ -148,7 +148,7 @@ func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) er
 			return err
 		}
 		step.Reach(ctx, step.RegisterLocked)
-		if rises, err := c.raise(ctx, t, by); err != nil || !rises {
+		if rises, err := c.raise(t, by); err != nil || !rises {
 			return err
 		}
 		step.Reach(ctx, step.RegisterWritten)
@@ -193,7 +193,7 @@ func (r *Register) with(ctx context.Context, fn func(*registerCall) error) (err 
 	}
 	c := &registerCall{guard: &r.guard, conn: conn}
 	defer c.end()
-	if _, err := r.guard.registerThere(ctx, conn); err != nil && !busy(err) { // a first read opens the files beside it
+	if _, err := r.guard.registerThere(conn); err != nil && !busy(err) { // a first read opens the files beside it
 		return err
 	}
 	if c.files, err = namedFiles(r.guard.path); err != nil {
@@ -238,7 +238,8 @@ func (r *Register) fail(op string, err error, committing bool) error {
 	return s.wrap(op, s.blocked(err), committing)
 }
 
-// A registerCall is one call under way.
+// A registerCall is one call under way. Its statements are never cut short: see
+// unbounded.
 type registerCall struct {
 	guard *guard
 	conn  *sql.Conn
@@ -246,8 +247,7 @@ type registerCall struct {
 	open  bool      // a transaction
 }
 
-// begin takes SQLite's lock for writing. No try is cut short, so that it is known
-// whether there is a transaction.
+// begin takes SQLite's lock for writing.
 func (c *registerCall) begin(ctx context.Context) error {
 	err := untilFree(ctx, func() error {
 		if err := c.files.unsound(); err != nil {
@@ -294,11 +294,11 @@ func (c *registerCall) end() {
 
 // raise raises the register within the transaction, and reports whether that has
 // changed anything.
-func (c *registerCall) raise(ctx context.Context, t fence.Token, by fence.Holder) (rises bool, err error) {
-	if err := c.guard.prepareRegister(ctx, c.conn); err != nil {
+func (c *registerCall) raise(t fence.Token, by fence.Holder) (rises bool, err error) {
+	if err := c.guard.prepareRegister(c.conn); err != nil {
 		return false, err
 	}
-	if rises, err = c.compare(ctx, t); err != nil || !rises {
+	if rises, err = c.compare(t); err != nil || !rises {
 		return false, err
 	}
 	holder, err := json.Marshal(by)
@@ -306,23 +306,23 @@ func (c *registerCall) raise(ctx context.Context, t fence.Token, by fence.Holder
 		return false, err
 	}
 	args := []any{int64(t.Generation), int64(t.Epoch), t.String(), string(holder)}
-	done, err := c.conn.ExecContext(ctx, c.guard.sql(raiseRegisterSQL), args...)
+	done, err := c.conn.ExecContext(unbounded, c.guard.sql(raiseRegisterSQL), args...)
 	if err != nil {
 		return false, c.guard.noGuards(err)
 	}
 	if n, err := done.RowsAffected(); err != nil || n > 0 {
 		return true, err
 	}
-	_, err = c.conn.ExecContext(ctx, c.guard.sql(addRegisterSQL), args...)
+	_, err = c.conn.ExecContext(unbounded, c.guard.sql(addRegisterSQL), args...)
 	return true, err
 }
 
 // proveBehind compares the token while somebody else writes. If that can't be read
 // either, the writer is about to commit.
-func (c *registerCall) proveBehind(ctx context.Context, t fence.Token) error {
-	there, err := c.guard.registerThere(ctx, c.conn)
+func (c *registerCall) proveBehind(t fence.Token) error {
+	there, err := c.guard.registerThere(c.conn)
 	if err == nil && there {
-		_, err = c.compare(ctx, t)
+		_, err = c.compare(t)
 	}
 	if busy(err) {
 		return nil
@@ -332,8 +332,8 @@ func (c *registerCall) proveBehind(ctx context.Context, t fence.Token) error {
 
 // compare reports whether t is above what the register holds. If it is below, the
 // error is a *fence.Error.
-func (c *registerCall) compare(ctx context.Context, t fence.Token) (above bool, err error) {
-	now, by, err := c.guard.readRegister(ctx, c.conn)
+func (c *registerCall) compare(t fence.Token) (above bool, err error) {
+	now, by, err := c.guard.readRegister(c.conn)
 	if err != nil {
 		return false, err
 	}

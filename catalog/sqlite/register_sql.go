@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -45,13 +44,13 @@ const (
 const registerParts = 4
 
 // prepareRegister makes the register's table if there is none, within a transaction.
-func (g *guard) prepareRegister(ctx context.Context, q *sql.Conn) error {
-	there, err := g.registerThere(ctx, q)
+func (g *guard) prepareRegister(q *sql.Conn) error {
+	there, err := g.registerThere(q)
 	if err != nil || there {
 		return err
 	}
 	for _, text := range []string{registerTableSQL, registerInsertSQL, registerUpdateSQL, registerDeleteSQL} {
-		if _, err := q.ExecContext(ctx, g.sql(text)); err != nil {
+		if _, err := q.ExecContext(unbounded, g.sql(text)); err != nil {
 			return g.noGuards(err)
 		}
 	}
@@ -59,22 +58,22 @@ func (g *guard) prepareRegister(ctx context.Context, q *sql.Conn) error {
 }
 
 // registerThere reports whether the file has a register. A catalog needs none.
-func (g *guard) registerThere(ctx context.Context, q *sql.Conn) (bool, error) {
+func (g *guard) registerThere(q *sql.Conn) (bool, error) {
 	var application, parts int
-	if err := q.QueryRowContext(ctx, g.sql(applicationSQL)).Scan(&application); err != nil {
+	if err := q.QueryRowContext(unbounded, g.sql(applicationSQL)).Scan(&application); err != nil {
 		return false, err
 	}
 	if application == applicationID {
 		return false, errCatalog
 	}
-	err := q.QueryRowContext(ctx, g.sql(registerThereSQL)).Scan(&parts)
+	err := q.QueryRowContext(unbounded, g.sql(registerThereSQL)).Scan(&parts)
 	return parts == registerParts, err
 }
 
 // readRegister returns the token that the register holds, zero if it was never raised.
-func (g *guard) readRegister(ctx context.Context, q *sql.Conn) (now fence.Token, by fence.Holder, err error) {
+func (g *guard) readRegister(q *sql.Conn) (now fence.Token, by fence.Holder, err error) {
 	var text, holder sql.NullString
-	err = q.QueryRowContext(ctx, g.sql(newestRegisterSQL)).Scan(&text, &holder)
+	err = q.QueryRowContext(unbounded, g.sql(newestRegisterSQL)).Scan(&text, &holder)
 	if errors.Is(err, sql.ErrNoRows) {
 		return fence.Token{}, fence.Holder{}, nil
 	}

@@ -87,7 +87,7 @@ func (r *Register) InstallGuards(ctx context.Context, tables driver.GuardedTable
 				return fmt.Errorf("%w: %s has a guard of another version: run fencepost guard remove --table before", errTable, table)
 			}
 			text := c.guard.trigger(guardTableSQL, guardPrefix+event+"_"+driver.NewID().String(), event, table)
-			if _, err := c.conn.ExecContext(ctx, text); err != nil {
+			if _, err := c.conn.ExecContext(unbounded, text); err != nil {
 				return err
 			}
 		}
@@ -98,12 +98,12 @@ func (r *Register) InstallGuards(ctx context.Context, tables driver.GuardedTable
 // RemoveGuards implements [driver.TableGuarder].
 func (r *Register) RemoveGuards(ctx context.Context, tables driver.GuardedTables) error {
 	return r.alter(ctx, tables, func(c *registerCall, table string, _ guardedTable) error {
-		names, err := c.triggers(ctx)
+		names, err := c.triggers()
 		if err != nil {
 			return err
 		}
 		for _, trigger := range names[table] {
-			if _, err := c.conn.ExecContext(ctx, c.guard.trigger(dropGuardSQL, trigger.name, "", table)); err != nil {
+			if _, err := c.conn.ExecContext(unbounded, c.guard.trigger(dropGuardSQL, trigger.name, "", table)); err != nil {
 				return err
 			}
 		}
@@ -115,28 +115,35 @@ func (r *Register) RemoveGuards(ctx context.Context, tables driver.GuardedTables
 // with all that it has written.
 func (r *Register) Guards(ctx context.Context) (g driver.Guards, err error) {
 	err = r.with(ctx, func(c *registerCall) error {
-		if g.Installed, err = c.guard.registerThere(ctx, c.conn); err != nil || !g.Installed {
+		return untilFree(ctx, func() error {
+			g, err = c.guards()
 			return err
-		}
-		g.Refused = driver.NotCounted
-		all, err := c.tables(ctx)
-		if err != nil {
-			return err
-		}
-		triggers, err := c.triggers(ctx)
-		for _, t := range all {
-			has := guardOf(triggers[t.name])
-			switch {
-			case t.kind != "table" && t.kind != "virtual":
-			case len(has) == 0:
-				g.Unguarded = append(g.Unguarded, t.name)
-			default:
-				g.Tables = append(g.Tables, driver.GuardedTable{Name: t.name, Problem: has.problem()})
-			}
-		}
-		return err
+		})
 	})
 	return g, r.fail("guards", err, false)
+}
+
+func (c *registerCall) guards() (g driver.Guards, err error) {
+	if g.Installed, err = c.guard.registerThere(c.conn); err != nil || !g.Installed {
+		return g, err
+	}
+	g.Refused = driver.NotCounted
+	all, err := c.tables()
+	if err != nil {
+		return g, err
+	}
+	triggers, err := c.triggers()
+	for _, t := range all {
+		has := guardOf(triggers[t.name])
+		switch {
+		case t.kind != "table" && t.kind != "virtual":
+		case len(has) == 0:
+			g.Unguarded = append(g.Unguarded, t.name)
+		default:
+			g.Tables = append(g.Tables, driver.GuardedTable{Name: t.name, Problem: has.problem()})
+		}
+	}
+	return g, err
 }
 
 // alter calls fn for each table that is named, in one transaction.
@@ -146,14 +153,14 @@ func (r *Register) alter(ctx context.Context, tables driver.GuardedTables, fn fu
 		if err := c.begin(ctx); err != nil {
 			return err
 		}
-		if err := c.guard.prepareRegister(ctx, c.conn); err != nil {
+		if err := c.guard.prepareRegister(c.conn); err != nil {
 			return err
 		}
-		named, err := c.named(ctx, tables)
+		named, err := c.named(tables)
 		if err != nil {
 			return err
 		}
-		triggers, err := c.triggers(ctx)
+		triggers, err := c.triggers()
 		for _, table := range named {
 			if err == nil {
 				err = fn(c, table, guardOf(triggers[table]))
@@ -177,8 +184,8 @@ func (g *guard) trigger(text, name, event, table string) string {
 // A listedTable is one as SQLite lists it: of kind table, virtual, shadow or view.
 type listedTable struct{ name, kind string }
 
-func (c *registerCall) tables(ctx context.Context) (all []listedTable, err error) {
-	rows, err := c.conn.QueryContext(ctx, tablesSQL, c.guard.schema)
+func (c *registerCall) tables() (all []listedTable, err error) {
+	rows, err := c.conn.QueryContext(unbounded, tablesSQL, c.guard.schema)
 	if err != nil {
 		return nil, err
 	}
@@ -194,8 +201,8 @@ func (c *registerCall) tables(ctx context.Context) (all []listedTable, err error
 }
 
 // named returns the tables that are named, as SQLite spells them.
-func (c *registerCall) named(ctx context.Context, tables driver.GuardedTables) (names []string, err error) {
-	all, err := c.tables(ctx)
+func (c *registerCall) named(tables driver.GuardedTables) (names []string, err error) {
+	all, err := c.tables()
 	if err != nil {
 		return nil, err
 	}
@@ -241,8 +248,8 @@ func find(all []listedTable, name string) (string, error) {
 type listedTrigger struct{ name, text string }
 
 // triggers returns our triggers by table.
-func (c *registerCall) triggers(ctx context.Context) (map[string][]listedTrigger, error) {
-	rows, err := c.conn.QueryContext(ctx, c.guard.sql(triggersSQL))
+func (c *registerCall) triggers() (map[string][]listedTrigger, error) {
+	rows, err := c.conn.QueryContext(unbounded, c.guard.sql(triggersSQL))
 	if err != nil {
 		return nil, err
 	}
