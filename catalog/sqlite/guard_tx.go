@@ -138,7 +138,9 @@ func (t *Tx) reserve(ctx context.Context, pool Pool) (err error) {
 		if t.leave, err = db.queue(ctx); err != nil {
 			return err
 		}
-		err = db.knows(ctx, &t.guard)
+		if !t.guard.register {
+			err = db.knows(ctx, &t.guard)
+		}
 	}
 	if err == nil {
 		t.conn, err = pool.Conn(ctx)

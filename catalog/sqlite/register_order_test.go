@@ -84,6 +84,31 @@ func TestInNoOrderOfStepsDoesAGuardedTransactionCommitBehindARaise(t *testing.T)
 	}
 }
 
+// TestInNoOrderOfStepsDoesAGuardedTransactionBesideItsRegisterCommitBehindARaise has the
+// rows in another file than the register, on the same connection: there an old snapshot
+// of the register keeps nobody from writing.
+func TestInNoOrderOfStepsDoesAGuardedTransactionBesideItsRegisterCommitBehindARaise(t *testing.T) {
+	t.Parallel()
+	for name, guards := range map[string]bool{"guard": true, "look": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, rows := appFile(t, "WAL"), appFile(t, "WAL")
+			g := &registerGame{t: t, r: openRegister(t, path), old: appDB(t, rows, "deferred"), other: appDB(t, path, "immediate")}
+			raws(t, g.old, "PRAGMA synchronous = OFF", "ATTACH '"+path+"' AS own")
+			raws(t, g.other, "PRAGMA synchronous = OFF")
+			g.guard = func(g *registerGame) error {
+				if guards {
+					return sqlite.Guard(g.t.Context(), g.tx, g.held, sqlite.InRegister(), sqlite.AttachedAs("own"))
+				}
+				return same(g.tx.QueryRowContext(g.t.Context(), `SELECT token FROM own.fencepost_token`), g.held)
+			}
+			g.held = token(1, 1)
+			require.NoError(t, g.r.Raise(t.Context(), g.held, fence.Holder{}))
+			g.playAll(raisings["raise in steps"], guards)
+		})
+	}
+}
+
 func TestInNoOrderOfStepsDoesAWriteToAGuardedTableCommitBehindARaise(t *testing.T) {
 	t.Parallel()
 	gives(t)

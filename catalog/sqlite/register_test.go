@@ -118,6 +118,27 @@ func TestARegisterInTheApplicationsFileOnlyRisesAndItsGuardsRefuseWhatIsLower(t 
 	}
 }
 
+// TestARegisterBesideAnAttachedCatalogIsTheOneThatGuards has both tokens on one
+// connection.
+func TestARegisterBesideAnAttachedCatalogIsTheOneThatGuards(t *testing.T) {
+	t.Parallel()
+	path, app := filepath.Join(t.TempDir(), "c.db"), appFile(t, "WAL")
+	own := holder(t, path, 7)
+	require.NoError(t, openRegister(t, app).Raise(t.Context(), token(2, 2), fence.Holder{}))
+	db, err := open(t, path).OpenDB(app)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	for range 2 { // the catalog's statements are kept
+		for want, options := range map[fence.Token][]sqlite.GuardOption{own.Token(): nil, token(2, 2): {sqlite.InRegister()}} {
+			tx, err := sqlite.Begin(t.Context(), db, want, options...)
+			require.NoError(t, err)
+			require.NoError(t, tx.Rollback())
+			_, err = sqlite.Begin(t.Context(), db, token(1, 1), options...)
+			require.Error(t, err)
+		}
+	}
+}
+
 func TestAZeroOrImpossibleTokenRaisesNoRegister(t *testing.T) {
 	t.Parallel()
 	r := openRegister(t, appFile(t, "WAL"))
