@@ -16,6 +16,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/step"
 )
 
 // foreign is a program in another language, over another library of SQLite. It does
@@ -134,6 +135,15 @@ func TestAProcessThatReadsAFileWithoutAWALIsNamedByTheRaiseThatItKeepsWaiting(t 
 	failsBy(t, fmt.Sprintf("such as process %d (python3", reader.cmd.Process.Pid), func(ctx context.Context) error {
 		return r.Raise(ctx, token(1, 1), fence.Holder{})
 	})
+	written, ended := make(chan struct{}), make(chan error, 1)
+	ctx := step.With(t.Context(), func(p step.Point) {
+		if p == step.RegisterWritten {
+			close(written)
+		}
+	})
+	go func() { ended <- r.Raise(ctx, token(1, 1), fence.Holder{}) }()
+	<-written
+	require.Never(t, func() bool { return len(ended) > 0 }, 20*time.Millisecond, time.Millisecond, "it waits")
 	reader.does("COMMIT", "done")
-	require.NoError(t, r.Raise(t.Context(), token(1, 1), fence.Holder{}))
+	require.NoError(t, <-ended)
 }
