@@ -28,6 +28,7 @@ install_missing() {
 	need pgbouncer pgbouncer
 	need systemd systemd-analyze /lib/systemd/systemd
 	need supervisor supervisord supervisorctl
+	need haproxy haproxy /usr/sbin/haproxy
 }
 
 # need PACKAGE COMMAND... installs a package one of whose commands is missing.

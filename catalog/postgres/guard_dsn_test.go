@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -77,8 +78,7 @@ func keywords(t *testing.T, dsn string) string {
 	t.Helper()
 	cfg, err := pgx.ParseConfig(dsn)
 	require.NoError(t, err)
-	return "host=" + cfg.Host + " port=" + strings.Trim(strings.Join(strings.Fields(dsn[strings.LastIndex(dsn, ":")+1:strings.LastIndex(dsn, "/")]), ""), " ") +
-		" user=" + cfg.User + " dbname=" + cfg.Database + " sslmode=disable"
+	return fmt.Sprintf("host=%s port=%d user=%s dbname='%s' sslmode=disable", cfg.Host, cfg.Port, cfg.User, cfg.Database)
 }
 
 func FuzzAGuardedDSNHoldsTheTokenOnce(f *testing.F) {

@@ -1,0 +1,75 @@
+//go:build unix
+
+package lead_test
+
+import (
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/exitcodes"
+)
+
+func TestTheProbesAndCommandsOfAServerWorkForACommand(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	one, two := address(t), address(t)
+	ready := os.Args[0] + " notify READY=1 'STATUS=warm'"
+	blue := s.begin("blue", 1, append([]string{"--admin", one, "--ready-notify"},
+		s.shell("blue", "echo up >>$E; until [ -e "+s.path("warm")+" ]; do sleep 0.02; done; "+ready+"; "+obeys)...)...)
+	blue.happens("up")
+	s.healthy("live", one)
+	s.healthy("standby", one)
+	require.Contains(t, s.command(1, "health", "leader", "--admin", one), "the command is not ready yet")
+	require.NoError(t, os.WriteFile(s.path("warm"), nil, 0o600))
+	s.healthy("leader", one)
+
+	green := s.begin("green", 2, append([]string{"--admin", two, "--ready-notify"}, s.shell("green", ready+"; "+obeys)...)...)
+	s.healthy("standby", two)
+	s.command(1, "health", "leader", "--admin", two)
+	s.promote(2)
+	s.healthy("leader", two)
+	blue.ends(0)
+	require.Contains(t, s.command(0, "status"), "green")
+	green.signal(syscall.SIGTERM)
+	green.ends(0)
+}
+
+func TestTheServiceManagerHearsOfLeadAndOfItsCommand(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	socket := s.path("notify.sock")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	require.NoError(t, err)
+	defer conn.Close()
+	var heard []string
+	until := func(text string) {
+		buf := make([]byte, 8192)
+		for {
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
+			n, err := conn.Read(buf)
+			require.NoError(t, err, "%q did not come after %q", text, heard)
+			heard = append(heard, string(buf[:n]))
+			if strings.Contains(string(buf[:n]), text) {
+				return
+			}
+		}
+	}
+	args := append([]string{"lead", "--generation", "1", "--stop-grace", "10s"},
+		s.shell("blue", os.Args[0]+" notify 'STATUS=3 orders wait' MAINPID=1 STOPPING=1; "+obeys)...)
+	blue := s.beginUnder("blue", nil, args, []string{exitcodes.NotifySocketEnv + "=" + socket})
+	until("READY=1")
+	until("STATUS=leads as g1.e1: 3 orders wait")
+	blue.happens("up")
+	require.NotContains(t, strings.Join(heard, "\n"), "STOPPING=1")
+	require.NotContains(t, strings.Join(heard, "\n"), "MAINPID")
+	blue.signal(syscall.SIGTERM)
+	until("STOPPING=1")
+	require.Regexp(t, `EXTEND_TIMEOUT_USEC=\d+`, heard[len(heard)-1])
+	blue.ends(0)
+}
