@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores bench bench-etcd
+.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage bench bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ demo-guarded: ## a process that was stopped writes on behind its successor, to a
 
 demo-twostores: ## the same, by a service whose catalog is in etcd, and whose data are in PostgreSQL and SQLite
 	@./scripts/test.sh go run ./examples/twostores
+
+demo-anylanguage: ## a zombie of a Python and of a shell program under fencepost lead
+	@./scripts/test.sh ./examples/anylanguage/demo.sh
 
 bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
 	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)
