@@ -88,7 +88,7 @@ func (a *app) leadCommand() *cobra.Command {
 		Example: `  fencepost lead --generation 7 --admin 127.0.0.1:7001 -- ./server --port 8080
   fencepost lead --generation 7 --guard-url postgres://app@db/app -- python3 worker.py
   fencepost run -- fencepost lead --generation 7 --admin 127.0.0.1:7001 \
-      --hold 'echo set server app/blue state maint | socat - /run/haproxy.sock' \
+      --hold './proxy hold' --resume './proxy resume 127.0.0.1:8080' \
       --ready-url http://127.0.0.1:8080/healthz -- ./server --port 8080`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 0 || len(args) == 0 {
