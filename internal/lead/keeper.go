@@ -106,16 +106,15 @@ func (k *keeper) watch(pid int, left time.Duration) {
 }
 
 func (k *keeper) send(pid int, left time.Duration) {
-	for range 2 {
-		if k.group == nil && !k.start() {
-			return
-		}
+	line := fmt.Sprintf(message, pid, left.Milliseconds())
+	if k.group != nil {
 		_ = k.pipe.SetWriteDeadline(time.Now().Add(time.Second)) // a pipe takes one
-		if _, err := fmt.Fprintf(k.pipe, message, pid, left.Milliseconds()); err == nil {
+		if _, err := k.pipe.WriteString(line); err == nil {
 			return
 		}
 		k.end()
 	}
+	k.start(line)
 }
 
 // late reports whether the keeper has killed what it watches, for want of a message
@@ -129,26 +128,30 @@ func (k *keeper) rest() {
 	}
 }
 
-func (k *keeper) start() bool {
+// start starts a keeper, for which its first message is there already: this process
+// may be killed at any moment.
+func (k *keeper) start(line string) {
 	r, w, err := os.Pipe()
 	if err == nil {
 		defer r.Close()
+		_, err = w.WriteString(line)
+	}
+	if err == nil {
 		p := k.h.cfg.Keeper
 		k.group, err = k.h.reaper.Start(process.Spec{
 			Command: p.Args, Path: p.Path, Environ: k.h.cfg.Environ, Files: [3]*os.File{r, k.h.cfg.Stderr, k.h.cfg.Stderr},
 			KillGrace: k.h.cfg.KillGrace, Tell: k.h.tell,
 		})
 	}
-	if err != nil {
-		k.group = nil
-		if w != nil {
-			_ = w.Close()
-		}
-		k.h.log.Error("no second process watches over the command's group, should this one be killed", "err", err)
-		return false
+	if err == nil {
+		k.pipe = w
+		return
 	}
-	k.pipe = w
-	return true
+	k.group = nil
+	if w != nil {
+		_ = w.Close()
+	}
+	k.h.log.Error("no second process watches over the command's group, should this one be killed", "err", err)
 }
 
 // end ends the keeper, which kills what it watches.

@@ -105,7 +105,7 @@ func (h *holder) run(ctx context.Context) error {
 		}
 	})
 	defer h.keeper.end()
-	h.keeper.start() // before it is needed
+	h.keeper.send(0, 0) // before it is needed
 	return h.lead.Run(leading, h.work)
 }
 
