@@ -25,7 +25,9 @@ type Beginner interface {
 //
 // A claim waits until the guarded transactions in flight have ended, and ends
 // those that take longer than [Config.GuardTimeout]. A transaction that waits for
-// its client for more than 10 s is ended by the server.
+// its client for more than 10 s is ended by the server; a shorter
+// idle_in_transaction_session_timeout stays as the connection's first guarded
+// transaction has found it.
 //
 // The error holds a *[fence.Error] if a newer token was claimed, a
 // *[fence.TokenError] if the token is zero or was never issued, and [ErrNoGuards]

@@ -40,7 +40,7 @@ $fn$;
 create or replace function fencepost.guard_views(catalog text) returns setof name
 	language sql volatile set search_path = pg_catalog, pg_temp as $fn$
 	select c.relname from pg_class c where c.relnamespace = 'fencepost'::regnamespace and c.relkind = 'v'
-		and starts_with(c.relname::text, fencepost.guard_view($1, '')) order by c.oid
+		and c.relname >= fencepost.guard_view($1, '')::name and c.relname < concat(fencepost.guard_name($1), 'A')::name order by c.oid -- A comes behind @
 $fn$;
 
 -- await_guards waits until no guarded transaction of a catalog is in flight, and keeps new ones out until the end
