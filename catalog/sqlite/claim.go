@@ -99,6 +99,13 @@ func flock(f *os.File, how int) error {
 	}
 }
 
+// unlockAndClose ends a lock of flock's at once. To close the file is not enough: a
+// process that is being started has it, too, until it is another program.
+func unlockAndClose(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // can't fail on an open file
+	_ = f.Close()
+}
+
 func (w *writer) unlock() { _ = unix.Flock(int(w.claim.Fd()), unix.LOCK_UN) } // can't fail on an open file
 
 // claiming is a claim under way: a write transaction, and the -claim lock.

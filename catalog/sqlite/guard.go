@@ -263,7 +263,7 @@ func (g *guard) noClaim() error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }() // the lock goes with it
+	defer unlockAndClose(f)
 	return flock(f, unix.LOCK_SH)
 }
 

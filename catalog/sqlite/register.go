@@ -172,7 +172,7 @@ func (r *Register) turn(ctx context.Context, files openFiles) (leave func(), err
 	if err != nil {
 		return nil, err
 	}
-	leave = func() { _ = f.Close() } // the lock goes with it
+	leave = func() { unlockAndClose(f) }
 	if err := untilFree(ctx, func() error { return flock(f, unix.LOCK_EX) }); err != nil {
 		leave()
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	client "modernc.org/sqlite"
@@ -99,9 +98,7 @@ func TestARegisterIsGuardedAndRaisedOverEveryDriver(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorContains(t, guarded(token(1, 1)), "BEGIN IMMEDIATE", "the code of its error is known")
 	require.NoError(t, r.Prove(t.Context(), token(2, 2)), "it would only have to wait")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	err = r.Raise(ctx, token(2, 2), fence.Holder{})
+	err = failsBy(t, "the file is locked by", raiseOf(r, token(2, 2)))
 	require.ErrorIs(t, err, driver.ErrBlocked)
 	require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
 	require.NoError(t, tx.Rollback())

@@ -101,3 +101,34 @@ func TestAFileThatAnotherLibraryOfThisProcessMayHaveOpenIsOpenedByNoRegister(t *
 	out, err := child(t, partLinked, appFile(t, "DELETE")).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
+
+// TestAProcessThatIsBeingStartedKeepsNoGuardWaitingBehindARaise has a second descriptor
+// of the file that a raise locks, as a child has between fork and exec.
+func TestAProcessThatIsBeingStartedKeepsNoGuardWaitingBehindARaise(t *testing.T) {
+	t.Parallel()
+	path := appFile(t, "WAL")
+	inherited := -1
+	ctx := step.With(t.Context(), func(p step.Point) {
+		if p != step.RegisterLocked {
+			return
+		}
+		var want, st unix.Stat_t
+		require.NoError(t, unix.Stat(path+"-claim", &want))
+		for fd := range 1024 {
+			if unix.Fstat(fd, &st) == nil && st.Dev == want.Dev && st.Ino == want.Ino {
+				var err error
+				inherited, err = unix.Dup(fd)
+				require.NoError(t, err)
+				return
+			}
+		}
+	})
+	require.NoError(t, openRegister(t, path).Raise(ctx, token(1, 1), fence.Holder{}))
+	require.Positive(t, inherited)
+	defer func() { require.NoError(t, unix.Close(inherited)) }()
+	db := appDB(t, path, "immediate")
+	tx, err := db.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	require.NoError(t, sqlite.Guard(t.Context(), tx, token(1, 1), sqlite.InRegister()))
+	require.NoError(t, tx.Rollback())
+}
