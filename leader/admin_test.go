@@ -45,6 +45,36 @@ func ask(t *testing.T, address, method, path, host, body string) (int, map[strin
 	return res.StatusCode, got
 }
 
+func TestAProcessWhoseWorkDoesNotAnswerYetLeadsAndIsNotReadyAsLeader(t *testing.T) {
+	t.Parallel()
+	var warm atomic.Bool
+	cfg := config(1)
+	cfg.Admin = "127.0.0.1:0"
+	cfg.Serves = func() error {
+		if warm.Load() {
+			return nil
+		}
+		return errors.New("the cache is cold")
+	}
+	p := start(t, memory.New(), cfg)
+	require.Eventually(t, func() bool { return p.Status().Phase == leader.Leading }, time.Minute, time.Millisecond)
+	code, s := request(t, p, http.MethodGet, "/api/leader/status", "", "")
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, false, s["serving"])
+	require.Equal(t, "leads, not serving: the cache is cold", s["reason"])
+	require.Equal(t, "g1.e1", s["token"])
+	health := func() (codes [2]int) {
+		codes[0], _ = request(t, p, http.MethodGet, "/readyz/standby", "", "")
+		codes[1], _ = request(t, p, http.MethodGet, "/readyz/leader", "", "")
+		return codes
+	}
+	require.Equal(t, [2]int{200, 503}, health())
+	warm.Store(true)
+	require.Equal(t, [2]int{200, 200}, health())
+	require.True(t, p.Status().Serving)
+	require.NoError(t, p.end(t))
+}
+
 func TestTheAdminAPIShowsHealthApartAndPromotes(t *testing.T) {
 	t.Parallel()
 	store := memory.New()

@@ -45,6 +45,9 @@ func TestAPasswordOnTheCommandLineIsRefusedAndNotShown(t *testing.T) {
 			{"dump", "--collection", url},
 			{"preflight", "--generation", url},
 			{"run", "--store", url, "--", "true"},
+			{"lead", "--guard-url", url, "--", "true"},
+			{"lead", "--register=" + url, "--", "true"},
+			{"lead", "--ready-url", url, "--", "true"},
 		} {
 			for _, more := range [][]string{nil, {"--json"}} {
 				got := run(t, nil, append(more, args...)...)
