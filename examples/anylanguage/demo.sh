@@ -89,9 +89,11 @@ wait $green
 before=$(query "select items_left from guarded")
 
 say "blue's program goes on, and its lead does not yet"
+said=$(grep -c guarded "$work/blue.log")
 kill -CONT "$worker"
-until_true test -e "$work/refused"
-grep 'g1.e1' "$work/blue.log" | tail -n 2
+says_more() { [ "$(grep -c guarded "$work/blue.log")" -gt "$said" ]; }
+until_true says_more
+grep -A 2 'and is stopped' "$work/blue.log" | tail -n 2
 kill -CONT $blue $children
 status=0
 wait $blue || status=$?

@@ -52,8 +52,6 @@ def sell(sessions):
             print(f"{token} sold one of {table}, {left[table] - 1} left", flush=True)
         except psycopg2.Error as e:
             print(f"{token} is refused by {table}: {e.pgcode}", flush=True)
-            if e.pgcode == "TKN01":
-                open(f"{folder}/refused", "w").close()
 
 
 def main():
