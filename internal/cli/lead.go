@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -51,7 +52,9 @@ What ends CMD:
   a handover (promote, step-down)  --hold, --stop-signal, then SIGKILL once three
                                    quarters of --handover-timeout are over; then
                                    the token is handed over. If the successor
-                                   gives up, CMD is started anew
+                                   gives up, CMD is started anew. A successor asks
+                                   by --admin, or from other hosts by --peer:
+                                   without them it takes the token, which is a loss
   lead is told to stop (SIGTERM)   --stop-signal, --stop-grace, SIGKILL; then the
                                    token is given back, and a standby claims
   the token is lost, or its lease  SIGKILL at once: another process may lead
@@ -130,6 +133,11 @@ func (a *app) leadCommand() *cobra.Command {
 		}
 		if err := l.checkTimes(); err != nil {
 			return err
+		}
+		if cfg.TokenFile != "" { // CMD may have another working directory
+			if cfg.TokenFile, err = filepath.Abs(cfg.TokenFile); err != nil {
+				return fmt.Errorf("--token-file: %w", err)
+			}
 		}
 		return a.action(func(context.Context) error { l.main(); return nil })(cmd, args)
 	}

@@ -238,6 +238,15 @@ func TestTheEndOfTheCommandIsTheEndOfLead(t *testing.T) {
 	}
 }
 
+func TestWhatACommandLeavesIsEndedBeforeTheTokenIsGivenBack(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	blue := s.begin("blue", 1, s.shell("blue", "setsid sh -c 'trap \"\" TERM; (setsid sleep 1000 &); sleep 1000' & sleep 0.1; exit 0")...)
+	blue.ends(0)
+	next := s.begin("next", 1, s.shell("next", obeys)...) // and finds the lock free
+	next.happens("up")
+}
+
 func TestWhatKeepsTheCommandFromBeingStartedIsSaidBeforeItsTurn(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
