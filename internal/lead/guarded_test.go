@@ -24,7 +24,7 @@ func TestACommandWritesByItsGuardedURLAndAStaleOneIsRefused(t *testing.T) {
 	dsn := testpg.URL(t)
 	s.store = dsn
 	testpg.Exec(t, dsn, "create table orders (token text)")
-	args := append([]string{"lead", "--generation", "1", "--name", "blue", "--admin", "127.0.0.1:0"},
+	args := append([]string{"fencepost", "lead", "--generation", "1", "--name", "blue", "--admin", "127.0.0.1:0"},
 		s.shell("blue", insert+"; echo $FENCEPOST_GUARDED_URL >"+s.path("stale")+"; "+obeys)...)
 	blue := s.beginUnder("blue", nil, args, []string{"FENCEPOST_GUARD_URL=" + dsn})
 	blue.happens("up")
@@ -32,7 +32,7 @@ func TestACommandWritesByItsGuardedURLAndAStaleOneIsRefused(t *testing.T) {
 	blue.signal(syscall.SIGTERM)
 	blue.ends(0)
 
-	green := s.beginUnder("green", nil, append([]string{"lead", "--generation", "2", "--name", "green", "--auto-promote"}, s.shell("green", insert+"; "+obeys)...),
+	green := s.beginUnder("green", nil, append([]string{"fencepost", "lead", "--generation", "2", "--name", "green", "--auto-promote"}, s.shell("green", insert+"; "+obeys)...),
 		[]string{"FENCEPOST_GUARD_URL_FILE=" + s.file("guard-url", keywords(t, dsn))})
 	green.happens("written")
 	conn := testpg.Connect(t, dsn)
@@ -50,11 +50,13 @@ func TestACommandWritesByItsGuardedURLAndAStaleOneIsRefused(t *testing.T) {
 func TestACommandThatAGuardHasRefusedEndsASupersededProcessWithZero(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	blue := s.begin("blue", 1, append([]string{"--lease", "1m"}, s.shell("blue", "echo up >>$E; until [ -e "+s.path("refused")+" ]; do sleep 0.01; done; exit 3")...)...)
+	script := s.shell("blue", "echo up >>$E; until [ -e "+s.path("refused")+" ]; do sleep 0.01; done; exit 3")
+	blue := s.beginUnder("blue", nil, append([]string{"blind", s.path("catalog.db")}, script[1:]...), nil)
 	blue.happens("up")
-	green := s.begin("green", 2, append([]string{"--auto-promote"}, "--", "sh", "-c", "touch "+s.path("refused")+"; sleep 1000")...) // blue has no address, and is not asked
+	green := s.begin("green", 2, "--auto-promote", "--", "sh", "-c", "touch "+s.path("refused")+"; sleep 1000")
 	green.says("the command runs")
 	blue.ends(0)
+	require.Contains(t, blue.log(), "superseded")
 }
 
 func TestAStoreIsRaisedBeforeTheCommandStarts(t *testing.T) {

@@ -75,13 +75,13 @@ func (s *service) shell(name, script string) []string {
 
 // begin starts lead with these arguments.
 func (s *service) begin(name string, generation int, args ...string) *lead {
-	return s.beginUnder(name, nil, append([]string{"lead", "--generation", fmt.Sprint(generation), "--name", name}, args...), nil)
+	return s.beginUnder(name, nil, append([]string{"fencepost", "lead", "--generation", fmt.Sprint(generation), "--name", name}, args...), nil)
 }
 
 func (s *service) beginUnder(name string, under, args, env []string) *lead {
 	s.t.Helper()
 	l := &lead{service: s, name: name, ended: make(chan struct{}), record: s.path(name + ".record")}
-	line := append(append(under, os.Args[0], "fencepost"), args...)
+	line := append(append(under, os.Args[0]), args...)
 	l.cmd = exec.Command(line[0], line[1:]...)
 	l.cmd.Env = append(os.Environ(), storeurl.EnvVar+"="+s.store, exitcodes.TerminationLogEnv+"="+l.record, "GORACE=atexit_sleep_ms=0", "TMPDIR="+s.dir)
 	l.cmd.Env = append(l.cmd.Env, env...)

@@ -186,7 +186,7 @@ func TestTheCommandIsToldItsTokenAndNoMoreThanThat(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	token := s.path("token")
-	args := append([]string{"lead", "--generation", "7", "--token-file", token},
+	args := append([]string{"fencepost", "lead", "--generation", "7", "--token-file", token},
 		s.shell("blue", `{ env; stat -c %a $FENCEPOST_TOKEN_FILE; cat $FENCEPOST_TOKEN_FILE; } >>$E; echo up >>$E; sleep 1000`)...)
 	blue := s.beginUnder("blue", nil, args, []string{"FENCEPOST_GUARD_URL=postgres://u:hunter2@127.0.0.1:1/d?catalog=orders"})
 	blue.happens("up")
@@ -299,7 +299,7 @@ func TestUnderRunASupersededCommandIsParkedAndAnotherEndIsRestarted(t *testing.T
 	t.Parallel()
 	s := newService(t)
 	admin := address(t)
-	args := append([]string{"run", "--", os.Args[0], "fencepost", "lead", "--generation", "1", "--admin", admin},
+	args := append([]string{"fencepost", "run", "--", os.Args[0], "fencepost", "lead", "--generation", "1", "--admin", admin},
 		s.shell("blue", `[ -e `+s.path("again")+` ] || { touch `+s.path("again")+`; exit 166; }; `+obeys)...)
 	blue := s.beginUnder("blue", nil, args, nil)
 	blue.says("exited 166")

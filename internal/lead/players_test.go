@@ -14,7 +14,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
+	heldby "github.com/fencepost/fencepost/internal/lead"
+	"github.com/fencepost/fencepost/leader"
 )
 
 // plays plays a part that a test has this binary play, if args name one.
@@ -26,10 +31,28 @@ func plays(args []string) bool {
 		serve(args[1])
 	case "haproxy":
 		must(steer(args[1], args[2], args[3]))
+	case "blind":
+		blind(args[1], args[2:])
 	default:
 		return false
 	}
 	return true
+}
+
+// blind is lead over a store that wakes nobody: it hears of a successor only when it
+// asks.
+func blind(path string, command []string) {
+	exitcodes.Main(func(ctx context.Context) error {
+		store, err := sqlite.Open(path, sqlite.Config{})
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		return heldby.Run(ctx, struct{ driver.Store }{store}, heldby.Config{
+			Command: command, Keeper: heldby.Program{Path: os.Args[0], Args: []string{os.Args[0], "lead-keeper"}},
+			Lead: leader.Config{Lease: time.Minute, Catalog: catalog.Config{Generation: 1, PollInterval: time.Hour}},
+		})
+	}, exitcodes.Options{Name: "blind"})
 }
 
 func must(err error) {

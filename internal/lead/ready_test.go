@@ -60,7 +60,7 @@ func TestTheServiceManagerHearsOfLeadAndOfItsCommand(t *testing.T) {
 			}
 		}
 	}
-	args := append([]string{"lead", "--generation", "1", "--stop-grace", "10s"},
+	args := append([]string{"fencepost", "lead", "--generation", "1", "--stop-grace", "10s"},
 		s.shell("blue", os.Args[0]+" notify 'STATUS=3 orders wait' MAINPID=1 STOPPING=1; "+obeys)...)
 	blue := s.beginUnder("blue", nil, args, []string{exitcodes.NotifySocketEnv + "=" + socket})
 	until("READY=1")
