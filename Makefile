@@ -2,7 +2,7 @@
 .PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage bench bench-etcd
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: lint ## everything, on a real SQLite, PostgreSQL and etcd, with the race detector
 	@./scripts/test.sh
