@@ -11,7 +11,7 @@ import (
 )
 
 // TokenSetting is the setting by which a session gives its token to the tables
-// that are guarded by the database (see [GuardTables]), such as by
+// that are guarded by the database (see [Store.InstallGuards]), such as by
 //
 //	set local fencepost.token = 'g7.e41'
 //
@@ -20,7 +20,7 @@ import (
 // setting of the session would pass on to other clients.
 const TokenSetting = "fencepost.token"
 
-// A GuardOption changes how [Begin], [Guard] and [GuardSQL] work.
+// A GuardOption changes how [Begin], [Exec], [Guard] and [GuardSQL] work.
 type GuardOption func(*guard)
 
 // InCatalog names the catalog whose token guards the transaction. The default is
@@ -33,7 +33,7 @@ func InRegister(name string) GuardOption {
 	return func(g *guard) { g.catalog, g.register = name, true }
 }
 
-// WithTxOptions sets isolation level, access mode and the rest for [Begin].
+// WithTxOptions sets isolation level, access mode and the rest for [Begin] and [Exec].
 // BeginQuery must be empty.
 func WithTxOptions(options pgx.TxOptions) GuardOption { return func(g *guard) { g.options = options } }
 

@@ -92,6 +92,10 @@ func waysToGuard(t *testing.T, dsn string) map[string]guardedWay {
 			_, err = tx.Exec(ctx, write)
 			return errors.Join(err, tx.Commit(ctx))
 		}
+		ways["Exec, "+string(level)] = func(ctx context.Context, token fence.Token) error {
+			_, err := postgres.Exec(ctx, pool, token, write, postgres.WithTxOptions(pgx.TxOptions{IsoLevel: level}))
+			return err
+		}
 		ways["Guard behind the write, "+string(level)] = func(ctx context.Context, token fence.Token) error {
 			return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: level}, func(tx pgx.Tx) error {
 				if _, err := tx.Exec(ctx, write); err != nil {
