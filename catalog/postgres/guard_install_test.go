@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"net/url"
 	"sync"
 	"testing"
 
@@ -212,4 +213,39 @@ func TestAnInstallationThatAnotherOneOvertakesAsksForNoFurtherRight(t *testing.T
 	_, err = owner.Exec(t.Context(), `comment on function fencepost.guard(text, text) is '`+installed+`'; commit`)
 	require.NoError(t, err)
 	require.NoError(t, <-ended)
+}
+
+// TestTheCatalogsRoleInstallsGuardsAsAMemberOfTheTablesOwner is about the least rights,
+// which neither role has by itself. The role that writes has none in the schema.
+func TestTheCatalogsRoleInstallsGuardsAsAMemberOfTheTablesOwner(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	id := driver.NewID().String()
+	keeper, owner, writer := "keeper_"+id, "owner_"+id, "writer_"+id
+	for _, role := range []string{keeper, owner, writer} {
+		testpg.Exec(t, dsn, "create role "+role+" login password 'pw'")
+	}
+	t.Cleanup(func() {
+		all := keeper + ", " + owner + ", " + writer
+		testpg.Exec(t, dsn, "drop owned by "+all+" cascade; drop role "+all)
+	})
+	testpg.Exec(t, dsn, postgres.Schema(keeper, ""), "create table orders (id int)", "alter table orders owner to "+owner, "grant insert on orders to "+writer)
+	as := func(role string) string {
+		return testpg.With(t, dsn, func(u *url.URL) { u.User = url.UserPassword(role, "pw") })
+	}
+	tables := driver.GuardedTables{Tables: []string{"orders"}}
+	s := open(t, as(keeper))
+	drivertest.Install(t, s, 1)
+
+	for name, s := range map[string]*postgres.Store{"the catalog's role": s, "the owner": open(t, as(owner))} {
+		err := s.InstallGuards(within(t, soon), tables)
+		require.ErrorContains(t, err, "membership of the owner of tables", name)
+		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), name)
+	}
+	testpg.Exec(t, dsn, "grant "+owner+" to "+keeper)
+	require.NoError(t, s.InstallGuards(within(t, soon), tables))
+
+	conn := testpg.Connect(t, as(writer))
+	require.ErrorIs(t, postgres.Refusal(committed(t, conn, "", `insert into orders values (1)`)), fence.ErrMissing)
+	require.NoError(t, committed(t, conn, "g1.e1", `insert into orders values (1)`))
 }

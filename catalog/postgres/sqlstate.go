@@ -79,7 +79,7 @@ func because(end string, entries []driver.Entry) []driver.Entry {
 
 const (
 	otherSchema = "check that schema fencepost is this library's, complete, and of a version that this build knows"
-	grantRights = "grant this user its rights: create on the database before the first claim, then all on schema fencepost and its tables; and execute on function pg_control_system() where that was revoked from public"
+	grantRights = "grant this user its rights: create on the database before the first claim, then all on schema fencepost and its tables; membership of the owner of tables that it is to guard; and execute on function pg_control_system() where that was revoked from public"
 	createIt    = "create the database, or correct its name in the DSN"
 	credentials = "correct user and password, or the server's pg_hba.conf"
 )

@@ -60,10 +60,14 @@ newest token. Partitions and children are guarded too, and partitions that come
 later, but for TRUNCATE of such a partition alone. --schema covers the tables that
 the schema has now; guard status lists those that come later.
 
-It needs the rights to create triggers on the tables and, the first time, to
-create functions in schema fencepost. It may run again, also while the service
-runs: each table waits for the transactions that write to it, and keeps new ones
-waiting for a second at most at a time.
+The role in the URL needs the rights of the catalog's role ("fencepost schema
+--role") and those of the tables' owner, which GRANT owner TO role gives. The roles
+that write to the tables need no right in schema fencepost.
+
+It may run again, also while the service runs: each table waits for the
+transactions that write to it, and keeps new ones waiting for a second at most at a
+time. From then on writers that give no token are refused: let them give it first.
+It may come before the first claim, and then nobody can write until that.
 
 Without --table and --schema it only prepares the database for guards, which a
 database that an older build has made needs once.`,
