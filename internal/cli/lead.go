@@ -44,6 +44,8 @@ What CMD finds in its environment:
                           only while that token is the newest. It holds the
                           password, if there is one; a pooler in transaction mode
                           needs "set local fencepost.token" instead
+                          A program that reads another variable:
+                          -- sh -c 'DATABASE_URL=$FENCEPOST_GUARDED_URL exec CMD'
   FENCEPOST_CATALOG       the name for: select fencepost.guard('NAME', 'TOKEN')
   NOTIFY_SOCKET           where it may say READY=1 and STATUS=... (Linux)
 
@@ -60,6 +62,10 @@ What ends CMD:
   the token is lost, or its lease  SIGKILL at once: another process may lead
   expires while the store is away  already. CMD is started anew if none does
   lead is killed or hangs          SIGKILL, by a second process of lead's
+
+A successor asks for a handover at --admin, or at --peer from another host. Without
+them a promotion takes the token as it is, CMD is killed once lead has noticed that,
+and the successor's CMD may run beside it until then.
 
 Whatever CMD has started is ended with it. Only guards stop what is already on
 its way: see docs/guards.md.
