@@ -134,6 +134,29 @@ func TestOfATokenWhoseRowsWereEmptiedNothingIsLeftToLock(t *testing.T) {
 	require.Equal(t, []string{"main@g7.e9"}, viewsOf(t, conn))
 }
 
+// TestARowThatIsNotWrittenMovesNoView has a statement insert a token that is there.
+func TestARowThatIsNotWrittenMovesNoView(t *testing.T) {
+	t.Parallel()
+	dsn, _ := lockable(t)
+	testpg.Exec(t, dsn, `insert into fencepost.token select catalog, 9, 9, claim_id, system_id, timeline from fencepost.token on conflict do nothing`)
+	require.Equal(t, []string{"main@g1.e1"}, viewsOf(t, testpg.Connect(t, dsn)))
+}
+
+// TestBehindAnOldSnapshotAStaleTokenIsNotCalledOneThatWasNeverIssued has a snapshot by
+// which it is the newest.
+func TestBehindAnOldSnapshotAStaleTokenIsNotCalledOneThatWasNeverIssued(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"repeatable read", "serializable"} {
+		dsn, _ := lockable(t)
+		conn := testpg.Connect(t, dsn)
+		_, err := conn.Exec(t.Context(), `begin isolation level `+level+`; select count(*) from fencepost.token`)
+		require.NoError(t, err)
+		testpg.Exec(t, dsn, `update fencepost.token set generation = 2, epoch = 2`)
+		_, err = conn.Exec(t.Context(), `select fencepost.guard('main', 'g1.e1')`)
+		require.Equal(t, "40001", sqlState(err))
+	}
+}
+
 // TestACopyThatTakesThePlaceOfADatabaseIsNoticedOnAKnownConnection restores a dump over
 // the database, which brings the view of the same token.
 func TestACopyThatTakesThePlaceOfADatabaseIsNoticedOnAKnownConnection(t *testing.T) {
