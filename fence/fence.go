@@ -15,6 +15,7 @@
 package fence
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -44,20 +45,16 @@ type Holder struct {
 
 // String names the holder in one phrase.
 func (h Holder) String() string {
-	var parts []string
+	parts := []string{cmp.Or(h.Name, "an unnamed holder")}
 	add := func(format string, v string) {
 		if v != "" {
 			parts = append(parts, fmt.Sprintf(format, v))
 		}
 	}
-	add("%s", h.Name)
 	add("at %s", h.Address)
 	add("build %s", h.Build)
 	if !h.Since.IsZero() {
 		parts = append(parts, "since "+h.Since.UTC().Format(time.RFC3339))
-	}
-	if len(parts) == 0 {
-		return "an unnamed holder"
 	}
 	return strings.Join(parts, ", ")
 }

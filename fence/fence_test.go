@@ -63,5 +63,5 @@ func TestAFenceMatchesNothingElse(t *testing.T) {
 func TestAHolderIsNamedByWhatIsKnown(t *testing.T) {
 	require.Equal(t, "an unnamed holder", fence.Holder{}.String())
 	require.Equal(t, "db-2", fence.Holder{Name: "db-2"}.String())
-	require.Equal(t, "at :80, build x", fence.Holder{Address: ":80", Build: "x"}.String())
+	require.Equal(t, "an unnamed holder, at :80, build x", fence.Holder{Address: ":80", Build: "x"}.String())
 }
