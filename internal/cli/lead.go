@@ -56,16 +56,14 @@ What ends CMD:
                                    the token is handed over. If the successor
                                    gives up, CMD is started anew. A successor asks
                                    by --admin, or from other hosts by --peer:
-                                   without them it takes the token, which is a loss
+                                   without them it takes the token, which is a
+                                   loss, and its own CMD may begin before this one
+                                   is killed
   lead is told to stop (SIGTERM)   --stop-signal, --stop-grace, SIGKILL; then the
                                    token is given back, and a standby claims
   the token is lost, or its lease  SIGKILL at once: another process may lead
   expires while the store is away  already. CMD is started anew if none does
   lead is killed or hangs          SIGKILL, by a second process of lead's
-
-A successor asks for a handover at --admin, or at --peer from another host. Without
-them a promotion takes the token as it is, CMD is killed once lead has noticed that,
-and the successor's CMD may run beside it until then.
 
 Whatever CMD has started is ended with it. Only guards stop what is already on
 its way: see docs/guards.md.
