@@ -214,9 +214,9 @@ func (g guards) print(w io.Writer) error {
 // printGuards prints rows, and behind them what is guarded.
 func printGuards(w io.Writer, rows [][]string, g driver.Guards) error {
 	if g.Installed {
-		rows = append(rows, []string{"guards", fmt.Sprintf("installed, %d tables", len(g.Tables))})
+		rows = append(rows, []string{"guards", fmt.Sprintf("installed; guarded tables: %d", len(g.Tables))})
 		if g.Refused != driver.NotCounted {
-			rows = append(rows, []string{"refused", fmt.Sprintf("%d transactions since the first claim", g.Refused)})
+			rows = append(rows, []string{"refused", fmt.Sprintf("%d since the first claim", g.Refused)})
 		}
 	} else {
 		rows = append(rows, []string{"guards", "none: run fencepost guard install"})

@@ -209,6 +209,9 @@ func (l *leading) config(store driver.Store, guard storeurl.Guard, registers []s
 	cfg.Keeper = itself(keeperName)
 	cfg.Lead.Logger = log
 	cfg.Lead.Admin = cmp.Or(cfg.Lead.Admin, a.env.Getenv(adminEnv))
+	if cfg.Lead.Admin == "" && cfg.Lead.Peer == "" {
+		log.Warn("nobody can ask this process to hand over, so a promotion kills its command: give --admin, or --peer if the successor is on another host")
+	}
 	cfg.Lead.Catalog.Holder.Name = cmp.Or(l.name, hostname())
 	if a.storeTimeout != longestCall { // else package leader derives it from the lease
 		cfg.Lead.Catalog.StoreTimeout = a.storeTimeout

@@ -54,6 +54,7 @@ func TestACommandThatHasLostItsTokenIsKilledUnasked(t *testing.T) {
 	blue.ends(166)
 	s.free()
 	require.NotContains(t, blue.events(), "asked")
+	require.Contains(t, blue.log(), "nobody can ask this process to hand over")
 	record, err := exitcodes.ReadRecord(blue.record)
 	require.NoError(t, err)
 	require.Equal(t, exitcodes.Halt.String(), record.Disposition)

@@ -36,6 +36,7 @@ func TestTheProbesAndCommandsOfAServerWorkForACommand(t *testing.T) {
 	s.healthy("leader", two)
 	blue.ends(0)
 	require.Contains(t, s.command(0, "status"), "green")
+	require.NotContains(t, blue.log(), "nobody can ask")
 	green.signal(syscall.SIGTERM)
 	green.ends(0)
 }
