@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/cli"
+	"github.com/fencepost/fencepost/internal/process"
 	"github.com/fencepost/fencepost/internal/storeurl"
 )
 
@@ -37,6 +40,10 @@ func TestMain(m *testing.M) {
 	if len(args) > 0 && plays(args) {
 		return
 	}
+	// Beneath nohup, SIGHUP is ignored, and so are others in a shell's background.
+	// A process inherits that, and not that a signal is caught.
+	deaf := slices.DeleteFunc(process.Forwarded(), func(s os.Signal) bool { return !signal.Ignored(s) })
+	signal.Notify(make(chan os.Signal, 1), append(deaf, syscall.SIGCHLD)...) // with none it would be all
 	os.Exit(m.Run())
 }
 
