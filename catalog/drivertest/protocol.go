@@ -16,17 +16,15 @@ import (
 )
 
 // RunProtocol checks that package catalog keeps its promises over a driver.
-// newCatalog is as in [RunStore]. Except names cases that are not played: for the
-// second way to a store on which all were played by the first.
-func RunProtocol(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store), except ...string) {
+// newCatalog is as in [RunStore].
+func RunProtocol(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store), options ...Option) {
 	cases := protocolCases()
-	for _, name := range except {
-		require.True(t, slices.ContainsFunc(cases, func(c protocolCase) bool { return c.name == name }), "no case is called %q", name)
+	names := make([]string, len(cases))
+	for i, c := range cases {
+		names[i] = c.name
 	}
-	for _, c := range cases {
-		if slices.Contains(except, c.name) {
-			continue
-		}
+	for _, i := range chosen(t, names, options) {
+		c := cases[i]
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.test((&scene{T: t, newCatalog: newCatalog}).anew())

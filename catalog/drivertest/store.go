@@ -14,8 +14,14 @@ import (
 // RunStore checks every rule of the contract, each on a catalog of its own.
 // newCatalog makes a catalog that is empty and returns a function that opens
 // an independent Store on it, as another process would; the suite closes each.
-func RunStore(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store)) {
-	for _, r := range storeRules() {
+func RunStore(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store), options ...Option) {
+	rules := storeRules()
+	names := make([]string, len(rules))
+	for i, r := range rules {
+		names[i] = r.name
+	}
+	for _, i := range chosen(t, names, options) {
+		r := rules[i]
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			open := newCatalog(t)

@@ -12,14 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/etcd"
 	"github.com/fencepost/fencepost/epoch"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 )
-
-// wholeVar has 100,000 random steps played, and not a part of them.
-const wholeVar = "FENCEPOST_WHOLE"
 
 func TestInRandomStepsTheRowsAreThoseOfAModelInWhichOnlyTheNewestHolderWrites(t *testing.T) {
 	t.Parallel()
@@ -35,7 +33,7 @@ func TestInRandomStepsTheRowsAreThoseOfAModelInWhichOnlyTheNewestHolderWrites(t 
 // for its claims.
 func playModel(t *testing.T, elsewhere bool) {
 	steps := 400
-	if os.Getenv(wholeVar) != "" {
+	if os.Getenv(drivertest.WholeVar) != "" {
 		steps = 100_000
 	}
 	seed := rand.Uint64()

@@ -55,7 +55,7 @@ type model struct {
 func TestGuardsAnswerAsTheModelSays(t *testing.T) {
 	t.Parallel()
 	steps := someSteps
-	if os.Getenv("FENCEPOST_WHOLE") != "" {
+	if os.Getenv(drivertest.WholeVar) != "" {
 		steps = allSteps
 	}
 	seed := uint64(time.Now().UnixNano())

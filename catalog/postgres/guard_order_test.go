@@ -24,9 +24,6 @@ import (
 // the new one's. A step whose session has to wait for the other one stays under way
 // while the other goes on.
 
-// wholeVar has every order played. Otherwise each way plays a part of them.
-const wholeVar = "FENCEPOST_WHOLE"
-
 const part = 16 // of so many orders one is played
 
 // A way is how an old holder guards its transaction.
@@ -90,7 +87,7 @@ func TestInNoOrderOfStepsDoesAGuardedTransactionCommitBehindAClaim(t *testing.T)
 			for i, old := range orders.Permutations([]string{"snapshot", "guard", "write"}) {
 				old = slices.Concat([]string{"begin"}, old, []string{"commit"})
 				for j, order := range orders.Merges(orders.Steps("old", old...), orders.Steps("new", "lock", "claim", "commit")) {
-					if os.Getenv(wholeVar) == "" && w.guards && (i*7+j)%part != 0 {
+					if os.Getenv(drivertest.WholeVar) == "" && w.guards && (i*7+j)%part != 0 {
 						continue
 					}
 					played++
@@ -99,7 +96,7 @@ func TestInNoOrderOfStepsDoesAGuardedTransactionCommitBehindAClaim(t *testing.T)
 					if accepted {
 						stale++
 					}
-					if stale > 2 && os.Getenv(wholeVar) == "" {
+					if stale > 2 && os.Getenv(drivertest.WholeVar) == "" {
 						return // the naive way was shown to fail
 					}
 				}

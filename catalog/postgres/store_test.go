@@ -18,7 +18,7 @@ func TestStoreKeepsTheContract(t *testing.T) {
 
 func TestStoreKeepsTheContractWhereTheDatabaseIsSerializable(t *testing.T) {
 	t.Parallel()
-	drivertest.RunStore(t, catalogsOf(serializable(t)))
+	drivertest.RunStore(t, catalogsOf(serializable(t)), drivertest.Part(1, 3))
 }
 
 // serializable returns a database whose transactions have that isolation, unless

@@ -50,7 +50,7 @@ func (m *model) newest() fence.Token { return m.issued[len(m.issued)-1] }
 func TestRandomStepsAgreeWithAModel(t *testing.T) {
 	t.Parallel()
 	steps, seed := 400, rand.Uint64()
-	if os.Getenv(wholeVar) != "" {
+	if os.Getenv(drivertest.WholeVar) != "" {
 		steps = 100_000
 	}
 	t.Log("seed", seed)

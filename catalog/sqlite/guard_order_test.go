@@ -24,9 +24,6 @@ import (
 // the new one's. No step waits: one that would is tried again after the other side's
 // next step.
 
-// wholeVar has every order played. Otherwise each way plays a part of them.
-const wholeVar = "FENCEPOST_WHOLE"
-
 // A way is how an old holder guards its transaction.
 type way struct {
 	name   string
@@ -91,7 +88,7 @@ func (g *game) playAll() {
 	for i, old := range orders.Permutations([]string{"snapshot", "guard", "write"}) {
 		old = slices.Concat([]string{"begin"}, old, []string{"commit"})
 		for j, order := range orders.Merges(orders.Steps("old", old...), orders.Steps("new", "lock", "claim")) {
-			if os.Getenv(wholeVar) == "" && (i*7+j)%part != 0 && g.way.guards {
+			if os.Getenv(drivertest.WholeVar) == "" && (i*7+j)%part != 0 && g.way.guards {
 				continue
 			}
 			played++
@@ -104,7 +101,7 @@ func (g *game) playAll() {
 				require.False(g.t, g.way.guards, "%v", order)
 			}
 			require.Contains(g.t, commits, "new", "a claim comes through in the end: %v", order)
-			if stale > 2 && os.Getenv(wholeVar) == "" {
+			if stale > 2 && os.Getenv(drivertest.WholeVar) == "" {
 				return // the naive way was shown to fail
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
@@ -42,7 +43,7 @@ type registerWriter struct {
 func TestRegistersInRandomStepsAgreeWithAModel(t *testing.T) {
 	t.Parallel()
 	steps, seed := 400, rand.Uint64()
-	if os.Getenv(wholeVar) != "" {
+	if os.Getenv(drivertest.WholeVar) != "" {
 		steps = 100_000
 	}
 	t.Log("seed", seed)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/orders"
@@ -136,7 +137,7 @@ func (g *registerGame) playAll(raising []string, guards bool) {
 	for i, old := range orders.Permutations([]string{"snapshot", "guard", "write"}) {
 		old = slices.Concat([]string{"begin"}, old, []string{"commit"})
 		for j, order := range orders.Merges(orders.Steps("old", old...), orders.Steps("new", raising...)) {
-			if os.Getenv(wholeVar) == "" && (i*7+j)%part != 0 && guards {
+			if os.Getenv(drivertest.WholeVar) == "" && (i*7+j)%part != 0 && guards {
 				continue
 			}
 			played++
@@ -149,7 +150,7 @@ func (g *registerGame) playAll(raising []string, guards bool) {
 				require.False(g.t, guards, "%v", order)
 			}
 			require.Contains(g.t, g.commits, "new", "a raise comes through in the end: %v", order)
-			if stale > 2 && os.Getenv(wholeVar) == "" {
+			if stale > 2 && os.Getenv(drivertest.WholeVar) == "" {
 				return // the naive way was shown to fail
 			}
 		}
