@@ -16,7 +16,7 @@ const (
 		and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_function_privilege(p.oid, 'execute'))`
 	awaitSQL = `select fencepost.await_guards($1)`
 
-	// guardedBySQL finds the guarded transactions for which backend $1 waits.
+	// guardedBySQL finds the guarded transactions for which backend $1 waits, and what else holds their lock.
 	guardedBySQL = `select l.pid, coalesce(a.application_name, ''), coalesce(pg_catalog.host(a.client_addr), 'a local socket'),
 		coalesce(a.state, 'in an unknown state'), a.state_change
 		from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid
@@ -26,8 +26,10 @@ const (
 	// to something else.
 	terminateSQL = `select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l where l.pid = $3 and ` + blocksSQL
 
-	// blocksSQL is the condition that backend $1 waits for lock l, of a transaction that catalog $2 guards.
-	blocksSQL = `l.locktype = 'relation' and l.mode = 'RowExclusiveLock' and l.granted
+	// blocksSQL is the condition that backend $1 waits for lock l, of a transaction that catalog $2 guards, or of
+	// one that has looked at the view: with the rights that a guard takes, and even without those on the view,
+	// every role can hold the lock in these modes for as long as it likes.
+	blocksSQL = `l.locktype = 'relation' and l.mode in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock') and l.granted
 		and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
 		and l.relation in (select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 			where n.nspname = 'fencepost' and c.relkind = 'v' and pg_catalog.starts_with(c.relname::text, fencepost.guard_view($2, '')))

@@ -69,6 +69,36 @@ func TestAZombieIdleInAGuardedTransactionIsEndedAndTheClaimGoesOn(t *testing.T) 
 	require.Contains(t, log.String(), "pid="+itoa(pid))
 }
 
+// TestWhoLooksAtAGuardsViewKeepsNoClaimOut has a role that may only guard hold the
+// view's lock in every mode that it can get.
+func TestWhoLooksAtAGuardsViewKeepsNoClaimOut(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	s, log := openImpatient(t, dsn)
+	token := drivertest.Install(t, s, 1).Claim.Token
+	role := "looks_" + driver.NewID().String()
+	testpg.Exec(t, dsn, "create role "+role, "grant usage on schema fencepost to "+role)
+	t.Cleanup(func() { testpg.Exec(t, dsn, "drop owned by "+role, "drop role "+role) })
+	for _, looks := range []string{
+		`prepare looks as select * from VIEW`, // PostgreSQL asks for rights when it is run
+		`prepare looks as select * from VIEW for update`,
+		`prepare looks as insert into VIEW values (true)`,
+		`lock table VIEW in row exclusive mode`,
+	} {
+		conn := testpg.Connect(t, dsn)
+		view := `fencepost."main@` + token.String() + `"`
+		_, err := conn.Exec(t.Context(), `set role `+role+`; begin; `+strings.Replace(looks, "VIEW", view, 1))
+		if strings.Contains(looks, "insert into") {
+			require.ErrorContains(t, err, "cannot insert into view")
+			continue
+		}
+		require.NoError(t, err)
+		token = claim(t, s).Claim.Token
+		require.Error(t, conn.Ping(within(t, soon)), looks)
+		require.Contains(t, log.String(), "pid="+itoa(conn.PgConn().PID()))
+	}
+}
+
 func TestTheServerEndsAGuardedTransactionWhoseClientIsStopped(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
