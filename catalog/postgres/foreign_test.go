@@ -171,6 +171,17 @@ func TestWhatElseStandsInAClaimsWayIsRetriedAndNamed(t *testing.T) {
 	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
 	exec(`drop event trigger no`)
 	claim(t, s)
+	exec(`create event trigger no on ddl_command_end execute function public.no()`)
+	_, err = tryClaim(within(t, soon), s)
+	require.ErrorContains(t, err, "no tables on this server", "each claim renames the view that guards lock")
+	require.Equal(t, driver.NotApplied, driver.OutcomeOf(err))
+	exec(`drop event trigger no; create or replace function public.no() returns event_trigger language plpgsql as $$ begin
+		if exists (select from pg_event_trigger_ddl_commands() c where c.schema_name is distinct from 'fencepost') then raise 'no tables on this server'; end if;
+	end $$; create event trigger no on ddl_command_end execute function public.no()`)
+	claim(t, s)
+	_, err = admin.Exec(t.Context(), `create table elsewhere ()`)
+	require.Error(t, err)
+	exec(`drop event trigger no`)
 
 	exec(`begin; select from fencepost.token for share; prepare transaction 'left behind'`)
 	err = blocked(t, s)

@@ -75,19 +75,29 @@ create or replace function fencepost.guard_claim() returns trigger
 	language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
 	next text := fencepost.guard_view(new.catalog, concat('g', new.generation, '.e', new.epoch));
-	there bool := to_regclass(format('fencepost.%I', next)) is not null;
+	there bool;
 	old_view name;
 begin
 	if new.catalog ~ '^(register:)?[a-z0-9_-]{1,63}$'
 		and (tg_op = 'UPDATE' or not exists (select from fencepost.token t where t.catalog = new.catalog)) then -- else it becomes an UPDATE
 		perform fencepost.await_guards(new.catalog);
-		for old_view in select v from fencepost.guard_views(new.catalog) v where v <> next loop
-			if there then
-				execute format('drop view fencepost.%I', old_view);
-			else
-				execute format('alter view fencepost.%I rename to %I', old_view, next);
-				there := true;
-			end if;
+		loop
+			there := to_regclass(format('fencepost.%I', next)) is not null;
+			begin
+				for old_view in select v from fencepost.guard_views(new.catalog) v where v <> next loop
+					if there then
+						execute format('drop view fencepost.%I', old_view);
+					else
+						execute format('alter view fencepost.%I rename to %I', old_view, next);
+						there := true;
+					end if;
+				end loop;
+				exit;
+			exception when internal_error then
+				if sqlerrm not like 'tuple concurrently %' then -- a GRANT on the view, which heeds no lock on it, has landed
+					raise;
+				end if;
+			end;
 		end loop;
 		if not there then
 			execute format('create view fencepost.%I as select true as live', next);

@@ -99,6 +99,34 @@ func TestWhoLooksAtAGuardsViewKeepsNoClaimOut(t *testing.T) {
 	}
 }
 
+// TestAGrantOnTheCatalogsTablesFailsNoClaim has one land while a claim waits to rename the
+// view, of which PostgreSQL says that its tuple was concurrently updated.
+func TestAGrantOnTheCatalogsTablesFailsNoClaim(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	s := open(t, dsn)
+	drivertest.Install(t, s, 1)
+	admin := testpg.Connect(t, withParam(t, dsn, "application_name", "admin"))
+	grant := func() {
+		_, err := admin.Exec(t.Context(), `begin; grant select on all tables in schema fencepost to public`)
+		require.NoError(t, err)
+	}
+	grant()
+	require.ErrorContains(t, blocked(t, s), `(application "admin"`)
+	_, err := admin.Exec(t.Context(), `rollback`)
+	require.NoError(t, err)
+	grant()
+	claimed := make(chan error, 1)
+	go func() {
+		_, err := tryClaim(within(t, soon), s)
+		claimed <- err
+	}()
+	waitingAre(t, dsn, 1)
+	_, err = admin.Exec(t.Context(), `commit`)
+	require.NoError(t, err)
+	require.NoError(t, <-claimed)
+}
+
 func TestTheServerEndsAGuardedTransactionWhoseClientIsStopped(t *testing.T) {
 	t.Parallel()
 	dsn := testpg.URL(t)
