@@ -34,12 +34,18 @@ func patienceOf(ctx context.Context) patience {
 // orBlocked calls fn, whose statements may wait for locks. If they don't get them
 // within the claim's time, the error wraps ErrBlocked and names who holds them.
 func (c *claiming) orBlocked(ctx context.Context, wait patience, fn func(context.Context) error) error {
+	return c.store.orBlocked(ctx, wait, c.pid, c.guards, fn)
+}
+
+// orBlocked does it for whatever backend pid waits for. If it waits for guards, those
+// are ended that take too long.
+func (s *Store) orBlocked(ctx context.Context, wait patience, pid int, guards bool, fn func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, wait.giveUp)
 	defer cancel()
-	answer := c.store.askLater(wait, c.pid)
+	answer := s.askLater(wait, pid)
 	stop := func() {}
-	if c.guards {
-		stop = c.store.endGuarded(c.pid)
+	if guards {
+		stop = s.endGuarded(pid)
 	}
 	err := fn(bounded)
 	stop()

@@ -137,12 +137,14 @@ func (c *claiming) setBounds(ctx context.Context, wait patience) error {
 		return err
 	}}
 	guards := statement{sql: guardedSQL, row: func(row pgx.Row) error { return row.Scan(&c.guards) }}
-	return s.together(ctx, c.tx, look, guards, s.bounds(wait, &c.pid))
+	return s.together(ctx, c.tx, look, guards, s.bounds(wait.lock, s.config.ClaimIdle, &c.pid))
 }
 
-// bounds sets the bounds of a transaction, and tells the backend's process.
-func (s *Store) bounds(wait patience, pid *int) statement {
-	return statement{sql: beginSQL, args: []any{millis(wait.lock), millis(s.config.ClaimIdle)}, row: func(row pgx.Row) error {
+// bounds sets the bounds of a transaction: for how long it waits for a lock, and for
+// how long the server lets it wait for this process, which may have stopped. It tells
+// the backend's process.
+func (s *Store) bounds(lock, idle time.Duration, pid *int) statement {
+	return statement{sql: beginSQL, args: []any{millis(lock), millis(idle)}, row: func(row pgx.Row) error {
 		var durable bool
 		return row.Scan(pid, nil, nil, nil, nil, nil, nil, nil, nil, &durable)
 	}}

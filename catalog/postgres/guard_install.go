@@ -284,7 +284,10 @@ func (s *Store) tryDDL(ctx context.Context, fn func(context.Context, pgx.Tx) err
 		return s.fail("guard", err, notSent)
 	}
 	defer rollback(tx)
-	_, err = tx.Exec(ctx, `set local statement_timeout = 0; set local lock_timeout = '`+millis(installLock)+`'; set local search_path = pg_catalog, pg_temp`)
+	var pid int
+	if err = s.alone(ctx, tx, s.bounds(installLock, s.config.ClaimIdle, &pid)); err == nil {
+		_, err = tx.Exec(ctx, `set local search_path = pg_catalog, pg_temp`)
+	}
 	if err == nil {
 		err = fn(ctx, tx)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/fencepost/fencepost/epoch"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/step"
 )
 
 var (
@@ -101,15 +102,19 @@ func (r *Register) State(ctx context.Context) (state driver.RegisterState, err e
 }
 
 // provingWait bounds how long a proof waits for the lock of the guards: writers wait
-// behind it meanwhile.
-const provingWait = 20 * time.Millisecond
+// behind it meanwhile. If this process stops behind that, the server rolls the proof
+// back after provingIdle.
+const (
+	provingWait = 20 * time.Millisecond
+	provingIdle = time.Second
+)
 
 // Prove implements [fence.Register] by a raise that is rolled back, with the schema
 // if there is none yet.
 func (r *Register) Prove(ctx context.Context, t fence.Token) error {
-	err := r.try(ctx, t, fence.Holder{}, provingWait, func(tx pgx.Tx) error {
-		rollback(tx)
-		return nil
+	idle := min(r.store.config.ClaimIdle, provingIdle)
+	err := r.try(ctx, idle, provingWait, func(tx pgx.Tx, _ int) error {
+		return r.rise(ctx, tx, t, fence.Holder{})
 	})
 	if sqlState(err) == "55P03" || errors.Is(err, errAppeared) { // it would only have to wait, or another process has just made the schema
 		return nil
@@ -123,8 +128,12 @@ func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) er
 	if err := r.store.ddl(ctx, r.store.prepareGuards); err != nil {
 		return err
 	}
-	wait := patienceOf(ctx).lock
-	return r.try(ctx, t, by, wait, func(tx pgx.Tx) error {
+	wait := patienceOf(ctx)
+	return r.try(ctx, r.store.config.ClaimIdle, wait.lock, func(tx pgx.Tx, pid int) error {
+		err := r.store.orBlocked(ctx, wait, pid, true, func(ctx context.Context) error { return r.rise(ctx, tx, t, by) })
+		if err != nil {
+			return err
+		}
 		pg := tx.Conn().PgConn()
 		expectCommit(pg)
 		if err := tx.Commit(ctx); err != nil {
@@ -137,20 +146,10 @@ func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) er
 	})
 }
 
-const (
-	raiseSQL  = `select fencepost.raise($1, $2::bigint, $3::bigint, $4)`
-	raiserSQL = `select pg_catalog.pg_backend_pid(), pg_catalog.set_config('lock_timeout', $1, true),
-		pg_catalog.set_config('statement_timeout', '0', true), ` + durable
-)
-
-// try raises the register in a transaction, and calls end with it unless the register
-// holds a higher token.
-func (r *Register) try(ctx context.Context, t fence.Token, by fence.Holder, wait time.Duration, end func(pgx.Tx) error) error {
+// try begins a transaction with bounds, as a claim's, and calls fn with it and its
+// backend's process. Fn commits, or the transaction is rolled back.
+func (r *Register) try(ctx context.Context, idle, wait time.Duration, fn func(tx pgx.Tx, pid int) error) error {
 	s := r.store
-	holder, err := json.Marshal(by)
-	if err != nil {
-		return err
-	}
 	conn, err := s.acquire(ctx, s.pool)
 	if err != nil {
 		return s.fail("raise", err, notSent)
@@ -162,30 +161,40 @@ func (r *Register) try(ctx context.Context, t fence.Token, by fence.Holder, wait
 	}
 	defer rollback(tx)
 	var pid int
-	var isDurable bool
-	if err := tx.QueryRow(ctx, raiserSQL, s.args(millis(wait))...).Scan(&pid, nil, nil, &isDurable); err != nil {
-		return s.fail("raise", err, notSent)
+	if err = s.alone(ctx, tx, s.bounds(wait, idle, &pid)); err == nil {
+		err = s.prepareGuards(ctx, tx)
 	}
-	if err := s.prepareGuards(ctx, tx); err != nil {
-		return s.fail("raise", err, notSent)
+	if err == nil {
+		err = fn(tx, pid)
 	}
-	stop := func() {}
-	if wait > provingWait {
-		stop = s.endGuarded(pid)
+	var above *fence.Error
+	if err == nil || errors.As(err, &above) {
+		return err
+	}
+	return s.fail("raise", err, notSent)
+}
+
+const raiseSQL = `select fencepost.raise($1, $2::bigint, $3::bigint, $4)`
+
+// rise raises the register in a transaction, unless it holds a higher token.
+func (r *Register) rise(ctx context.Context, tx pgx.Tx, t fence.Token, by fence.Holder) error {
+	s, name := r.store, r.store.catalog[len(registerPrefix):]
+	holder, err := json.Marshal(by)
+	if err != nil {
+		return err
 	}
 	var text string
-	name := s.catalog[len(registerPrefix):]
 	err = tx.QueryRow(ctx, raiseSQL, s.args(name, int64(t.Generation), int64(t.Epoch), string(holder))...).Scan(&text)
-	stop()
 	if err != nil {
-		return s.fail("raise", err, notSent)
+		return err
 	}
 	now, err := fence.Parse(text)
 	if err != nil {
-		return s.fail("raise", fmt.Errorf("%w: the register holds %q", driver.ErrCorrupt, text), notSent)
+		return fmt.Errorf("%w: the register holds %q", driver.ErrCorrupt, text)
 	}
 	if now.Compare(t) > 0 {
 		return &fence.Error{Held: t, Current: now, Guard: guard{catalog: name, register: true}.String()}
 	}
-	return end(tx)
+	step.Reach(ctx, step.RegisterWritten)
+	return nil
 }

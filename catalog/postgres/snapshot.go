@@ -222,7 +222,7 @@ const compactionLockSQL = `select pg_catalog.pg_advisory_xact_lock($1)`
 // takes the two locks.
 func (s *Store) lockCompaction(ctx context.Context, tx pgx.Tx, by driver.Claim) error {
 	var pid int
-	if err := s.alone(ctx, tx, s.bounds(patienceOf(ctx), &pid)); err != nil {
+	if err := s.alone(ctx, tx, s.bounds(patienceOf(ctx).lock, s.config.ClaimIdle, &pid)); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, compactionLockSQL, s.args(lockKey("compact "+s.catalog))...); err != nil {
