@@ -64,7 +64,9 @@ func TestAProcessThatStopsWhileItHoldsAGuardsLocksKeepsNobodyOut(t *testing.T) {
 				case <-ended:
 				}
 			}
-			require.NoError(t, next.Raise(drivertest.Context(t), tokenOf(3), fence.Holder{}), "the server has ended what holds the lock")
+			bounded, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			require.NoError(t, next.Raise(bounded, tokenOf(3), fence.Holder{}), "the server has ended what holds the lock")
 			goOn()
 			if err := <-ended; name != "proof" {
 				require.Error(t, err, "nothing of it has landed")
