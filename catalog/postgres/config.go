@@ -41,8 +41,9 @@ type Config struct {
 	MaxConns int32
 
 	// ClaimIdle bounds how long a claimer that has stopped keeps the head
-	// locked: the server ends a claim that has waited for its next statement
-	// for so long. The default is 10 s.
+	// locked, or the guards of a register or table that it raises or installs:
+	// the server ends a transaction that has waited for its next statement for
+	// so long, and the proof of a register after 1 s at most. The default is 10 s.
 	ClaimIdle time.Duration
 
 	// LookTimeout bounds how long the hosts of the DSN are looked at, all at the

@@ -19,7 +19,7 @@ type setting struct{ name, value string }
 // Left as they are: default_transaction_read_only, by which an operator or a
 // provider stops writing; synchronous_commit and client_min_messages, which a
 // commit raises itself;
-// idle_in_transaction_session_timeout, which a claim sets for itself.
+// idle_in_transaction_session_timeout, which a claim sets for itself (see bounds).
 func sessionSettings() []setting {
 	return []setting{
 		{"search_path", "pg_catalog"},
