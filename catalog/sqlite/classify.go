@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
@@ -49,7 +50,7 @@ func busy(err error) bool {
 }
 
 // codeOf returns SQLite's extended result code, or -1 where err has none. Of other
-// libraries than modernc's it knows mattn's.
+// libraries than modernc's it knows those whose errors are like mattn's or ncruces's.
 func codeOf(err error) int {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
@@ -58,14 +59,19 @@ func codeOf(err error) int {
 	return foreignCode(err)
 }
 
-// foreignCode returns the code in an error of mattn's library, whose type is
-// sqlite3.Error, by the fields that it has: whoever links this package does not compile
-// that library.
+// foreignCode returns the code in an error of another library, whose type is
+// sqlite3.Error, by the fields or the methods that it has: whoever links this package does
+// not compile that library.
 func foreignCode(err error) int {
 	if v := reflect.Indirect(reflect.ValueOf(err)); v.Kind() == reflect.Struct && v.Type().Name() == "Error" {
 		code, extended := v.FieldByName("Code"), v.FieldByName("ExtendedCode")
 		if code.IsValid() && code.CanInt() && extended.IsValid() && extended.CanInt() {
 			return int(extended.Int())
+		}
+	}
+	if v := reflect.ValueOf(err); v.IsValid() && strings.Contains(reflect.Indirect(v).Type().PkgPath(), "sqlite") {
+		if code := max(codeBy(v.MethodByName("ExtendedCode")), codeBy(v.MethodByName("Code"))); code >= 0 { // an extended one is the primary one and more
+			return code
 		}
 	}
 	switch e := err.(type) {
@@ -77,6 +83,20 @@ func foreignCode(err error) int {
 				return code
 			}
 		}
+	}
+	return -1
+}
+
+// codeBy returns what a method without arguments answers, or -1 if that is no number.
+func codeBy(method reflect.Value) int {
+	if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 {
+		return -1
+	}
+	switch code := method.Call(nil)[0]; {
+	case code.CanInt():
+		return int(code.Int())
+	case code.CanUint():
+		return int(code.Uint())
 	}
 	return -1
 }

@@ -18,40 +18,47 @@ import (
 )
 
 // An other driver is modernc's with no method but those that each driver of database/sql
-// has, and with errors of the form that those of mattn's have.
+// has, and with errors of another form.
 type other struct {
 	real sqldriver.Driver
 	name string
+	as   func(error) error
 }
 
 func (o other) Connect(context.Context) (sqldriver.Conn, error) {
 	conn, err := o.real.Open(o.name)
-	return otherConn{conn}, foreign3(err)
+	return otherConn{conn, o.as}, o.as(err)
 }
 func (o other) Driver() sqldriver.Driver { return o.real }
 
-type otherConn struct{ sqldriver.Conn }
+type otherConn struct {
+	sqldriver.Conn
+	as func(error) error
+}
 
 func (c otherConn) Prepare(query string) (sqldriver.Stmt, error) {
 	stmt, err := c.Conn.Prepare(query)
-	return otherStmt{stmt}, foreign3(err)
+	return otherStmt{stmt, c.as}, c.as(err)
 }
 
 func (c otherConn) Begin() (sqldriver.Tx, error) {
 	tx, err := c.Conn.Begin() //nolint:staticcheck // what every driver has
-	return tx, foreign3(err)
+	return tx, c.as(err)
 }
 
-type otherStmt struct{ sqldriver.Stmt }
+type otherStmt struct {
+	sqldriver.Stmt
+	as func(error) error
+}
 
 func (s otherStmt) Exec(args []sqldriver.Value) (sqldriver.Result, error) {
 	result, err := s.Stmt.Exec(args) //nolint:staticcheck // what every driver has
-	return result, foreign3(err)
+	return result, s.as(err)
 }
 
 func (s otherStmt) Query(args []sqldriver.Value) (sqldriver.Rows, error) {
 	rows, err := s.Stmt.Query(args) //nolint:staticcheck // what every driver has
-	return rows, foreign3(err)
+	return rows, s.as(err)
 }
 
 // Error has the fields of mattn's.
@@ -62,20 +69,45 @@ type Error struct {
 
 func (e Error) Error() string { return e.text }
 
-func foreign3(err error) error {
-	var own *client.Error
-	if !errors.As(err, &own) {
-		return err
+// byMethod has the methods of ncruces's.
+type byMethod struct {
+	code uint16
+	text string
+}
+
+func (e *byMethod) Error() string        { return e.text }
+func (e *byMethod) Code() uint8          { return uint8(e.code) }
+func (e *byMethod) ExtendedCode() uint16 { return e.code }
+
+// inForm returns the errors of SQLite in another library's form.
+func inForm(form func(code int, text string) error) func(error) error {
+	return func(err error) error {
+		var own *client.Error
+		if !errors.As(err, &own) {
+			return err
+		}
+		return form(own.Code(), own.Error())
 	}
-	return Error{Code: own.Code() & 0xff, ExtendedCode: own.Code(), text: own.Error()}
 }
 
 func TestARegisterIsGuardedAndRaisedOverEveryDriver(t *testing.T) {
 	t.Parallel()
+	for name, form := range map[string]func(code int, text string) error{
+		"fields, as mattn's":    func(code int, text string) error { return Error{code & 0xff, code, text} },
+		"methods, as ncruces's": func(code int, text string) error { return &byMethod{uint16(code), text} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			isGuardedAndRaisedOver(t, inForm(form))
+		})
+	}
+}
+
+func isGuardedAndRaisedOver(t *testing.T, as func(error) error) {
 	path := appFile(t, "WAL")
 	plain, err := sql.Open("sqlite", path)
 	require.NoError(t, err)
-	db := sql.OpenDB(other{plain.Driver(), path + "?_txlock=deferred"})
+	db := sql.OpenDB(other{plain.Driver(), path + "?_txlock=deferred", as})
 	t.Cleanup(func() { require.NoError(t, errors.Join(db.Close(), plain.Close())) })
 	r, err := sqlite.NewRegister(t.Context(), db)
 	require.NoError(t, err)
@@ -105,6 +137,16 @@ func TestARegisterIsGuardedAndRaisedOverEveryDriver(t *testing.T) {
 
 	require.NoError(t, r.Raise(t.Context(), token(2, 2), fence.Holder{}))
 	require.ErrorIs(t, guarded(token(1, 1)), fence.ErrFenced)
+	require.NoError(t, r.InstallGuards(t.Context(), driver.GuardedTables{Schemas: []string{"main"}}))
+	gives(t)
+	stale := token(1, 1)
+	given.token.Store(&stale)
+	guards, err := r.Guards(t.Context())
+	require.NoError(t, err)
+	_, err = db.ExecContext(t.Context(), "DELETE FROM "+guards.Tables[0].Name)
+	require.NoError(t, err, "there is no row")
+	_, err = db.ExecContext(t.Context(), "INSERT INTO "+guards.Tables[0].Name+" DEFAULT VALUES")
+	require.ErrorIs(t, sqlite.Refusal(fmt.Errorf("wrapped: %w", err)), fence.ErrFenced)
 	_, err = sqlite.Begin(t.Context(), db, token(2, 2), sqlite.InRegister())
 	require.ErrorContains(t, err, fmt.Sprintf("%T", otherConn{}))
 	require.ErrorContains(t, err, "guard it by sqlite.Guard")
