@@ -189,7 +189,11 @@ func (s *Store) postFirst(ctx context.Context, conn *pgxpool.Conn, p posting, at
 		return notSent, err
 	}
 	defer rollback(tx)
-	err = s.reserveSchema(ctx, tx)
+	var pid int
+	err = s.alone(ctx, tx, s.bounds(patienceOf(ctx).lock, s.config.ClaimIdle, &pid))
+	if err == nil {
+		err = s.reserveSchema(ctx, tx)
+	}
 	if err == nil {
 		err = s.createTables(ctx, tx)
 	}

@@ -41,8 +41,8 @@ type Config struct {
 	MaxConns int32
 
 	// ClaimIdle bounds how long a claimer that has stopped keeps the head
-	// locked, or the guards of a register or table that it raises or installs:
-	// the server ends a transaction that has waited for its next statement for
+	// locked, or the guards of a register or table that it raises or installs,
+	// or what else a claim waits for: the server ends a transaction that has waited for its next statement for
 	// so long, and the proof of a register after 1 s at most. The default is 10 s.
 	ClaimIdle time.Duration
 

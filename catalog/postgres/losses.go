@@ -145,7 +145,8 @@ func (s *Store) putLosses(ctx context.Context, conn *pgxpool.Conn, l driver.Loss
 	version, move := s.moveLosses(l)
 	// The record comes first, on which a claim stands with its last statements:
 	// what the next statement sees of the head holds until the end.
-	err = s.together(ctx, tx, statement{sql: `select ` + durable}, move, s.foundAt(l.Place, at))
+	var pid int
+	err = s.together(ctx, tx, s.bounds(patienceOf(ctx).lock, s.config.ClaimIdle, &pid), move, s.foundAt(l.Place, at))
 	if err != nil {
 		return 0, notSent, overtaken(err)
 	}
