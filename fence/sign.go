@@ -64,14 +64,20 @@ type signedText struct {
 // "orders at eu-1": it is 1 to MaxResourceName printable bytes, the same for every
 // process of the service and for its guards, and no other catalog has it.
 func NewSigner(scope string, key ed25519.PrivateKey) (*Signer, error) {
-	if len(key) != ed25519.PrivateKeySize {
-		return nil, exitcodes.WithCode(fmt.Errorf("fence: a private key of %d bytes, want %d of Ed25519", len(key), ed25519.PrivateKeySize), exitcodes.Config)
+	if len(key) != ed25519.PrivateKeySize || isEmpty(key) {
+		return nil, exitcodes.WithCode(fmt.Errorf("fence: a private key of %d bytes, want %d of Ed25519 that are not all zero", len(key), ed25519.PrivateKeySize), exitcodes.Config)
 	}
 	if err := checkScope(scope); err != nil {
 		return nil, err
 	}
 	return &Signer{scope: scope, key: slices.Clone(key)}, nil
 }
+
+// String names the catalog, and never shows the key.
+func (s *Signer) String() string { return "signer of " + s.scope }
+
+// GoString is String.
+func (s *Signer) GoString() string { return s.String() }
 
 // Text returns the text of t with its signature, or the text form alone if s is
 // nil. The newest text is kept, so that a token is signed once.
@@ -103,9 +109,9 @@ func NewVerifier(scope string, keys ...ed25519.PublicKey) (*Verifier, error) {
 	if err := checkScope(scope); err != nil {
 		return nil, err
 	}
-	bad := slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return len(k) != ed25519.PublicKeySize })
+	bad := slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return len(k) != ed25519.PublicKeySize || isEmpty(k) })
 	if bad || len(keys) == 0 || len(keys) > maxKeys {
-		return nil, exitcodes.WithCode(fmt.Errorf("fence: %d public keys, want 1 to %d, each of %d bytes of Ed25519", len(keys), maxKeys, ed25519.PublicKeySize),
+		return nil, exitcodes.WithCode(fmt.Errorf("fence: %d public keys, want 1 to %d, each of %d bytes of Ed25519 that are not all zero", len(keys), maxKeys, ed25519.PublicKeySize),
 			exitcodes.Config)
 	}
 	v := &Verifier{scope: scope}
@@ -114,6 +120,10 @@ func NewVerifier(scope string, keys ...ed25519.PublicKey) (*Verifier, error) {
 	}
 	return v, nil
 }
+
+// isEmpty reports whether a key was never filled in. As a public key, zeros are a point
+// of order four, for which everybody can make signatures.
+func isEmpty(key []byte) bool { return !slices.ContainsFunc(key, func(b byte) bool { return b != 0 }) }
 
 // trusts reports whether one of the keys has signed the token.
 func (v *Verifier) trusts(g given) bool {

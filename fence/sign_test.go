@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -240,6 +242,37 @@ func TestAGateIsOfOneKindAndKeysAndScopesAreChecked(t *testing.T) {
 // Every merge of the old holder's {write, write} with the new one's {write}, in which
 // the server restarts at each place: a register that is kept in memory lets the old
 // one in behind the new one, a file does not.
+// As a public key, zeros are a point of order four: one signature in four of these
+// holds, whatever the message is.
+func TestAKeyThatWasNeverFilledInIsNoKey(t *testing.T) {
+	t.Parallel()
+	empty := make(ed25519.PublicKey, ed25519.PublicKeySize)
+	forged := 0
+	for n := range 100 {
+		if ed25519.Verify(empty, []byte{byte(n)}, make([]byte, ed25519.SignatureSize)) {
+			forged++
+		}
+	}
+	require.NotZero(t, forged)
+	_, err := fence.NewVerifier(scope, publicKey(1), empty)
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	_, err = fence.NewSigner(scope, make(ed25519.PrivateKey, ed25519.PrivateKeySize))
+	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+}
+
+func TestASignerNeverShowsItsKey(t *testing.T) {
+	t.Parallel()
+	s := signer(t, scope, 1)
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("made", "signer", s)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("made", "signer", s)
+	for _, shown := range []string{fmt.Sprint(s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), log.String()} {
+		for _, secret := range []string{"1 1 1 1", "01010101", "0x1, 0x1", "1,1,1"} {
+			require.NotContains(t, shown, secret)
+		}
+	}
+}
+
 func TestInNoOrderOfStepsDoesASignedTokenPassBehindANewerOneThoughTheServerRestarts(t *testing.T) {
 	t.Parallel()
 	v := verifier(t, publicKey(1))
