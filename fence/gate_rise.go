@@ -12,7 +12,8 @@ const (
 	// maxReads bounds the resources of which the newest token is read at once.
 	maxReads = 16
 
-	// maxAsking bounds the requests that wait for that.
+	// maxAsking bounds the requests that wait for that, and the resources of which it
+	// was asked and not read yet.
 	maxAsking = 4096
 
 	// readGap is the least time between two reads for one resource.
@@ -97,7 +98,7 @@ func (g *Gate) ask(resource string) (*answer, error) {
 	switch {
 	case g.closed:
 		return nil, ErrGateClosed
-	case g.asking >= maxAsking:
+	case g.asking >= maxAsking || q == nil && len(g.questions) >= maxAsking: // of some nobody waits for the answer any more
 		return nil, errCrowded
 	case q == nil:
 		q = &question{}

@@ -2,6 +2,7 @@ package fence_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -48,4 +49,25 @@ func TestWhenTooManyWaitForTheCatalogTheNextIsRefusedAtOnce(t *testing.T) {
 		admit(t, g, "orders", token(7, 41)).Release()
 		require.NoError(t, g.Close())
 	})
+}
+
+// TestQuestionsThatNobodyWaitsForAnyMoreAreBounded has strangers name a resource each
+// and hang up at once, while the catalog does not answer.
+func TestQuestionsThatNobodyWaitsForAnyMoreAreBounded(t *testing.T) {
+	t.Parallel()
+	g, err := fence.NewGate(fence.GateConfig{ReadTimeout: time.Hour, Newest: func(ctx context.Context, _ string) (fence.Token, fence.Holder, error) {
+		<-ctx.Done()
+		return fence.Token{}, fence.Holder{}, context.Cause(ctx)
+	}})
+	require.NoError(t, err)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for n := range 4096 {
+		_, err = g.Admit(gone, fmt.Sprint(n), token(7, 41))
+		require.ErrorIs(t, err, fence.ErrUnverified)
+		require.NotContains(t, err.Error(), "too many")
+	}
+	_, err = g.Admit(gone, "one more", token(7, 41))
+	require.ErrorContains(t, err, "too many requests wait for the catalog already")
+	require.NoError(t, g.Close())
 }
