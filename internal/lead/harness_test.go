@@ -155,12 +155,23 @@ func (l *lead) ends(code int) {
 // free waits until no command holds the lock any more.
 func (s *service) free() {
 	s.t.Helper()
-	f, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	s.unlocked("lock")
+}
+
+// locked is the beginning of a hook that holds a lock of its own, with all that it
+// starts.
+func (s *service) locked(name string) string {
+	return fmt.Sprintf("exec 8>>%s; flock -n 8 || exit %d; ", s.path(name), overlap)
+}
+
+func (s *service) unlocked(name string) {
+	s.t.Helper()
+	f, err := os.OpenFile(s.path(name), os.O_RDWR|os.O_CREATE, 0o600)
 	require.NoError(s.t, err)
 	defer f.Close()
 	require.Eventually(s.t, func() bool {
 		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
-	}, time.Minute, 5*time.Millisecond, "something of a command is alive")
+	}, time.Minute, 5*time.Millisecond, "something that has %s is alive", name)
 }
 
 // healthy waits until a probe says yes.

@@ -56,12 +56,13 @@ func TestAHookThatFailsOrHangsStopsNoHandover(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newService(t)
-			flags := []string{"--admin", "127.0.0.1:0", "--hook-timeout", "100ms", "--hold", "exec 9>>" + s.path("lock") + "; " + hook, "--resume", hook}
+			flags := []string{"--admin", "127.0.0.1:0", "--hook-timeout", "100ms", "--hold", s.locked("hold") + hook, "--resume", hook}
 			blue := s.begin("blue", 1, append(flags, s.shell("blue", obeys)...)...)
 			blue.happens("up")
 			blue.says("hook=resume")
 			green := s.begin("green", 2, append(append(flags, "--auto-promote"), s.shell("green", obeys)...)...)
-			green.happens("up") // and finds nobody of blue's hook, either
+			green.happens("up")
+			s.unlocked("hold")
 			blue.ends(0)
 			require.Contains(t, blue.log(), "hook=hold")
 			require.Contains(t, green.log(), "the holder hands over")
@@ -74,11 +75,21 @@ func TestAHookThatFailsOrHangsStopsNoHandover(t *testing.T) {
 func TestAHookIsEndedWithTheLossOfTheToken(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
-	blue := s.begin("blue", 1, append([]string{"--hook-timeout", "10m", "--resume", "exec 8>>" + s.path("hooklock") + "; echo hooked >>" + s.path("blue.events") + "; sleep 1000"}, s.shell("blue", obeys)...)...)
+	blue := s.begin("blue", 1, append([]string{"--hook-timeout", "10m", "--resume", s.locked("resume") + "echo hooked >>" + s.path("blue.events") + "; sleep 1000"}, s.shell("blue", obeys)...)...)
 	blue.happens("hooked")
 	s.command(0, "fence", "--reason", "test")
 	blue.ends(166)
-	s.free()
+	s.unlocked("resume")
+}
+
+func TestWhatAHookLeavesWhenItIsCutShortIsEndedToo(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	hook := s.locked("resume") + "setsid sleep 1000 & echo hooked >>" + s.path("blue.events") + "; sleep 1000"
+	blue := s.begin("blue", 1, append([]string{"--hook-timeout", "10m", "--resume", hook},
+		"--", "sh", "-c", "until grep -q hooked "+s.path("blue.events")+"; do sleep 0.02; done")...)
+	blue.ends(0)
+	s.unlocked("resume")
 }
 
 // HAProxy queues requests for servers that are busy, and answers 503 for one that is

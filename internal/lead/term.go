@@ -96,7 +96,7 @@ func (t *term) start(socket string) (*process.Group, error) {
 		}),
 		Files:     [3]*os.File{t.cfg.Stdin, t.cfg.Stdout, t.cfg.Stderr},
 		StopGrace: t.cfg.StopGrace, KillGrace: t.cfg.KillGrace,
-		DieWithParent: true, Strays: true, Tell: t.tell,
+		DieWithParent: true, Tell: t.tell,
 	})
 	if err == nil {
 		t.keeper.watch(g.PID(), left)
@@ -109,12 +109,13 @@ func (t *term) left() time.Duration {
 	return time.Duration(t.lead.Status().LeaseLeft * float64(time.Second))
 }
 
-// run returns once nothing of the command is left.
+// run returns once nothing of the command and its hooks is left.
 func (t *term) run(ctx context.Context) {
 	losing, done := t.c.Context(context.WithoutCancel(ctx)) // ctx may end before, for less
 	defer done(nil)
 	var working context.Context
 	working, t.cancel = context.WithCancel(ctx)
+	defer t.endStrays() // once no hook runs that could leave any
 	defer t.tasks.Wait()
 	defer func() { t.cancel() }()
 	t.tasks.Go(func() { t.becomeReady(working) })
@@ -148,6 +149,13 @@ func (t *term) run(ctx context.Context) {
 		}
 	}
 	t.keeper.rest()
+}
+
+// endStrays ends what has left the groups of the command and of hooks.
+func (t *term) endStrays() {
+	if !t.reaper.EndStrays(t.cfg.KillGrace) {
+		t.tell("what has left the command's group is still there %v after SIGKILL: it is left behind", t.cfg.KillGrace)
+	}
 }
 
 // obey ends the command as the end of ctx asks.

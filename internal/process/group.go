@@ -19,7 +19,6 @@ const pollGroup = 50 * time.Millisecond
 // id. Exited and News may be used by any goroutine, the rest by one.
 type Group struct {
 	spec    Spec
-	reaper  *Reaper
 	pid     int
 	started time.Time
 
@@ -32,8 +31,7 @@ type Group struct {
 	asked  bool // the whole group was sent a signal that asks it to end
 	killed bool // likewise SIGKILL
 	left   bool // it was left behind
-	empty  bool // it has ended; what has left it may still be there
-	gone   bool // likewise, or it was left behind
+	gone   bool // it has ended, or was left behind
 
 	due   <-chan time.Time // fires when the grace, or that after SIGKILL, is over; nil while there is no hurry
 	until time.Time        // when due fires
@@ -66,7 +64,7 @@ func (g *Group) Gone() bool { return g.gone }
 // Signal sends sig to the whole group, unless that has ended: its id may then be
 // another's.
 func (g *Group) Signal(sig syscall.Signal) {
-	if !g.gone && !g.empty {
+	if !g.gone {
 		_ = syscall.Kill(-g.pid, sig) // the last of the group may just have ended
 	}
 }
@@ -76,7 +74,7 @@ func (g *Group) Signal(sig syscall.Signal) {
 func (g *Group) Stop(sig syscall.Signal, grace time.Duration) {
 	g.asked = true
 	g.Signal(sig)
-	g.hurry(grace)
+	g.Hurry(grace)
 }
 
 // Kill sends SIGKILL to the group at once.
@@ -89,7 +87,8 @@ func (g *Group) Kill() {
 	g.within(g.spec.KillGrace)
 }
 
-func (g *Group) hurry(grace time.Duration) {
+// Hurry gives the group a grace, unless less is left of an earlier one.
+func (g *Group) Hurry(grace time.Duration) {
 	if !g.killed && !g.gone && (g.due == nil || time.Until(g.until) > grace) {
 		g.within(grace)
 	}
@@ -128,25 +127,19 @@ func (g *Group) Look() {
 	if g.gone || !g.HasExited() {
 		return
 	}
-	there := !g.empty && g.isThere()
+	there := g.isThere()
 	if !g.seen {
 		g.seen = true
 		if there && !g.asked { // else the whole group has it already, and a second one cuts an ending short
 			g.Signal(syscall.SIGTERM)
 		}
 		if there {
-			g.hurry(g.spec.StopGrace)
+			g.Hurry(g.spec.StopGrace)
 		}
 	}
-	if there {
-		return
-	}
-	g.empty = true
-	if !g.spec.Strays || !g.reaper.killStrays() {
+	if !there {
 		g.gone, g.due = true, nil
-		return
 	}
-	g.hurry(g.spec.KillGrace)
 }
 
 func (g *Group) isThere() bool {

@@ -38,11 +38,6 @@ type Spec struct {
 	// ends by whatever means (Linux).
 	DieWithParent bool
 
-	// Strays has whatever was started beneath this process, and has left its group,
-	// be killed before the group counts as gone (Linux, and once AdoptOrphans was
-	// called).
-	Strays bool
-
 	Tell func(format string, args ...any) // takes a line for people
 }
 
@@ -108,7 +103,7 @@ func (r *Reaper) fork(path string, s Spec, attr *syscall.ProcAttr) (*Group, erro
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{spec: s, reaper: r, pid: pid, started: started, exited: make(chan struct{}), news: make(chan struct{}, 1)}
+	g := &Group{spec: s, pid: pid, started: started, exited: make(chan struct{}), news: make(chan struct{}, 1)}
 	r.groups[pid] = g
 	return g, nil
 }
@@ -142,6 +137,24 @@ func (r *Reaper) reap() {
 			g.wake()
 		}
 	}
+}
+
+// pollStrays is how often it is looked whether strays have ended.
+const pollStrays = 5 * time.Millisecond
+
+// EndStrays kills what was started beneath this process, and has left its group and
+// its parent, until nothing of it is left (Linux, and once AdoptOrphans was called). It
+// reports false if something is still there when the grace is over.
+func (r *Reaper) EndStrays(grace time.Duration) bool {
+	over := time.After(grace)
+	for r.killStrays() {
+		select {
+		case <-time.After(pollStrays):
+		case <-over:
+			return false
+		}
+	}
+	return true
 }
 
 func (g *Group) wake() {
