@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	heldby "github.com/fencepost/fencepost/internal/lead"
+	"github.com/fencepost/fencepost/internal/process"
 )
 
 func TestTheProbesAndCommandsOfAServerWorkForACommand(t *testing.T) {
@@ -73,4 +75,13 @@ func TestTheServiceManagerHearsOfLeadAndOfItsCommand(t *testing.T) {
 	until("STOPPING=1")
 	require.Regexp(t, `EXTEND_TIMEOUT_USEC=\d+`, heard[len(heard)-1])
 	blue.ends(0)
+}
+
+func TestAnotherUserOfTheHostSaysNothingForTheCommand(t *testing.T) {
+	t.Parallel()
+	me, other, group := os.Geteuid(), os.Geteuid()+1, syscall.Getpgrp()
+	require.True(t, heldby.Speaks(process.Word{PID: 1 << 30, UID: me}, group), "what has ended since")
+	require.True(t, heldby.Speaks(process.Word{PID: os.Getpid(), UID: other}, group), "a command that runs as another user")
+	require.False(t, heldby.Speaks(process.Word{PID: 1 << 30, UID: other}, group))
+	require.False(t, heldby.Speaks(process.Word{PID: os.Getpid(), UID: other}, group+1))
 }

@@ -217,8 +217,22 @@ func (t *term) renew() {
 	t.keeper.watch(t.group.PID(), left)
 }
 
-// hear takes what the command says, or whoever it started.
+// speaks reports whether a word comes from a command and what it has started, and
+// not from another user of this host. A process may have ended since, such as a
+// helper of a script, so its user alone will do.
+func speaks(w process.Word, group int) bool {
+	if w.UID == os.Geteuid() {
+		return true
+	}
+	pgid, err := syscall.Getpgid(w.PID) // a command may run as another user
+	return err == nil && pgid == group
+}
+
+// hear takes what the command says.
 func (t *term) hear(w process.Word) {
+	if !speaks(w, t.group.PID()) {
+		return
+	}
 	for _, line := range w.Lines() {
 		name, text, _ := strings.Cut(line, "=")
 		switch {

@@ -15,8 +15,8 @@ const longestWord = 4096
 
 // Listen listens for what children say, at an address for their NOTIFY_SOCKET. The
 // address is abstract: it needs no folder, and no path that may be too long for a
-// socket. Whoever finds it is told apart by the kernel. The func that it returns
-// stops it, and joins.
+// socket. Every user of the host can find it and send to it: a Word has its sender, by
+// which the caller decides. The func that it returns stops it, and joins.
 func Listen() (name string, words <-chan Word, stop func(), err error) {
 	name = "@fencepost-" + rand.Text()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
@@ -59,27 +59,27 @@ func listen(conn *net.UnixConn, heard chan<- Word, done <-chan struct{}) {
 		if err != nil {
 			return
 		}
-		pid, err := sender(control[:m])
+		from, err := sender(control[:m])
 		if err != nil {
 			continue
 		}
 		select {
-		case heard <- Word{PID: pid, Text: string(text[:n])}:
+		case heard <- Word{PID: int(from.Pid), UID: int(from.Uid), Text: string(text[:n])}:
 		case <-done:
 			return
 		}
 	}
 }
 
-func sender(control []byte) (pid int, err error) {
+func sender(control []byte) (*unix.Ucred, error) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for i := range messages {
 		if cred, err := unix.ParseUnixCredentials(&messages[i]); err == nil {
-			return int(cred.Pid), nil
+			return cred, nil
 		}
 	}
-	return 0, fmt.Errorf("none of %d control messages names the sender", len(messages))
+	return nil, fmt.Errorf("none of %d control messages names the sender", len(messages))
 }

@@ -4,7 +4,8 @@ import "strings"
 
 // A Word is one message of a child to the service manager.
 type Word struct {
-	PID  int // of who sent it, as the kernel says
+	PID  int // of the sender, as the kernel says; it may have ended since
+	UID  int // likewise
 	Text string
 }
 
