@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -33,6 +34,8 @@ func plays(args []string) bool {
 		must(steer(args[1], args[2], args[3]))
 	case "blind":
 		blind(args[1], args[2:])
+	case "unread":
+		unread(args[1], args[2:])
 	default:
 		return false
 	}
@@ -42,17 +45,41 @@ func plays(args []string) bool {
 // blind is lead over a store that wakes nobody: it hears of a successor only when it
 // asks.
 func blind(path string, command []string) {
+	holds(path, command, func(s driver.Store) driver.Store { return struct{ driver.Store }{s} },
+		leader.Config{Lease: time.Minute, Catalog: catalog.Config{Generation: 1, PollInterval: time.Hour}})
+}
+
+// unread is lead whose log nobody reads any more once the command is killed.
+func unread(path string, command []string) {
+	holds(path, command, func(s driver.Store) driver.Store { return s },
+		leader.Config{Lease: time.Hour, Catalog: catalog.Config{Generation: 1}, Logger: slog.New(full{slog.DiscardHandler})})
+}
+
+// full is a pipe that is full when the killing is logged.
+type full struct{ slog.Handler }
+
+func (full) Enabled(context.Context, slog.Level) bool { return true }
+
+func (full) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "the command is killed" {
+		select {}
+	}
+	return nil
+}
+
+func (f full) WithAttrs([]slog.Attr) slog.Handler { return f }
+
+func holds(path string, command []string, as func(driver.Store) driver.Store, cfg leader.Config) {
 	exitcodes.Main(func(ctx context.Context) error {
 		store, err := sqlite.Open(path, sqlite.Config{})
 		if err != nil {
 			return err
 		}
 		defer store.Close()
-		return heldby.Run(ctx, struct{ driver.Store }{store}, heldby.Config{
-			Command: command, Keeper: heldby.Program{Path: os.Args[0], Args: []string{os.Args[0], "lead-keeper"}},
-			Lead: leader.Config{Lease: time.Minute, Catalog: catalog.Config{Generation: 1, PollInterval: time.Hour}},
+		return heldby.Run(ctx, as(store), heldby.Config{
+			Command: command, Keeper: heldby.Program{Path: os.Args[0], Args: []string{os.Args[0], "lead-keeper"}}, Lead: cfg,
 		})
-	}, exitcodes.Options{Name: "blind"})
+	}, exitcodes.Options{Name: "holds"})
 }
 
 func must(err error) {

@@ -36,6 +36,7 @@ type term struct {
 	isReady bool          // said is closed
 
 	end      end
+	asked    bool          // the command was sent the stop signal
 	deadline time.Time     // by when a handover needs the command's end
 	held     chan struct{} // closed when the hold hook is over; nil: none runs
 	tasks    sync.WaitGroup
@@ -88,6 +89,7 @@ func (t *term) start(socket string) (*process.Group, error) {
 	if err := t.records.Clear(); err != nil {
 		t.log.Debug("the command can't leave an ending record", "err", err)
 	}
+	t.dropSignals()
 	left := t.left()
 	g, err := t.reaper.Start(process.Spec{
 		Command: t.cfg.Command,
@@ -102,6 +104,19 @@ func (t *term) start(socket string) (*process.Group, error) {
 		t.keeper.watch(g.PID(), left)
 	}
 	return g, err
+}
+
+// dropSignals drops those that came while no command ran: a signal that comes before
+// the command has a handler for it ends it.
+func (h *holder) dropSignals() {
+	for {
+		select {
+		case sig := <-h.signals:
+			h.log.Info("a signal came while no command ran, and is not passed on", "signal", sig.String())
+		default:
+			return
+		}
+	}
 }
 
 // left is for how long the token may be believed without asking.
@@ -178,24 +193,34 @@ func (t *term) obey(ctx context.Context) {
 	})
 }
 
-// halt asks the command to end, and gives it a grace.
+// halt asks the command to end, and gives it a grace. It asks once, since many
+// programs take a second stop signal for the order to end at once: a stop behind a
+// handover, or a handover behind a stop, only makes the grace shorter.
 func (t *term) halt(why end, grace time.Duration) {
 	t.end = max(t.end, why)
-	t.log.Info("the command is stopped", "signal", t.cfg.StopSignal.String(), "grace", grace.Round(time.Millisecond), "for", t.end.String())
 	t.cancel()
 	t.notServing(errStopping)
-	t.group.Stop(t.cfg.StopSignal, max(0, min(grace, t.cfg.StopGrace)))
+	grace = max(0, min(grace, t.cfg.StopGrace))
+	if t.asked {
+		t.group.Hurry(grace)
+	} else {
+		t.asked = true
+		t.group.Stop(t.cfg.StopSignal, grace)
+	}
+	t.log.Info("the command is stopped", "signal", t.cfg.StopSignal.String(), "grace", grace.Round(time.Millisecond), "for", t.end.String())
 }
 
-// lose kills the command at once: another process may have the token.
+// lose kills the command at once: another process may have the token. It logs only
+// then, since a reader of the log may have stopped reading.
 func (t *term) lose(why error) {
-	if t.end != lost {
-		t.log.Warn("the command is killed", "because", why)
-	}
+	known := t.end == lost
 	t.end = lost
 	t.cancel()
 	t.notServing(why)
 	t.group.Kill()
+	if !known {
+		t.log.Warn("the command is killed", "because", why)
+	}
 }
 
 func (e end) String() string {

@@ -105,8 +105,9 @@ func (g *Group) Due() <-chan time.Time { return g.due }
 // still there: what waits in the kernel, or was never reaped by its own parent.
 func (g *Group) Force() {
 	if !g.killed {
-		g.spec.Tell("the group of child %d is still there after %v: SIGKILL", g.pid, g.grace)
-		g.Kill()
+		after := g.grace
+		g.Kill() // first: whoever reads what is told may have stopped reading
+		g.spec.Tell("the group of child %d is still there after %v: SIGKILL", g.pid, after)
 		return
 	}
 	g.spec.Tell("the group of child %d is still there %v after SIGKILL: it is left behind", g.pid, g.grace)
