@@ -76,7 +76,7 @@ takes longer than --hook-timeout, is killed and logged, and nothing waits for it
 CMD is ready once it was started, or as one of --ready-notify, --ready-url and
 --ready-command says. Until then "fencepost health leader" says no.
 
-SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to CMD.
+SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to CMD while it runs.
 
 Exit statuses: 0 a newer generation leads, or lead was told to stop, or CMD ended
 with 0; 166 another process of this generation leads; 64 the command line is
@@ -117,7 +117,7 @@ func (a *app) leadCommand() *cobra.Command {
 	flags.StringVar(&stopSignal, "stop-signal", "TERM", "`signal` that asks CMD to stop")
 	flags.DurationVar(&cfg.StopGrace, "stop-grace", 30*time.Second, "how long CMD may take to stop; less in a handover")
 	flags.StringVar(&cfg.TokenFile, "token-file", "", "`file` in which CMD finds the token, too")
-	flags.StringVar(&l.guardURL, "guard-url", "", "`URL` of PostgreSQL, for FENCEPOST_GUARDED_URL; default is $"+storeurl.GuardEnvVar+", or what $"+storeurl.GuardFileEnvVar+" holds")
+	flags.StringVar(&l.guardURL, "guard-url", "", "`URL` of PostgreSQL without a password, for FENCEPOST_GUARDED_URL; default is $"+storeurl.GuardEnvVar+", or what $"+storeurl.GuardFileEnvVar+" holds")
 	flags.StringArrayVar(&l.registers, "register", nil, "`URL` of another store whose guards refuse older tokens before CMD is started; may be given several times; default is $"+storeurl.RegistersEnvVar)
 	flags.StringVar(&cfg.Hold, "hold", "", "`shell command` before CMD is stopped for a handover")
 	flags.StringVar(&cfg.Resume, "resume", "", "`shell command` once CMD is ready")

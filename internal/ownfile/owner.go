@@ -72,7 +72,7 @@ func (o ownership) giveAll(f *os.File) error {
 		return err
 	}
 	if !o.admits(owner, group) {
-		return fmt.Errorf("%w, which is user %d: this process is user %d", ErrNotGiven, o.uid, os.Geteuid())
+		return fmt.Errorf("%w, which is user %d: %s is of user %d: let one of them have both, by chown or by running as the other", ErrNotGiven, o.uid, f.Name(), os.Geteuid())
 	}
 	mode := o.mode
 	if !group {
