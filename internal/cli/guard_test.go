@@ -50,7 +50,7 @@ func TestTablesAreGuardedAndShownByTheCommand(t *testing.T) {
 
 	got = run(t, env, "guard", "remove", "--schema", "public")
 	require.Equal(t, exitcodes.Success, got.code, got.stderr)
-	require.Contains(t, got.stdout, "installed, 0 tables")
+	require.Contains(t, got.stdout, "installed; guarded tables: 0")
 
 	for _, args := range [][]string{{"guard"}, {"guard", "remove"}, {"guard", "install", "orders"}} {
 		require.Equal(t, exitcodes.Usage, run(t, env, args...).code, args)
