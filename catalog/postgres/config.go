@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,8 +171,6 @@ func queryStart(dsn string) int {
 	}
 	return len(dsn)
 }
-
-func catalogName() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9_-]{1,63}$`) }
 
 // redacted returns an error with the text of err, or a text that says less
 // where the structure of the DSN is so broken that a password could be

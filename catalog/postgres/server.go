@@ -263,9 +263,11 @@ func openError(err error) error {
 	return &driver.Error{Class: class, Store: "postgres", Op: "open", Err: err}
 }
 
-// checkCatalog refuses what can't name a catalog.
+// checkCatalog refuses what can't name a catalog. Every guarded transaction asks.
 func checkCatalog(name string) error {
-	if catalogName().MatchString(name) {
+	const most = 63
+	other := func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789_-", r) }
+	if name != "" && len(name) <= most && !strings.ContainsFunc(name, other) {
 		return nil
 	}
 	return errors.New("the catalog's name is " + quote(name) + ", want 1 to 63 of a-z, 0-9, _ and -")
