@@ -32,20 +32,20 @@ type choice struct {
 	index, of int
 }
 
-// chosen returns the indices of the names to be played.
-func chosen(t *testing.T, names []string, options []Option) (played []int) {
+// chosen returns those of all that are to be played. Name returns the name of one.
+func chosen[C any](t *testing.T, all []C, name func(C) string, options []Option) (played []C) {
 	t.Helper()
 	c := choice{of: 1}
 	for _, o := range options {
 		o(&c)
 	}
-	for _, name := range c.except {
-		require.Contains(t, names, name, "there is no such case")
+	for _, except := range c.except {
+		require.True(t, slices.ContainsFunc(all, func(one C) bool { return name(one) == except }), "no case is called %q", except)
 	}
 	whole := os.Getenv(WholeVar) != ""
-	for i, name := range names {
-		if whole || i%c.of == c.index && !slices.Contains(c.except, name) {
-			played = append(played, i)
+	for i, one := range all {
+		if whole || i%c.of == c.index && !slices.Contains(c.except, name(one)) {
+			played = append(played, one)
 		}
 	}
 	require.NotEmpty(t, played)

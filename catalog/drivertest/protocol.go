@@ -18,13 +18,7 @@ import (
 // RunProtocol checks that package catalog keeps its promises over a driver.
 // newCatalog is as in [RunStore].
 func RunProtocol(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store), options ...Option) {
-	cases := protocolCases()
-	names := make([]string, len(cases))
-	for i, c := range cases {
-		names[i] = c.name
-	}
-	for _, i := range chosen(t, names, options) {
-		c := cases[i]
+	for _, c := range chosen(t, protocolCases(), func(c protocolCase) string { return c.name }, options) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.test((&scene{T: t, newCatalog: newCatalog}).anew())

@@ -15,13 +15,7 @@ import (
 // newCatalog makes a catalog that is empty and returns a function that opens
 // an independent Store on it, as another process would; the suite closes each.
 func RunStore(t *testing.T, newCatalog func(t *testing.T) (open func(t *testing.T) driver.Store), options ...Option) {
-	rules := storeRules()
-	names := make([]string, len(rules))
-	for i, r := range rules {
-		names[i] = r.name
-	}
-	for _, i := range chosen(t, names, options) {
-		r := rules[i]
+	for _, r := range chosen(t, storeRules(), func(r rule) string { return r.name }, options) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			open := newCatalog(t)

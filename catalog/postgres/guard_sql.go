@@ -231,7 +231,6 @@ begin
 		if (seen.generation, seen.epoch) > ($2, $3) or (seen.generation, seen.epoch) = ($2, $3) and seen.made_here then
 			return concat('g', seen.generation, '.e', seen.epoch);
 		end if;
-		perform fencepost.await_guards(name);
 		insert into fencepost.token as t (catalog, generation, epoch, claim_id, system_id, timeline) values (name, $2, $3, gen_random_uuid(), '', 0)
 			on conflict (catalog) do update set generation = excluded.generation, epoch = excluded.epoch, claim_id = excluded.claim_id
 			where (t.generation, t.epoch) <= (excluded.generation, excluded.epoch);

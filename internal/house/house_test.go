@@ -83,7 +83,7 @@ func rooms() map[string]room {
 		"examples/bluegreen/demo":  {inside: program},
 		"examples/guarded":         {inside: []string{"examples/guarded/demo"}},
 		"examples/guarded/demo":    {inside: append([]string{"catalog/postgres", "examples/guarded/process"}, belowLeader...), outside: []string{"github.com/jackc/pgx/v5"}},
-		"examples/guarded/process": {inside: []string{"fence"}},
+		"examples/guarded/process": {inside: belowLeader, outside: []string{"github.com/jackc/pgx/v5"}},
 		"examples/twostores":       {inside: []string{"examples/twostores/demo"}},
 		"examples/twostores/demo": {
 			inside:  append([]string{"catalog/postgres", "catalog/sqlite", "catalog/etcd", "examples/guarded/process"}, belowLeader...),

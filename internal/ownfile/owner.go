@@ -109,7 +109,7 @@ type Making struct {
 
 // Like makes a file as the one at path is, or ought to be: it gets the owner and mode
 // of the file that is there, or else of the folder. A file in a folder for all, such
-// as /tmp, is still its owner's. What is there and is no regular file is an error.
+// as /tmp, is still its owner's. It is an error if something else than a file is there.
 func Like(path string) (Making, error) {
 	info, err := os.Lstat(path)
 	if err == nil && !info.Mode().IsRegular() {

@@ -10,9 +10,9 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 )
 
-// pollGroup is how often the end of a process group is looked for. Whoever is
-// a child of this process also announces its end by SIGCHLD; elsewhere than on
-// Linux orphans are somebody else's children.
+// pollGroup is the pace of looking for the end of a process group. On Linux all of the
+// group become children of this process, and each child's end is told by SIGCHLD, too.
+// Elsewhere orphans become another process's children.
 const pollGroup = 50 * time.Millisecond
 
 // A Group is a command that was started, and its process group, which has its

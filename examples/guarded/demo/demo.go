@@ -15,27 +15,19 @@ package demo
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
-	"strconv"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/postgres"
 	"github.com/fencepost/fencepost/examples/guarded/process"
-	"github.com/fencepost/fencepost/generation"
-	"github.com/fencepost/fencepost/leader"
 )
 
 const (
@@ -64,7 +56,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	logs := io.Discard
 	if *verbose {
-		logs = &shared{w: stderr}
+		logs = process.Lines(stderr)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -78,41 +70,16 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// A shared writer takes the lines of several processes.
-type shared struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (s *shared) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.w.Write(p)
-}
-
 // play makes a database of its own and plays a round with each table.
 func play(ctx context.Context, server string, stdout, logs io.Writer) (held bool, err error) {
-	admin, err := pgx.Connect(ctx, server)
+	_, dsn, drop, err := process.NewDatabase(ctx, server, "guarded")
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = admin.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
-	name := "guarded_" + strings.ToLower(rand.Text()[:8])
-	if _, err := admin.Exec(ctx, "create database "+name); err != nil {
-		return false, err
-	}
-	defer func() {
-		_, dropErr := admin.Exec(context.WithoutCancel(ctx), "drop database "+name+" with (force)")
-		err = errors.Join(err, dropErr)
-	}()
-	dsn, err := url.Parse(server)
-	if err != nil {
-		return false, errors.New("the server is named by no URL: want postgres://user@host/database")
-	}
-	dsn.Path = "/" + name
+	defer func() { err = errors.Join(err, drop()) }()
 	var rounds []round
 	for i, guarded := range []bool{false, true} {
-		r := round{table: map[bool]string{false: "plain", true: "guarded"}[guarded], guarded: guarded, dsn: dsn.String(), first: 2*i + 1, logs: logs}
+		r := round{table: map[bool]string{false: "plain", true: "guarded"}[guarded], guarded: guarded, dsn: dsn, first: 2*i + 1, logs: logs}
 		if err := r.play(ctx); err != nil {
 			return false, fmt.Errorf("table %s: %w", r.table, err)
 		}
@@ -228,25 +195,13 @@ func (r *round) replace(ctx context.Context, store driver.Store) error {
 	return err
 }
 
-// lead starts a shop, promotes it and waits until it leads.
+// lead starts a shop that leads.
 func (r *round) lead(ctx context.Context, store driver.Store, name string, g int) (*process.Process, error) {
-	p, err := process.Start(ctx, r.logs, name, ShopVar+"="+name, storeVar+"="+r.dsn, tableVar+"="+r.table, generationVar+"="+strconv.Itoa(g))
-	if err != nil {
-		return nil, err
-	}
-	_, err = leader.Promote(ctx, store, catalog.Config{}, generation.Generation(g), "the demo")
-	var e process.Event
-	if err == nil {
-		e, err = p.Expect("leading")
-	}
-	if err != nil {
-		p.Kill()
-		return nil, err
-	}
+	p, token, err := process.Lead(ctx, r.logs, store, name, g, ShopVar+"="+name, storeVar+"="+r.dsn, tableVar+"="+r.table)
 	if name == "green" {
-		r.green.token = e.Token.String()
+		r.green.token = token.String()
 	}
-	return p, nil
+	return p, err
 }
 
 // sell has a shop sell, and counts what it acknowledges.

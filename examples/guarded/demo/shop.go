@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,10 +18,9 @@ import (
 
 // The variables by which a shop is started.
 const (
-	ShopVar       = "GUARDED_SHOP" // the name of the shop's process
-	storeVar      = "GUARDED_STORE"
-	tableVar      = "GUARDED_TABLE"
-	generationVar = "GUARDED_GENERATION"
+	ShopVar  = "GUARDED_SHOP" // the name of the shop's process
+	storeVar = "GUARDED_STORE"
+	tableVar = "GUARDED_TABLE"
 )
 
 // A shop is one process of the service. It sells what its table has in stock, for as
@@ -40,7 +38,7 @@ type shop struct {
 // Shop is the main function of a shop. It does not return.
 func Shop() {
 	exitcodes.Main(func(ctx context.Context) error {
-		g, err := strconv.ParseUint(os.Getenv(generationVar), 10, 63)
+		g, err := strconv.ParseUint(os.Getenv(process.GenerationVar), 10, 63)
 		if err != nil {
 			return err
 		}
@@ -70,23 +68,13 @@ func Shop() {
 // work sells until the token is lost.
 func (s *shop) work(ctx context.Context, c *catalog.Catalog) error {
 	token := c.Claim().Token
-	process.Say(process.Event{What: "leading", Token: token})
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case command := <-s.commands:
-			verb, number, _ := strings.Cut(command, " ")
-			n, err := strconv.Atoi(number)
-			if err == nil {
-				err = s.sell(context.WithoutCancel(ctx), token, n, verb == "slowly")
-			}
-			if err != nil {
-				process.Say(process.Event{What: "refused", Token: token, Text: err.Error()})
-				return err
-			}
+	return process.Work(ctx, token, s.commands, func(ctx context.Context, n int, slowly bool) error {
+		err := s.sell(ctx, token, n, slowly)
+		if err != nil {
+			process.Say(process.Event{What: "refused", Token: token, Text: err.Error()})
 		}
-	}
+		return err
+	})
 }
 
 // sell is what countless services do: read, calculate, write back. It asks nobody

@@ -1,5 +1,6 @@
-// Package process runs the processes of an example, which are stopped and continued,
-// speak in lines of JSON, and are told what to do by lines.
+// Package process is what the examples of guards share: it runs their shops, which are
+// processes that are stopped and continued, speak in lines of JSON, and are told what to
+// do by lines.
 package process
 
 import (

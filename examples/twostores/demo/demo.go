@@ -17,29 +17,23 @@ package demo
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/etcd"
 	"github.com/fencepost/fencepost/catalog/postgres"
 	"github.com/fencepost/fencepost/examples/guarded/process"
-	"github.com/fencepost/fencepost/generation"
-	"github.com/fencepost/fencepost/leader"
 )
 
 const (
@@ -72,7 +66,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	logs := io.Discard
 	if *verbose {
-		logs = stderr
+		logs = process.Lines(stderr)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -88,30 +82,17 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // play makes stores of its own, and plays a round with each table.
 func play(ctx context.Context, server, cluster string, stdout, logs io.Writer) (held bool, err error) {
-	name := "twostores_" + strings.ToLower(rand.Text()[:8])
-	admin, err := pgx.Connect(ctx, server)
+	name, dsn, drop, err := process.NewDatabase(ctx, server, "twostores")
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = admin.Close(context.WithoutCancel(ctx)) }() // nothing is lost with it
-	if _, err := admin.Exec(ctx, "create database "+name); err != nil {
-		return false, err
-	}
-	defer func() {
-		_, dropErr := admin.Exec(context.WithoutCancel(ctx), "drop database "+name+" with (force)")
-		err = errors.Join(err, dropErr)
-	}()
-	dsn, err := url.Parse(server)
-	if err != nil {
-		return false, errors.New("the server is named by no URL: want postgres://user@host/database")
-	}
-	dsn.Path = "/" + name
+	defer func() { err = errors.Join(err, drop()) }()
 	folder, err := os.MkdirTemp("", name)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	s := stores{catalog: strings.TrimSuffix(cluster, "/") + "/" + name, rows: dsn.String(), file: filepath.Join(folder, "stock.db")}
+	s := stores{catalog: strings.TrimSuffix(cluster, "/") + "/" + name, rows: dsn, file: filepath.Join(folder, "stock.db")}
 	if err := s.make(ctx); err != nil {
 		return false, err
 	}
@@ -262,24 +243,11 @@ func (r *round) play(ctx context.Context) error {
 	return err
 }
 
-// lead starts a shop, promotes it and waits until it leads.
+// lead starts a shop that leads, and notes its token.
 func (r *round) lead(ctx context.Context, store driver.Store, name string, g int, token *string) (*process.Process, error) {
-	p, err := process.Start(ctx, r.logs, name, ShopVar+"="+name, catalogVar+"="+r.catalog, rowsVar+"="+r.rows, fileVar+"="+r.file,
-		tableVar+"="+r.table, generationVar+"="+strconv.Itoa(g))
-	if err != nil {
-		return nil, err
-	}
-	_, err = leader.Promote(ctx, store, catalog.Config{}, generation.Generation(g), "the demo")
-	var e process.Event
-	if err == nil {
-		e, err = p.Expect("leading")
-	}
-	if err != nil {
-		p.Kill()
-		return nil, err
-	}
-	*token = e.Token.String()
-	return p, nil
+	p, leads, err := process.Lead(ctx, r.logs, store, name, g, ShopVar+"="+name, catalogVar+"="+r.catalog, rowsVar+"="+r.rows, fileVar+"="+r.file, tableVar+"="+r.table)
+	*token = leads.String()
+	return p, err
 }
 
 // sell has a shop sell, and counts what it acknowledges.

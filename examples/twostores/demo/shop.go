@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,12 +23,11 @@ import (
 
 // The variables by which a shop is started.
 const (
-	ShopVar       = "TWOSTORES_SHOP" // the name of the shop's process
-	catalogVar    = "TWOSTORES_CATALOG"
-	rowsVar       = "TWOSTORES_ROWS"
-	fileVar       = "TWOSTORES_FILE"
-	tableVar      = "TWOSTORES_TABLE"
-	generationVar = "TWOSTORES_GENERATION"
+	ShopVar    = "TWOSTORES_SHOP" // the name of the shop's process
+	catalogVar = "TWOSTORES_CATALOG"
+	rowsVar    = "TWOSTORES_ROWS"
+	fileVar    = "TWOSTORES_FILE"
+	tableVar   = "TWOSTORES_TABLE"
 )
 
 // The stores of a shop's data.
@@ -60,7 +58,7 @@ func Shop() {
 		if err != nil {
 			return err
 		}
-		g, err := strconv.ParseUint(os.Getenv(generationVar), 10, 63)
+		g, err := strconv.ParseUint(os.Getenv(process.GenerationVar), 10, 63)
 		if err != nil {
 			return err
 		}
@@ -111,22 +109,9 @@ func (s *shop) open(ctx context.Context) (store *etcd.Store, registers []fence.R
 // work sells until the token is lost.
 func (s *shop) work(ctx context.Context, c *catalog.Catalog) error {
 	token := c.Claim().Token
-	process.Say(process.Event{What: "leading", Token: token})
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case command := <-s.commands:
-			verb, number, _ := strings.Cut(command, " ")
-			n, err := strconv.Atoi(number)
-			if err == nil {
-				err = s.sell(context.WithoutCancel(ctx), token, n, verb == "slowly")
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
+	return process.Work(ctx, token, s.commands, func(ctx context.Context, n int, slowly bool) error {
+		return s.sell(ctx, token, n, slowly)
+	})
 }
 
 // sell reads the stock of both stores, calculates, and writes back what is left. It asks
