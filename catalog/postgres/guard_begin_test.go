@@ -66,14 +66,12 @@ func TestAGuardedTransactionBeginsByOneRoundTrip(t *testing.T) {
 	before := sent.Load()
 	begin(pool)
 	require.EqualValues(t, 2, sent.Load()-before)
+	_, err = postgres.Begin(within(t, soon), another{pool}, tokenOf(9, 9))
+	require.ErrorIs(t, err, fence.ErrNeverIssued)
 }
 
 // another is a Beginner that this package does not know.
-type another struct{ conn *pgxpool.Conn }
-
-func (a another) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error) {
-	return a.conn.BeginTx(ctx, options)
-}
+type another struct{ postgres.Beginner }
 
 // TestAPoolKeepsItsConnectionsHoweverAGuardedTransactionEnds has one of a single
 // connection, which nothing may lose or keep.
