@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -35,6 +36,30 @@ func NewBoard(store driver.Store, cfg Config) *Board {
 
 // Head returns the newest head of the catalog, as [ReadHead] does.
 func (b *Board) Head(ctx context.Context) (driver.Head, error) { return ReadHead(ctx, b.store, b.cfg) }
+
+// Watch calls wake soon after writes to the catalog or its board, if the store can
+// tell, and once when it has begun. It returns when ctx ends. A wake-up is a hint,
+// and one may be lost: whoever watches polls as well.
+func (b *Board) Watch(ctx context.Context, wake func()) {
+	listen := writesOf(b.store)
+	if listen == nil {
+		wake()
+		<-ctx.Done()
+		return
+	}
+	woken := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { keepWatching(ctx, listen, b.cfg, woken) })
+	defer wg.Wait()
+	for {
+		select {
+		case <-woken:
+			wake()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // A Posted is a note as it stands on the board.
 type Posted[T any] struct {

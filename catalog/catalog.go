@@ -40,6 +40,8 @@ type Catalog struct {
 	confirms coalescer
 	end      ending
 
+	observing observing
+
 	reporting sync.Once
 	reported  error // the loss that was found
 	lossWake  chan struct{}
@@ -82,6 +84,9 @@ func (c *Catalog) start() {
 // Token returns the token that this handle was given. It may have been fenced
 // since: see [Catalog.Done].
 func (c *Catalog) Token() fence.Token { return c.claim.Token }
+
+// Board returns the board beside this catalog.
+func (c *Catalog) Board() *Board { return NewBoard(c.store, c.cfg) }
 
 // Claim returns the claim that made this handle the holder.
 func (c *Catalog) Claim() driver.Claim { return c.claim }

@@ -111,6 +111,7 @@ func (c *Catalog) gather(first *request) []*request {
 // A group is a run of requests that share one commit.
 type group struct {
 	payload  []byte
+	changes  []Change
 	next     *state // what the commit leads to; nil while nothing is changed
 	requests []*request
 	results  []error
@@ -133,7 +134,7 @@ func (c *Catalog) commitBatch(batch []*request) {
 			g.answer(nil)
 			continue
 		}
-		err := c.commit(g.payload, g.next)
+		err := c.commit(g.payload, g.changes, g.next)
 		g.answer(err)
 		if err != nil {
 			c.answerUnsent(err)
@@ -182,7 +183,7 @@ func (c *Catalog) compute(batch []*request) []*group {
 		var next *state
 		var changes []Change
 		var err error
-		c.running.call(func() { next, changes, err = r.run(work) })
+		c.running.call(func() { next, changes, err = r.run(work, c.claim.Token) })
 		if r.panicked != nil {
 			c.cfg.Logger.ErrorContext(c.base, "a function given to Update panicked", "panic", fmt.Sprint(r.panicked.value))
 		}
@@ -201,7 +202,7 @@ func (c *Catalog) compute(batch []*request) []*group {
 			groups = append(groups, this)
 		}
 		work = next
-		this.payload, this.next = append(this.payload, alone[1:]...), work
+		this.payload, this.changes, this.next = append(this.payload, alone[1:]...), append(this.changes, changes...), work
 		this.add(r, nil)
 	}
 	return groups
@@ -238,7 +239,7 @@ func (c *Catalog) effortWithin(ctx context.Context) effort {
 }
 
 // commit appends one record, and publishes the state that it leads to.
-func (c *Catalog) commit(payload []byte, next *state) error {
+func (c *Catalog) commit(payload []byte, changes []Change, next *state) error {
 	e := c.effort()
 	if p := c.known.Load(); p.acked.Commit != p.tip.Commit {
 		// An earlier commit that is not settled comes first. A reader of the log then
@@ -247,7 +248,7 @@ func (c *Catalog) commit(payload []byte, next *state) error {
 			return notSent(err)
 		}
 	}
-	readBack, err := c.appendNext(e, payload, next)
+	readBack, err := c.appendNext(e, payload, changes, next)
 	if err != nil || !readBack {
 		return err
 	}
@@ -255,14 +256,14 @@ func (c *Catalog) commit(payload []byte, next *state) error {
 }
 
 // appendNext lands one record behind the last acknowledged one.
-func (c *Catalog) appendNext(e effort, payload []byte, next *state) (readBack bool, err error) {
+func (c *Catalog) appendNext(e effort, payload []byte, changes []Change, next *state) (readBack bool, err error) {
 	head := c.Head()
 	rec := driver.Record{Revision: head.Revision + 1, ID: driver.NewID(), Token: c.claim.Token, Payload: payload}
 	if readBack, err = c.land(e, head, rec); err != nil {
 		return false, err
 	}
 	head = head.After(rec)
-	c.state.Store(next)
+	c.publish(next, changes)
 	c.landed(head, readBack, int64(len(payload)))
 	return readBack, nil
 }

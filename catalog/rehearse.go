@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
 )
 
 // A Rehearsal is a snapshot of a catalog with private writes on top. It runs
@@ -200,7 +201,7 @@ func (r *Rehearsal) Update(fn func(*Tx) error) error {
 	defer r.mu.Unlock()
 	var next *state
 	var err error
-	r.running.call(func() { next, _, err = transact(r.state.Load(), fn) })
+	r.running.call(func() { next, _, err = transact(r.state.Load(), fence.Token{}, fn) })
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func notSent(err error) error {
 // It is durable, too, if a claim that came in between was built on it.
 func (c *Catalog) settle(e effort) error {
 	for {
-		readBack, err := c.appendNext(e, newPayload(), c.state.Load())
+		readBack, err := c.appendNext(e, newPayload(), nil, c.state.Load())
 		switch {
 		case err == nil && readBack:
 			if c.writeBehind(e) == nil {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/tidwall/btree"
+
+	"github.com/fencepost/fencepost/fence"
 )
 
 // The sizes of an entry's parts, in bytes. The value's is the store's: an entry
@@ -93,6 +95,7 @@ type Tx struct {
 	changes []Change
 	err     error // the first refused change; it fails the whole Tx
 
+	token fence.Token     // zero in a migration and in a rehearsal
 	ctx   context.Context // of a migration; nil otherwise
 	reads readSet         // what a migration has read; nil otherwise
 }
@@ -107,10 +110,14 @@ func (tx *Tx) Context() context.Context {
 	return tx.ctx
 }
 
+// Token returns the token under which the changes will be committed; zero in a
+// migration, which is run before its token is known, and in a rehearsal.
+func (tx *Tx) Token() fence.Token { return tx.token }
+
 // transact calls fn with a Tx on s, which is dead once fn has returned, however
 // it did. It returns the state that the changes of fn lead to.
-func transact(s *state, fn func(*Tx) error) (next *state, changes []Change, err error) {
-	tx := &Tx{draft: s.draft()}
+func transact(s *state, token fence.Token, fn func(*Tx) error) (next *state, changes []Change, err error) {
+	tx := &Tx{draft: s.draft(), token: token}
 	defer tx.finish()
 	return tx.result(fn(tx))
 }

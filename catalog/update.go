@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
+
+	"github.com/fencepost/fencepost/fence"
 )
 
 // Update calls fn to read and change entries, and returns nil once its changes
@@ -119,12 +121,12 @@ func (r *request) result(err error) error {
 }
 
 // run calls the request's function, and returns what it leads to.
-func (r *request) run(now *state) (next *state, changes []Change, err error) {
+func (r *request) run(now *state, token fence.Token) (next *state, changes []Change, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			r.panicked = &panicked{value: v, stack: debug.Stack()}
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	return transact(now, r.fn)
+	return transact(now, token, r.fn)
 }

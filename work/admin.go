@@ -1,0 +1,163 @@
+package work
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+// ErrNotDead means that a job is not on the dead list.
+var ErrNotDead = errors.New("work: the job is not on the dead list")
+
+// MaxReason is the size of the longest reason of Abandon, in bytes.
+const MaxReason = 500
+
+// Retry moves a job from the dead list back, with its ID, as if it had just been
+// enqueued. A live job that waits for its retry may run at once; one that runs is
+// left alone.
+func Retry(tx *catalog.Tx, id ID) error {
+	rec, found, err := dead.Get(tx, id.entry())
+	if err != nil {
+		return err
+	}
+	if !found {
+		return hurry(tx, id)
+	}
+	if rec.Reason == Malformed {
+		return fmt.Errorf("%w: %d is a request that can't be read: enqueue it anew and clear this one", ErrInvalid, id)
+	}
+	now := time.Now().UTC().Round(0)
+	rec.Job.Due = now
+	rec.Run = runRecord{Serial: rec.Run.Serial, At: now, Interrupted: rec.Run.Interrupted, Crashed: rec.Run.Crashed, Error: rec.Run.Error}
+	if _, err := dead.Delete(tx, id.entry()); err != nil {
+		return err
+	}
+	if err := jobs.Set(tx, id.entry(), rec.Job); err != nil {
+		return err
+	}
+	if err := runs.Set(tx, id.entry(), rec.Run); err != nil {
+		return err
+	}
+	sums := tally{}
+	sums.of(rec.Job.Kind).Retried++
+	return sums.write(tx)
+}
+
+// hurry ends a live job's wait for its retry.
+func hurry(tx *catalog.Tx, id ID) error {
+	_, found, err := jobs.Get(tx, id.entry())
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("%w: %d", ErrNotFound, id)
+	}
+	run, found, err := runs.Get(tx, id.entry())
+	if err != nil || !found || run.NotBefore.IsZero() {
+		return err
+	}
+	run.NotBefore, run.Wait = time.Time{}, 0
+	return runs.Set(tx, id.entry(), run)
+}
+
+// Abandon moves a live job to the dead list. A run of it ends with [ErrAbandoned],
+// and can't complete it any more.
+func Abandon(tx *catalog.Tx, id ID, reason string) error {
+	if reason == "" || len(reason) > MaxReason {
+		return fmt.Errorf("%w: a reason of %d bytes, want 1 to %d", ErrInvalid, len(reason), MaxReason)
+	}
+	job, found, err := jobs.Get(tx, id.entry())
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("%w: %d", ErrNotFound, id)
+	}
+	run, _, err := runs.Get(tx, id.entry())
+	if err != nil {
+		return err
+	}
+	sums := tally{}
+	t := sums.of(job.Kind)
+	if !run.Claim.IsZero() {
+		t.Withdrawn++
+		run.Claim = fence.Token{}
+	}
+	if err := bury(tx, t, id, nil, deadRecord{Run: run, Reason: Abandoned, Text: reason, At: time.Now().UTC().Round(0), By: tx.Token()}); err != nil {
+		return err
+	}
+	return sums.write(tx)
+}
+
+// Clear removes a job from the dead list, for good.
+func Clear(tx *catalog.Tx, id ID) error {
+	rec, found, err := dead.Get(tx, id.entry())
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("%w: %d", ErrNotDead, id)
+	}
+	if _, err := dead.Delete(tx, id.entry()); err != nil {
+		return err
+	}
+	sums := tally{}
+	sums.of(rec.Job.Kind).Cleared++
+	return sums.write(tx)
+}
+
+// An Owner is whom jobs are pinned to: a generation or a member, one of them.
+type Owner struct {
+	Generation generation.Generation
+	Member     string
+}
+
+// String names the owner.
+func (o Owner) String() string {
+	if o.Member != "" {
+		return "member " + o.Member
+	}
+	return fmt.Sprintf("generation %d", o.Generation)
+}
+
+// Reassign lets the holder run the jobs that are pinned to an owner which is gone
+// for good, and returns how many these are. A job that runs now runs on. Each job
+// says from then on whose it was.
+func Reassign(tx *catalog.Tx, from Owner) (int, error) {
+	if (from.Generation == generation.None) == (from.Member == "") {
+		return 0, fmt.Errorf("%w: reassign from a generation or from a member", ErrInvalid)
+	}
+	current := tx.Token().Generation
+	if from.Generation != generation.None && from.Generation >= current {
+		return 0, fmt.Errorf("%w: generation %d is not gone: the holder is of generation %d", ErrInvalid, from.Generation, current)
+	}
+	pins := map[string]bool{}
+	if err := kinds.Scan(tx, "", func(kind string, rec kindRecord) bool { pins[kind] = rec.Pin == SameGeneration.String(); return true }); err != nil {
+		return 0, err
+	}
+	moved := 0
+	var failed error
+	err := jobs.Scan(tx, "", func(key string, rec jobRecord) bool {
+		pinned := rec.Generation
+		if pinned == generation.None && pins[rec.Kind] {
+			pinned = rec.Made.Generation
+		}
+		switch {
+		case from.Member != "" && rec.Member == from.Member:
+			rec.Member = ""
+		case from.Generation != generation.None && pinned == from.Generation:
+			rec.Generation = current
+		default:
+			return true
+		}
+		rec.From = from.String()
+		moved++
+		failed = jobs.Set(tx, key, rec)
+		return failed == nil
+	})
+	return moved, errors.Join(err, failed)
+}

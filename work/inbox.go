@@ -1,0 +1,312 @@
+package work
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+)
+
+// InboxPrefix is the beginning of the keys of the notes by which processes that do
+// not hold the token ask the holder to do something. The rest of a key is the
+// request's reference. The holder takes the notes in the order of their keys.
+const InboxPrefix = "work/inbox/"
+
+// The operations of a note in the inbox.
+const (
+	OpEnqueue  = "enqueue"
+	OpRetry    = "retry"
+	OpAbandon  = "abandon"
+	OpClear    = "clear"
+	OpReassign = "reassign"
+	OpActivate = "activate"
+)
+
+// A Note is a request in the inbox, as JSON.
+type Note struct {
+	Op string    `json:"op"`
+	By string    `json:"by,omitempty"` // for people
+	At time.Time `json:"at,omitzero"`
+
+	// Of enqueue:
+	Kind     string    `json:"kind,omitempty"`
+	Key      string    `json:"key,omitempty"`
+	Payload  []byte    `json:"payload,omitempty"`
+	RunAt    time.Time `json:"run_at,omitzero"`
+	Priority int       `json:"priority,omitempty"`
+
+	// Of enqueue and reassign:
+	Generation generation.Generation `json:"generation,omitempty"`
+	Member     string                `json:"member,omitempty"`
+
+	// Of retry, abandon and clear:
+	ID     ID     `json:"id,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// NewRef returns a reference for a request. Later ones are ordered behind earlier
+// ones, as far as the clocks of their processes agree.
+func NewRef(now time.Time) string {
+	return fmt.Sprintf("%015d-%s", now.UnixMilli(), driver.NewID())
+}
+
+// Post puts a request into the inbox of a catalog. Posting the same one again, with
+// the same ref, does nothing more. The holder of the token acts upon it, and answers:
+// see [ReplyTo].
+func Post(ctx context.Context, b *catalog.Board, ref string, n Note) error {
+	if n.Op == OpEnqueue {
+		if err := n.request().check(); err != nil {
+			return err
+		}
+		if len(n.Payload) > MaxPayload {
+			return fmt.Errorf("%w: a payload of %d bytes, want at most %d", ErrTooLarge, len(n.Payload), MaxPayload)
+		}
+	}
+	_, err := catalog.UpdateNote(ctx, b, InboxPrefix+ref, func(old *Note) error { *old = n; return nil })
+	return err
+}
+
+func (n Note) request() Request {
+	return Request{Kind: n.Kind, Key: n.Key, Payload: n.Payload, RunAt: n.RunAt, Priority: n.Priority, Generation: n.Generation, Member: n.Member}
+}
+
+// A Reply is the holder's answer to a request.
+type Reply struct {
+	ID    ID     // of the job
+	Text  string // what was done, for people
+	Error string // why nothing was; empty if something was
+	At    time.Time
+}
+
+// ReplyTo returns the answer to a request, and whether there is one yet. The newest
+// 1024 are kept.
+func ReplyTo(s catalog.Source, ref string) (Reply, bool, error) {
+	rec, found, err := replies.Get(s, ref)
+	return Reply{ID: rec.ID, Text: rec.Text, Error: rec.Error, At: rec.At}, found, err
+}
+
+// Inbox returns how many requests wait for a holder, and since when the oldest does.
+func Inbox(ctx context.Context, b *catalog.Board) (n int, oldest time.Time, err error) {
+	notes, err := catalog.ReadNotes[Note](ctx, b, InboxPrefix)
+	for _, p := range notes {
+		if at := p.Value.At; oldest.IsZero() || !at.IsZero() && at.Before(oldest) {
+			oldest = at
+		}
+	}
+	return len(notes), oldest, err
+}
+
+// inboxGap is the least time between two looks at the inbox.
+const inboxGap = 2 * time.Millisecond
+
+// readInbox acts upon requests until ctx ends.
+func (d *dispatcher) readInbox(ctx context.Context) {
+	if d.cfg.Poll < 0 {
+		return
+	}
+	board := d.c.Board()
+	wake := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		board.Watch(ctx, func() {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		})
+	})
+	defer wg.Wait()
+	poll := time.NewTicker(d.cfg.Poll)
+	defer poll.Stop()
+	failing := false
+	for {
+		err := d.empty(ctx, board)
+		if err != nil && !failing && ctx.Err() == nil {
+			d.cfg.Logger.Warn("the inbox was not emptied", "err", err)
+		}
+		failing = err != nil
+		select {
+		case <-wake:
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+		rest := time.NewTimer(inboxGap)
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			rest.Stop()
+			return
+		}
+	}
+}
+
+// inboxBatch is how many requests share one commit.
+const inboxBatch = 256
+
+// empty acts upon every request that is there, and removes it once that is durable.
+// A request that was acted upon before is only removed.
+func (d *dispatcher) empty(ctx context.Context, board *catalog.Board) error {
+	notes, err := catalog.ReadNotes[json.RawMessage](ctx, board, InboxPrefix)
+	for len(notes) > 0 && err == nil {
+		some := notes[:min(len(notes), inboxBatch)]
+		notes = notes[len(some):]
+		err = d.act(ctx, board, some)
+	}
+	return err
+}
+
+// act acts upon some requests, in one commit.
+func (d *dispatcher) act(ctx context.Context, board *catalog.Board, notes []catalog.Posted[json.RawMessage]) error {
+	var done []catalog.Posted[json.RawMessage]
+	activate := false
+	err := d.c.Update(d.writes, func(tx *catalog.Tx) error {
+		done = done[:0]
+		for _, p := range notes {
+			ref := strings.TrimPrefix(p.Key, InboxPrefix)
+			if _, found, err := replies.Get(tx, ref); err != nil || found {
+				if err == nil {
+					done = append(done, p)
+					continue
+				}
+				return err
+			}
+			rec, active, err := perform(tx, ref, p.Value)
+			switch {
+			case errors.Is(err, ErrFull): // it waits in the inbox
+				continue
+			case err != nil:
+				return err
+			}
+			activate = activate || active
+			if err := reply(tx, ref, rec); err != nil {
+				return err
+			}
+			done = append(done, p)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if activate {
+		_, _ = d.Pass(ctx)
+	}
+	return removeAll(ctx, board, done)
+}
+
+// removers is how many notes are removed at a time.
+const removers = 8
+
+func removeAll(ctx context.Context, board *catalog.Board, notes []catalog.Posted[json.RawMessage]) error {
+	var wg sync.WaitGroup
+	errs := make([]error, removers)
+	for i := range removers {
+		wg.Go(func() {
+			for at := i; at < len(notes) && errs[i] == nil; at += removers {
+				errs[i] = catalog.RemoveNote(ctx, board, notes[at])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// reply keeps the answer to a request, in place of the oldest one.
+func reply(tx *catalog.Tx, ref string, rec replyRecord) error {
+	n, err := take(tx, replySequence, 1)
+	if err != nil {
+		return err
+	}
+	rec.Number, rec.At = n, time.Now().UTC().Round(0)
+	slot := ring(n, keptReplies)
+	old, found, err := replySlots.Get(tx, slot)
+	if err != nil {
+		return err
+	}
+	if found {
+		if _, err := replies.Delete(tx, old); err != nil {
+			return err
+		}
+	}
+	if err := replySlots.Set(tx, slot, ref); err != nil {
+		return err
+	}
+	return replies.Set(tx, ref, rec)
+}
+
+// perform does what a request asks for. An error of the request itself is its
+// answer; one that is returned fails the commit.
+func perform(tx *catalog.Tx, ref string, raw json.RawMessage) (rec replyRecord, activate bool, err error) {
+	var n Note
+	if err := json.Unmarshal(raw, &n); err != nil {
+		id, err := buryRequest(tx, ref, raw, err)
+		return replyRecord{ID: id, Error: "the request can't be read; it is on the dead list"}, false, err
+	}
+	switch n.Op {
+	case OpEnqueue:
+		rec.ID, err = enqueue(tx, time.Now(), fence.Token{}, ref, []Request{n.request()})
+		if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrInvalid) {
+			refused := err
+			id, err := buryRequest(tx, ref, raw, refused)
+			return replyRecord{ID: id, Error: refused.Error() + "; it is on the dead list"}, false, err
+		}
+		rec.Text = "enqueued"
+	case OpRetry:
+		rec.ID, rec.Text, err = n.ID, "runs again", Retry(tx, n.ID)
+	case OpAbandon:
+		rec.ID, rec.Text, err = n.ID, "abandoned", Abandon(tx, n.ID, n.Reason)
+	case OpClear:
+		rec.ID, rec.Text, err = n.ID, "removed from the dead list", Clear(tx, n.ID)
+	case OpReassign:
+		var moved int
+		moved, err = Reassign(tx, Owner{Generation: n.Generation, Member: n.Member})
+		rec.Text = fmt.Sprintf("%d jobs reassigned", moved)
+	case OpActivate:
+		rec.Text, activate = "a pass was made", true
+	default:
+		id, err := buryRequest(tx, ref, raw, fmt.Errorf("this build does not know the operation %q", clip(n.Op, 64)))
+		return replyRecord{ID: id, Error: "this build does not know the operation; it is on the dead list"}, false, err
+	}
+	if err != nil && ofRequest(err) {
+		return replyRecord{ID: n.ID, Error: err.Error()}, false, nil
+	}
+	return rec, activate, err
+}
+
+// ofRequest reports whether an error says that a request can't be done.
+func ofRequest(err error) bool {
+	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotDead) || errors.Is(err, ErrInvalid)
+}
+
+// buryRequest keeps a request that can't be enqueued on the dead list.
+func buryRequest(tx *catalog.Tx, ref string, raw []byte, why error) (ID, error) {
+	n, err := take(tx, jobSequence, 1)
+	if err != nil {
+		return 0, err
+	}
+	now := time.Now().UTC().Round(0)
+	rec := deadRecord{
+		Job:    jobRecord{Kind: malformedKind, Payload: raw, MadeAt: now, Due: now, Ref: ref},
+		Reason: Malformed, Text: clip(why.Error(), maxError), At: now, By: tx.Token(),
+	}
+	if err := dead.Set(tx, ID(n).entry(), rec); err != nil {
+		return 0, err
+	}
+	sums := tally{}
+	t := sums.of(malformedKind)
+	t.Enqueued++
+	t.Died++
+	return ID(n), sums.write(tx)
+}
+
+// malformedKind is the kind of requests that can't be read.
+const malformedKind = "(malformed)"

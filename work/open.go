@@ -1,0 +1,131 @@
+package work
+
+import (
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// A Takeover says what a holder found when it began, and how soon it went on with
+// that.
+type Takeover struct {
+	Number uint64      `json:"number"`
+	Token  fence.Token `json:"token"`
+	From   fence.Token `json:"from,omitzero"` // the holder before that ran jobs; zero: there was none
+	At     time.Time   `json:"at"`
+
+	// Orphans are the jobs that were running under older tokens, and Recovered those
+	// of them that run again, or went to the dead list, under this one.
+	Orphans   int `json:"orphans"`
+	Recovered int `json:"recovered"`
+	// First and Last are how long behind At the first and the last of them were
+	// claimed; zero if none was yet.
+	First time.Duration `json:"first_ns,omitempty"`
+	Last  time.Duration `json:"last_ns,omitempty"`
+}
+
+// Deploy reports whether the holder before was of another generation.
+func (t Takeover) Deploy() bool {
+	return !t.From.IsZero() && t.From.Generation != t.Token.Generation
+}
+
+// open writes which kinds this holder runs, and what it found: once for a token,
+// and again if the kinds have changed.
+func (d *dispatcher) open() error {
+	orphans := 0
+	for _, it := range d.book.items {
+		if !it.run.Claim.IsZero() && it.run.Claim != d.book.token {
+			orphans++
+		}
+	}
+	return d.c.Update(d.writes, func(tx *catalog.Tx) error {
+		if err := d.openKinds(tx); err != nil {
+			return err
+		}
+		s, _, err := sequence.Get(tx, openSequence)
+		if err != nil {
+			return err
+		}
+		last, _, err := takeovers.Get(tx, ring(s.Last, kept))
+		if err != nil {
+			return err
+		}
+		if d.taken = last; last.Token == tx.Token() {
+			return nil
+		}
+		n, err := take(tx, openSequence, 1)
+		if err != nil {
+			return err
+		}
+		d.taken = Takeover{Number: n, Token: tx.Token(), From: last.Token, At: d.clock.UTC().Round(0), Orphans: orphans}
+		return takeovers.Set(tx, ring(n, kept), d.taken)
+	})
+}
+
+func (d *dispatcher) openKinds(tx *catalog.Tx) error {
+	for _, k := range d.cfg.Kinds {
+		old, _, err := kinds.Get(tx, k.Name)
+		if err != nil {
+			return err
+		}
+		rec := recordOf(k)
+		rec.Token, rec.Opened = tx.Token(), old.Opened
+		if old.Token != rec.Token {
+			if rec.Opened, _, err = totals.Get(tx, k.Name); err != nil {
+				return err
+			}
+		}
+		if rec == old {
+			continue
+		}
+		if err := kinds.Set(tx, k.Name, rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func recordOf(k Kind) kindRecord {
+	return kindRecord{
+		Order: k.Order.String(), Pin: k.Pin.String(), TakeOver: k.Stranded == TakeOver, MaxPayload: k.MaxPayload,
+		MaxQueued: k.MaxQueued, Attempts: k.MaxAttempts, Stale: k.Stale, Slow: k.Slow,
+	}
+}
+
+// kind returns what a reader who is not the holder needs to know of a kind.
+func (r kindRecord) kind(name string) Kind {
+	k := Kind{Name: name, MaxPayload: r.MaxPayload, MaxQueued: r.MaxQueued, MaxAttempts: r.Attempts, Stale: r.Stale, Slow: r.Slow}
+	for o := Any; o <= Latest; o++ {
+		if o.String() == r.Order {
+			k.Order = o
+		}
+	}
+	if r.Pin == SameGeneration.String() {
+		k.Pin = SameGeneration
+	}
+	if r.TakeOver {
+		k.Stranded = TakeOver
+	}
+	return k
+}
+
+// writeTakeover counts the orphans that claims take, and returns the takeover as it
+// is then.
+func (d *dispatcher) writeTakeover(tx *catalog.Tx, claims []claimPlan, now time.Time) (Takeover, error) {
+	next, n := d.taken, 0
+	for _, c := range claims {
+		if c.cause == afterCrash || c.cause == afterDeploy {
+			n++
+		}
+	}
+	if n == 0 {
+		return next, nil
+	}
+	next.Recovered += n
+	next.Last = max(1, now.Sub(next.At))
+	if next.First == 0 {
+		next.First = next.Last
+	}
+	return next, takeovers.Set(tx, ring(next.Number, kept), next)
+}

@@ -1,0 +1,274 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// An end is what a run that has returned does to its job.
+type end uint8
+
+const (
+	completes end = iota
+	retries
+	expires // it goes to the dead list
+	releases
+)
+
+// An ack is the end of a run that is still to be written.
+type ack struct {
+	*run
+	end    end
+	next   runRecord
+	reason Reason
+}
+
+// acks returns the ends that have to be written, and forgets the runs whose job
+// was taken from them or that have completed it themselves.
+func (d *dispatcher) acks() []ack {
+	var acks []ack
+	finished := d.finished
+	d.finished = nil
+	for _, r := range finished {
+		if !d.mine(r) {
+			d.forget(r)
+			if r.err != nil && r.completed.Load() {
+				d.cfg.Logger.Warn("a run failed after its job was completed", "kind", r.Kind, "job", r.ID, "err", r.err)
+			}
+			continue
+		}
+		d.finished = append(d.finished, r)
+		acks = append(acks, r.ending(time.Now()))
+	}
+	return acks
+}
+
+func (d *dispatcher) forget(r *run) { delete(d.running, r.ID) }
+
+// ending decides what the end of a run does to its job.
+func (r *run) ending(now time.Time) ack {
+	next := r.rec
+	next.Claim, next.Covers, next.At = fence.Token{}, 0, now.UTC().Round(0)
+	a := ack{run: r, next: next}
+	switch {
+	case r.err == nil:
+		a.end = completes
+	case r.stopped != nil:
+		a.end = releases
+		a.next.Attempt, a.next.Interrupted = max(0, next.Attempt-1), next.Interrupted+1
+	case errors.As(r.err, new(*permanent)):
+		a.end, a.reason = expires, Refused
+	case r.kind.MaxAttempts > 0 && next.Attempt >= r.kind.MaxAttempts:
+		a.end, a.reason = expires, Exhausted
+	default:
+		a.end = retries
+		a.next.Wait = max(0, r.kind.Retry(next.Attempt))
+		a.next.NotBefore = a.next.At.Add(a.next.Wait)
+	}
+	if a.end == retries || a.end == expires {
+		a.next.Error = clip(r.err.Error(), maxError)
+	}
+	return a
+}
+
+// write commits ends and claims, together if that fits into one commit.
+func (d *dispatcher) write(acks []ack, claims []claimPlan, now time.Time) error {
+	var recovered Takeover
+	err := d.c.Update(d.writes, func(tx *catalog.Tx) (err error) {
+		sums := tally{}
+		for _, a := range acks {
+			if err := d.writeEnd(tx, sums, a); err != nil {
+				return err
+			}
+		}
+		for _, c := range claims {
+			if err := d.writeClaim(tx, sums, c); err != nil {
+				return err
+			}
+		}
+		if recovered, err = d.writeTakeover(tx, claims, now); err != nil {
+			return err
+		}
+		return sums.write(tx)
+	})
+	switch {
+	case err == nil:
+		d.acknowledged(acks)
+		d.taken = recovered
+		return nil
+	case !errors.Is(err, driver.ErrTooLarge):
+	case len(acks)+len(claims) > 1:
+		a, c := (len(acks)+1)/2, (len(claims)+1)/2
+		err = d.write(acks[:a], claims[:c], now)
+		return errors.Join(err, d.write(acks[a:], claims[c:], now))
+	case len(acks) == 1 && len(acks[0].covers) > 0:
+		return d.writeCovers(acks, now)
+	}
+	if d.c.Err() == nil && context.Cause(d.writes) == nil {
+		d.cfg.Logger.Warn("a pass was not committed; the next one tries again", "ends", len(acks), "claims", len(claims), "err", err)
+	}
+	return err
+}
+
+// writeCovers completes a run that has done more jobs of its key than one commit
+// can remove: the oldest first, and its own job last.
+func (d *dispatcher) writeCovers(acks []ack, now time.Time) error {
+	const some = 10_000
+	r := acks[0].run
+	for len(r.covers) > some {
+		err := d.c.Update(d.writes, func(tx *catalog.Tx) error {
+			if _, err := r.mine(tx); err != nil {
+				return err
+			}
+			sums := tally{}
+			if err := merge(tx, sums.of(r.Kind), r.covers[:some]); err != nil {
+				return err
+			}
+			return sums.write(tx)
+		})
+		if err != nil {
+			return err
+		}
+		r.covers = r.covers[some:]
+	}
+	return d.write(acks, nil, now)
+}
+
+// writeEnd writes the end of a run, unless its job was taken from it meanwhile.
+func (d *dispatcher) writeEnd(tx *catalog.Tx, sums tally, a ack) error {
+	if _, err := a.mine(tx); errors.Is(err, ErrNotMine) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	t := sums.of(a.Kind)
+	switch a.end {
+	case completes:
+		return complete(tx, t, a.ID, a.covers)
+	case releases:
+		t.Released++
+		return runs.Set(tx, a.ID.entry(), a.next)
+	case retries:
+		t.Failed++
+		if err := d.writeFailure(tx, a); err != nil {
+			return err
+		}
+		return runs.Set(tx, a.ID.entry(), a.next)
+	default:
+		t.Failed++
+		if err := d.writeFailure(tx, a); err != nil {
+			return err
+		}
+		return bury(tx, t, a.ID, a.covers, deadRecord{Run: a.next, Reason: a.reason, Text: a.next.Error, At: a.next.At, By: a.Token})
+	}
+}
+
+func (d *dispatcher) writeFailure(tx *catalog.Tx, a ack) error {
+	return fail(tx, Failure{
+		ID: a.ID, Kind: a.Kind, Key: a.Key, Attempt: a.next.Attempt, Error: a.next.Error, At: a.next.At,
+		Token: a.Token, Took: a.next.At.Sub(a.at), Dead: a.end == expires,
+	})
+}
+
+// fail adds one of the newest failures.
+func fail(tx *catalog.Tx, f Failure) error {
+	n, err := take(tx, failureSequence, 1)
+	if err != nil {
+		return err
+	}
+	f.Number = n
+	return failures.Set(tx, ring(n, kept), f)
+}
+
+// bury moves a live job to the dead list, and removes those that its newest run
+// would have done too.
+func bury(tx *catalog.Tx, t *Totals, id ID, covers []ID, rec deadRecord) error {
+	job, found, err := jobs.Get(tx, id.entry())
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("%w: %d", ErrNotFound, id)
+	}
+	rec.Job = job
+	if err := dead.Set(tx, id.entry(), rec); err != nil {
+		return err
+	}
+	if err := merge(tx, t, covers); err != nil {
+		return err
+	}
+	t.Died++
+	_, err = removeJob(tx, id)
+	return err
+}
+
+// writeClaim claims a job, or moves it to the dead list.
+func (d *dispatcher) writeClaim(tx *catalog.Tx, sums tally, c claimPlan) error {
+	if found, err := c.unmoved(tx); err != nil || !found {
+		return err
+	}
+	t := sums.of(c.shelf.Name)
+	switch c.cause {
+	case fresh:
+		t.Fresh++
+	case again:
+		t.Again++
+	case afterCrash:
+		t.AfterCrash++
+	case afterDeploy:
+		t.AfterDeploy++
+	}
+	if c.taken != nil {
+		over := c.taken.run
+		over.Claim = fence.Token{}
+		if err := runs.Set(tx, c.taken.id.entry(), over); err != nil {
+			return err
+		}
+	}
+	if c.dies == "" {
+		return runs.Set(tx, c.id.entry(), c.next)
+	}
+	t.Lapsed++
+	rec := deadRecord{Run: c.next, Reason: Exhausted, Text: c.dies, At: c.next.At, By: d.book.token}
+	rec.Run.Claim = fence.Token{}
+	err := fail(tx, Failure{ID: c.id, Kind: c.shelf.Name, Key: c.key, Attempt: c.next.Attempt - 1, Error: c.dies, At: rec.At, Token: c.next.From, Dead: true})
+	if err != nil {
+		return err
+	}
+	return bury(tx, t, c.id, ids(c.covers), rec)
+}
+
+// unmoved reports whether the job is still as the plan found it.
+func (c claimPlan) unmoved(tx *catalog.Tx) (bool, error) {
+	_, found, err := jobs.Get(tx, c.id.entry())
+	if err != nil || !found {
+		return false, err
+	}
+	run, _, err := runs.Get(tx, c.id.entry())
+	return run.Serial == c.run.Serial && run.Claim == c.run.Claim, err
+}
+
+// acknowledged forgets the runs whose end has landed.
+func (d *dispatcher) acknowledged(acks []ack) {
+	for _, a := range acks {
+		d.forget(a.run)
+		if a.end == expires || a.end == retries {
+			d.cfg.Logger.Warn("a job has failed", "kind", a.Kind, "job", a.ID, "key", a.Key, "attempt", a.next.Attempt,
+				"retry_in", a.next.Wait, "dead", a.end == expires, "err", a.err)
+		}
+	}
+	left := d.finished[:0]
+	for _, r := range d.finished {
+		if d.running[r.ID] == r {
+			left = append(left, r)
+		}
+	}
+	clear(d.finished[len(left):])
+	d.finished = left
+}
