@@ -17,17 +17,16 @@ var ErrObserved = errors.New("catalog: the changes of the collection are read al
 type Changes struct {
 	c           *Catalog
 	collections []string
-	begin       *state
 	wake        chan struct{}
 
 	mu      sync.Mutex
 	waiting []Change
 }
 
-// Changes begins to read the changes of collections: everything that was
-// committed before is in [Changes.Begin], and everything after it in
-// [Changes.Take]. The caller stops it. An error that wraps [ErrObserved] means
-// that another Changes of this handle reads one of the collections.
+// Changes begins to read the changes of collections. Whatever a View that is
+// begun afterwards does not show comes by [Changes.Take]; what it shows may come
+// too. The caller stops it. An error that wraps [ErrObserved] means that another
+// Changes of this handle reads one of the collections.
 func (c *Catalog) Changes(collections ...string) (*Changes, error) {
 	c.observing.mu.Lock()
 	defer c.observing.mu.Unlock()
@@ -38,20 +37,9 @@ func (c *Catalog) Changes(collections ...string) (*Changes, error) {
 			}
 		}
 	}
-	ch := &Changes{c: c, collections: slices.Clone(collections), begin: c.state.Load(), wake: make(chan struct{}, 1)}
+	ch := &Changes{c: c, collections: slices.Clone(collections), wake: make(chan struct{}, 1)}
 	c.observing.all = append(c.observing.all, ch)
 	return ch, nil
-}
-
-// Begin calls fn with the entries as they were before the first change. It is
-// called once, since the entries are kept in memory until then.
-func (ch *Changes) Begin(fn func(*Reader) error) error {
-	begin := ch.begin
-	ch.begin = nil
-	if begin == nil {
-		return ErrFinished
-	}
-	return begin.view(fn)
 }
 
 // Wake returns a channel that receives after commits with changes. One value may

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -49,7 +50,7 @@ func Retry(tx *catalog.Tx, id ID) error {
 
 // hurry ends a live job's wait for its retry.
 func hurry(tx *catalog.Tx, id ID) error {
-	_, found, err := jobs.Get(tx, id.entry())
+	_, found, err := catalog.Bytes(jobs.Name()).Get(tx, id.entry())
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func Abandon(tx *catalog.Tx, id ID, reason string) error {
 	if reason == "" || len(reason) > MaxReason {
 		return fmt.Errorf("%w: a reason of %d bytes, want 1 to %d", ErrInvalid, len(reason), MaxReason)
 	}
-	job, found, err := jobs.Get(tx, id.entry())
+	job, found, _, err := readJob(tx, id.entry())
 	if err != nil {
 		return err
 	}
@@ -78,8 +79,8 @@ func Abandon(tx *catalog.Tx, id ID, reason string) error {
 		return fmt.Errorf("%w: %d", ErrNotFound, id)
 	}
 	run, _, err := runs.Get(tx, id.entry())
-	if err != nil {
-		return err
+	if err != nil { // it is lost, and its job is given up anyway
+		run = runRecord{}
 	}
 	sums := tally{}
 	t := sums.of(job.Kind)
@@ -141,7 +142,11 @@ func Reassign(tx *catalog.Tx, from Owner) (int, error) {
 	}
 	moved := 0
 	var failed error
-	err := jobs.Scan(tx, "", func(key string, rec jobRecord) bool {
+	err := catalog.Bytes(jobs.Name()).Scan(tx, "", func(key string, raw []byte) bool {
+		var rec jobRecord
+		if json.Unmarshal(raw, &rec) != nil {
+			return true // status shows it
+		}
 		pinned := rec.Generation
 		if pinned == generation.None && pins[rec.Kind] {
 			pinned = rec.Made.Generation

@@ -3,6 +3,7 @@ package work
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -50,6 +51,7 @@ type item struct {
 	due      int64 // when it may run first, in ns since 1970
 	priority int
 	stray    bool // it may not be run by this holder
+	spoilt   bool // what became of it can't be read
 
 	run   runRecord
 	until int64 // when its retry is due; 0 if there is none
@@ -104,17 +106,31 @@ func newShelf(k Kind, known bool) *shelf {
 
 // load reads every job.
 func (b *book) load(s catalog.Source, now time.Time) error {
-	err := catalog.Bytes(jobs.Name()).Scan(s, "", func(key string, raw []byte) bool {
+	_, err := b.loadSome(s, "", now, func(int) bool { return true })
+	return err
+}
+
+// loadSome reads jobs from a key on, in the order of their IDs, until more returns
+// false of how many were read. It returns the key to go on from; empty: all were
+// read.
+func (b *book) loadSome(s catalog.Source, from string, now time.Time, more func(n int) bool) (next string, err error) {
+	became, n := catalog.Bytes(runs.Name()), 0
+	var failed error
+	err = catalog.Bytes(jobs.Name()).Scan(s, from, func(key string, raw []byte) bool {
+		if !more(n) {
+			next = key
+			return false
+		}
+		n++
 		b.add(key, raw)
-		return true
+		run, found, err := became.Get(s, key)
+		if found {
+			b.setRun(key, run, now)
+		}
+		failed = err
+		return err == nil
 	})
-	if err != nil {
-		return err
-	}
-	return catalog.Bytes(runs.Name()).Scan(s, "", func(key string, raw []byte) bool {
-		b.setRun(key, raw, now)
-		return true
-	})
+	return next, errors.Join(err, failed)
 }
 
 // apply makes the changes of commits.
@@ -170,7 +186,7 @@ func (b *book) add(key string, raw []byte) {
 	if it.pinned == 0 && it.shelf.Pin == SameGeneration {
 		it.pinned = rec.Made.Generation
 	}
-	it.stray = it.shelf.known && it.shelf.Stranded == Keep && b.elsewhere(it)
+	it.stray = it.shelf.known && b.elsewhere(it) && !(it.shelf.Stranded == TakeOver && b.gone(it))
 	b.items[id] = it
 	b.tally(it, 1)
 	if it.shelf.known && (it.shelf.Order == Each || it.shelf.Order == Latest && !it.stray) {
@@ -224,6 +240,10 @@ func (b *book) elsewhere(it *item) bool {
 	return it.pinned != 0 && it.pinned != b.token.Generation || it.member != "" && it.member != b.member
 }
 
+// gone reports whether the generation that a job is pinned to is over, or its member
+// does not hold the token.
+func (b *book) gone(it *item) bool { return it.pinned <= b.token.Generation }
+
 // owner says to whom an item is pinned; empty if it is to nobody.
 func (it *item) owner() string {
 	switch {
@@ -272,17 +292,21 @@ func (b *book) setRun(key string, raw []byte, now time.Time) {
 	if err == nil && raw != nil {
 		err = json.Unmarshal(raw, &rec)
 	}
+	it := b.items[id]
 	if err != nil {
 		b.spoilt(runs.Name(), key, err)
+		if it != nil {
+			b.unplace(it)
+			it.spoilt = true
+		}
 		return
 	}
 	delete(b.broken, runs.Name()+" "+key)
-	it := b.items[id]
 	if it == nil {
 		return
 	}
 	b.unplace(it)
-	it.run, it.until = rec, 0
+	it.run, it.until, it.spoilt = rec, 0, false
 	if !rec.NotBefore.IsZero() {
 		// The wait is never longer than it was meant to be, whatever the clocks of two
 		// holders say.
@@ -349,7 +373,7 @@ func (b *book) place(it *item) {
 		b.dirty[l] = struct{}{}
 		return
 	}
-	if !it.shelf.known || it.stray || b.held[it.id] != nil {
+	if !it.shelf.known || it.stray || it.spoilt || b.held[it.id] != nil {
 		return
 	}
 	it.rank = it.priority

@@ -30,6 +30,7 @@ type dispatcher struct {
 	writes  context.Context // of every commit: ends a while after runs
 	wg      sync.WaitGroup
 	clock   time.Time // of the last pass
+	unread  string    // the key from which on jobs are still to be read; empty: all are
 	next    int64     // when the next job is due; 0: none is
 	last    Report
 	passes  int
@@ -67,16 +68,14 @@ func newDispatcher(q *Queue) (*dispatcher, error) {
 	}
 	d := &dispatcher{
 		Queue: q, changes: changes, book: newBook(q.c.Token(), q.c.Claim().Holder.Name, q.cfg.Kinds),
-		running: map[ID]*run{}, busy: map[string]int{},
-		free: q.cfg.Concurrency, clock: time.Now(),
+		running: map[ID]*run{}, busy: map[string]int{}, free: q.cfg.Concurrency, clock: time.Now(), unread: firstEntry,
+		results: make(chan *run, maxConcurrency), // so that no run waits to return
 	}
-	if err := changes.Begin(func(r *catalog.Reader) error { return d.book.load(r, d.clock) }); err != nil {
-		changes.Stop()
-		return nil, err
-	}
-	d.results = make(chan *run, q.cfg.Concurrency+len(d.book.held)) // so that no run waits
 	return d, nil
 }
+
+// firstEntry is at or before the key of every job.
+const firstEntry = "0"
 
 // run makes passes until ctx or the handle ends.
 func (d *dispatcher) run(ctx context.Context) error {
@@ -84,18 +83,17 @@ func (d *dispatcher) run(ctx context.Context) error {
 	defer cancel(nil)
 	writes, abort := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abort(nil)
-	stop := context.AfterFunc(runs, func() {
-		time.AfterFunc(d.cfg.Grace, func() { abort(errors.New("work: Grace is over")) })
-	})
-	defer stop()
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(over)
+	wg.Go(func() { d.abortWrites(abort, runs, over) })
 	d.runs, d.writes = runs, writes
 	err := d.open()
 	if err == nil {
-		var inbox sync.WaitGroup
-		inbox.Go(func() { d.readInbox(runs) })
+		wg.Go(func() { d.readInbox(runs) })
 		d.loop()
 		err = d.stop()
-		inbox.Wait()
 	}
 	if ended := d.c.Err(); ended != nil {
 		return errors.Join(ended, err)
@@ -106,12 +104,31 @@ func (d *dispatcher) run(ctx context.Context) error {
 	return err
 }
 
+// abortWrites has commits that hang fail once Grace is over.
+func (d *dispatcher) abortWrites(abort context.CancelCauseFunc, runs context.Context, over <-chan struct{}) {
+	select {
+	case <-runs.Done():
+	case <-over:
+		return
+	}
+	grace := time.NewTimer(d.cfg.Grace)
+	defer grace.Stop()
+	select {
+	case <-grace.C:
+		abort(errGrace)
+	case <-over:
+	}
+}
+
+var errGrace = errors.New("work: Grace is over")
+
 // loop makes a pass whenever something has changed.
 func (d *dispatcher) loop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	why := "open"
 	for {
+		d.readOn()
 		d.pass(why)
 		timer.Reset(d.untilNext())
 		select {
@@ -140,12 +157,34 @@ const (
 
 func (d *dispatcher) untilNext() time.Duration {
 	switch {
+	case d.unread != "":
+		return 0
 	case d.failing != nil:
 		return retryLook
 	case d.next == 0:
 		return idleLook
 	default:
 		return min(idleLook, max(0, time.Until(time.Unix(0, d.next))))
+	}
+}
+
+// readTime bounds how long jobs are read between two passes, so that the first of a
+// million run before the last is read.
+const readTime = 5 * time.Millisecond
+
+// readOn reads some of the jobs that were there when the Queue began. What is
+// committed meanwhile comes by d.changes.
+func (d *dispatcher) readOn() {
+	if d.unread == "" {
+		return
+	}
+	begun := time.Now()
+	err := d.c.View(func(r *catalog.Reader) (err error) {
+		d.unread, err = d.book.loadSome(r, d.unread, begun, func(n int) bool { return n < 100 || time.Since(begun) < readTime })
+		return err
+	})
+	if err != nil { // the handle has ended
+		d.unread = firstEntry
 	}
 }
 
@@ -232,11 +271,11 @@ func (d *dispatcher) slots() int {
 	if d.draining || d.runs.Err() != nil {
 		return 0
 	}
-	return d.free
+	return max(0, d.free)
 }
 
 func (d *dispatcher) idle() bool {
-	return len(d.running) == 0 && d.book.readyCount() == 0 && (d.next == 0 || d.next > time.Now().UnixNano())
+	return d.unread == "" && len(d.running) == 0 && d.book.readyCount() == 0 && (d.next == 0 || d.next > time.Now().UnixNano())
 }
 
 // mine reports whether the book says that a run still has its job.

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -54,7 +55,7 @@ func List(s catalog.Source, head Head, now time.Time, fn func(Info) bool) error 
 
 // find reads a job, live or dead.
 func find(s catalog.Source, id ID) (Info, bool, error) {
-	job, live, err := jobs.Get(s, id.entry())
+	job, live, spoilt, err := readJob(s, id.entry())
 	if err != nil {
 		return Info{}, false, err
 	}
@@ -65,12 +66,13 @@ func find(s catalog.Source, id ID) (Info, bool, error) {
 		}
 		return rec.info(id), true, nil
 	}
-	run, _, err := runs.Get(s, id.entry())
-	if err != nil {
-		return Info{}, false, err
-	}
+	run, _, spoiltRun := runs.Get(s, id.entry())
+	spoilt = errors.Join(spoilt, spoiltRun)
 	left, _, err := progress.Get(s, id.entry())
 	info := job.info(id, run)
+	if spoilt != nil {
+		info.Error = spoilt.Error()
+	}
 	info.Left = len(left)
 	return info, true, err
 }

@@ -151,8 +151,8 @@ func removeJob(tx *catalog.Tx, id ID) (found bool, err error) {
 
 // read reads what a run needs of a claimed job.
 func read(s catalog.Source, it *item) (*Job, error) {
-	rec, found, err := jobs.Get(s, it.id.entry())
-	if err != nil {
+	rec, found, spoilt, err := readJob(s, it.id.entry())
+	if err := errors.Join(err, spoilt); err != nil {
 		return nil, err
 	}
 	if !found {

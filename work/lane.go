@@ -65,7 +65,7 @@ func (l *lane) due() int64 {
 // stands for it yet.
 func (b *book) placeLane(l *lane) {
 	head := l.items[0]
-	if l.stands != nil || l.active != nil || head.stray {
+	if l.stands != nil || l.active != nil || head.stray || head.spoilt {
 		return
 	}
 	l.stands = head
@@ -82,7 +82,7 @@ func (b *book) placeLane(l *lane) {
 // that are: one run does them all.
 func (l *lane) newest(now int64) (newest *item, older []*item) {
 	for _, it := range l.items {
-		if it.due > now {
+		if it.due > now || it.spoilt {
 			continue
 		}
 		if newest != nil {

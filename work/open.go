@@ -33,13 +33,8 @@ func (t Takeover) Deploy() bool {
 // open writes which kinds this holder runs, and what it found: once for a token,
 // and again if the kinds have changed.
 func (d *dispatcher) open() error {
-	orphans := 0
-	for _, it := range d.book.items {
-		if !it.run.Claim.IsZero() && it.run.Claim != d.book.token {
-			orphans++
-		}
-	}
-	return d.c.Update(d.writes, func(tx *catalog.Tx) error {
+	var taken Takeover
+	err := d.c.Update(d.writes, func(tx *catalog.Tx) error {
 		if err := d.openKinds(tx); err != nil {
 			return err
 		}
@@ -47,20 +42,30 @@ func (d *dispatcher) open() error {
 		if err != nil {
 			return err
 		}
-		last, _, err := takeovers.Get(tx, ring(s.Last, kept))
-		if err != nil {
+		if taken, _, err = takeovers.Get(tx, ring(s.Last, kept)); err != nil || taken.Token == tx.Token() {
 			return err
 		}
-		if d.taken = last; last.Token == tx.Token() {
-			return nil
+		sum, err := sumOf(tx)
+		if err != nil {
+			return err
 		}
 		n, err := take(tx, openSequence, 1)
 		if err != nil {
 			return err
 		}
-		d.taken = Takeover{Number: n, Token: tx.Token(), From: last.Token, At: d.clock.UTC().Round(0), Orphans: orphans}
-		return takeovers.Set(tx, ring(n, kept), d.taken)
+		taken = Takeover{Number: n, Token: tx.Token(), From: taken.Token, At: time.Now().UTC().Round(0), Orphans: int(sum.Claimed())}
+		return takeovers.Set(tx, ring(n, kept), taken)
 	})
+	if err == nil {
+		d.taken = taken
+	}
+	return err
+}
+
+// sumOf returns the totals of all kinds.
+func sumOf(s catalog.Source) (sum Totals, err error) {
+	err = totals.Scan(s, "", func(_ string, t Totals) bool { sum = sum.plus(t); return true })
+	return sum, err
 }
 
 func (d *dispatcher) openKinds(tx *catalog.Tx) error {

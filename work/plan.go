@@ -23,9 +23,11 @@ const (
 // have.
 type claimPlan struct {
 	*item
+	was    runRecord // of the item
 	next   runRecord
 	cause  cause
-	taken  *item // whose run is taken over, if that is another job of the lane
+	taken  *item     // whose run is taken over, if that is another job of the lane
+	over   runRecord // of taken, once it is
 	covers []*item
 	dies   string // why it goes to the dead list in place of a run
 }
@@ -49,7 +51,7 @@ func (b *book) plan(now time.Time, running func(ID) bool, free int, busy map[str
 	slices.SortFunc(p.start, func(x, y *item) int { return cmp.Compare(x.id, y.id) })
 	var found []*item
 	for name, s := range b.kinds {
-		found = append(found, s.first(min(free, s.Concurrency-busy[name]))...)
+		found = append(found, s.first(min(free, s.Concurrency-busy[name]), running)...)
 	}
 	slices.SortFunc(found, func(x, y *item) int {
 		return cmp.Or(cmp.Compare(y.rank, x.rank), cmp.Compare(x.id, y.id))
@@ -60,13 +62,16 @@ func (b *book) plan(now time.Time, running func(ID) bool, free int, busy map[str
 	return p
 }
 
-// first returns the n jobs of a kind that are next.
-func (s *shelf) first(n int) (found []*item) {
+// first returns the n jobs of a kind that are next. A job whose earlier run has not
+// returned yet has to wait for it.
+func (s *shelf) first(n int, running func(ID) bool) (found []*item) {
 	s.ready.Scan(func(it *item) bool {
 		if len(found) >= n {
 			return false
 		}
-		found = append(found, it)
+		if !running(it.id) {
+			found = append(found, it)
+		}
 		return true
 	})
 	return found
@@ -75,33 +80,45 @@ func (s *shelf) first(n int) (found []*item) {
 // claim says what the claim of what stands for it writes.
 func (b *book) claim(it *item, now time.Time) claimPlan {
 	c := claimPlan{item: it}
-	before := it.run
-	if l := it.lane; l != nil && l.shelf.Order == Latest {
-		c.item, c.covers = l.newest(now.UnixNano())
-		before = c.item.run
-		for _, other := range append(c.covers, c.item) {
-			switch {
-			case !other.run.Claim.IsZero(): // at most one of a lane is
-				before, c.taken = other.run, other
-			case c.taken == nil && other.run.Attempt >= before.Attempt:
+	if it.lane != nil && it.shelf.Order == Latest {
+		c.coalesce(now)
+	}
+	c.was = c.item.run
+	before := c.was
+	switch {
+	case c.taken != nil:
+		before, c.over = c.taken.run, c.taken.run
+		c.over.Claim = fence.Token{}
+	case before.Claim.IsZero():
+		for _, other := range c.covers { // a newer job does not begin its key's attempts anew
+			if other.run.Attempt > before.Attempt {
 				before = other.run
 			}
 		}
-		if c.taken == c.item {
-			c.taken = nil
-		}
 	}
 	c.next, c.cause = before.claimed(b.token, now)
-	c.next.Serial = c.item.run.Serial + 1
-	c.next.Covers = len(c.covers)
-	c.next.Adopted = c.item.owner()
-	if !b.elsewhere(c.item) {
-		c.next.Adopted = ""
+	c.next.Serial, c.next.Covers = c.was.Serial+1, len(c.covers)
+	if b.elsewhere(c.item) {
+		c.next.Adopted = c.item.owner()
 	}
 	if limit := c.shelf.MaxAttempts; c.cause == afterCrash && limit > 0 && before.Attempt >= limit {
 		c.dies = fmt.Sprintf("its process ended %d times while it ran, the last time under %v; %d attempts are allowed", before.Crashed+1, before.Claim, limit)
 	}
 	return c
+}
+
+// coalesce turns the claim to the newest job of the lane that is due.
+func (c *claimPlan) coalesce(now time.Time) {
+	newest, older := c.lane.newest(now.UnixNano())
+	if newest == nil { // the clock was set back a little
+		return
+	}
+	c.item, c.covers = newest, older
+	for _, other := range older {
+		if !other.run.Claim.IsZero() { // at most one of a lane is claimed
+			c.taken = other
+		}
+	}
 }
 
 // claimed returns the run that follows r under a token, and why there is one. An

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -75,6 +76,21 @@ type jobRecord struct {
 	From     string      `json:"from,omitempty"`   // from whom it was reassigned
 
 	Generation generation.Generation `json:"generation,omitempty"` // if pinned to that
+}
+
+// readJob reads a job. One whose entry can't be read comes with the reason, and with
+// the whole entry as its payload, so that nothing of it is lost.
+func readJob(s catalog.Source, key string) (rec jobRecord, found bool, spoilt, err error) {
+	raw, found, err := catalog.Bytes(jobs.Name()).Get(s, key)
+	if err != nil || !found {
+		return rec, found, nil, err
+	}
+	if spoilt = json.Unmarshal(raw, &rec); spoilt != nil {
+		var index indexRecord
+		_ = json.Unmarshal(raw, &index) // as far as that goes
+		rec = jobRecord{Kind: index.Kind, Key: index.Key, Made: index.Made, Due: index.Due, Payload: raw}
+	}
+	return rec, true, spoilt, nil
 }
 
 // runRecord is what became of a job so far.

@@ -8,6 +8,7 @@ type State string
 
 // The states of a live job. A job has the first one that applies.
 const (
+	Broken    State = "broken"    // its entries can't be read
 	Unknown   State = "unknown"   // the holder does not know its kind
 	Stranded  State = "stranded"  // it is pinned to a generation or member that does not hold the token
 	Running   State = "running"   // under the token
@@ -20,12 +21,14 @@ const (
 
 // States returns every state, in the order in which they apply.
 func States() []State {
-	return []State{Unknown, Stranded, Running, Orphan, Blocked, Scheduled, Backoff, Waiting}
+	return []State{Broken, Unknown, Stranded, Running, Orphan, Blocked, Scheduled, Backoff, Waiting}
 }
 
 // state returns what an item does.
 func (b *book) state(it *item, now time.Time) State {
 	switch l := it.lane; {
+	case it.spoilt:
+		return Broken
 	case !it.shelf.known:
 		return Unknown
 	case it.stray:

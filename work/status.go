@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -180,6 +181,7 @@ func (b *book) status(s catalog.Source, head Head, records map[string]kindRecord
 		of(name)
 	}
 	b.countStates(&st, of, now)
+	b.countBroken(&st)
 	if err := sumUp(s, &st, of, records); err != nil {
 		return st, err
 	}
@@ -217,6 +219,16 @@ func (b *book) countStates(st *Status, of func(string) *KindStatus, now time.Tim
 			if k.Oldest == nil || time.Unix(0, it.due).Before(k.Oldest.Due) {
 				k.Oldest = &Info{ID: it.id, State: state, Due: time.Unix(0, it.due)}
 			}
+		}
+	}
+}
+
+// countBroken counts the jobs of which not even the kind can be read.
+func (b *book) countBroken(st *Status) {
+	for entry := range b.broken {
+		if strings.HasPrefix(entry, jobs.Name()+" ") {
+			st.Live++
+			st.States[Broken]++
 		}
 	}
 }
@@ -294,6 +306,9 @@ func (b *book) blockages(now time.Time) (all []Blockage) {
 
 // status says what the jobs do, as the dispatcher sees them.
 func (d *dispatcher) status() (Status, error) {
+	for d.unread != "" && d.c.Err() == nil {
+		d.readOn()
+	}
 	now := d.catchUp()
 	var st Status
 	err := d.c.View(func(r *catalog.Reader) error {

@@ -103,11 +103,12 @@ func (d *dispatcher) write(acks []ack, claims []claimPlan, now time.Time) error 
 		d.taken = recovered
 		return nil
 	case !errors.Is(err, driver.ErrTooLarge):
+	case len(acks) > 0 && len(claims) > 0:
+		return errors.Join(d.write(acks, nil, now), d.write(nil, claims, now))
 	case len(acks)+len(claims) > 1:
-		a, c := (len(acks)+1)/2, (len(claims)+1)/2
-		err = d.write(acks[:a], claims[:c], now)
-		return errors.Join(err, d.write(acks[a:], claims[c:], now))
-	case len(acks) == 1 && len(acks[0].covers) > 0:
+		a, c := len(acks)/2, len(claims)/2
+		return errors.Join(d.write(acks[:a], claims[:c], now), d.write(acks[a:], claims[c:], now))
+	case len(acks) == 1 && len(acks[0].covers) > mergeBatch:
 		return d.writeCovers(acks, now)
 	}
 	if d.c.Err() == nil && context.Cause(d.writes) == nil {
@@ -116,18 +117,20 @@ func (d *dispatcher) write(acks []ack, claims []claimPlan, now time.Time) error 
 	return err
 }
 
+// mergeBatch is how many jobs one commit removes because a newer one's run did them.
+const mergeBatch = 10_000
+
 // writeCovers completes a run that has done more jobs of its key than one commit
 // can remove: the oldest first, and its own job last.
 func (d *dispatcher) writeCovers(acks []ack, now time.Time) error {
-	const some = 10_000
 	r := acks[0].run
-	for len(r.covers) > some {
+	for len(r.covers) > mergeBatch {
 		err := d.c.Update(d.writes, func(tx *catalog.Tx) error {
 			if _, err := r.mine(tx); err != nil {
 				return err
 			}
 			sums := tally{}
-			if err := merge(tx, sums.of(r.Kind), r.covers[:some]); err != nil {
+			if err := merge(tx, sums.of(r.Kind), r.covers[:mergeBatch]); err != nil {
 				return err
 			}
 			return sums.write(tx)
@@ -135,7 +138,7 @@ func (d *dispatcher) writeCovers(acks []ack, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		r.covers = r.covers[some:]
+		r.covers = r.covers[mergeBatch:]
 	}
 	return d.write(acks, nil, now)
 }
@@ -189,7 +192,7 @@ func fail(tx *catalog.Tx, f Failure) error {
 // bury moves a live job to the dead list, and removes those that its newest run
 // would have done too.
 func bury(tx *catalog.Tx, t *Totals, id ID, covers []ID, rec deadRecord) error {
-	job, found, err := jobs.Get(tx, id.entry())
+	job, found, _, err := readJob(tx, id.entry())
 	if err != nil {
 		return err
 	}
@@ -225,9 +228,7 @@ func (d *dispatcher) writeClaim(tx *catalog.Tx, sums tally, c claimPlan) error {
 		t.AfterDeploy++
 	}
 	if c.taken != nil {
-		over := c.taken.run
-		over.Claim = fence.Token{}
-		if err := runs.Set(tx, c.taken.id.entry(), over); err != nil {
+		if err := runs.Set(tx, c.taken.id.entry(), c.over); err != nil {
 			return err
 		}
 	}
@@ -246,12 +247,12 @@ func (d *dispatcher) writeClaim(tx *catalog.Tx, sums tally, c claimPlan) error {
 
 // unmoved reports whether the job is still as the plan found it.
 func (c claimPlan) unmoved(tx *catalog.Tx) (bool, error) {
-	_, found, err := jobs.Get(tx, c.id.entry())
+	_, found, err := catalog.Bytes(jobs.Name()).Get(tx, c.id.entry())
 	if err != nil || !found {
 		return false, err
 	}
 	run, _, err := runs.Get(tx, c.id.entry())
-	return run.Serial == c.run.Serial && run.Claim == c.run.Claim, err
+	return run.Serial == c.was.Serial && run.Claim == c.was.Claim, err
 }
 
 // acknowledged forgets the runs whose end has landed.
