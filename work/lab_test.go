@@ -36,10 +36,11 @@ func inLab(t *testing.T, fn func(l *lab)) {
 // zombie.
 type process struct {
 	*lab
-	c    *catalog.Catalog
-	q    *work.Queue
-	stop context.CancelCauseFunc
-	done chan error
+	store *memory.Store
+	c     *catalog.Catalog
+	q     *work.Queue
+	stop  context.CancelCauseFunc
+	done  chan error
 }
 
 var errStopped = errors.New("the test stops the queue")
@@ -52,9 +53,10 @@ func (l *lab) open(g generation.Generation, kinds ...work.Kind) *process {
 
 func (l *lab) openWith(g generation.Generation, cfg work.Config) *process {
 	l.Helper()
-	c, err := catalog.Open(l.Context(), l.store.Open(), catalog.Config{Generation: g})
+	store := l.store.Open()
+	c, err := catalog.Open(l.Context(), store, catalog.Config{Generation: g})
 	require.NoError(l, err)
-	p := &process{lab: l, c: c}
+	p := &process{lab: l, store: store, c: c}
 	l.Cleanup(func() { p.quit(); _ = c.Close() })
 	p.work(cfg)
 	return p
@@ -79,6 +81,22 @@ func (p *process) quit() error {
 	p.done <- err
 	return err
 }
+
+// hold has commits land whose answer is lost, and nothing be read, until let.
+func (p *process) hold() {
+	p.store.Inject(func(c memory.Call) memory.Fault {
+		switch c.Method {
+		case "Append":
+			return memory.LoseAnswer
+		case "Head":
+			return memory.Refuse
+		default:
+			return memory.Pass
+		}
+	})
+}
+
+func (p *process) let() { p.store.Inject(nil) }
 
 // settle waits until nothing happens but with the time.
 func (l *lab) settle() { synctest.Wait() }
@@ -212,9 +230,15 @@ func (s *stage) cause(id work.ID) error {
 	return s.seen[id]
 }
 
-// instantly is a kind whose runs return what fn does.
+// instantly is a kind whose runs return what fn does, which is called by one at a
+// time.
 func instantly(name string, fn func(j *work.Job) error) work.Kind {
-	return work.Kind{Name: name, Run: func(_ context.Context, j *work.Job) error { return fn(j) }}
+	var mu sync.Mutex
+	return work.Kind{Name: name, Run: func(_ context.Context, j *work.Job) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return fn(j)
+	}}
 }
 
 func succeed(*work.Job) error { return nil }
