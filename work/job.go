@@ -82,6 +82,9 @@ func (j *Job) Complete(tx *catalog.Tx) error {
 	return sums.write(tx)
 }
 
+// Completed reports whether Complete was called, whatever became of that commit.
+func (j *Job) Completed() bool { return j.completed.Load() }
+
 // SetProgress stores what the next run of the job goes on from, of at most
 // [MaxProgress] bytes; nil removes it. Its errors wrap [ErrNotMine] or
 // [ErrTooLarge].

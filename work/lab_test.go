@@ -103,7 +103,7 @@ func (l *lab) settle() { synctest.Wait() }
 
 // after lets time pass.
 func (l *lab) after(d time.Duration) {
-	time.Sleep(d)
+	<-time.After(d)
 	synctest.Wait()
 }
 

@@ -247,15 +247,21 @@ func sumUp(s catalog.Source, st *Status, of func(string) *KindStatus, records ma
 	if err := dead.Scan(s, "", func(_ string, rec deadRecord) bool { of(rec.Job.Kind).Dead++; st.Dead++; return true }); err != nil {
 		return err
 	}
-	if err := failures.Scan(s, "", func(_ string, f Failure) bool { st.Failures = append(st.Failures, f); return true }); err != nil {
+	if st.Failures, err = Failures(s); err != nil {
 		return err
 	}
 	if err := takeovers.Scan(s, "", func(_ string, t Takeover) bool { st.Takeovers = append(st.Takeovers, t); return true }); err != nil {
 		return err
 	}
-	slices.SortFunc(st.Failures, func(x, y Failure) int { return cmp.Compare(y.Number, x.Number) })
 	slices.SortFunc(st.Takeovers, func(x, y Takeover) int { return cmp.Compare(y.Number, x.Number) })
 	return nil
+}
+
+// Failures returns the newest 128 failures, newest first.
+func Failures(s catalog.Source) (all []Failure, err error) {
+	err = failures.Scan(s, "", func(_ string, f Failure) bool { all = append(all, f); return true })
+	slices.SortFunc(all, func(x, y Failure) int { return cmp.Compare(y.Number, x.Number) })
+	return all, err
 }
 
 // details fills in the jobs that were found.

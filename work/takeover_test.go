@@ -132,7 +132,7 @@ func TestWhatReturnsDuringAStopIsStillCompleted(t *testing.T) {
 	inLab(t, func(l *lab) {
 		p := l.open(1, work.Kind{Name: "sync", Run: func(ctx context.Context, _ *work.Job) error {
 			<-ctx.Done()
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			return nil
 		}})
 		p.enqueue("sync", "", "a")

@@ -41,11 +41,15 @@ type plan struct {
 	handover int // promotions under load
 
 	overwrites int // updates of a thousand entries
+
+	workJobs int // jobs of one round
+	orphans  int // that a takeover finds
+	waiting  int // jobs that wait
 }
 
 var (
-	full  = plan{rounds: 7, serial: 1000, each: 250, entries: 1_000_000, bulks: 3, takeover: 200, handover: 50, overwrites: 1_000_000}
-	quick = plan{rounds: 3, serial: 300, each: 80, entries: 100_000, bulks: 3, takeover: 50, handover: 10, overwrites: 50_000}
+	full  = plan{rounds: 7, serial: 1000, each: 250, entries: 1_000_000, bulks: 3, takeover: 200, handover: 50, overwrites: 1_000_000, workJobs: 100_000, orphans: 100_000, waiting: 1_000_000}
+	quick = plan{rounds: 3, serial: 300, each: 80, entries: 100_000, bulks: 3, takeover: 50, handover: 10, overwrites: 50_000, workJobs: 20_000, orphans: 100_000, waiting: 100_000}
 )
 
 // options are the command line.
@@ -91,6 +95,7 @@ func sections() []section {
 		{"guard", guards},
 		{"view", views},
 		{"takeover", takeovers},
+		{"work", works},
 		{"promotion", promotions},
 		{"failover", failovers},
 		{"handover", handovers},

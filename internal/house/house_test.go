@@ -51,7 +51,8 @@ func rooms() map[string]room {
 
 		"leader": {inside: append([]string{"internal/clock"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 
-		"work": {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
+		"work/worktest": {inside: append([]string{"work"}, belowCatalog...)},
+		"work":          {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
 
 		"internal/gather":       {},
 		"internal/clock":        {outside: []string{"golang.org/x/sys"}},
