@@ -32,7 +32,7 @@ func Retry(tx *catalog.Tx, id ID) error {
 		return fmt.Errorf("%w: %d is a request that can't be read: enqueue it anew and clear this one", ErrInvalid, id)
 	}
 	now := time.Now().UTC().Round(0)
-	rec.Job.Due = now
+	rec.Job.RunAt, rec.Job.Again = time.Time{}, now
 	rec.Run = runRecord{Serial: rec.Run.Serial, At: now, Interrupted: rec.Run.Interrupted, Crashed: rec.Run.Crashed, Error: rec.Run.Error}
 	if _, err := dead.Delete(tx, id.entry()); err != nil {
 		return err

@@ -48,7 +48,8 @@ type item struct {
 	made     fence.Token
 	pinned   generation.Generation
 	member   string
-	due      int64 // when it may run first, in ns since 1970
+	due      int64 // before which it does not run, in ns since 1970; 0: at once
+	since    int64 // when it was first due
 	priority int
 	stray    bool // it may not be run by this holder
 	spoilt   bool // what became of it can't be read
@@ -152,7 +153,9 @@ type indexRecord struct {
 	Kind       string                `json:"kind"`
 	Key        string                `json:"key"`
 	Made       fence.Token           `json:"made"`
-	Due        time.Time             `json:"due"`
+	MadeAt     time.Time             `json:"made_at"`
+	RunAt      time.Time             `json:"run_at"`
+	Again      time.Time             `json:"again"`
 	Priority   int                   `json:"priority"`
 	Member     string                `json:"member"`
 	Generation generation.Generation `json:"generation"`
@@ -176,7 +179,10 @@ func (b *book) add(key string, raw []byte) {
 	}
 	it := &item{
 		id: id, shelf: b.shelf(rec.Kind), key: rec.Key, made: rec.Made, pinned: rec.Generation, member: rec.Member,
-		due: rec.Due.UnixNano(), priority: rec.Priority,
+		since: latest(rec.MadeAt, rec.RunAt, rec.Again).UnixNano(), priority: rec.Priority,
+	}
+	if !rec.RunAt.IsZero() {
+		it.due = rec.RunAt.UnixNano()
 	}
 	if old := b.items[id]; old != nil { // it was reassigned
 		it.run, it.until = old.run, old.until
@@ -377,7 +383,16 @@ func (b *book) place(it *item) {
 		return
 	}
 	it.rank = it.priority
-	b.queue(it, max(it.due, it.until))
+	b.queue(it, it.next())
+}
+
+// next returns when a job may run next. Once it has run its time to run at is over,
+// whatever the clock says.
+func (it *item) next() int64 {
+	if it.run.Serial > 0 {
+		return it.until
+	}
+	return it.due
 }
 
 // queue has an item run from a time on. What is due already is moved by the next

@@ -138,11 +138,11 @@ func enqueue(tx *catalog.Tx, now time.Time, made fence.Token, ref string, reques
 	}
 	for i, r := range requests {
 		rec := jobRecord{
-			Kind: r.Kind, Key: r.Key, Payload: r.Payload, Made: made, MadeAt: now.UTC().Round(0), Due: r.RunAt.UTC().Round(0),
+			Kind: r.Kind, Key: r.Key, Payload: r.Payload, Made: made, MadeAt: now.UTC().Round(0), RunAt: r.RunAt.UTC().Round(0),
 			Priority: r.Priority, Generation: r.Generation, Member: r.Member, Ref: ref,
 		}
-		if rec.Due.Before(rec.MadeAt) {
-			rec.Due = rec.MadeAt
+		if !rec.RunAt.After(rec.MadeAt) {
+			rec.RunAt = time.Time{}
 		}
 		if err := jobs.Set(tx, ID(first+uint64(i)).entry(), rec); err != nil {
 			return 0, err

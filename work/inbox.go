@@ -295,7 +295,7 @@ func buryRequest(tx *catalog.Tx, ref string, raw []byte, why error) (ID, error) 
 	}
 	now := time.Now().UTC().Round(0)
 	rec := deadRecord{
-		Job:    jobRecord{Kind: malformedKind, Payload: raw, MadeAt: now, Due: now, Ref: ref},
+		Job:    jobRecord{Kind: malformedKind, Payload: raw, MadeAt: now, Ref: ref},
 		Reason: Malformed, Text: clip(why.Error(), maxError), At: now, By: tx.Token(),
 	}
 	if err := dead.Set(tx, ID(n).entry(), rec); err != nil {

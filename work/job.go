@@ -53,7 +53,8 @@ type Job struct {
 	Interrupted int         // runs that a deploy or a stop ended before
 	Crashed     int         // runs whose process died before
 	Made        fence.Token // under which it was enqueued; zero if its maker held none
-	MadeAt, Due time.Time
+	MadeAt      time.Time
+	Due         time.Time // when it was first due
 
 	// Token is the token of this run, for guards: whatever the run does outside of
 	// the catalog is to be refused if a newer token has been seen there.
@@ -165,7 +166,7 @@ func read(s catalog.Source, it *item) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Job{ID: it.id, Kind: rec.Kind, Key: rec.Key, Payload: rec.Payload, Progress: left, Made: rec.Made, MadeAt: rec.MadeAt, Due: rec.Due}, nil
+	return &Job{ID: it.id, Kind: rec.Kind, Key: rec.Key, Payload: rec.Payload, Progress: left, Made: rec.Made, MadeAt: rec.MadeAt, Due: rec.since()}, nil
 }
 
 // claimed fills in the run.

@@ -25,14 +25,14 @@ type lane struct {
 func (b *book) enterLane(it *item) {
 	l := it.shelf.lanes[it.key]
 	if l == nil {
-		l = &lane{shelf: it.shelf, key: it.key, rank: it.priority, first: it.due}
+		l = &lane{shelf: it.shelf, key: it.key, rank: it.priority, first: it.next()}
 		it.shelf.lanes[it.key] = l
 	}
 	it.lane = l
 	b.unplace(it)
 	at, _ := slices.BinarySearchFunc(l.items, it.id, byID)
 	l.items = slices.Insert(l.items, at, it)
-	l.rank, l.first, l.until = max(l.rank, it.priority), min(l.first, it.due), max(l.until, it.until)
+	l.rank, l.first, l.until = max(l.rank, it.priority), min(l.first, it.next()), max(l.until, it.until)
 }
 
 func byID(a *item, id ID) int { return cmp.Compare(a.id, id) }
@@ -53,9 +53,9 @@ func (l *lane) delete(it *item) {
 func (l *lane) due() int64 {
 	if l.stale {
 		l.stale = false
-		l.first, l.until = l.items[0].due, 0
+		l.first, l.until = l.items[0].next(), 0
 		for _, it := range l.items {
-			l.first, l.until = min(l.first, it.due), max(l.until, it.until)
+			l.first, l.until = min(l.first, it.next()), max(l.until, it.until)
 		}
 	}
 	return max(l.first, l.until)
@@ -71,7 +71,7 @@ func (b *book) placeLane(l *lane) {
 	l.stands = head
 	if l.shelf.Order == Each {
 		head.rank = head.priority
-		b.queue(head, max(head.due, head.until))
+		b.queue(head, head.next())
 		return
 	}
 	head.rank = l.rank
@@ -82,7 +82,7 @@ func (b *book) placeLane(l *lane) {
 // that are: one run does them all.
 func (l *lane) newest(now int64) (newest *item, older []*item) {
 	for _, it := range l.items {
-		if it.due > now || it.spoilt {
+		if it.later(now) || it.spoilt {
 			continue
 		}
 		if newest != nil {
@@ -92,6 +92,9 @@ func (l *lane) newest(now int64) (newest *item, older []*item) {
 	}
 	return newest, older
 }
+
+// later reports whether the job's time to run at is still to come.
+func (it *item) later(now int64) bool { return it.run.Serial == 0 && it.due > now }
 
 // covered returns the items that the run of it does too.
 func (it *item) covered() []*item {
@@ -103,7 +106,7 @@ func (it *item) covered() []*item {
 		if other.id >= it.id {
 			break
 		}
-		if other.due <= it.run.At.UnixNano() {
+		if !other.later(it.run.At.UnixNano()) {
 			older = append(older, other)
 		}
 	}

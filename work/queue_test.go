@@ -385,7 +385,7 @@ func TestAnEntryThatCantBeReadStopsNoOtherJob(t *testing.T) {
 		p.update(func(tx *catalog.Tx) error {
 			return errors.Join(catalog.Bytes("fencepost.work.jobs").Set(tx, "0000000000009999", []byte("{")),
 				catalog.Bytes("fencepost.work.jobs").Set(tx, "nonsense", []byte("{}")),
-				catalog.Bytes("fencepost.work.jobs").Set(tx, "0000000000009998", []byte(`{"kind":"sync","payload":"***","due":"2000-01-01T00:00:00Z"}`)))
+				catalog.Bytes("fencepost.work.jobs").Set(tx, "0000000000009998", []byte(`{"kind":"sync","payload":"***","made_at":"2000-01-01T00:00:00Z"}`)))
 		})
 		p.enqueue("sync", "", "a")
 		require.Equal(l, []string{"a"}, s.ran())

@@ -69,7 +69,8 @@ type jobRecord struct {
 	Payload  []byte      `json:"payload,omitempty"`
 	Made     fence.Token `json:"made"` // under which it was enqueued
 	MadeAt   time.Time   `json:"made_at"`
-	Due      time.Time   `json:"due"` // MadeAt, or when it may run first
+	RunAt    time.Time   `json:"run_at,omitzero"` // before which it does not run; zero: at once
+	Again    time.Time   `json:"again,omitzero"`  // when a person moved it back from the dead list
 	Priority int         `json:"priority,omitempty"`
 	Member   string      `json:"member,omitempty"` // the holder's name, if pinned to that
 	Ref      string      `json:"ref,omitempty"`    // of the request that enqueued it
@@ -88,9 +89,16 @@ func readJob(s catalog.Source, key string) (rec jobRecord, found bool, spoilt, e
 	if spoilt = json.Unmarshal(raw, &rec); spoilt != nil {
 		var index indexRecord
 		_ = json.Unmarshal(raw, &index) // as far as that goes
-		rec = jobRecord{Kind: index.Kind, Key: index.Key, Made: index.Made, Due: index.Due, Payload: raw}
+		rec = jobRecord{Kind: index.Kind, Key: index.Key, Made: index.Made, MadeAt: index.MadeAt, RunAt: index.RunAt, Again: index.Again, Payload: raw}
 	}
 	return rec, true, spoilt, nil
+}
+
+// since returns when the job was first due.
+func (j jobRecord) since() time.Time { return latest(j.MadeAt, j.RunAt, j.Again) }
+
+func latest(times ...time.Time) time.Time {
+	return slices.MaxFunc(times, time.Time.Compare)
 }
 
 // runRecord is what became of a job so far.

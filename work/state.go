@@ -39,7 +39,7 @@ func (b *book) state(it *item, now time.Time) State {
 		return Orphan
 	case l != nil && b.blocked(it, l, now):
 		return Blocked
-	case it.due > now.UnixNano():
+	case it.later(now.UnixNano()):
 		return Scheduled
 	case it.until > now.UnixNano():
 		return Backoff
@@ -53,7 +53,7 @@ func (b *book) blocked(it *item, l *lane, now time.Time) bool {
 	if l.shelf.Order == Each {
 		return l.items[0] != it
 	}
-	if it.due > now.UnixNano() {
+	if it.later(now.UnixNano()) {
 		return false
 	}
 	return l.active != nil || it.until <= now.UnixNano() && l.due() > now.UnixNano()

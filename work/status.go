@@ -56,7 +56,7 @@ type Info struct {
 	Priority int         `json:"priority,omitempty"`
 	Made     fence.Token `json:"made,omitzero"`
 	MadeAt   time.Time   `json:"made_at"`
-	Due      time.Time   `json:"due"` // when it could run first
+	Due      time.Time   `json:"due"` // when it was first due
 	Owner    string      `json:"owner,omitempty"`
 	From     string      `json:"from,omitempty"` // from whom it was reassigned
 	Ref      string      `json:"ref,omitempty"`
@@ -215,9 +215,9 @@ func (b *book) countStates(st *Status, of func(string) *KindStatus, now time.Tim
 			if k.Slowest == nil || it.run.At.Before(k.Slowest.At) {
 				k.Slowest = &Info{ID: it.id, State: state, At: it.run.At}
 			}
-		case it.due <= now.UnixNano():
-			if k.Oldest == nil || time.Unix(0, it.due).Before(k.Oldest.Due) {
-				k.Oldest = &Info{ID: it.id, State: state, Due: time.Unix(0, it.due)}
+		case !it.later(now.UnixNano()):
+			if k.Oldest == nil || time.Unix(0, it.since).Before(k.Oldest.Due) {
+				k.Oldest = &Info{ID: it.id, State: state, Due: time.Unix(0, it.since)}
 			}
 		}
 	}
@@ -295,7 +295,7 @@ func (b *book) blockages(now time.Time) (all []Blockage) {
 			for _, it := range l.items {
 				if b.state(it, now) == Blocked {
 					bl.Jobs++
-					since = min(since, it.due)
+					since = min(since, it.since)
 				}
 			}
 			if bl.Jobs > 0 {
