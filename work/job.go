@@ -37,6 +37,15 @@ type permanent struct{ error }
 
 func (p *permanent) Unwrap() error { return p.error }
 
+// Later returns an error with which a run says that its job is not done yet, and is to
+// run again behind wait. It is neither a failure nor an attempt. It is for a job that
+// waits for something outside, such as a job of another queue.
+func Later(wait time.Duration) error { return &later{max(wait, 0)} }
+
+type later struct{ wait time.Duration }
+
+func (l *later) Error() string { return fmt.Sprintf("work: not done yet, again in %v", l.wait) }
+
 // A Job is one run of a job.
 type Job struct {
 	ID      ID

@@ -144,6 +144,26 @@ func TestAPermanentErrorTakesOneAttempt(t *testing.T) {
 	})
 }
 
+func TestAJobThatIsNotDoneYetRunsAgainAndThatIsNoFailure(t *testing.T) {
+	inLab(t, func(l *lab) {
+		runs := 0
+		p := l.open(1, work.Kind{Name: "wait", MaxAttempts: 1, Run: func(_ context.Context, j *work.Job) error {
+			require.Equal(l, 1, j.Attempt)
+			if runs++; runs < 30 {
+				return work.Later(time.Minute)
+			}
+			return nil
+		}})
+		p.enqueue("wait", "", "")
+		require.Equal(l, map[work.State]int{work.Backoff: 1}, p.states())
+		l.after(time.Hour)
+		require.Equal(l, 30, runs)
+		st := p.status()
+		require.Zero(l, st.Totals.Failed)
+		require.EqualValues(l, 1, st.Totals.Completed)
+	})
+}
+
 func TestAnAbandonedRunEndsAndCompletesNothing(t *testing.T) {
 	inLab(t, func(l *lab) {
 		s := newStage()

@@ -56,26 +56,33 @@ func (r *run) ending(now time.Time) ack {
 	next := r.rec
 	next.Claim, next.Covers, next.At = fence.Token{}, 0, now.UTC().Round(0)
 	a := ack{run: r, next: next}
+	var postponed *later
 	switch {
 	case r.err == nil:
 		a.end = completes
 	case r.stopped != nil:
 		a.end = releases
 		a.next.Attempt, a.next.Interrupted = max(0, next.Attempt-1), next.Interrupted+1
+	case errors.As(r.err, &postponed):
+		a.end = releases
+		a.next.Attempt = max(0, next.Attempt-1)
+		a.next.wait(postponed.wait)
 	case errors.As(r.err, new(*permanent)):
 		a.end, a.reason = expires, Refused
 	case r.kind.MaxAttempts > 0 && next.Attempt >= r.kind.MaxAttempts:
 		a.end, a.reason = expires, Exhausted
 	default:
 		a.end = retries
-		a.next.Wait = max(0, r.kind.Retry(next.Attempt))
-		a.next.NotBefore = a.next.At.Add(a.next.Wait)
+		a.next.wait(max(0, r.kind.Retry(next.Attempt)))
 	}
 	if a.end == retries || a.end == expires {
 		a.next.Error = clip(r.err.Error(), maxError)
 	}
 	return a
 }
+
+// wait puts off the next run.
+func (r *runRecord) wait(d time.Duration) { r.Wait, r.NotBefore = d, r.At.Add(d) }
 
 // write commits ends and claims, together if that fits into one commit.
 func (d *dispatcher) write(acks []ack, claims []claimPlan, now time.Time) error {
