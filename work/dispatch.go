@@ -215,8 +215,8 @@ func (d *dispatcher) pass(why string) {
 		Unknown: d.book.unknown, Stranded: d.book.stranded,
 	}
 	ready := d.book.readyCount()
-	d.startHeld(p.start)
 	d.failing = nil
+	d.startHeld(p.start)
 	if len(acks)+len(p.claims) > 0 {
 		d.failing = d.write(acks, p.claims, now)
 		d.catchUp()
