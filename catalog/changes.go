@@ -56,6 +56,15 @@ func (ch *Changes) Take() []Change {
 	return taken
 }
 
+// View calls fn with what Take would return and with the entries after exactly these
+// changes, so that an index which applies them agrees with the entries.
+func (ch *Changes) View(fn func(taken []Change, r *Reader) error) error {
+	ch.c.observing.mu.Lock()
+	taken, now := ch.Take(), ch.c.state.Load()
+	ch.c.observing.mu.Unlock()
+	return now.view(func(r *Reader) error { return fn(taken, r) })
+}
+
 // Stop ends the reading.
 func (ch *Changes) Stop() {
 	o := &ch.c.observing
