@@ -221,7 +221,9 @@ func (d *dispatcher) pass(why string) {
 		d.failing = d.write(acks, p.claims, now)
 		d.catchUp()
 	}
+	r.Ended = r.Running + r.LostClaims - len(d.running)
 	r.Claimed = d.startClaimed(p.claims)
+	r.Leaving = d.leaving()
 	r.Waiting = ready - r.Claimed
 	for _, c := range p.claims {
 		if c.dies != "" && d.failing == nil {
@@ -238,6 +240,16 @@ func (d *dispatcher) pass(why string) {
 		}
 		return reached
 	})
+}
+
+// leaving returns how many runs have no job any more.
+func (d *dispatcher) leaving() (n int) {
+	for _, r := range d.running {
+		if !d.mine(r) {
+			n++
+		}
+	}
+	return n
 }
 
 // collect takes what has returned.

@@ -16,40 +16,45 @@ func Find(s catalog.Source, head Head, id ID, now time.Time) (Info, bool, error)
 	if err != nil || !found || info.Reason != "" {
 		return info, found, err
 	}
-	b, _, err := open(s, head, now)
+	r, err := newReading(s, head, now)
 	if err != nil {
 		return info, false, err
 	}
-	if it := b.items[id]; it != nil {
-		info.State = b.state(it, now)
+	info.State = Broken
+	if it := r.items[id]; it != nil {
+		info.State, info.Owner = r.state(it, now), it.owner()
 	}
 	return info, true, nil
 }
 
 // List calls fn with each live job, in the order of their IDs, and then with each
 // dead one, without their payloads, until fn returns false. The arguments are those
-// of [Read].
+// of [Read]. Of a job that can't be read wholly it says what is known.
 func List(s catalog.Source, head Head, now time.Time, fn func(Info) bool) error {
-	b, _, err := open(s, head, now)
+	r, err := newReading(s, head, now)
 	if err != nil {
 		return err
 	}
-	b.tick(now)
-	for _, id := range slices.Sorted(maps.Keys(b.items)) {
+	for _, id := range slices.Sorted(maps.Keys(r.items)) {
+		it := r.items[id]
 		info, found, err := find(s, id)
 		if err != nil || !found {
-			return err
+			info = Info{ID: id, Kind: it.shelf.Name, Key: it.key, Due: time.Unix(0, it.since).UTC(), Error: "the job can't be read"}
 		}
-		info.State, info.Payload = b.state(b.items[id], now), nil
+		info.State, info.Owner, info.Payload = r.state(it, now), it.owner(), nil
 		if !fn(info) {
 			return nil
 		}
 	}
-	return dead.Scan(s, "", func(key string, rec deadRecord) bool {
+	more := true
+	return readAll(r, dead, func(key string, rec deadRecord) {
 		id, err := parseEntry(key)
+		if !more || err != nil {
+			return
+		}
 		info := rec.info(id)
 		info.Payload = nil
-		return err != nil || fn(info)
+		more = fn(info)
 	})
 }
 

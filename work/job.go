@@ -139,12 +139,19 @@ func complete(tx *catalog.Tx, t *Totals, id ID, covers []ID) error {
 // merge removes jobs that a run of a newer one has done too.
 func merge(tx *catalog.Tx, t *Totals, covers []ID) error {
 	for _, id := range covers {
+		run, _, err := runs.Get(tx, id.entry())
+		if err != nil {
+			return err
+		}
 		found, err := removeJob(tx, id)
 		if err != nil {
 			return err
 		}
 		if found {
 			t.Merged++
+		}
+		if found && !run.Claim.IsZero() {
+			t.Joined++
 		}
 	}
 	return nil

@@ -16,18 +16,18 @@ import (
 	"github.com/fencepost/fencepost/work"
 )
 
-// A service leads, and works while it does.
-type service struct {
+// A guided process leads, and works while it does.
+type guided struct {
 	lead *leader.Leader
 	c    atomic.Pointer[catalog.Catalog]
 	done chan error
 }
 
-func (l *lab) serve(ctx context.Context, store driver.Store, kinds ...work.Kind) *service {
+func (l *lab) serve(ctx context.Context, store driver.Store, kinds ...work.Kind) *guided {
 	l.Helper()
 	lead, err := leader.New(store, leader.Config{Catalog: catalog.Config{Generation: 1}, Clock: leader.Monotonic})
 	require.NoError(l, err)
-	s := &service{lead: lead, done: make(chan error, 1)}
+	s := &guided{lead: lead, done: make(chan error, 1)}
 	go func() {
 		s.done <- lead.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
 			s.c.Store(c)

@@ -1,6 +1,8 @@
 package work
 
 import (
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -30,6 +32,22 @@ func (t Takeover) Deploy() bool {
 	return !t.From.IsZero() && t.From.Generation != t.Token.Generation
 }
 
+// Cause says why the holder before ended: "deploy" if it was of another generation,
+// "crash" if it was of the same one and left orphans, "restart" if it left none, and
+// "first" if there was none.
+func (t Takeover) Cause() string {
+	switch {
+	case t.From.IsZero():
+		return "first"
+	case t.Deploy():
+		return "deploy"
+	case t.Orphans > 0:
+		return "crash"
+	default:
+		return "restart"
+	}
+}
+
 // open writes which kinds this holder runs, and what it found: once for a token,
 // and again if the kinds have changed.
 func (d *dispatcher) open() error {
@@ -54,6 +72,9 @@ func (d *dispatcher) open() error {
 			return err
 		}
 		taken = Takeover{Number: n, Token: tx.Token(), From: taken.Token, At: time.Now().UTC().Round(0), Orphans: int(sum.Claimed())}
+		if err := openTotals(tx); err != nil {
+			return err
+		}
 		return takeovers.Set(tx, ring(n, kept), taken)
 	})
 	if err == nil {
@@ -69,19 +90,16 @@ func sumOf(s catalog.Source) (sum Totals, err error) {
 }
 
 func (d *dispatcher) openKinds(tx *catalog.Tx) error {
+	if err := d.closeKinds(tx); err != nil {
+		return err
+	}
 	for _, k := range d.cfg.Kinds {
 		old, _, err := kinds.Get(tx, k.Name)
 		if err != nil {
 			return err
 		}
 		rec := recordOf(k)
-		rec.Token, rec.Opened = tx.Token(), old.Opened
-		if old.Token != rec.Token {
-			if rec.Opened, _, err = totals.Get(tx, k.Name); err != nil {
-				return err
-			}
-		}
-		if rec == old {
+		if rec.Token = tx.Token(); rec == old {
 			continue
 		}
 		if err := kinds.Set(tx, k.Name, rec); err != nil {
@@ -89,6 +107,33 @@ func (d *dispatcher) openKinds(tx *catalog.Tx) error {
 		}
 	}
 	return nil
+}
+
+// closeKinds notes that this holder runs some kinds no longer that an earlier Queue
+// of its did.
+func (d *dispatcher) closeKinds(tx *catalog.Tx) error {
+	var failed error
+	err := kinds.Scan(tx, "", func(name string, rec kindRecord) bool {
+		known := slices.ContainsFunc(d.cfg.Kinds, func(k Kind) bool { return k.Name == name })
+		if rec.Token != tx.Token() || known {
+			return true
+		}
+		rec.Token = fence.Token{}
+		failed = kinds.Set(tx, name, rec)
+		return failed == nil
+	})
+	return errors.Join(err, failed)
+}
+
+// openTotals keeps the totals of every kind as they are when a holder begins, also
+// of those that it does not run.
+func openTotals(tx *catalog.Tx) error {
+	var failed error
+	err := totals.Scan(tx, "", func(kind string, t Totals) bool {
+		failed = opened.Set(tx, kind, t)
+		return failed == nil
+	})
+	return errors.Join(err, failed)
 }
 
 func recordOf(k Kind) kindRecord {

@@ -26,10 +26,15 @@ type claimPlan struct {
 	was    runRecord // of the item
 	next   runRecord
 	cause  cause
-	taken  *item     // whose run is taken over, if that is another job of the lane
-	over   runRecord // of taken, once it is
+	taken  []takenRun // of other jobs of the lane, which this one takes over
 	covers []*item
 	dies   string // why it goes to the dead list in place of a run
+}
+
+// A takenRun is a claimed run as the plan found it.
+type takenRun struct {
+	id  ID
+	was runRecord
 }
 
 // A plan is what one pass does.
@@ -86,9 +91,8 @@ func (b *book) claim(it *item, now time.Time) claimPlan {
 	c.was = c.item.run
 	before := c.was
 	switch {
-	case c.taken != nil:
-		before, c.over = c.taken.run, c.taken.run
-		c.over.Claim = fence.Token{}
+	case len(c.taken) > 0:
+		before = c.taken[len(c.taken)-1].was
 	case before.Claim.IsZero():
 		for _, other := range c.covers { // a newer job does not begin its key's attempts anew
 			if other.run.Attempt > before.Attempt {
@@ -115,10 +119,20 @@ func (c *claimPlan) coalesce(now time.Time) {
 	}
 	c.item, c.covers = newest, older
 	for _, other := range older {
-		if !other.run.Claim.IsZero() { // at most one of a lane is claimed
-			c.taken = other
+		if !other.run.Claim.IsZero() { // several only if an earlier holder ran the kind in another order
+			c.taken = append(c.taken, takenRun{id: other.id, was: other.run})
 		}
 	}
+}
+
+// joins returns how many claims of other jobs end, beyond the one that this run
+// follows.
+func (c claimPlan) joins() int64 {
+	n := len(c.taken)
+	if n > 0 && c.was.Claim.IsZero() {
+		n--
+	}
+	return int64(n)
 }
 
 // claimed returns the run that follows r under a token, and why there is one. An

@@ -25,6 +25,7 @@ var (
 	progress   = catalog.Bytes("fencepost.work.progress")                 // by ID: the job's own
 	dead       = catalog.JSON[deadRecord]("fencepost.work.dead")          // by ID: what will not run any more
 	totals     = catalog.JSON[Totals]("fencepost.work.totals")            // by kind
+	opened     = catalog.JSON[Totals]("fencepost.work.opened")            // by kind: the totals when the newest holder began
 	kinds      = catalog.JSON[kindRecord]("fencepost.work.kinds")         // by kind: as the newest holder that knew it runs it
 	failures   = catalog.JSON[Failure]("fencepost.work.failures")         // a ring of the newest
 	takeovers  = catalog.JSON[Takeover]("fencepost.work.takeovers")       // a ring of the newest
@@ -151,7 +152,6 @@ type kindRecord struct {
 	Stale      time.Duration `json:"stale_ns"`
 	Slow       time.Duration `json:"slow_ns,omitempty"`
 	TakeOver   bool          `json:"take_over,omitempty"`
-	Opened     Totals        `json:"opened"` // the totals when that holder began
 }
 
 // replyRecord answers a request.

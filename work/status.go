@@ -1,13 +1,8 @@
 package work
 
 import (
-	"cmp"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/fence"
 )
 
@@ -26,7 +21,14 @@ type Report struct {
 	Waiting    int `json:"waiting"`     // due, without a free slot or a commit
 	Unknown    int `json:"unknown"`     // of a kind that this holder does not know
 	Stranded   int `json:"stranded"`    // pinned to a generation or member that is gone
+
+	// Of Running, behind the pass:
+	Ended   int `json:"ended"`   // the pass wrote what became of them
+	Leaving int `json:"leaving"` // their job was taken from them, and they have not returned
 }
+
+// Held returns how many jobs ran behind the pass.
+func (r Report) Held() int { return r.Running - r.Ended - r.Leaving + r.LostClaims + r.Claimed }
 
 // Found returns how many jobs the pass has looked at.
 func (r Report) Found() int {
@@ -92,16 +94,25 @@ type Blockage struct {
 
 // KindStatus is what the jobs of one kind do.
 type KindStatus struct {
-	Name    string        `json:"name"`
-	Known   bool          `json:"known"` // the holder runs it
-	States  map[State]int `json:"states"`
-	Dead    int           `json:"dead"`
-	Totals  Totals        `json:"totals"`
-	Since   Totals        `json:"since_open"` // by the holder of Status.Token
-	Stale   time.Duration `json:"stale_ns"`
-	Slow    time.Duration `json:"slow_ns"`
-	Oldest  *Info         `json:"oldest,omitempty"`  // of those that are due and don't run, the one that was due first
-	Slowest *Info         `json:"slowest,omitempty"` // of those that run, the one that has for longest
+	Name      string        `json:"name"`
+	Known     bool          `json:"known"` // the holder runs it
+	Live      int           `json:"live"`  // the sum of States
+	States    map[State]int `json:"states"`
+	Suspended int           `json:"suspended"` // of those that are unknown or stranded: they ran when their holder ended
+	Dead      int           `json:"dead"`
+	Totals    Totals        `json:"totals"`
+	Since     Totals        `json:"since_open"` // since the newest of Takeovers
+	Stale     time.Duration `json:"stale_ns"`
+	Slow      time.Duration `json:"slow_ns"`
+	Oldest    *Info         `json:"oldest,omitempty"`  // of those that are due and don't run, the one that was due first
+	Slowest   *Info         `json:"slowest,omitempty"` // of those that run, the one that has for longest
+
+	// Urgent are, of the jobs of each state with a priority of 0 or more, the one that
+	// was due first; of those that run, the one that has for longest. Only they raise
+	// alarms. A job that the run of a newer one of its key does too is not among them.
+	Urgent     map[State]*Info `json:"urgent,omitempty"`
+	UrgentDead int             `json:"urgent_dead"` // of Dead, those with a priority of 0 or more
+	DeadSince  time.Time       `json:"dead_since,omitzero"`
 }
 
 // A Status says what the jobs of a catalog do.
@@ -111,15 +122,21 @@ type Status struct {
 	Token    fence.Token  `json:"token,omitzero"`
 	Holder   fence.Holder `json:"holder"`
 
-	Live   int           `json:"live"` // the sum of States
-	States map[State]int `json:"states"`
-	Dead   int           `json:"dead"`
-	Broken []string      `json:"broken,omitempty"` // entries that can't be read, 128 at most
+	Live      int           `json:"live"` // the sum of States
+	States    map[State]int `json:"states"`
+	Suspended int           `json:"suspended"`
+	Dead      int           `json:"dead"`
+
+	// Unreadable counts the entries that can't be read, by what they are: jobs, runs,
+	// dead and so on. Broken names 128 of them. A job that can't be read is in Live, and
+	// in no kind.
+	Unreadable map[string]int `json:"unreadable,omitempty"`
+	Broken     []string       `json:"broken,omitempty"`
 
 	Kinds     []KindStatus `json:"kinds"`
 	Totals    Totals       `json:"totals"`
-	Since     Totals       `json:"since_open"`
-	Blocked   []Blockage   `json:"blocked,omitempty"`   // 128 at most, the longest first
+	Since     Totals       `json:"since_open"`          // since the newest of Takeovers
+	Blocked   []Blockage   `json:"blocked,omitempty"`   // 128 at most, those with the most jobs first
 	Failures  []Failure    `json:"failures,omitempty"`  // the newest 128, newest first
 	Takeovers []Takeover   `json:"takeovers,omitempty"` // likewise
 
@@ -127,207 +144,7 @@ type Status struct {
 	Pass *Report `json:"last_pass,omitempty"`
 }
 
-// Read derives what the jobs in s do, for whoever holds the token: in s a *Reader of
-// the holder, of a follower, or of catalog.Snapshot. Head is the head that s is of.
-// It writes nothing and needs no token. It reads every job.
-func Read(s catalog.Source, head Head, now time.Time) (Status, error) {
-	b, records, err := open(s, head, now)
-	if err != nil {
-		return Status{}, err
-	}
-	return b.status(s, head, records, now)
-}
-
-// open reads every job, as the holder of head sees them.
-func open(s catalog.Source, head Head, now time.Time) (*book, map[string]kindRecord, error) {
-	var known []Kind
-	records := map[string]kindRecord{}
-	err := kinds.Scan(s, "", func(name string, rec kindRecord) bool {
-		records[name] = rec
-		if rec.Token == head.Token {
-			known = append(known, rec.kind(name))
-		}
-		return true
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	b := newBook(head.Token, head.Holder.Name, known)
-	return b, records, b.load(s, now)
-}
-
-// Head is what Status needs of a catalog's head.
-type Head struct {
-	Revision uint64
-	Token    fence.Token
-	Holder   fence.Holder
-}
-
-// status reads what the book does not keep, and sums up.
-func (b *book) status(s catalog.Source, head Head, records map[string]kindRecord, now time.Time) (Status, error) {
-	b.tick(now)
-	st := Status{At: now, Revision: head.Revision, Token: head.Token, Holder: head.Holder, States: zeroStates()}
-	byKind := map[string]*KindStatus{}
-	of := func(name string) *KindStatus {
-		k := byKind[name]
-		if k == nil {
-			rec := records[name]
-			k = &KindStatus{Name: name, States: zeroStates(), Stale: rec.Stale, Slow: rec.Slow, Known: rec.Token == head.Token && !head.Token.IsZero()}
-			byKind[name] = k
-		}
-		return k
-	}
-	for name := range records {
-		of(name)
-	}
-	b.countStates(&st, of, now)
-	b.countBroken(&st)
-	if err := sumUp(s, &st, of, records); err != nil {
-		return st, err
-	}
-	for _, name := range slices.Sorted(maps.Keys(byKind)) {
-		st.Kinds = append(st.Kinds, *byKind[name])
-	}
-	st.Blocked = b.blockages(now)
-	st.Broken = slices.Sorted(maps.Keys(b.broken))
-	st.Broken = st.Broken[:min(len(st.Broken), kept)]
-	return st, b.details(s, &st)
-}
-
-func zeroStates() map[State]int {
-	states := map[State]int{}
-	for _, s := range States() {
-		states[s] = 0
-	}
-	return states
-}
-
-// countStates counts the states of all jobs, and finds the oldest and slowest.
-func (b *book) countStates(st *Status, of func(string) *KindStatus, now time.Time) {
-	for _, it := range b.items {
-		state := b.state(it, now)
-		k := of(it.shelf.Name)
-		st.Live++
-		st.States[state]++
-		k.States[state]++
-		switch {
-		case state == Running:
-			if k.Slowest == nil || it.run.At.Before(k.Slowest.At) {
-				k.Slowest = &Info{ID: it.id, State: state, At: it.run.At}
-			}
-		case !it.later(now.UnixNano()):
-			if k.Oldest == nil || time.Unix(0, it.since).Before(k.Oldest.Due) {
-				k.Oldest = &Info{ID: it.id, State: state, Due: time.Unix(0, it.since)}
-			}
-		}
-	}
-}
-
-// countBroken counts the jobs of which not even the kind can be read.
-func (b *book) countBroken(st *Status) {
-	for entry := range b.broken {
-		if strings.HasPrefix(entry, jobs.Name()+" ") {
-			st.Live++
-			st.States[Broken]++
-		}
-	}
-}
-
-// sumUp reads the totals, the dead list and the rings.
-func sumUp(s catalog.Source, st *Status, of func(string) *KindStatus, records map[string]kindRecord) error {
-	err := totals.Scan(s, "", func(name string, t Totals) bool {
-		k := of(name)
-		k.Totals, k.Since = t, t.minus(records[name].Opened)
-		st.Totals, st.Since = st.Totals.plus(t), st.Since.plus(k.Since)
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	if err := dead.Scan(s, "", func(_ string, rec deadRecord) bool { of(rec.Job.Kind).Dead++; st.Dead++; return true }); err != nil {
-		return err
-	}
-	if st.Failures, err = Failures(s); err != nil {
-		return err
-	}
-	if err := takeovers.Scan(s, "", func(_ string, t Takeover) bool { st.Takeovers = append(st.Takeovers, t); return true }); err != nil {
-		return err
-	}
-	slices.SortFunc(st.Takeovers, func(x, y Takeover) int { return cmp.Compare(y.Number, x.Number) })
-	return nil
-}
-
-// Failures returns the newest 128 failures, newest first.
-func Failures(s catalog.Source) (all []Failure, err error) {
-	err = failures.Scan(s, "", func(_ string, f Failure) bool { all = append(all, f); return true })
-	slices.SortFunc(all, func(x, y Failure) int { return cmp.Compare(y.Number, x.Number) })
-	return all, err
-}
-
-// details fills in the jobs that were found.
-func (b *book) details(s catalog.Source, st *Status) error {
-	for i := range st.Kinds {
-		for _, info := range []**Info{&st.Kinds[i].Oldest, &st.Kinds[i].Slowest} {
-			if *info == nil {
-				continue
-			}
-			full, found, err := find(s, (*info).ID)
-			if err != nil || !found {
-				return err
-			}
-			full.State, full.Payload = (*info).State, nil
-			*info = &full
-		}
-	}
-	return nil
-}
-
-// blockages returns the keys in which jobs wait for one another, the longest first.
-func (b *book) blockages(now time.Time) (all []Blockage) {
-	for _, s := range b.kinds {
-		for _, l := range s.lanes {
-			head := l.items[0]
-			if l.shelf.Order == Latest && l.active != nil {
-				head = l.active
-			}
-			bl := Blockage{Kind: s.Name, Key: l.key, Behind: head.id, State: b.state(head, now), Attempt: head.run.Attempt, Error: head.run.Error}
-			since := now.UnixNano()
-			for _, it := range l.items {
-				if b.state(it, now) == Blocked {
-					bl.Jobs++
-					since = min(since, it.since)
-				}
-			}
-			if bl.Jobs > 0 {
-				bl.Since = time.Unix(0, since)
-				all = append(all, bl)
-			}
-		}
-	}
-	slices.SortFunc(all, func(x, y Blockage) int {
-		return cmp.Or(cmp.Compare(y.Jobs, x.Jobs), cmp.Compare(x.Behind, y.Behind))
-	})
-	return all[:min(len(all), kept)]
-}
-
-// status says what the jobs do, as the dispatcher sees them.
-func (d *dispatcher) status() (Status, error) {
-	for d.unread != "" && d.c.Err() == nil {
-		d.readOn()
-	}
-	now := d.catchUp()
-	var st Status
-	err := d.c.View(func(r *catalog.Reader) error {
-		records := map[string]kindRecord{}
-		err := kinds.Scan(r, "", func(name string, rec kindRecord) bool { records[name] = rec; return true })
-		if err != nil {
-			return err
-		}
-		claim := d.c.Claim()
-		st, err = d.book.status(r, Head{Revision: d.c.Head().Revision, Token: claim.Token, Holder: claim.Holder}, records, now)
-		return err
-	})
-	last := d.last
-	st.Pass = &last
-	return st, err
+// Attended reports whether a Queue has begun under the token that is the newest.
+func (s Status) Attended() bool {
+	return len(s.Takeovers) > 0 && s.Takeovers[0].Token == s.Token
 }

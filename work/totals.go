@@ -21,6 +21,7 @@ type Totals struct {
 	Released  int64 `json:"released,omitempty"`  // interrupted by a stop, and given back
 	Lapsed    int64 `json:"lapsed,omitempty"`    // its processes had ended too often
 	Withdrawn int64 `json:"withdrawn,omitempty"` // its job was abandoned
+	Joined    int64 `json:"joined,omitempty"`    // the run of a newer job of the key does its job too
 }
 
 // Live returns how many jobs are neither done nor dead.
@@ -32,10 +33,17 @@ func (t Totals) Dead() int64 { return t.Died - t.Retried - t.Cleared }
 // Claims returns how many runs were begun.
 func (t Totals) Claims() int64 { return t.Fresh + t.Again + t.AfterCrash + t.AfterDeploy }
 
-// Claimed returns how many live jobs have a claim: those that run, and orphans.
+// Claimed returns how many live jobs have a claim: those that run, the orphans, and
+// those that are suspended.
 func (t Totals) Claimed() int64 {
 	taken := t.AfterCrash + t.AfterDeploy // each ended the claim before it
-	return t.Claims() - taken - t.Completed - t.Failed - t.Released - t.Lapsed - t.Withdrawn
+	return t.Claims() - taken - t.Completed - t.Failed - t.Released - t.Lapsed - t.Withdrawn - t.Joined
+}
+
+// least returns the smallest of the counts.
+func (t Totals) least() int64 {
+	return min(t.Enqueued, t.Completed, t.Merged, t.Died, t.Retried, t.Cleared, t.Fresh, t.Again, t.AfterCrash, t.AfterDeploy,
+		t.Failed, t.Released, t.Lapsed, t.Withdrawn, t.Joined)
 }
 
 func (t Totals) plus(u Totals) Totals { return t.add(u, 1) }
@@ -57,5 +65,6 @@ func (t Totals) add(u Totals, sign int64) Totals {
 	t.Released += sign * u.Released
 	t.Lapsed += sign * u.Lapsed
 	t.Withdrawn += sign * u.Withdrawn
+	t.Joined += sign * u.Joined
 	return t
 }

@@ -234,8 +234,10 @@ func (d *dispatcher) writeClaim(tx *catalog.Tx, sums tally, c claimPlan) error {
 	case afterDeploy:
 		t.AfterDeploy++
 	}
-	if c.taken != nil {
-		if err := runs.Set(tx, c.taken.id.entry(), c.over); err != nil {
+	t.Joined += c.joins()
+	for _, other := range c.taken {
+		other.was.Claim = fence.Token{}
+		if err := runs.Set(tx, other.id.entry(), other.was); err != nil {
 			return err
 		}
 	}
@@ -252,14 +254,19 @@ func (d *dispatcher) writeClaim(tx *catalog.Tx, sums tally, c claimPlan) error {
 	return bury(tx, t, c.id, ids(c.covers), rec)
 }
 
-// unmoved reports whether the job is still as the plan found it.
+// unmoved reports whether the jobs are still as the plan found them.
 func (c claimPlan) unmoved(tx *catalog.Tx) (bool, error) {
-	_, found, err := catalog.Bytes(jobs.Name()).Get(tx, c.id.entry())
-	if err != nil || !found {
-		return false, err
+	for _, r := range append(c.taken[:len(c.taken):len(c.taken)], takenRun{id: c.id, was: c.was}) {
+		_, found, err := catalog.Bytes(jobs.Name()).Get(tx, r.id.entry())
+		if err != nil || !found {
+			return false, err
+		}
+		run, _, err := runs.Get(tx, r.id.entry())
+		if err != nil || run.Serial != r.was.Serial || run.Claim != r.was.Claim {
+			return false, err
+		}
 	}
-	run, _, err := runs.Get(tx, c.id.entry())
-	return run.Serial == c.was.Serial && run.Claim == c.was.Claim, err
+	return true, nil
 }
 
 // acknowledged forgets the runs whose end has landed.
