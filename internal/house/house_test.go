@@ -53,6 +53,7 @@ func rooms() map[string]room {
 
 		"work/worktest": {inside: append([]string{"work"}, belowCatalog...)},
 		"work":          {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
+		"reap":          {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
 
 		"internal/gather":       {},
 		"internal/clock":        {outside: []string{"golang.org/x/sys"}},
@@ -157,7 +158,7 @@ func TestWhoUsesOneStoreLinksNoOtherStoresClient(t *testing.T) {
 		"catalog/postgres": {"github.com/jackc/pgx/v5"},
 		"catalog/etcd":     {"go.etcd.io/etcd", "google.golang.org/grpc"},
 	}
-	users := []string{"catalog", "catalog/driver", "catalog/memory", "leader", "exitcodes", "fence", "fence/httpfence"}
+	users := []string{"catalog", "catalog/driver", "catalog/memory", "leader", "reap", "exitcodes", "fence", "fence/httpfence"}
 	for store := range clients {
 		users = append(users, store)
 	}
@@ -177,7 +178,7 @@ func TestWhoUsesOneStoreLinksNoOtherStoresClient(t *testing.T) {
 
 func TestTheLibraryLinksNothingThatIsForTestsOrPrograms(t *testing.T) {
 	t.Parallel()
-	for _, user := range []string{"catalog", "catalog/sqlite", "catalog/postgres", "catalog/etcd", "leader", "fence", "fence/httpfence", "fence/grpcfence", "exitcodes"} {
+	for _, user := range []string{"catalog", "catalog/sqlite", "catalog/postgres", "catalog/etcd", "leader", "reap", "fence", "fence/httpfence", "fence/grpcfence", "exitcodes"} {
 		for _, path := range dependencies(t, user) {
 			for _, m := range append(forTests(), "github.com/spf13/cobra", "testing", module+"/internal/cli", module+"/internal/storeurl") {
 				require.False(t, in(m)(path), "%s links %s", user, path)

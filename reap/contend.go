@@ -1,0 +1,129 @@
+package reap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// acquire takes the lock of the host.
+func (r *run) acquire(ctx context.Context) error {
+	lock := HostLock{Path: r.p.Lock, Token: r.now}
+	held, err := lock.tryLock(r.id)
+	if errors.Is(err, ErrLocked) {
+		if r.p.SkipIfLocked {
+			return &end{stop: StoppedLocked}
+		}
+		held, err = r.await(ctx, lock, err)
+	}
+	if cause := context.Cause(ctx); cause != nil && held == nil {
+		return &end{StoppedContext, cause}
+	}
+	if errors.Is(err, ErrLocked) {
+		return &end{stop: StoppedWaited}
+	}
+	if err != nil {
+		return &end{StoppedLock, err}
+	}
+	r.held = held
+	if done := held.last.Ended; r.covers(done) {
+		return &end{StoppedShared, done.failure()}
+	}
+	if held.last.Run != r.id && !r.paced {
+		r.stale = true
+	}
+	return nil
+}
+
+// await waits for the lock until MaxWait is spent.
+func (r *run) await(ctx context.Context, lock HostLock, why error) (*Held, error) {
+	rest := r.p.MaxWait - r.spent
+	r.tell(Wait{Reason: WaitLocked, For: rest, Detail: why.Error()})
+	began := time.Now()
+	defer func() { r.slept(WaitLocked, time.Since(began)) }()
+	ctx, cancel := context.WithTimeout(ctx, rest)
+	defer cancel()
+	return lock.lock(ctx, r.id)
+}
+
+// conflict does what the strategy says about an item that was gone.
+func (r *run) conflict(ctx context.Context, item Item) error {
+	r.conflicts++
+	if r.p.OnConflict == Yield {
+		return &end{stop: StoppedYielded}
+	}
+	if r.conflicts >= r.p.MaxConflicts {
+		return &end{stop: StoppedConflicts}
+	}
+	if e := r.wait(ctx, r.p.Backoff.Delay(r.conflicts-1), WaitConflict, fmt.Sprintf("%.64q was already deleted", item.ID)); e != nil {
+		return e
+	}
+	if e := r.room(); e != nil {
+		return e
+	}
+	r.stale = true
+	return nil
+}
+
+// room returns an end if StopUnderLimit asks for it.
+func (r *run) room() error {
+	if r.p.OnConflict == StopUnderLimit && r.conflicts > 0 && r.result().Present() < r.p.Limit {
+		return &end{stop: StoppedRoom}
+	}
+	return nil
+}
+
+// refused waits after a call that the server refused because of too many.
+func (r *run) refused(ctx context.Context, limited *LimitedError) error {
+	r.report.Limited++
+	d, why := r.p.Throttle.Learn(Answer{Limited: true, Remaining: -1, RetryAfter: limited.RetryAfter})
+	r.told()
+	return r.wait(ctx, d, why, limited.Error())
+}
+
+// learn takes in that a call went through.
+func (r *run) learn() {
+	remaining := -1
+	if r.src.Remaining != nil {
+		remaining = r.src.Remaining()
+	}
+	r.p.Throttle.Learn(Answer{Remaining: remaining})
+}
+
+// wait releases the lock and waits. The next step takes the lock again.
+func (r *run) wait(ctx context.Context, d time.Duration, why WaitReason, detail string) error {
+	if d > r.p.MaxWait-r.spent {
+		return &end{stop: StoppedWaited}
+	}
+	if r.held != nil {
+		err := r.held.Unlock()
+		r.held = nil
+		if err != nil {
+			return &end{StoppedLock, err}
+		}
+	}
+	r.tell(Wait{Reason: why, For: d, Detail: detail})
+	began := time.Now()
+	err := sleep(ctx, d)
+	r.slept(why, time.Since(began))
+	r.paced = why != WaitConflict
+	if err != nil {
+		return &end{StoppedContext, err}
+	}
+	return nil
+}
+
+func (r *run) tell(w Wait) {
+	w.Count, w.Limit, w.Strategy = r.result().Present(), r.p.Limit, r.p.OnConflict
+	if r.p.OnWait != nil {
+		r.p.OnWait(w)
+	}
+}
+
+func (r *run) slept(why WaitReason, d time.Duration) {
+	r.spent += d
+	w := r.report.Waits[why]
+	r.report.Waits[why] = Waited{w.Times + 1, w.Slept + d}
+	r.told()
+}

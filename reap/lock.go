@@ -1,0 +1,159 @@
+package reap
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"os"
+	"time"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+)
+
+// ErrLocked means that another process of this host, or another goroutine of this one,
+// has the lock.
+var ErrLocked = errors.New("reap: locked")
+
+// A LockedError says who has a lock. It matches [ErrLocked].
+type LockedError struct {
+	Path  string
+	PID   int         // of the holder, in its own namespace; 0 if it is not known
+	Token fence.Token // of the holder; zero if it is not known
+}
+
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("reap: %s is locked by another process: wait for it, or end it", e.Path)
+	}
+	return fmt.Sprintf("reap: %s is locked by process %d under %v: wait for it, or end it", e.Path, e.PID, e.Token)
+}
+
+// Is makes errors.Is find ErrLocked.
+func (e *LockedError) Is(target error) bool { return target == ErrLocked }
+
+// Disposition is retry.
+func (e *LockedError) Disposition() exitcodes.Disposition { return exitcodes.Retry }
+
+// A HostLock is a lock that one process of a host has at a time: the lock of a file.
+//
+// The file is opened by each call, and closed in every program that a process starts.
+// So neither two goroutines nor a process and its children have the lock together. The
+// system releases it when the process ends, however it ends. The file is created with
+// the owner of its folder, is never removed, and is no link. In it stands who had the
+// lock last, for people; nothing rests on that.
+//
+// The file must be on a disk of this host. Over NFS, where the lock is the server's and
+// may be lost without a word, a HostLock is not supported.
+type HostLock struct {
+	Path  string
+	Token fence.Token // under which the caller works, for people; may be zero
+}
+
+// A Held is a lock that was acquired. It is for one goroutine.
+type Held struct {
+	file *os.File
+	mine lockRecord
+	last lockRecord // of whoever had the lock before
+}
+
+// A lockRecord says who has, or had, a lock, and which pass ended under it last.
+type lockRecord struct {
+	Format string      `json:"format"`
+	PID    int         `json:"pid"`
+	Token  fence.Token `json:"token"`
+	Run    string      `json:"run"` // one pass, whatever it released in between
+	Ended  *endRecord  `json:"ended,omitempty"`
+}
+
+const (
+	lockFormat    = "fencepost host lock 1"
+	lockBegin     = `{"format":"fencepost host lock `
+	maxLockRecord = 4096 // bytes that are read
+
+	shortestPoll, longestPoll = time.Millisecond, 50 * time.Millisecond
+)
+
+// TryLock acquires the lock, or returns a *[LockedError] at once.
+func (l HostLock) TryLock() (*Held, error) { return l.tryLock(rand.Text()) }
+
+func (l HostLock) tryLock(run string) (h *Held, err error) {
+	f, err := openLockFile(l.Path)
+	if err != nil {
+		return nil, err
+	}
+	ok, err := flock(f)
+	if err == nil && !ok {
+		err = l.locked(f)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	same, err := isStillAt(f, l.Path)
+	if err == nil && same {
+		return l.held(f, run), nil
+	}
+	if err = errors.Join(err, releaseFile(f)); err != nil {
+		return nil, err
+	}
+	return nil, &LockedError{Path: l.Path} // replaced just now: the next try opens the new file
+}
+
+// Lock acquires the lock, and waits for it as long as ctx allows. After that the error
+// wraps the *[LockedError] and the cause of ctx.
+func (l HostLock) Lock(ctx context.Context) (*Held, error) { return l.lock(ctx, rand.Text()) }
+
+func (l HostLock) lock(ctx context.Context, run string) (*Held, error) {
+	for poll := shortestPoll; ; poll = min(2*poll, longestPoll) {
+		h, err := l.tryLock(run)
+		if !errors.Is(err, ErrLocked) {
+			return h, err
+		}
+		if cause := sleep(ctx, poll/2+mathrand.N(poll)); cause != nil {
+			return nil, fmt.Errorf("%w: %w", err, cause)
+		}
+	}
+}
+
+func (l HostLock) locked(f *os.File) error {
+	by := readLockRecord(f)
+	return &LockedError{Path: l.Path, PID: by.PID, Token: by.Token}
+}
+
+func (l HostLock) held(f *os.File, run string) *Held {
+	h := &Held{file: f, last: readLockRecord(f), mine: lockRecord{
+		Format: lockFormat, PID: os.Getpid(), Token: l.Token, Run: run,
+	}}
+	h.mine.Ended = h.last.Ended
+	h.write()
+	return h
+}
+
+// Unlock releases the lock, also for a child process that was forked just now and has
+// not closed its copy of the file yet.
+func (h *Held) Unlock() error { return releaseFile(h.file) }
+
+// write says who has the lock. Nothing rests on it, so a full disk stops nobody.
+func (h *Held) write() {
+	text, err := json.Marshal(h.mine)
+	if err != nil {
+		return
+	}
+	if n, err := h.file.WriteAt(append(text, '\n'), 0); err == nil {
+		_ = h.file.Truncate(int64(n))
+	}
+}
+
+// readLockRecord returns the zero record if there is none that can be read, as when it
+// is being written.
+func readLockRecord(f *os.File) (r lockRecord) {
+	text := make([]byte, maxLockRecord)
+	n, _ := f.ReadAt(text, 0) // at the end of the file there is an error too
+	if json.Unmarshal(text[:n], &r) != nil || r.Format != lockFormat {
+		return lockRecord{}
+	}
+	return r
+}

@@ -1,0 +1,73 @@
+package reap
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/clock"
+)
+
+// An endRecord says of the last pass that came to an end of its own what others, who
+// asked for the same before it began, need not do again.
+type endRecord struct {
+	Run     string      `json:"run"`
+	Kind    string      `json:"kind"`
+	Token   fence.Token `json:"token"`
+	Clock   string      `json:"clock"` // by which Began is
+	Began   int64       `json:"began"` // ns, when its last listing began
+	Stopped Stop        `json:"stopped"`
+	Failure string      `json:"failure,omitempty"` // why the items could not be listed
+}
+
+// maxFailureText is how much of an error's text others are told.
+const maxFailureText = 512
+
+// share notes in the lock file that this pass has ended, unless others have to do it anew.
+func (r *run) share(e *end) {
+	switch {
+	case r.held == nil, r.report.Lists == 0:
+		return
+	case e.stop != StoppedDone && e.stop != StoppedYoung && e.stop != StoppedYielded && e.stop != StoppedList:
+		return
+	}
+	done := endRecord{
+		Run: r.id, Kind: r.kind(), Token: r.now, Clock: clock.Timeline(), Began: int64(r.listed), Stopped: e.stop,
+	}
+	if e.err != nil {
+		done.Failure = fmt.Sprintf("%.*q", maxFailureText, e.err)
+	}
+	r.held.mine.Ended = &done
+	r.held.write()
+}
+
+// kind says which items the pass may delete, apart from its token.
+func (r *run) kind() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "keep %d of %v, age %v", r.p.Keep, r.p.Led, r.p.MinAge))
+	return hex.EncodeToString(sum[:8])
+}
+
+// covers reports whether another process has done all that this pass would do.
+func (r *run) covers(done *endRecord) bool {
+	switch {
+	case done == nil, done.Run == r.id, done.Clock == "", done.Clock != clock.Timeline():
+		return false
+	case done.Kind != r.kind(), done.Token.Compare(r.now) < 0:
+		return false
+	case done.Stopped == StoppedYielded && r.p.OnConflict != Yield:
+		return false
+	}
+	began := time.Duration(done.Began)
+	age := clock.Boot() - began
+	return began >= r.asked || done.Failure == "" && age >= 0 && age < r.p.Every
+}
+
+// failure is the error that the other process met.
+func (done *endRecord) failure() error {
+	if done.Failure == "" {
+		return nil
+	}
+	return fmt.Errorf("reap: another process of this host has just failed: %s", done.Failure)
+}
