@@ -30,10 +30,15 @@ func (r *run) acquire(ctx context.Context) error {
 	if done := held.last.Ended; r.covers(done) {
 		return &end{StoppedShared, done.failure()}
 	}
-	if held.last.Run != r.id && !r.paced {
+	if held.last.Run != r.id && r.waited != WaitPace {
 		r.stale = true
 	}
 	return nil
+}
+
+// paced reports whether the throttle's pause before the next call has passed.
+func (r *run) paced() bool {
+	return r.waited == WaitPace || r.waited == WaitLimited || r.waited == WaitRetryAfter
 }
 
 // await waits for the lock until MaxWait is spent.
@@ -107,7 +112,7 @@ func (r *run) wait(ctx context.Context, d time.Duration, why WaitReason, detail 
 	began := time.Now()
 	err := sleep(ctx, d)
 	r.slept(why, time.Since(began))
-	r.paced = why != WaitConflict
+	r.waited = why
 	if err != nil {
 		return &end{StoppedContext, err}
 	}

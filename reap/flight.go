@@ -49,6 +49,9 @@ type Flight struct {
 
 	// MaxBytes bounds the result. Default: 1 MiB.
 	MaxBytes int
+
+	// OnWait is told once before Do waits for another process. It may be nil.
+	OnWait func(Wait)
 }
 
 // A flightResult is what a file of a result holds.
@@ -70,7 +73,7 @@ func (f Flight) Do(ctx context.Context, call func(ctx context.Context) ([]byte, 
 		return nil, exitcodes.WithCode(fmt.Errorf("reap: flight: %w", err), exitcodes.Config)
 	}
 	asked := clock.Boot()
-	held, err := HostLock{Path: f.path(".lock")}.Lock(ctx)
+	held, err := HostLock{Path: f.path(".lock"), OnWait: f.OnWait}.Lock(ctx)
 	if err != nil {
 		return nil, err
 	}

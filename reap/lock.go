@@ -49,8 +49,9 @@ func (e *LockedError) Disposition() exitcodes.Disposition { return exitcodes.Ret
 // The file must be on a disk of this host. Over NFS, where the lock is the server's and
 // may be lost without a word, a HostLock is not supported.
 type HostLock struct {
-	Path  string
-	Token fence.Token // under which the caller works, for people; may be zero
+	Path   string
+	Token  fence.Token // under which the caller works, for people; may be zero
+	OnWait func(Wait)  // is told once before Lock waits; may be nil
 }
 
 // A Held is a lock that was acquired. It is for one goroutine.
@@ -112,10 +113,21 @@ func (l HostLock) lock(ctx context.Context, run string) (*Held, error) {
 		if !errors.Is(err, ErrLocked) {
 			return h, err
 		}
+		if poll == shortestPoll && l.OnWait != nil {
+			l.OnWait(Wait{Reason: WaitLocked, For: timeLeft(ctx), Detail: err.Error()})
+		}
 		if cause := sleep(ctx, poll/2+mathrand.N(poll)); cause != nil {
 			return nil, fmt.Errorf("%w: %w", err, cause)
 		}
 	}
+}
+
+// timeLeft returns the time until the deadline of ctx, or 0 if it has none.
+func timeLeft(ctx context.Context) time.Duration {
+	if at, ok := ctx.Deadline(); ok {
+		return time.Until(at)
+	}
+	return 0
 }
 
 func (l HostLock) locked(f *os.File) error {

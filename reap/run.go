@@ -50,7 +50,7 @@ type run struct {
 	counts [fates]int
 	list   []Item        // those left, the oldest first
 	stale  bool          // list has to be read before anything is deleted
-	paced  bool          // the throttle's pause before the next call has passed
+	waited WaitReason    // of the wait since the last call of the source, if there was one
 	listed time.Duration // boot-time clock, when the last listing began
 
 	conflicts int
@@ -105,7 +105,7 @@ func (r *run) step(ctx context.Context) error {
 			return e
 		}
 	}
-	if d, why := r.p.Throttle.Pause(); d > 0 && !r.paced {
+	if d, why := r.p.Throttle.Pause(); d > 0 && !r.paced() {
 		return r.wait(ctx, d, why, r.p.Throttle.String())
 	}
 	if r.stale {
@@ -276,7 +276,7 @@ func (r *run) ended(ctx context.Context, err error, e *end) error {
 
 // call calls the source.
 func (r *run) call(ctx context.Context, f func(ctx context.Context) error) error {
-	r.paced = false
+	r.waited = ""
 	return r.bounded(ctx, f)
 }
 

@@ -23,7 +23,7 @@ const (
 // A Wait says for how long something waits, and why.
 type Wait struct {
 	Reason   WaitReason
-	For      time.Duration // for WaitLocked the longest that it may take
+	For      time.Duration // for WaitLocked the longest that it may take, or 0 if nothing bounds it
 	Count    int           // items that are known to be there; 0 outside of a pass
 	Limit    int           // Policy.Limit, or of a throttle's wait outside of a pass its Limit
 	Strategy Conflict

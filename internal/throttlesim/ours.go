@@ -1,0 +1,32 @@
+package throttlesim
+
+import (
+	"time"
+
+	"github.com/fencepost/fencepost/reap"
+)
+
+// Ours returns a throttle of package reap for a game. The server of a game that is not
+// told says nothing about what remains.
+func Ours(g Game, told bool, now func() time.Time, random func() float64) (Algorithm, error) {
+	t, err := reap.NewThrottle(reap.ThrottleConfig{Limit: g.Limit, Window: g.Window, Now: now, Jitter: random})
+	return ours{t, told}, err
+}
+
+type ours struct {
+	throttle *reap.Throttle
+	told     bool
+}
+
+func (o ours) Pause() time.Duration {
+	d, _ := o.throttle.Pause()
+	return d
+}
+
+func (o ours) Learn(_ int, limited bool, remaining int) time.Duration {
+	if !o.told {
+		remaining = -1
+	}
+	d, _ := o.throttle.Learn(reap.Answer{Limited: limited, Remaining: remaining})
+	return d
+}

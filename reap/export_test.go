@@ -1,0 +1,22 @@
+package reap
+
+import "time"
+
+// WithStep returns the policy with a function that is given each state of the report.
+func (p Policy) WithStep(f func(Report)) Policy {
+	p.onStep = f
+	return p
+}
+
+// Learned is the pause that a throttle has learned.
+func (t *Throttle) Learned() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pause
+}
+
+// Learning returns the throttle with a pause that it has learned before.
+func (t *Throttle) Learning(pause time.Duration) *Throttle {
+	t.pause = pause
+	return t
+}
