@@ -14,14 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/exitcodes"
-	"github.com/fencepost/fencepost/internal/throttlesim"
+	"github.com/fencepost/fencepost/internal/reapsim"
 	"github.com/fencepost/fencepost/reap"
 )
 
 const seeds = 20
 
 // average plays a game from many seeds.
-func average(t *testing.T, game func(seed uint64) throttlesim.Game, play func(g throttlesim.Game) throttlesim.Result) (ratio, spread float64, took time.Duration, served int) {
+func average(t *testing.T, game func(seed uint64) reapsim.Game, play func(g reapsim.Game) reapsim.Result) (ratio, spread float64, took time.Duration, served int) {
 	t.Helper()
 	for seed := range uint64(seeds) {
 		r := play(game(seed))
@@ -30,16 +30,16 @@ func average(t *testing.T, game func(seed uint64) throttlesim.Game, play func(g 
 	return ratio, spread, took, served
 }
 
-func peer(p throttlesim.Peer) func(g throttlesim.Game) throttlesim.Result {
-	return func(g throttlesim.Game) throttlesim.Result {
-		return throttlesim.Play(g, func(_ func() time.Time, random func() float64) throttlesim.Algorithm { return p.New(g, 0, random) })
+func peer(p reapsim.Peer) func(g reapsim.Game) reapsim.Result {
+	return func(g reapsim.Game) reapsim.Result {
+		return reapsim.Play(g, func(_ func() time.Time, random func() float64) reapsim.Algorithm { return p.New(g, 0, random) })
 	}
 }
 
-func ours(t *testing.T, told bool) func(g throttlesim.Game) throttlesim.Result {
-	return func(g throttlesim.Game) throttlesim.Result {
-		return throttlesim.Play(g, func(now func() time.Time, random func() float64) throttlesim.Algorithm {
-			a, err := throttlesim.Ours(g, told, now, random)
+func ours(t *testing.T, told bool) func(g reapsim.Game) reapsim.Result {
+	return func(g reapsim.Game) reapsim.Result {
+		return reapsim.Play(g, func(now func() time.Time, random func() float64) reapsim.Algorithm {
+			a, err := reapsim.Ours(g, told, now, random)
 			require.NoError(t, err)
 			return a
 		})
@@ -50,15 +50,15 @@ func TestTheThrottlesRetryRatioIsAtMostFourPercentAtThePublishedLoad(t *testing.
 	t.Parallel()
 	for seed := range uint64(seeds) {
 		for _, told := range []bool{true, false} {
-			r := ours(t, told)(throttlesim.Published(seed))
+			r := ours(t, told)(reapsim.Published(seed))
 			require.LessOrEqual(t, r.Ratio(), 0.04, "seed %d, told %v", seed, told)
 		}
 	}
-	ratio, spread, _, served := average(t, throttlesim.Published, ours(t, true))
+	ratio, spread, _, served := average(t, reapsim.Published, ours(t, true))
 	require.LessOrEqual(t, spread, 90.0)
 	require.GreaterOrEqual(t, served, 2200, "of the 2250 that the server allows")
-	for _, p := range throttlesim.Peers() {
-		theirs, _, _, _ := average(t, throttlesim.Published, peer(p))
+	for _, p := range reapsim.Peers() {
+		theirs, _, _, _ := average(t, reapsim.Published, peer(p))
 		t.Logf("%s: retry ratio %.2f %%", p.Name, 100*theirs)
 		if p.Name != "ProportionalDecrease" { // which uses half of what is allowed
 			require.Less(t, ratio, theirs, p.Name)
@@ -69,9 +69,9 @@ func TestTheThrottlesRetryRatioIsAtMostFourPercentAtThePublishedLoad(t *testing.
 
 func TestTheThrottleUsesUnusedCapacityAtOnceIfTheServerSaysWhatRemains(t *testing.T) {
 	t.Parallel()
-	game := throttlesim.Clearing(1)
+	game := reapsim.Clearing(1)
 	play := func(told bool) time.Duration {
-		return throttlesim.Play(game, func(now func() time.Time, random func() float64) throttlesim.Algorithm {
+		return reapsim.Play(game, func(now func() time.Time, random func() float64) reapsim.Algorithm {
 			th, err := reap.NewThrottle(reap.ThrottleConfig{Now: now, Jitter: random})
 			require.NoError(t, err)
 			return learned{th.Learning(time.Second), told}

@@ -56,7 +56,7 @@ func rooms() map[string]room {
 		"reap":          {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
 
 		"internal/gather":       {},
-		"internal/throttlesim":  {inside: []string{"reap"}},
+		"internal/reapsim":      {inside: []string{"reap", "fence"}},
 		"internal/clock":        {outside: []string{"golang.org/x/sys"}},
 		"internal/step":         {},
 		"internal/errno":        {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"golang.org/x/sys"}},

@@ -1,4 +1,4 @@
-package throttlesim
+package reapsim
 
 import "time"
 

@@ -1,10 +1,4 @@
-// Package throttlesim plays clients that share the limit of a server, on a model clock.
-// The same seed plays the same game, so the figures of two algorithms can be compared.
-//
-// The server is a bucket (GCRA) that gets one token each Window/Limit and holds Limit of
-// them. Clients are processes of several threads; the threads of a process share one
-// throttle, and each makes one call after the other.
-package throttlesim
+package reapsim
 
 import (
 	"container/heap"
