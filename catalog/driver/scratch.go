@@ -41,12 +41,6 @@ type Scratch struct {
 // data on such a store.
 var ErrTwoWon = errors.New("the store lets two writers win")
 
-// scratchLife is the age from which a scratch place is taken for one that a dead
-// process left. A check takes milliseconds; the rest is for clocks that differ, by
-// a time zone too: a place that is removed while it is used looks like a store that
-// lets two win.
-const scratchLife = 24 * time.Hour
-
 // NewScratchName returns a name for a scratch place, of the characters 0-9, a-f
 // and -. It holds the time at which it was made.
 func NewScratchName() string { return scratchName(time.Now()) }
@@ -57,16 +51,15 @@ func scratchName(now time.Time) string {
 	return strconv.FormatInt(now.Unix(), 16) + "-" + hex.EncodeToString(id[:])
 }
 
-// ScratchExpired reports whether name is one of NewScratchName that was made
-// more than a day ago: its process is dead, and the place may be removed.
-func ScratchExpired(name string) bool { return scratchExpired(name, time.Now()) }
-
-func scratchExpired(name string, now time.Time) bool {
+// ScratchLeft returns the scratch place of a name as a leftover, and whether the name is
+// one of NewScratchName. A place that is removed while it is used looks like a store
+// that lets two win: ask [Leftover.Expired].
+func ScratchLeft(name string) (l Leftover, ok bool) {
 	made, id, _ := strings.Cut(name, "-")
 	seconds, err := strconv.ParseInt(made, 16, 64)
 	raw, notHex := hex.DecodeString(id)
 	if err != nil || notHex != nil || len(raw) != 8 || strconv.FormatInt(seconds, 16) != made {
-		return false
+		return Leftover{}, false
 	}
-	return now.Sub(time.Unix(seconds, 0)) > scratchLife
+	return Leftover{Kind: ScratchPlace, Name: name, Made: time.Unix(seconds, 0)}, true
 }

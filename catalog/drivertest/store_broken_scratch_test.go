@@ -2,6 +2,9 @@ package drivertest
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -56,9 +59,54 @@ func brokenScratchers() map[string]brokenStore {
 	}
 }
 
+// cleaned is a store that knows which scratch places were opened and not discarded.
+type cleaned struct {
+	*memory.Store
+	places *[]driver.Leftover
+	lists  func([]driver.Leftover) []driver.Leftover
+	inUse  error
+}
+
+func (s cleaned) Scratch(ctx context.Context) (driver.Scratch, error) {
+	scratch, err := s.Store.Scratch(ctx)
+	place, _ := driver.ScratchLeft(driver.NewScratchName())
+	*s.places = append(*s.places, place)
+	discard := scratch.Discard
+	scratch.Discard = func(ctx context.Context) error {
+		*s.places = slices.DeleteFunc(*s.places, func(l driver.Leftover) bool { return l == place })
+		return discard(ctx)
+	}
+	return scratch, err
+}
+
+func (s cleaned) Left(context.Context) ([]driver.Leftover, error) {
+	return s.lists(slices.Clone(*s.places)), nil
+}
+
+func (s cleaned) RemoveLeft(context.Context, driver.Leftover) (bool, error) {
+	return s.inUse == nil, s.inUse
+}
+
+// brokenCleaners are stores with one defect each in what they list and remove.
+func brokenCleaners() map[string]brokenStore {
+	cleans := func(lists func([]driver.Leftover) []driver.Leftover, inUse error) func(*memory.Store, *defect) driver.Store {
+		return func(s *memory.Store, _ *defect) driver.Store {
+			return cleaned{Store: s, places: new([]driver.Leftover), lists: lists, inUse: inUse}
+		}
+	}
+	all := func(places []driver.Leftover) []driver.Leftover { return places }
+	refused := &driver.Error{Op: "remove left", Err: errors.New("in use")}
+	return map[string]brokenStore{
+		"one place is not listed": {[]string{"left-lists"}, cleans(func(places []driver.Leftover) []driver.Leftover {
+			return places[:min(len(places), 1)]
+		}, refused)},
+		"what is in use is removed": {[]string{"left-in-use"}, cleans(all, nil)},
+	}
+}
+
 func TestEveryRuleOfScratchPlacesHasAStoreThatBreaksIt(t *testing.T) {
 	broken := make(map[string]bool)
-	for _, b := range brokenScratchers() {
+	for _, b := range slices.Concat(slices.Collect(maps.Values(brokenScratchers())), slices.Collect(maps.Values(brokenCleaners()))) {
 		for _, rule := range b.rules {
 			broken[rule] = true
 		}

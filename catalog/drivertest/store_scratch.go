@@ -1,6 +1,9 @@
 package drivertest
 
 import (
+	"slices"
+	"time"
+
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -13,6 +16,8 @@ func scratchRules() []rule {
 		{"scratch-is-new", "every scratch place is another one, also while others are used", scratchIsNew},
 		{"scratch-ends", "Discard closes the stores of a scratch place, and leaves the store and the catalog as they are", scratchEnds},
 		{"scratch-closed", "Scratch of a closed store fails", scratchClosed},
+		{"left-lists", "Left lists the scratch places that are there, and writes nothing", leftLists},
+		{"left-in-use", "RemoveLeft refuses what may be in use", leftInUse},
 	}
 	for i, r := range rules {
 		rules[i].test = func(b *bench) {
@@ -97,4 +102,63 @@ func scratchClosed(b *bench) {
 	_, err := s.(driver.Scratcher).Scratch(b.ctx)
 	require.Error(b, err)
 	b.classified(err, "Scratch of a closed store")
+}
+
+// cleaner returns the store as a cleaner, if what a process leaves can be left in it.
+func (b *bench) cleaner() (driver.Cleaner, bool) {
+	c, ok := b.s.(driver.Cleaner)
+	if !ok {
+		b.Log("the store is no driver.Cleaner: nothing can be left in it")
+	}
+	return c, ok
+}
+
+// leftPlaces returns the scratch places that Left lists.
+func (b *bench) leftPlaces(c driver.Cleaner) []driver.Leftover {
+	b.Helper()
+	left, err := c.Left(b.ctx)
+	require.NoError(b, err)
+	return slices.DeleteFunc(left, func(l driver.Leftover) bool { return l.Kind != driver.ScratchPlace })
+}
+
+func leftLists(b *bench) {
+	c, ok := b.cleaner()
+	if !ok {
+		return
+	}
+	require.Empty(b, b.leftPlaces(c), "where nobody has ever written")
+	begun := time.Now().Add(-time.Second)
+	noted, claimed := b.scratch(), b.scratch()
+	_, err := noted.Stores[0].Post(b.ctx, driver.Note{Key: "k", Value: []byte("v")})
+	require.NoError(b, err)
+	Install(b, claimed.Stores[0], 1)
+	before := b.picture()
+	left := b.leftPlaces(c)
+	require.Len(b, left, 2, "one with a note only, and one with a claim")
+	for _, l := range left {
+		require.WithinRange(b, l.Made, begun, time.Now().Add(time.Second))
+	}
+	b.unchanged(before, "Left")
+	require.NoError(b, noted.Discard(b.ctx))
+	require.Subset(b, left, b.leftPlaces(c)) // a user with few rights may not remove all of a place
+}
+
+func leftInUse(b *bench) {
+	c, ok := b.cleaner()
+	if !ok {
+		return
+	}
+	scratch := b.scratch()
+	head := Install(b, scratch.Stores[0], 1)
+	left := b.leftPlaces(c)
+	require.Len(b, left, 1)
+	old := left[0]
+	old.Made = time.Now().Add(-1000 * time.Hour) // a caller's word for it is not enough
+	for _, l := range append(left, old) {
+		removed, err := c.RemoveLeft(b.ctx, l)
+		require.Error(b, err, "RemoveLeft of a place that was made just now")
+		b.classified(err, "RemoveLeft of a place that was made just now")
+		require.False(b, removed)
+	}
+	Append(b, scratch.Stores[1], head, []byte("a"))
 }

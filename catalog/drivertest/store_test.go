@@ -94,6 +94,7 @@ func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
 	maps.Copy(all, brokenWarmers())
 	maps.Copy(all, brokenLosses())
 	maps.Copy(all, brokenScratchers())
+	maps.Copy(all, brokenCleaners())
 	for name, broken := range all {
 		for _, rule := range broken.rules {
 			t.Run(name+"/"+rule, func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -145,36 +144,11 @@ func (s *Store) discardScratch(ctx context.Context, place string, stores []drive
 	closing.Wait()
 	errs := make([]error, len(ways)+1)
 	for i, c := range append([]*cluster{s.cluster}, ways...) {
-		closing.Go(func() { errs[i] = c.removeScratch(ctx, s.keys, place) })
+		closing.Go(func() { errs[i] = c.discardPlace(ctx, s.keys, place) })
 	}
 	closing.Wait()
 	for _, c := range ways {
 		errs = append(errs, c.close())
 	}
 	return s.fail("discard", errors.Join(errs...), sent)
-}
-
-// mostExpired bounds how many keys of scratch places one check looks at.
-const mostExpired = 1000
-
-func (c *cluster) removeScratch(ctx context.Context, keys keys, place string) error {
-	if _, err := c.Do(ctx, clientv3.OpDelete(place+"/", clientv3.WithPrefix())); err != nil {
-		return err
-	}
-	left, err := c.Get(ctx, keys.scratch(), clientv3.WithPrefix(), clientv3.WithKeysOnly(), clientv3.WithLimit(mostExpired))
-	if err != nil {
-		return err
-	}
-	removed := make(map[string]bool)
-	for _, kv := range left.Kvs {
-		name, _, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), keys.scratch()), "/")
-		if removed[name] || !driver.ScratchExpired(name) {
-			continue
-		}
-		removed[name] = true
-		if _, err := c.Do(ctx, clientv3.OpDelete(keys.scratch()+name+"/", clientv3.WithPrefix())); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -153,3 +153,31 @@ func TestWhatADeadProcessLeftOfACheckIsRemovedByTheNext(t *testing.T) {
 	}
 	require.ElementsMatch(t, kept, names)
 }
+
+func TestAPlaceOfADeadProcessIsRemovedOnceAndNothingElseIs(t *testing.T) {
+	t.Parallel()
+	url := testetcd.URL(t)
+	client, prefix := testetcd.Client(t, url), testetcd.Prefix(t, url)
+	s, err := Open(t.Context(), url, Config{})
+	require.NoError(t, err)
+	defer s.Close()
+	for _, key := range []string{"/scratch/5f000000-0123456789abcdef/head", "/scratch/5f000000-0123456789abcdef/log/1", "/scratch/by hand/head", "/head"} {
+		_, err := client.Put(t.Context(), prefix+key, "x")
+		require.NoError(t, err)
+	}
+	left, err := s.Left(t.Context())
+	require.NoError(t, err)
+	require.Len(t, left, 1)
+	for _, want := range []bool{true, false} {
+		removed, err := s.RemoveLeft(t.Context(), left[0])
+		require.NoError(t, err)
+		require.Equal(t, want, removed)
+	}
+	for _, name := range []string{"by hand", "", "../head", driver.NewScratchName()} {
+		_, err := s.RemoveLeft(t.Context(), driver.Leftover{Kind: driver.ScratchPlace, Name: name, Made: left[0].Made})
+		require.ErrorIs(t, err, errMisuse)
+	}
+	resp, err := client.Get(t.Context(), prefix+"/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	require.NoError(t, err)
+	require.EqualValues(t, 2, resp.Count)
+}

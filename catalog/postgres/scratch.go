@@ -3,8 +3,6 @@ package postgres
 import (
 	"context"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
@@ -39,21 +37,25 @@ func (s *Store) Scratch(ctx context.Context) (driver.Scratch, error) {
 	}}, nil
 }
 
-// mostExpired bounds how many scratch places one check looks at: with the least
+// mostPlaces bounds how many scratch places a listing looks at: with the least
 // rights, one of each check is there for ever.
-const mostExpired = 1000
+const mostPlaces = 1000
 
-// expiredSQL finds the newest places, in the order of their names, by the index.
-const expiredSQL = `select catalog from fencepost.head where catalog > $1 and catalog < $2 order by catalog desc limit $3`
+// placesSQL finds the newest places, by the indexes: each has notes first, and then a
+// head.
+const placesSQL = `(select catalog from fencepost.head where catalog > $1 and catalog < $2 order by catalog desc limit $3)
+	union (select distinct catalog from fencepost.board where catalog > $1 and catalog < $2 order by catalog desc limit $3)
+	order by catalog`
 
 // What a scratch place has written. A role with the least rights may not delete
 // the rows of head, token and claim: they stay, and nobody reads them again.
 const (
 	discardSQL = `with log as (delete from fencepost.log where catalog = any ($1::text[])),
-		board as (delete from fencepost.board where catalog = any ($1::text[])),
+		board as (delete from fencepost.board where catalog = any ($1::text[]) returning 1),
 		claim as (delete from fencepost.claim where catalog = any ($1::text[])),
-		token as (delete from fencepost.token where catalog = any ($1::text[]))
-		delete from fencepost.head where catalog = any ($1::text[])`
+		token as (delete from fencepost.token where catalog = any ($1::text[])),
+		head as (delete from fencepost.head where catalog = any ($1::text[]) returning 1)
+		select exists (select from board) or exists (select from head)`
 	discardAllowedSQL = `with log as (delete from fencepost.log where catalog = any ($1::text[]))
 		delete from fencepost.board where catalog = any ($1::text[])`
 	mayDiscardSQL = `select pg_catalog.has_table_privilege('fencepost.claim', 'delete') and pg_catalog.has_table_privilege('fencepost.token', 'delete')
@@ -78,20 +80,14 @@ func (s *Store) discardBy(ctx context.Context, q querier, place string) error {
 	if err != nil || !exists {
 		return err
 	}
-	prefix := scratchOf(s.catalog)
-	beyond := prefix[:len(prefix)-1] + ";" // which follows on the colon
-	rows, err := q.Query(ctx, expiredSQL, s.args(prefix, beyond, mostExpired)...)
-	if err != nil {
-		return err
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	left, err := s.places(ctx, q)
 	if err != nil {
 		return err
 	}
 	places := []string{place}
-	for _, name := range found {
-		if driver.ScratchExpired(name[len(prefix):]) {
-			places = append(places, name)
+	for _, l := range left {
+		if l.Expired() {
+			places = append(places, scratchOf(s.catalog)+l.Name)
 		}
 	}
 	var all bool

@@ -66,7 +66,7 @@ func (s *Store) blocked(err error) error {
 	case errors.Is(err, errLocked):
 		return fmt.Errorf("%w: %w", driver.ErrBlocked, err)
 	case errors.Is(err, errWanted):
-		return fmt.Errorf("%w by a lock on %s-claim, of %s: %w", driver.ErrBlocked, s.path, flockedBy(s.path+"-claim"), err)
+		return fmt.Errorf("%w by a lock on %s-claim, of %s: %w", driver.ErrBlocked, s.path, flockedBy(s.path+claimEnding), err)
 	case errors.Is(err, errWriting) && errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: %w", driver.ErrBlocked, err)
 	}

@@ -88,7 +88,7 @@ func publish(part, path string, replace bool) error {
 // lockToCreate opens the -claim file of a database that is not there yet, and
 // locks it.
 func lockToCreate(path string, like ownfile.Making) (*os.File, error) {
-	claim, err := ownfile.OpenLock(path+"-claim", like.AsLock())
+	claim, err := ownfile.OpenLock(path+claimEnding, like.AsLock())
 	if err != nil {
 		return nil, err
 	}

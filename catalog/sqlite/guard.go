@@ -256,7 +256,7 @@ func (g *guard) sound() error {
 // noClaim returns errWanted while a claim is under way, as [writer.noClaim] does:
 // transactions in a tight loop would starve it.
 func (g *guard) noClaim() error {
-	f, err := ownfile.Open(g.path+"-claim", os.O_RDWR)
+	f, err := ownfile.Open(g.path+claimEnding, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return nil // it is one who may write the catalog that has to give way
 	}

@@ -166,7 +166,7 @@ func (t *Tx) take(ctx context.Context, token fence.Token) error {
 	})
 	switch {
 	case errors.Is(err, errWanted):
-		return fmt.Errorf("%w, by %s", err, flockedBy(t.guard.path+"-claim"))
+		return fmt.Errorf("%w, by %s", err, flockedBy(t.guard.path+claimEnding))
 	case busy(err):
 		_ = t.conn.QueryRowContext(unbounded, fileSQL, t.guard.schema).Scan(&t.guard.path) // for the text alone
 		return fmt.Errorf("%w by %s: %w", errLocked, lockedBy(t.guard.path), err)

@@ -26,8 +26,10 @@ var (
 	errNoMounts   = errors.New("whether the file is mounted by itself can't be told")
 )
 
+const claimEnding = "-claim"
+
 // sideEndings are the endings of the files beside a database, by SQLite and by us.
-var sideEndings = [...]string{"-wal", "-shm", "-journal", "-claim", presenceEnding, newEnding}
+var sideEndings = [...]string{"-wal", "-shm", "-journal", claimEnding, presenceEnding, newEnding}
 
 // checkPlace refuses a file whose locks and WAL others would not share: one
 // with a second name, or on a file system that is not known to lock. Files that

@@ -52,7 +52,7 @@ func (s *Store) Preempted(context.Context) (request []byte, err error) {
 // releases no lock: the file's locks belong to the descriptor by which they were
 // taken.
 func (s *Store) onClaimFile(flag int, fn func(*os.File) error) error {
-	f, err := ownfile.Open(s.path+"-claim", flag)
+	f, err := ownfile.Open(s.path+claimEnding, flag)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -164,7 +164,7 @@ func (r *Register) Raise(ctx context.Context, t fence.Token, by fence.Holder) er
 
 // turn has the transactions of [Begin] give way. What it returns ends that.
 func (r *Register) turn(ctx context.Context, files openFiles) (leave func(), err error) {
-	lock := r.guard.path + "-claim"
+	lock := r.guard.path + claimEnding
 	f, err := ownfile.OpenLock(lock, ownfile.Beside(files[0].info))
 	if errors.Is(err, fs.ErrPermission) {
 		return func() {}, nil // whoever can write the file can do without

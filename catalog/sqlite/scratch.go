@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -131,33 +129,40 @@ func byFlock() lockTry {
 
 // removePlace removes the files of a scratch place.
 func removePlace(place string) error {
-	var errs []error
+	var names []string
 	for _, ending := range append([]string{"", locksEnding}, sideEndings[:]...) {
-		if err := os.Remove(place + ending); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		names = append(names, place+ending)
+	}
+	_, err := removeAll(names)
+	return err
+}
+
+// removeAll removes files, and reports whether any of them was there.
+func removeAll(names []string) (removed bool, err error) {
+	var errs []error
+	for _, name := range names {
+		err := os.Remove(name)
+		removed = removed || err == nil
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return removed, errors.Join(errs...)
 }
 
-// removeExpired removes what dead processes left. What it can't remove stays.
+// removeExpired removes the scratch places that dead processes left. What it can't
+// remove stays.
 func (s *Store) removeExpired() {
-	folder, base := filepath.Split(s.path)
-	entries, err := os.ReadDir(folder)
+	left, err := s.left()
 	if err != nil {
 		return // the scratch place to come says why
 	}
-	for _, e := range entries {
-		// A lock file has a name of its own until it is whole: see ownfile.OpenLock.
-		rest, found := strings.CutPrefix(strings.TrimPrefix(e.Name(), "."), base+scratchEnding)
-		if !found || len(rest) < len(driver.NewScratchName()) || !e.Type().IsRegular() {
+	for _, l := range left {
+		if l.Kind != driver.ScratchPlace || !l.Expired() {
 			continue
 		}
-		if !driver.ScratchExpired(rest[:len(driver.NewScratchName())]) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(folder, e.Name())); err != nil {
-			s.log.Info("what a dead process left of a check of the store was not removed", "file", e.Name(), "err", err)
+		if _, err := s.removeLeft(l); err != nil {
+			s.log.Info("what a dead process left of a check of the store was not removed", "place", l.Name, "err", err)
 		}
 	}
 }

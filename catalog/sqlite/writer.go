@@ -129,7 +129,7 @@ func (s *Store) openWriter(ctx context.Context) (_ *writer, err error) {
 		return nil, err
 	}
 	if w.claim == nil {
-		w.claim, err = ownfile.OpenLock(path+"-claim", ownfile.Beside(w.files[0].info))
+		w.claim, err = ownfile.OpenLock(path+claimEnding, ownfile.Beside(w.files[0].info))
 	}
 	return w, err
 }

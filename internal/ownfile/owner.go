@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -177,7 +179,7 @@ func OpenLock(path string, m Making) (*os.File, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
-	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"-"+rand.Text())
+	name := filepath.Join(filepath.Dir(path), unfinished(path)+rand.Text())
 	f, err = m.Create(name)
 	if err != nil {
 		return nil, err
@@ -193,6 +195,20 @@ func OpenLock(path string, m Making) (*os.File, error) {
 		return nil, err
 	}
 	return Open(path, os.O_RDWR)
+}
+
+// unfinished is how the name of a file begins that is to become the one at path.
+func unfinished(path string) string { return "." + filepath.Base(path) + "-" }
+
+// randomText is what crypto/rand.Text returns.
+var randomText = regexp.MustCompile(`^[A-Z2-7]{26}$`)
+
+// IsUnfinished reports whether name, of a file in the folder of path, is that of a file
+// which OpenLock makes for path before it gets that name. A process that dies in between
+// leaves it.
+func IsUnfinished(name, path string) bool {
+	rest, found := strings.CutPrefix(name, unfinished(path))
+	return found && randomText.MatchString(rest)
 }
 
 // linkNew is RenameNew for a file that has two names for a moment.
