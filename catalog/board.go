@@ -175,20 +175,8 @@ func mark(text []byte) []byte {
 // that is gone already is no error. A failure in passing is tried again within
 // RetryBudget.
 func RemoveNote[T any](ctx context.Context, b *Board, p Posted[T]) error {
-	return b.persist(ctx, func(ctx context.Context) error {
-		_, err := b.store.Post(ctx, driver.Note{Key: p.Key, Version: p.Version})
-		if !errors.Is(err, driver.ErrConflict) {
-			return err
-		}
-		now, rerr := ReadNote[json.RawMessage](ctx, b, p.Key)
-		switch {
-		case rerr != nil:
-			return rerr
-		case now.Version == 0: // by an earlier try, if not by somebody else
-			return nil
-		}
-		return &final{err}
-	})
+	_, err := b.remove(ctx, p.Note())
+	return err
 }
 
 // merge returns raw with the fields of value in place of those of known.

@@ -38,6 +38,7 @@ type preemption struct {
 	Generation generation.Generation `json:"generation"`
 	Operator   bool                  `json:"operator,omitempty"` // it is a person's
 	By         string                `json:"by"`                 // for people
+	At         time.Time             `json:"at,omitzero"`        // by the clock of the asker, for reapers; zero, or that of an earlier request, if an older build asks
 }
 
 // outranks reports whether a claim of generation g has to give way.
@@ -64,7 +65,7 @@ type preempter struct {
 // request asks the claim under way, again and again until ctx ends.
 func (p *preempter) request(ctx context.Context, from preemption) {
 	for elapse(ctx, preemptAfter); ctx.Err() == nil; elapse(ctx, preemptEvery) {
-		from.ID = driver.NewID()
+		from.ID, from.At = driver.NewID(), time.Now().UTC().Truncate(time.Second)
 		if err := p.send(ctx, from); err != nil && ctx.Err() == nil {
 			p.cfg.Logger.InfoContext(ctx, "the claim under way was not asked to give way", "store", p.store.String(), "err", err)
 		}
