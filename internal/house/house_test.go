@@ -51,9 +51,12 @@ func rooms() map[string]room {
 
 		"leader": {inside: append([]string{"internal/clock"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 
-		"work/worktest": {inside: append([]string{"work"}, belowCatalog...)},
-		"work":          {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
-		"reap":          {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
+		"work/worktest":  {inside: append([]string{"work"}, belowCatalog...)},
+		"work":           {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
+		"reap":           {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
+		"reap/leftovers": {inside: append([]string{"reap"}, belowLeader...)},
+
+		"reap": {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
 
 		"internal/gather":       {},
 		"internal/reapsim":      {inside: []string{"reap", "fence"}},
@@ -70,7 +73,7 @@ func rooms() map[string]room {
 		"internal/process":      {inside: []string{"exitcodes"}, outside: []string{"golang.org/x/sys"}},
 		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock"}, belowLeader...)},
-		"internal/cli":          {inside: append([]string{"internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
+		"internal/cli":          {inside: append([]string{"reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
 			inside:  []string{"catalog/driver"},
