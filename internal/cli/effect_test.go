@@ -55,7 +55,7 @@ func TestACommandThatShowsSomethingChangesNoByte(t *testing.T) {
 	look := func() {
 		before := bytesOf(t, path)
 		for _, args := range []string{
-			"status", "history", "status --json", "history --json", "dump", "dump --log", "preflight --generation 2", "preflight --generation 2 --json",
+			"status", "history", "status --json", "history --json", "dump", "dump --log", "preflight --generation 2", "preflight --generation 2 --json", "reap --dry-run",
 		} {
 			got := run(t, on(path), strings.Fields(args)...)
 			require.Equal(t, exitcodes.Success, got.code, got.stderr)
