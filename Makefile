@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage bench bench-etcd
+.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations bench bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ demo-twostores: ## the same, by a service whose catalog is in etcd, and whose da
 
 demo-anylanguage: ## a zombie of a Python and of a shell program under fencepost lead
 	@./scripts/test.sh ./examples/anylanguage/demo.sh
+
+demo-generations: ## what superseded generations made is removed by a holder, 20 tools and a zombie, by tokens and by a script's rule
+	@./scripts/test.sh go run ./examples/generations
 
 bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
 	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)

@@ -92,7 +92,12 @@ func rooms() map[string]room {
 		"examples/guarded":         {inside: []string{"examples/guarded/demo"}},
 		"examples/guarded/demo":    {inside: append([]string{"catalog/postgres", "examples/guarded/process"}, belowLeader...), outside: []string{"github.com/jackc/pgx/v5"}},
 		"examples/guarded/process": {inside: belowLeader, outside: []string{"github.com/jackc/pgx/v5"}},
-		"examples/twostores":       {inside: []string{"examples/twostores/demo"}},
+		"examples/generations":     {inside: []string{"examples/generations/demo"}},
+		"examples/generations/demo": {
+			inside:  append([]string{"catalog/postgres", "examples/guarded/process", "reap"}, belowLeader...),
+			outside: []string{"github.com/jackc/pgx/v5"},
+		},
+		"examples/twostores": {inside: []string{"examples/twostores/demo"}},
 		"examples/twostores/demo": {
 			inside:  append([]string{"catalog/postgres", "catalog/sqlite", "catalog/etcd", "examples/guarded/process"}, belowLeader...),
 			outside: []string{"github.com/jackc/pgx/v5"},
