@@ -6,15 +6,18 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/etcd"
 	"github.com/fencepost/fencepost/internal/crashtest"
 	"github.com/fencepost/fencepost/internal/step"
@@ -27,7 +30,45 @@ func openAt(where string) (driver.Store, error) {
 
 func TestTheProcessDiesBetweenAnyTwoStepsAndTheNextOpenSeesAllOfACommitOrNothing(t *testing.T) {
 	t.Parallel()
-	crashtest.Run(t, testetcd.URL(t), openAt, points())
+	url := testetcd.URL(t)
+	crashtest.Run(t, url, openAt, points())
+	nothingIsLeft(t, url)
+}
+
+// nothingIsLeft fails if a key is there that neither belongs to the catalog nor was
+// removed by a holder, nor ends with a lease, nor is one of Left's.
+func nothingIsLeft(t *testing.T, url string) {
+	t.Helper()
+	s := open(t, url, etcd.Config{})
+	trim(t, s, drivertest.ReadHead(t, s).Claim)
+	snapshot, err := catalog.Compacted(t.Context(), s)
+	require.NoError(t, err)
+	left, err := s.Left(t.Context())
+	require.NoError(t, err)
+	resp, err := testetcd.Client(t, url).Get(t.Context(), testetcd.Prefix(t, url)+"/", clientv3.WithPrefix())
+	require.NoError(t, err)
+	require.NotEmpty(t, resp.Kvs)
+	for _, kv := range resp.Kvs {
+		key := strings.TrimPrefix(string(kv.Key), testetcd.Prefix(t, url)+"/")
+		dir, rest, deeper := strings.Cut(key, "/")
+		revision, _ := strconv.ParseUint(rest[:min(len(rest), 16)], 16, 64)
+		ok := kv.Lease != 0
+		switch dir {
+		case "head", "head\x00end", "token", "token\x00losses", "snapshot":
+			ok = !deeper
+		case "claim":
+			ok = true
+		case "board":
+			ok = slices.Contains([]string{"generations", "store check", "refusals", "promote", "holder", "preempt"}, rest)
+		case "log", "payload":
+			ok = revision >= snapshot.Revision
+		case "part":
+			ok = strings.HasPrefix(rest, snapshot.ID.String()+"/")
+		case "scratch":
+			ok = slices.ContainsFunc(left, func(l driver.Leftover) bool { return strings.HasPrefix(rest, l.Name+"/") })
+		}
+		require.True(t, ok, "%q is left, and nobody removes it", key)
+	}
 }
 
 // points are the steps of this driver: a claim and a commit are one Txn each,

@@ -24,4 +24,5 @@ func TestAProcessThatDiesInACheckOfTheStoreDoesNoHarm(t *testing.T) {
 	c, err := catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
+	nothingIsLeft(t, path)
 }
