@@ -2,8 +2,8 @@ package reap
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -67,11 +67,8 @@ func (b Backoff) validate() error {
 // collide again at the same moment.
 func (b Backoff) Delay(n int) time.Duration {
 	b = b.withDefaults()
-	d := float64(b.Base)
-	for ; n > 0 && d < float64(b.Cap); n-- {
-		d *= b.Factor
-	}
-	whole := min(time.Duration(min(d, float64(b.Cap))), b.Cap)
+	d := saturate(float64(b.Base) * math.Pow(b.Factor, float64(n)))
+	whole := max(min(d, b.Cap), 0)
 	return whole - time.Duration(rand.Int64N(int64(whole)/2+1))
 }
 
@@ -86,5 +83,3 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 }
-
-var errWaited = errors.New("reap: the waits of the pass are spent")
