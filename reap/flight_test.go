@@ -1,0 +1,178 @@
+package reap_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/reap"
+)
+
+// answer returns a call with this result, which counts itself.
+func answer(calls *int, result string, err error) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) {
+		*calls++
+		return []byte(result), err
+	}
+}
+
+// asked starts Do behind a call that is under way, and returns what it comes to. Leave
+// ends that call.
+func asked(t *testing.T, f reap.Flight, leave func(), call func(context.Context) ([]byte, error)) ([]byte, error) {
+	t.Helper()
+	type outcome struct {
+		result []byte
+		err    error
+	}
+	waiting, got := make(chan struct{}), make(chan outcome)
+	f.OnWait = func(reap.Wait) { close(waiting) }
+	go func() {
+		result, err := f.Do(t.Context(), call)
+		got <- outcome{result, err}
+	}()
+	<-waiting
+	leave()
+	o := <-got
+	return o.result, o.err
+}
+
+func TestAFailedCallIsSharedByThoseThatAskedBefore(t *testing.T) {
+	t.Parallel()
+	f := reap.Flight{Dir: t.TempDir(), Name: "call"}
+	held, err := reap.HostLock{Path: filepath.Join(f.Dir, "call.lock")}.TryLock()
+	require.NoError(t, err)
+	var calls int
+	leader, waiter := make(chan error), make(chan error)
+	waiting := make(chan struct{}, 2)
+	f.OnWait = func(reap.Wait) { waiting <- struct{}{} }
+	failing := answer(&calls, "", errors.New("503 "+strings.Repeat("x", 10_000)))
+	for _, got := range []chan error{leader, waiter} {
+		go func() {
+			_, err := f.Do(t.Context(), failing)
+			got <- err
+		}()
+	}
+	<-waiting
+	<-waiting
+	require.NoError(t, held.Unlock())
+	one, other := <-leader, <-waiter
+	if errors.Is(one, reap.ErrShared) {
+		one, other = other, one
+	}
+	require.Equal(t, 1, calls)
+	require.NotErrorIs(t, one, reap.ErrShared)
+	require.ErrorIs(t, other, reap.ErrShared)
+	require.ErrorContains(t, other, "503")
+	require.Less(t, len(other.Error()), 1000)
+
+	f.MaxAge, f.OnWait = time.Hour, nil
+	result, err := f.Do(t.Context(), answer(&calls, "now it works", nil))
+	require.NoError(t, err, "a failure has no age")
+	require.Equal(t, "now it works", string(result))
+	result, err = f.Do(t.Context(), answer(&calls, "again", nil))
+	require.NoError(t, err)
+	require.Equal(t, "now it works", string(result))
+	require.Equal(t, 2, calls)
+}
+
+func TestACallWhoseContextEndsIsMadeAnewByAnother(t *testing.T) {
+	t.Parallel()
+	f := reap.Flight{Dir: t.TempDir(), Name: "call"}
+	ctx, cancel := context.WithCancel(t.Context())
+	begun, left := make(chan struct{}), make(chan error)
+	go func() {
+		_, err := f.Do(ctx, func(ctx context.Context) ([]byte, error) {
+			close(begun)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		left <- err
+	}()
+	<-begun
+	calls := 0
+	result, err := asked(t, f, cancel, answer(&calls, "mine", nil))
+	require.NoError(t, err)
+	require.Equal(t, "mine", string(result))
+	require.ErrorIs(t, <-left, context.Canceled)
+}
+
+func TestACallThatPanicsReleasesTheFlight(t *testing.T) {
+	t.Parallel()
+	f := reap.Flight{Dir: t.TempDir(), Name: "call"}
+	require.Panics(t, func() { _, _ = f.Do(t.Context(), func(context.Context) ([]byte, error) { panic("boom") }) })
+	calls := 0
+	_, err := f.Do(t.Context(), answer(&calls, "", nil))
+	require.NoError(t, err)
+	require.Equal(t, 1, calls)
+}
+
+func TestAResultIsBoundedAndWrittenAsAWhole(t *testing.T) {
+	t.Parallel()
+	f := reap.Flight{Dir: t.TempDir(), Name: "call", MaxBytes: 10, MaxAge: time.Hour}
+	calls := 0
+	_, err := f.Do(t.Context(), answer(&calls, "12345678901", nil))
+	require.ErrorIs(t, err, reap.ErrTooLarge)
+	result, err := f.Do(t.Context(), answer(&calls, "1234567890", nil))
+	require.NoError(t, err)
+	require.Equal(t, "1234567890", string(result))
+	f.MaxBytes = 9
+	_, err = f.Do(t.Context(), answer(&calls, "12345678901", nil))
+	require.ErrorIs(t, err, reap.ErrTooLarge, "the file's is too large too")
+	require.Equal(t, 3, calls)
+	left, err := os.ReadDir(f.Dir)
+	require.NoError(t, err)
+	require.Len(t, left, 2, "the lock and the result")
+}
+
+func TestAFileThatIsNoResultIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	f := reap.Flight{Dir: t.TempDir(), Name: "call", MaxAge: time.Hour}
+	path := filepath.Join(f.Dir, "call.result")
+	calls := 0
+	_, err := f.Do(t.Context(), answer(&calls, "good", nil))
+	require.NoError(t, err)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for name, bad := range map[string]string{
+		"torn": string(text[:len(text)/2]), "empty": "", "of another format": strings.Replace(string(text), "flight 1", "flight 2", 1),
+		"of another boot": strings.Replace(string(text), `"clock":"`, `"clock":"0`, 1),
+		"of the future":   strings.Replace(string(text), `"began":`, `"began":9`, 1),
+	} {
+		calls = 0
+		require.NoError(t, os.WriteFile(path, []byte(bad), 0o600))
+		result, err := f.Do(t.Context(), answer(&calls, "anew", nil))
+		require.NoError(t, err)
+		require.Equal(t, "anew", string(result), name)
+		require.Equal(t, 1, calls, name)
+	}
+	planted := filepath.Join(t.TempDir(), "planted")
+	require.NoError(t, os.WriteFile(planted, text, 0o600))
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.Symlink(planted, path))
+	result, err := f.Do(t.Context(), answer(&calls, "anew", nil))
+	require.ErrorIs(t, err, reap.ErrUnshared)
+	require.Equal(t, "anew", string(result), "it is valid all the same")
+	after, err := os.ReadFile(planted)
+	require.NoError(t, err)
+	require.Equal(t, text, after)
+}
+
+func TestAFlightWithoutAPlaceOrNameIsRefusedAsConfiguration(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, f := range []reap.Flight{
+		{Name: "call"}, {Dir: dir}, {Dir: dir, Name: "../call"}, {Dir: dir, Name: ".call"}, {Dir: dir, Name: "a/b"},
+		{Dir: dir, Name: strings.Repeat("x", 101)}, {Dir: dir, Name: "call", MaxAge: -1}, {Dir: dir, Name: "call", MaxBytes: -1},
+		{Dir: filepath.Join(dir, "none"), Name: "call"},
+	} {
+		_, err := f.Do(t.Context(), nil)
+		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), "%+v", f)
+	}
+}
