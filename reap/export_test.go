@@ -14,9 +14,3 @@ func (t *Throttle) Learned() time.Duration {
 	defer t.mu.Unlock()
 	return t.pause
 }
-
-// Learning returns the throttle with a pause that it has learned before.
-func (t *Throttle) Learning(pause time.Duration) *Throttle {
-	t.pause = pause
-	return t
-}

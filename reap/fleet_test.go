@@ -41,6 +41,15 @@ func TestTwelveMachinesThatYieldWasteTwelveDeletionsAtMost(t *testing.T) {
 	require.Equal(t, []int{12, 200, 0}, []int{cost.Lists, cost.Deletes, cost.Left})
 }
 
+func TestMachinesThatIgnoreEachOtherWasteMostDeletions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cost, err := reapsim.Fleet{Machines: 12, Items: 200, List: 500 * time.Millisecond, Delete: 200 * time.Millisecond, Ignore: true}.Play(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 2200, cost.Wasted, "the server counts what is wasted")
+	})
+}
+
 func TestMachinesThatRefreshLeaveNothingAndWasteLittle(t *testing.T) {
 	t.Parallel()
 	cost := play(t, 12, reap.Policy{OnConflict: reap.Refresh})

@@ -36,10 +36,10 @@ func peer(p reapsim.Peer) func(g reapsim.Game) reapsim.Result {
 	}
 }
 
-func ours(t *testing.T, told bool) func(g reapsim.Game) reapsim.Result {
+func ours(t *testing.T, start time.Duration, told bool) func(g reapsim.Game) reapsim.Result {
 	return func(g reapsim.Game) reapsim.Result {
 		return reapsim.Play(g, func(now func() time.Time, random func() float64) reapsim.Algorithm {
-			a, err := reapsim.Ours(g, told, now, random)
+			a, err := reapsim.Ours(g, start, told, now, random)
 			require.NoError(t, err)
 			return a
 		})
@@ -50,11 +50,11 @@ func TestTheThrottlesRetryRatioIsAtMostFourPercentAtThePublishedLoad(t *testing.
 	t.Parallel()
 	for seed := range uint64(seeds) {
 		for _, told := range []bool{true, false} {
-			r := ours(t, told)(reapsim.Published(seed))
+			r := ours(t, 0, told)(reapsim.Published(seed))
 			require.LessOrEqual(t, r.Ratio(), 0.04, "seed %d, told %v", seed, told)
 		}
 	}
-	ratio, spread, _, served := average(t, reapsim.Published, ours(t, true))
+	ratio, spread, _, served := average(t, reapsim.Published, ours(t, 0, true))
 	require.LessOrEqual(t, spread, 90.0)
 	require.GreaterOrEqual(t, served, 2200, "of the 2250 that the server allows")
 	for _, p := range reapsim.Peers() {
@@ -69,35 +69,9 @@ func TestTheThrottlesRetryRatioIsAtMostFourPercentAtThePublishedLoad(t *testing.
 
 func TestTheThrottleUsesUnusedCapacityAtOnceIfTheServerSaysWhatRemains(t *testing.T) {
 	t.Parallel()
-	game := reapsim.Clearing(1)
-	play := func(told bool) time.Duration {
-		return reapsim.Play(game, func(now func() time.Time, random func() float64) reapsim.Algorithm {
-			th, err := reap.NewThrottle(reap.ThrottleConfig{Now: now, Jitter: random})
-			require.NoError(t, err)
-			return learned{th.Learning(time.Second), told}
-		}).Took
-	}
-	require.LessOrEqual(t, play(true), 90*time.Second)
-	require.Greater(t, play(false), 5*time.Minute, "without the signal it is ProportionalDecrease")
-}
-
-// learned is a throttle that begins with a pause.
-type learned struct {
-	*reap.Throttle
-	told bool
-}
-
-func (l learned) Pause() time.Duration {
-	d, _ := l.Throttle.Pause()
-	return d
-}
-
-func (l learned) Learn(_ int, limited bool, remaining int) time.Duration {
-	if !l.told {
-		remaining = -1
-	}
-	d, _ := l.Throttle.Learn(reap.Answer{Limited: limited, Remaining: remaining})
-	return d
+	g := reapsim.Clearing(1)
+	require.LessOrEqual(t, ours(t, time.Second, true)(g).Took, 90*time.Second)
+	require.Greater(t, ours(t, time.Second, false)(g).Took, 5*time.Minute, "without the signal it is ProportionalDecrease")
 }
 
 func TestARetryAfterIsWaitedOutByAllCallsOfTheThrottle(t *testing.T) {

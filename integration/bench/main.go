@@ -101,6 +101,7 @@ func sections() []section {
 		{"handover", handovers},
 		{"open", opens},
 		{"compact", compacts},
+		{"reap", reaps},
 	}
 }
 
@@ -115,6 +116,13 @@ func main() {
 	if spec := os.Getenv(childVar); spec != "" {
 		fmt.Fprintln(os.Stderr, "bench: a child ended:", child(spec))
 		os.Exit(1)
+	}
+	if spec := os.Getenv(reapVar); spec != "" {
+		if err := reaper(spec); err != nil {
+			fmt.Fprintln(os.Stderr, "bench: a reaper ended:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	o, err := parse(os.Args[1:])
 	if err != nil {

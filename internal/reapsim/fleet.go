@@ -19,6 +19,7 @@ type Fleet struct {
 	List     time.Duration // that a listing takes
 	Delete   time.Duration // that a deletion takes
 	Policy   reap.Policy
+	Ignore   bool // machines list once and delete all, whatever others have deleted: a clean-up without rules
 }
 
 // A Cost is what the machines have asked of the server together.
@@ -43,6 +44,10 @@ func (f Fleet) Play(ctx context.Context) (Cost, error) {
 	s.cost.Reports = make([]reap.Report, f.Machines)
 	for n := range f.Machines {
 		wg.Go(func() {
+			if f.Ignore {
+				errs[n] = s.ignore(ctx)
+				return
+			}
 			s.cost.Reports[n], errs[n] = reap.Pass(ctx, reap.Source{List: s.list, Delete: s.delete}, fence.Token{Generation: 9, Epoch: 9}, f.Policy)
 		})
 	}
@@ -57,6 +62,17 @@ type server struct {
 	mu    sync.Mutex
 	items []reap.Item
 	cost  Cost
+}
+
+// ignore cleans up without rules.
+func (s *server) ignore(ctx context.Context) error {
+	items, err := s.list(ctx)
+	for _, item := range items {
+		if derr := s.delete(ctx, item); !errors.Is(derr, reap.ErrGone) {
+			err = errors.Join(err, derr)
+		}
+	}
+	return err
 }
 
 func (s *server) list(context.Context) ([]reap.Item, error) {

@@ -6,11 +6,18 @@ import (
 	"github.com/fencepost/fencepost/reap"
 )
 
-// Ours returns a throttle of package reap for a game. The server of a game that is not
-// told says nothing about what remains.
-func Ours(g Game, told bool, now func() time.Time, random func() float64) (Algorithm, error) {
+// Ours returns a throttle of package reap for a game, which has learned to pause for start
+// or longer. If it is not told, the server says nothing about what remains.
+func Ours(g Game, start time.Duration, told bool, now func() time.Time, random func() float64) (Algorithm, error) {
 	t, err := reap.NewThrottle(reap.ThrottleConfig{Limit: g.Limit, Window: g.Window, Now: now, Jitter: random})
-	return ours{t, told}, err
+	if err != nil {
+		return nil, err
+	}
+	o := ours{t, told}
+	for o.Pause() < start {
+		t.Learn(reap.Answer{Limited: true})
+	}
+	return o, nil
 }
 
 type ours struct {
