@@ -32,7 +32,9 @@ func TestWhatReapMayNotRemoveIsSaidWithTheRemedyAndEndsWithItsCode(t *testing.T)
 	owner := map[string]string{storeurl.EnvVar: dsn}
 	got := run(t, owner, "reap", "--json")
 	require.Equal(t, exitcodes.Success, got.code)
-	var answer struct{ Items []struct{ Kind, Name, Fate string } }
+	var answer struct {
+		Items []struct{ Kind, Name, Fate string }
+	}
 	require.NoError(t, json.Unmarshal([]byte(got.stdout), &answer))
 	require.Len(t, answer.Items, 1)
 	require.Equal(t, "deleted", answer.Items[0].Fate)

@@ -56,8 +56,6 @@ func rooms() map[string]room {
 		"reap":           {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
 		"reap/leftovers": {inside: append([]string{"reap"}, belowLeader...)},
 
-		"reap": {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
-
 		"internal/gather":       {},
 		"internal/reapsim":      {inside: []string{"reap", "fence"}},
 		"internal/clock":        {outside: []string{"golang.org/x/sys"}},
