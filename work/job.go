@@ -120,7 +120,7 @@ func (j *Job) mine(tx *catalog.Tx) (runRecord, error) {
 		return run, err
 	case !found:
 		return run, fmt.Errorf("%w: job %d of kind %s is completed or was abandoned", ErrNotMine, j.ID, j.Kind)
-	case run.Claim != j.Token || run.Serial != j.serial || tx.Token() != j.Token:
+	case run.Claim != j.Token || run.Serial != j.serial:
 		return run, fmt.Errorf("%w: run %d of job %d under %v, and the catalog has run %d under %v", ErrNotMine, j.serial, j.ID, j.Token, run.Serial, run.Claim)
 	}
 	return run, nil

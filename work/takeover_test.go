@@ -116,6 +116,7 @@ func TestARequestedStopGivesJobsBackAndCostsNoAttempt(t *testing.T) {
 		id := p.enqueue("sync", "", "a")
 		require.ErrorIs(l, p.quit(), errStopped)
 		require.ErrorIs(l, s.cause(id), errStopped)
+		require.ErrorIs(l, p.c.Update(l.Context(), s.last(id).Complete), work.ErrNotMine, "it was given back")
 		// Another process of the generation takes over, and then a pause ends.
 		p = l.open(1, s.kind("sync"))
 		require.Equal(l, [3]int{1, 1, 0}, [3]int{s.last(id).Attempt, s.last(id).Interrupted, s.last(id).Crashed})
