@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/exitcodes"
 )
 
 // A dispatcher is the goroutine of a Queue that claims, starts and finishes jobs.
@@ -318,7 +319,7 @@ func (d *dispatcher) stop() error {
 			left++
 		case <-grace.C:
 			_ = d.settle()
-			return fmt.Errorf("%w for %v: %d of them", ErrStillRunning, d.cfg.Grace, left)
+			return exitcodes.With(fmt.Errorf("%w for %v: %d of them", ErrStillRunning, d.cfg.Grace, left), exitcodes.Halt)
 		}
 	}
 	d.wg.Wait()

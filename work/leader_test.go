@@ -12,6 +12,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/leader"
 	"github.com/fencepost/fencepost/work"
 )
@@ -63,5 +64,29 @@ func TestAHolderThatIsCutOffStopsItsRunsAndGoesOnWithThemOnContact(t *testing.T)
 		require.Equal(l, 1, s.last(1).Attempt)
 		stop()
 		require.NoError(l, <-p.done)
+	})
+}
+
+func TestAProcessWhoseRunsIgnoreTheirContextEndsInPlaceOfRunningThemTwice(t *testing.T) {
+	inLab(t, func(l *lab) {
+		release, runs := make(chan struct{}), 0
+		store := l.store.Open()
+		p := l.serve(l.Context(), store, work.Kind{Name: "sync", Run: func(context.Context, *work.Job) error {
+			runs++
+			<-release
+			return nil
+		}})
+		l.after(time.Second)
+		require.NoError(l, p.c.Load().Update(l.Context(), func(tx *catalog.Tx) error { _, err := work.Enqueue(tx, "sync", "", nil); return err }))
+		l.settle()
+		store.Inject(func(memory.Call) memory.Fault { return memory.Refuse })
+		l.after(10 * time.Second)
+		store.Inject(nil) // the token was not lost
+		l.after(time.Minute)
+		err := <-p.done
+		require.ErrorIs(l, err, work.ErrStillRunning)
+		require.Equal(l, exitcodes.Halt, exitcodes.Of(err))
+		require.Equal(l, 1, runs)
+		close(release)
 	})
 }

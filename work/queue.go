@@ -23,7 +23,7 @@ var (
 	ErrNotRunning = errors.New("work: the Queue does not run")
 
 	// ErrStillRunning means that runs had not returned when Config.Grace was over. The
-	// process must end, since their jobs will run again.
+	// process must end, since their jobs will run again: it asks for halt.
 	ErrStillRunning = errors.New("work: runs go on although their context has ended")
 )
 

@@ -417,3 +417,47 @@ func TestAnEntryThatCantBeReadStopsNoOtherJob(t *testing.T) {
 		require.Len(l, p.status().Broken, 2)
 	})
 }
+
+// behind has two Updates share a commit: one that abandons a job, and what the Queue
+// writes because of what then does.
+func (p *process) behind(id work.ID, then func()) {
+	p.Helper()
+	hold, done := make(chan struct{}), make(chan error, 2)
+	go func() { done <- p.c.Update(p.Context(), func(*catalog.Tx) error { <-hold; return nil }) }()
+	p.settle()
+	go func() {
+		done <- p.c.Update(p.Context(), func(tx *catalog.Tx) error { return work.Abandon(tx, id, "wrong") })
+	}()
+	p.settle()
+	then()
+	close(hold)
+	require.NoError(p, <-done)
+	require.NoError(p, <-done)
+	p.settle()
+}
+
+func TestAJobThatIsAbandonedWhileItsEndIsOnItsWayStaysAbandoned(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		p := l.open(1, s.kind("sync"))
+		id := p.enqueue("sync", "", "a")
+		p.behind(id, func() { s.end(id, nil) })
+		st := p.status()
+		require.NoError(l, st.Sums())
+		require.Zero(l, st.Totals.Completed)
+		require.Equal(l, work.Abandoned, p.job(id).Reason)
+	})
+}
+
+func TestAJobThatIsAbandonedWhileItsClaimIsOnItsWayDoesNotRun(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		p := l.openWith(1, work.Config{Concurrency: 1, Kinds: []work.Kind{s.kind("sync")}})
+		p.enqueueAll(requests("sync", 2)...)
+		p.behind(2, func() { s.end(1, nil) })
+		st := p.status()
+		require.NoError(l, st.Sums())
+		require.Equal(l, []string{"0"}, s.ran())
+		require.EqualValues(l, 1, st.Totals.Claims())
+	})
+}
