@@ -111,6 +111,47 @@ func TestLatestLeavesAJobOfALaterTimeAndWaitsForTheRetryOfItsKey(t *testing.T) {
 	})
 }
 
+func TestLatestLeavesANewerJobWhoseTimeIsToCome(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		k := s.kind("sync")
+		k.Order = work.Latest
+		p := l.open(1, k)
+		p.enqueueAll(work.Request{Kind: "sync", Payload: []byte("now")}, work.Request{Kind: "sync", Payload: []byte("later"), RunAt: time.Now().Add(time.Hour)})
+		require.Equal(l, []string{"now"}, s.ran())
+		s.end(1, nil)
+		require.Equal(l, map[work.State]int{work.Scheduled: 1}, p.states())
+	})
+}
+
+func TestAJobThatIsEnqueuedWhileTheClaimOfItsKeyIsOnItsWayRunsAfterwards(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		k := s.kind("sync")
+		k.Order = work.Latest
+		p := l.openWith(1, work.Config{Concurrency: 1, Kinds: []work.Kind{k}})
+		p.enqueueAll(work.Request{Kind: "sync", Key: "a", Payload: []byte("a1")}, work.Request{Kind: "sync", Key: "b", Payload: []byte("b1")})
+		p.behind(func(tx *catalog.Tx) error { _, err := work.Enqueue(tx, "sync", "b", []byte("b2")); return err }, func() { s.end(1, nil) })
+		require.Equal(l, []string{"a1", "b1"}, s.ran())
+		require.Zero(l, s.last(2).Merged)
+		s.end(2, nil)
+		require.Equal(l, []string{"a1", "b1", "b2"}, s.ran())
+	})
+}
+
+func TestAmongTheOldestJobsOfTheirKeysTheHigherPriorityRunsFirst(t *testing.T) {
+	inLab(t, func(l *lab) {
+		for _, order := range []work.Order{work.Each, work.Latest} {
+			var ran []string
+			k := instantly(order.String(), func(j *work.Job) error { ran = append(ran, j.Key); return nil })
+			k.Order, k.Concurrency = order, 1
+			p := l.open(1, k)
+			p.enqueueAll(work.Request{Kind: k.Name, Key: "a"}, work.Request{Kind: k.Name, Key: "b", Priority: 1}, work.Request{Kind: k.Name, Key: "c", Priority: 2})
+			require.Equal(l, []string{"c", "b", "a"}, ran, "%v", order)
+		}
+	})
+}
+
 func TestALatestJobThatIsExhaustedTakesWhatItCoversAlong(t *testing.T) {
 	inLab(t, func(l *lab) {
 		k := instantly("sync", func(*work.Job) error { return errAway })

@@ -418,16 +418,14 @@ func TestAnEntryThatCantBeReadStopsNoOtherJob(t *testing.T) {
 	})
 }
 
-// behind has two Updates share a commit: one that abandons a job, and what the Queue
-// writes because of what then does.
-func (p *process) behind(id work.ID, then func()) {
+// behind has two Updates share a commit: fn, and behind it what the Queue writes
+// because of what then does.
+func (p *process) behind(fn func(tx *catalog.Tx) error, then func()) {
 	p.Helper()
 	hold, done := make(chan struct{}), make(chan error, 2)
 	go func() { done <- p.c.Update(p.Context(), func(*catalog.Tx) error { <-hold; return nil }) }()
 	p.settle()
-	go func() {
-		done <- p.c.Update(p.Context(), func(tx *catalog.Tx) error { return work.Abandon(tx, id, "wrong") })
-	}()
+	go func() { done <- p.c.Update(p.Context(), fn) }()
 	p.settle()
 	then()
 	close(hold)
@@ -441,7 +439,7 @@ func TestAJobThatIsAbandonedWhileItsEndIsOnItsWayStaysAbandoned(t *testing.T) {
 		s := newStage()
 		p := l.open(1, s.kind("sync"))
 		id := p.enqueue("sync", "", "a")
-		p.behind(id, func() { s.end(id, nil) })
+		p.behind(func(tx *catalog.Tx) error { return work.Abandon(tx, id, "wrong") }, func() { s.end(id, nil) })
 		st := p.status()
 		require.NoError(l, st.Sums())
 		require.Zero(l, st.Totals.Completed)
@@ -454,7 +452,7 @@ func TestAJobThatIsAbandonedWhileItsClaimIsOnItsWayDoesNotRun(t *testing.T) {
 		s := newStage()
 		p := l.openWith(1, work.Config{Concurrency: 1, Kinds: []work.Kind{s.kind("sync")}})
 		p.enqueueAll(requests("sync", 2)...)
-		p.behind(2, func() { s.end(1, nil) })
+		p.behind(func(tx *catalog.Tx) error { return work.Abandon(tx, 2, "wrong") }, func() { s.end(1, nil) })
 		st := p.status()
 		require.NoError(l, st.Sums())
 		require.Equal(l, []string{"0"}, s.ran())

@@ -235,6 +235,9 @@ func TestAKindThatOnlyTheNextBuildKnowsIsKeptAndRunByThat(t *testing.T) {
 		require.Equal(l, map[work.State]int{work.Unknown: 1, work.Running: 1}, blue.states())
 		l.after(time.Hour)
 		require.Equal(l, map[work.State]int{work.Unknown: 1, work.Running: 1}, blue.states())
+		report, err := blue.q.Pass(l.Context())
+		require.NoError(l, err)
+		require.Zero(l, report.Waiting)
 		green := l.open(2, s.kind("sync"), s.kind("readme"))
 		require.Equal(l, map[work.State]int{work.Running: 2}, green.states())
 		// A rollback is a higher generation with the old code.
@@ -313,6 +316,7 @@ func TestAnOrphanOfALatestKeyIsCoveredByTheNewestJob(t *testing.T) {
 		require.Equal(l, []string{"1", "2"}, s.ran())
 		run := s.last(2)
 		require.Equal(l, [4]int{1, 1, 0, 1}, [4]int{run.Attempt, run.Interrupted, run.Crashed, run.Merged})
+		require.NoError(l, green.status().Sums(), "the run that it takes over has ended")
 		s.end(2, nil)
 		st := green.status()
 		require.Zero(l, st.Live)
