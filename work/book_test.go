@@ -48,11 +48,11 @@ func TestThePlanOfAPassIsAFunctionOfWhatItSees(t *testing.T) {
 	now := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 	b := testBook(t, Kind{Name: "sync", Order: Latest}, 0, 0, now)
 	b.tick(now)
-	none := func(ID) bool { return false }
+	none := func(*item) bool { return false }
 	first := b.plan(now, none, 1, map[string]int{})
 	require.Len(t, first.claims, 1)
 	require.Equal(t, first, b.plan(now, none, 1, map[string]int{}), "it changes nothing")
 	require.Empty(t, b.plan(now, none, 0, map[string]int{}).claims)
 	require.Empty(t, b.plan(now, none, 1, map[string]int{"sync": 1}).claims)
-	require.Empty(t, b.plan(now, func(ID) bool { return true }, 1, map[string]int{}).claims)
+	require.Empty(t, b.plan(now, func(*item) bool { return true }, 1, map[string]int{}).claims)
 }

@@ -20,8 +20,9 @@ type dispatcher struct {
 	changes *catalog.Changes
 	results chan *run // runs that have returned
 
-	running  map[ID]*run    // until their end is acknowledged
-	busy     map[string]int // of each kind: how many of them have not returned
+	running  map[ID]*run     // until their end is acknowledged
+	busy     map[string]int  // of each kind: how many of them have not returned
+	keys     map[laneKey]int // of each key of a kind with an order: likewise
 	free     int
 	finished []*run // returned, and not acknowledged
 	draining bool
@@ -69,7 +70,7 @@ func newDispatcher(q *Queue) (*dispatcher, error) {
 	}
 	d := &dispatcher{
 		Queue: q, changes: changes, book: newBook(q.c.Token(), q.c.Claim().Holder.Name, q.cfg.Kinds),
-		running: map[ID]*run{}, busy: map[string]int{}, free: q.cfg.Concurrency, clock: time.Now(), unread: firstEntry,
+		running: map[ID]*run{}, busy: map[string]int{}, keys: map[laneKey]int{}, free: q.cfg.Concurrency, clock: time.Now(), unread: firstEntry,
 		results: make(chan *run, maxConcurrency), // so that no run waits to return
 	}
 	return d, nil
@@ -210,7 +211,7 @@ func (d *dispatcher) pass(why string) {
 	now := d.catchUp()
 	d.dropLost()
 	acks := d.acks()
-	p := d.book.plan(now, func(id ID) bool { return d.running[id] != nil }, d.slots(), d.busy)
+	p := d.book.plan(now, d.isRunning, d.slots(), d.busy)
 	r := Report{
 		At: begun, Trigger: why, Running: len(d.running), LostClaims: len(p.start),
 		Unknown: d.book.unknown, Stranded: d.book.stranded,
@@ -269,6 +270,20 @@ func (d *dispatcher) returned(r *run) {
 	d.finished = append(d.finished, r)
 	d.free++
 	d.busy[r.Kind]--
+	if r.kind.Order != Any {
+		d.keys[laneKey{r.Kind, r.Key}]--
+		if d.keys[laneKey{r.Kind, r.Key}] == 0 {
+			delete(d.keys, laneKey{r.Kind, r.Key})
+		}
+	}
+}
+
+// A laneKey names the lane of a run.
+type laneKey struct{ kind, key string }
+
+// isRunning reports whether a run of the job, or of its key, has not returned.
+func (d *dispatcher) isRunning(it *item) bool {
+	return d.running[it.id] != nil || it.lane != nil && d.keys[laneKey{it.shelf.Name, it.key}] > 0
 }
 
 // catchUp reads what was committed.

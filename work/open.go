@@ -160,15 +160,10 @@ func (r kindRecord) kind(name string) Kind {
 	return k
 }
 
-// writeTakeover counts the orphans that claims take, and returns the takeover as it
+// writeTakeover counts n orphans that claims took, and returns the takeover as it
 // is then.
-func (d *dispatcher) writeTakeover(tx *catalog.Tx, claims []claimPlan, now time.Time) (Takeover, error) {
-	next, n := d.taken, 0
-	for _, c := range claims {
-		if c.cause == afterCrash || c.cause == afterDeploy {
-			n++
-		}
-	}
+func (d *dispatcher) writeTakeover(tx *catalog.Tx, n int, now time.Time) (Takeover, error) {
+	next := d.taken
 	if n == 0 {
 		return next, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/work"
 )
@@ -269,5 +270,97 @@ func TestAKeyWithManyJobsCostsNoMoreThanOthers(t *testing.T) {
 		}
 		require.NoError(l, p.q.Idle(l.Context()))
 		require.Equal(l, 2_000, n)
+	})
+}
+
+func TestTheNextJobOfAKeyWaitsUntilARunHasReturnedWhoseJobIsCompletedOrAbandoned(t *testing.T) {
+	for _, order := range []work.Order{work.Each, work.Latest} {
+		t.Run(order.String(), func(t *testing.T) {
+			inLab(t, func(l *lab) {
+				returns, s := make(chan struct{}), newStage()
+				k := work.Kind{Name: "sync", Order: order, Run: func(_ context.Context, j *work.Job) error { s.begin(j); <-returns; return nil }}
+				p := l.open(1, k)
+				p.enqueue("sync", "serde", "completed")
+				p.update(s.last(1).Complete)
+				id := p.enqueue("sync", "serde", "abandoned")
+				l.after(time.Minute)
+				require.Equal(l, []string{"completed"}, s.ran(), "its run goes on")
+				returns <- struct{}{}
+				l.settle()
+				require.Equal(l, []string{"completed", "abandoned"}, s.ran())
+				p.update(func(tx *catalog.Tx) error { return work.Abandon(tx, id, "it hangs") })
+				p.enqueue("sync", "serde", "next")
+				p.enqueue("sync", "tokio", "of another key")
+				l.after(time.Minute)
+				require.Equal(l, []string{"completed", "abandoned", "of another key"}, s.ran())
+				close(returns)
+				l.settle()
+				require.Equal(l, []string{"completed", "abandoned", "of another key", "next"}, s.ran())
+			})
+		})
+	}
+}
+
+// twoOrphans leaves two runs of one key under older tokens, since the older job could
+// not run under the token between.
+func twoOrphans(l *lab, s *stage) (k work.Kind, older, newer work.ID) {
+	k = s.kind("sync")
+	k.Order = work.Latest
+	p := l.open(1, k)
+	older = p.enqueueAll(work.Request{Kind: "sync", Key: "serde", Generation: 1, Payload: []byte("older")})
+	p = l.open(2, k)
+	newer = p.enqueue("sync", "serde", "newer")
+	p.update(func(tx *catalog.Tx) error { _, err := work.Reassign(tx, work.Owner{Generation: 1}); return err })
+	return k, older, newer
+}
+
+func TestAJobOfALatestKeyTakesOverEveryRunOfTheKey(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		k, _, newer := twoOrphans(l, s)
+		p := l.open(2, k)
+		require.Equal(l, []string{"older", "newer", "newer"}, s.ran())
+		st := p.status()
+		require.EqualValues(l, 1, st.Totals.Claimed())
+		require.Equal(l, [2]int{2, 2}, [2]int{st.Takeovers[0].Orphans, st.Takeovers[0].Recovered})
+		s.end(newer, nil)
+		st = p.status()
+		require.Zero(l, st.Live)
+		require.Zero(l, st.Totals.Claimed())
+	})
+}
+
+func TestAJobIsNotClaimedAsItWasPlannedIfOneThatItTakesOverHasChanged(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		k, older, newer := twoOrphans(l, s)
+		p := l.openWith(2, work.Config{Kinds: []work.Kind{s.kind("other")}})
+		p.enqueueAll(work.Request{Kind: "other", Priority: 9})
+		require.ErrorIs(l, p.quit(), errStopped)
+		p.work(work.Config{Kinds: []work.Kind{s.kind("other"), k}, Concurrency: 1})
+		require.NotNil(l, s.last(newer+1))
+		land := make(chan struct{})
+		p.store.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Append" {
+				<-land
+			}
+			return memory.Pass
+		})
+		updates := []func(*catalog.Tx) error{
+			func(tx *catalog.Tx) error { return catalog.Bytes("other").Set(tx, "a", nil) },
+			func(tx *catalog.Tx) error { return work.Abandon(tx, older, "it is given up meanwhile") },
+		}
+		for _, update := range updates {
+			go func() { _ = p.c.Update(l.Context(), update) }()
+			l.settle()
+		}
+		s.end(newer+1, nil) // the pass plans before the job is given up, and writes behind that
+		close(land)
+		l.settle()
+		require.Equal(l, p.c.Token(), s.last(newer).Token)
+		st := p.status()
+		require.Equal(l, map[work.State]int{work.Running: 1}, p.states())
+		require.EqualValues(l, 1, st.Totals.Claimed())
+		require.EqualValues(l, 1, st.Dead)
 	})
 }

@@ -44,12 +44,13 @@ type plan struct {
 }
 
 // plan decides what a pass does. It changes nothing and does no I/O: the same book,
-// time and running jobs lead to the same plan. Free is how many more jobs may run,
-// and busy how many of each kind do.
-func (b *book) plan(now time.Time, running func(ID) bool, free int, busy map[string]int) plan {
+// time and running jobs lead to the same plan. Running says whether an earlier run of
+// a job, or of its key, has not returned. Free is how many more jobs may run, and busy
+// how many of each kind do.
+func (b *book) plan(now time.Time, running func(*item) bool, free int, busy map[string]int) plan {
 	var p plan
-	for id, it := range b.held {
-		if !running(id) && it.shelf.known && !it.stray {
+	for _, it := range b.held {
+		if !running(it) && it.shelf.known && !it.stray {
 			p.start = append(p.start, it)
 		}
 	}
@@ -67,14 +68,15 @@ func (b *book) plan(now time.Time, running func(ID) bool, free int, busy map[str
 	return p
 }
 
-// first returns the n jobs of a kind that are next. A job whose earlier run has not
-// returned yet has to wait for it.
-func (s *shelf) first(n int, running func(ID) bool) (found []*item) {
+// first returns the n jobs of a kind that are next. A job has to wait until earlier
+// runs of it, and of its key, have returned: a run may go on although its job was
+// completed or abandoned.
+func (s *shelf) first(n int, running func(*item) bool) (found []*item) {
 	s.ready.Scan(func(it *item) bool {
 		if len(found) >= n {
 			return false
 		}
-		if !running(it.id) {
+		if !running(it) {
 			found = append(found, it)
 		}
 		return true
@@ -133,6 +135,14 @@ func (c claimPlan) joins() int64 {
 		n--
 	}
 	return int64(n)
+}
+
+// ended returns how many runs under older tokens end with the claim.
+func (c claimPlan) ended() int {
+	if c.was.Claim.IsZero() {
+		return len(c.taken)
+	}
+	return len(c.taken) + 1
 }
 
 // claimed returns the run that follows r under a token, and why there is one. An

@@ -49,6 +49,9 @@ func (d *dispatcher) start(s catalog.Source, it *item) {
 	d.running[it.id] = r
 	d.free--
 	d.busy[r.Kind]++
+	if r.kind.Order != Any {
+		d.keys[laneKey{r.Kind, r.Key}]++
+	}
 	d.wg.Go(func() { d.call(ctx, r) })
 }
 

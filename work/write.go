@@ -94,12 +94,15 @@ func (d *dispatcher) write(acks []ack, claims []claimPlan, now time.Time) error 
 				return err
 			}
 		}
+		orphans := 0
 		for _, c := range claims {
-			if err := d.writeClaim(tx, sums, c); err != nil {
+			n, err := d.writeClaim(tx, sums, c)
+			if err != nil {
 				return err
 			}
+			orphans += n
 		}
-		if recovered, err = d.writeTakeover(tx, claims, now); err != nil {
+		if recovered, err = d.writeTakeover(tx, orphans, now); err != nil {
 			return err
 		}
 		return sums.write(tx)
@@ -218,10 +221,11 @@ func bury(tx *catalog.Tx, t *Totals, id ID, covers []ID, rec deadRecord) error {
 	return err
 }
 
-// writeClaim claims a job, or moves it to the dead list.
-func (d *dispatcher) writeClaim(tx *catalog.Tx, sums tally, c claimPlan) error {
+// writeClaim claims a job, or moves it to the dead list, and returns how many runs
+// under older tokens end with that.
+func (d *dispatcher) writeClaim(tx *catalog.Tx, sums tally, c claimPlan) (ended int, err error) {
 	if found, err := c.unmoved(tx); err != nil || !found {
-		return err
+		return 0, err
 	}
 	t := sums.of(c.shelf.Name)
 	switch c.cause {
@@ -238,20 +242,20 @@ func (d *dispatcher) writeClaim(tx *catalog.Tx, sums tally, c claimPlan) error {
 	for _, other := range c.taken {
 		other.was.Claim = fence.Token{}
 		if err := runs.Set(tx, other.id.entry(), other.was); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if c.dies == "" {
-		return runs.Set(tx, c.id.entry(), c.next)
+		return c.ended(), runs.Set(tx, c.id.entry(), c.next)
 	}
 	t.Lapsed++
 	rec := deadRecord{Run: c.next, Reason: Exhausted, Text: c.dies, At: c.next.At, By: d.book.token}
 	rec.Run.Claim = fence.Token{}
-	err := fail(tx, Failure{ID: c.id, Kind: c.shelf.Name, Key: c.key, Attempt: c.next.Attempt - 1, Error: c.dies, At: rec.At, Token: c.next.From, Dead: true})
+	err = fail(tx, Failure{ID: c.id, Kind: c.shelf.Name, Key: c.key, Attempt: c.next.Attempt - 1, Error: c.dies, At: rec.At, Token: c.next.From, Dead: true})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return bury(tx, t, c.id, ids(c.covers), rec)
+	return c.ended(), bury(tx, t, c.id, ids(c.covers), rec)
 }
 
 // unmoved reports whether the jobs are still as the plan found them.
