@@ -120,8 +120,8 @@ func (j *Job) mine(tx *catalog.Tx) (runRecord, error) {
 		return run, err
 	case !found:
 		return run, fmt.Errorf("%w: job %d of kind %s is completed or was abandoned", ErrNotMine, j.ID, j.Kind)
-	case run.Claim != j.Token || run.Serial != j.serial:
-		return run, fmt.Errorf("%w: run %d of job %d under %v, and the catalog has run %d under %v", ErrNotMine, j.serial, j.ID, j.Token, run.Serial, run.Claim)
+	case run.Claim != j.Token || run.Serial != j.serial || tx.Token() != j.Token:
+		return run, fmt.Errorf("%w: run %d of job %d under %v, and the catalog, whose token is %v, has run %d under %v", ErrNotMine, j.serial, j.ID, j.Token, tx.Token(), run.Serial, run.Claim)
 	}
 	return run, nil
 }

@@ -61,6 +61,19 @@ func TestAZombiesCompletionIsRefused(t *testing.T) {
 	})
 }
 
+func TestARunOfAnOlderTokenChangesNothingByANewerHandleBeforeItsJobIsClaimedAnewEither(t *testing.T) {
+	inLab(t, func(l *lab) {
+		old := newStage()
+		blue := l.open(1, old.kind("sync"))
+		zombie := old.last(blue.enqueue("sync", "", "a"))
+		green := l.open(2) // it does not know the kind, so that the job stays as it is
+		require.ErrorIs(l, green.c.Update(l.Context(), zombie.Complete), work.ErrNotMine)
+		progress := func(tx *catalog.Tx) error { return zombie.SetProgress(tx, []byte("half")) }
+		require.ErrorIs(l, green.c.Update(l.Context(), progress), work.ErrNotMine)
+		require.Equal(l, map[work.State]int{work.Unknown: 1}, green.states())
+	})
+}
+
 func TestARunThatReturnsBehindTheFenceChangesNothing(t *testing.T) {
 	inLab(t, func(l *lab) {
 		release, young := make(chan struct{}), newStage()
