@@ -1,7 +1,9 @@
 package work
 
 import (
+	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -60,8 +62,11 @@ func (d *dispatcher) open() error {
 		if err != nil {
 			return err
 		}
-		if taken, _, err = takeovers.Get(tx, ring(s.Last, kept)); err != nil || taken.Token == tx.Token() {
+		if taken, _, err = takeovers.Get(tx, ring(s.Last, kept)); err != nil {
 			return err
+		}
+		if taken.Token == tx.Token() {
+			return giveBack(tx, time.Now())
 		}
 		sum, err := sumOf(tx)
 		if err != nil {
@@ -81,6 +86,35 @@ func (d *dispatcher) open() error {
 		d.taken = taken
 	}
 	return err
+}
+
+// giveBack gives back what an earlier Queue of this token has claimed, and of which it
+// could not write what became: it was interrupted by a stop. The jobs are claimed anew,
+// so that a run of that Queue which still goes on changes nothing.
+func giveBack(tx *catalog.Tx, now time.Time) error {
+	left := map[string]runRecord{}
+	err := catalog.Bytes(runs.Name()).Scan(tx, "", func(key string, raw []byte) bool {
+		var run runRecord
+		if json.Unmarshal(raw, &run) == nil && run.Claim == tx.Token() {
+			left[key] = run
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	sums := tally{}
+	for _, key := range slices.Sorted(maps.Keys(left)) {
+		job, _, _, err := readJob(tx, key)
+		if err != nil {
+			return err
+		}
+		sums.of(job.Kind).Released++
+		if err := runs.Set(tx, key, left[key].ended(now).released()); err != nil {
+			return err
+		}
+	}
+	return sums.write(tx)
 }
 
 // sumOf returns the totals of all kinds.

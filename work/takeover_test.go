@@ -175,22 +175,50 @@ func TestAClaimWhoseAnswerIsLostIsStartedAndNotMadeAgain(t *testing.T) {
 		s := newStage()
 		p := l.open(1, s.kind("sync"))
 		p.enqueueAll(work.Request{Kind: "sync", RunAt: time.Now().Add(time.Hour)})
-		// The claim lands, and its Queue is stopped before it knows.
-		p.hold()
-		l.after(time.Hour)
-		p.stop(errStopped)
-		l.after(20 * time.Second)
-		require.ErrorIs(l, <-p.done, errStopped)
-		require.Empty(l, s.ran())
-		p.let()
-		p.work(work.Config{Kinds: []work.Kind{s.kind("sync")}})
-		l.after(time.Minute)
+		var lost atomic.Bool
+		p.store.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Append" && !lost.Swap(true) {
+				return memory.LoseAnswer
+			}
+			return memory.Pass
+		})
+		l.after(time.Hour + time.Minute)
+		require.True(l, lost.Load())
 		require.Len(l, s.ran(), 1)
 		require.Equal(l, 1, s.last(1).Attempt)
 		s.end(1, nil)
 		st := p.status()
 		require.Zero(l, st.Live)
 		require.EqualValues(l, 1, st.Totals.Claims())
+	})
+}
+
+func TestAQueueGivesBackWhatTheOneBeforeItOnTheHandleHasClaimed(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		p := l.open(1, s.kind("sync"))
+		id := p.enqueue("sync", "", "its run is interrupted")
+		old := s.last(id)
+		p.enqueueAll(work.Request{Kind: "sync", RunAt: time.Now().Add(time.Hour), Payload: []byte("its claim lands unseen")})
+		p.hold()
+		l.after(time.Hour)
+		p.stop(errStopped)
+		l.after(20 * time.Second)
+		require.ErrorIs(l, <-p.done, errStopped)
+		require.Len(l, s.ran(), 1)
+		p.let()
+		p.work(work.Config{Kinds: []work.Kind{s.kind("sync")}})
+		l.after(time.Minute)
+		require.Len(l, s.ran(), 3)
+		require.ErrorIs(l, p.c.Update(l.Context(), old.Complete), work.ErrNotMine)
+		st := p.status()
+		require.EqualValues(l, 2, st.Totals.Claimed())
+		require.EqualValues(l, 2, st.Totals.Released)
+		for _, id := range []work.ID{id, id + 1} {
+			require.Equal(l, [3]int{1, 1, 0}, [3]int{s.last(id).Attempt, s.last(id).Interrupted, s.last(id).Crashed})
+			s.end(id, nil)
+		}
+		require.Zero(l, p.status().Live)
 	})
 }
 

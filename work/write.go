@@ -53,16 +53,14 @@ func (d *dispatcher) forget(r *run) { delete(d.running, r.ID) }
 
 // ending decides what the end of a run does to its job.
 func (r *run) ending(now time.Time) ack {
-	next := r.rec
-	next.Claim, next.Covers, next.At = fence.Token{}, 0, now.UTC().Round(0)
+	next := r.rec.ended(now)
 	a := ack{run: r, next: next}
 	var postponed *later
 	switch {
 	case r.err == nil:
 		a.end = completes
 	case r.stopped != nil:
-		a.end = releases
-		a.next.Attempt, a.next.Interrupted = max(0, next.Attempt-1), next.Interrupted+1
+		a.end, a.next = releases, next.released()
 	case errors.As(r.err, &postponed):
 		a.end = releases
 		a.next.Attempt = max(0, next.Attempt-1)
@@ -79,6 +77,19 @@ func (r *run) ending(now time.Time) ack {
 		a.next.Error = clip(r.err.Error(), maxError)
 	}
 	return a
+}
+
+// ended returns what follows r once its run has ended.
+func (r runRecord) ended(now time.Time) runRecord {
+	r.Claim, r.Covers, r.At = fence.Token{}, 0, now.UTC().Round(0)
+	return r
+}
+
+// released returns what follows r if a stop has interrupted its run: that costs no
+// attempt.
+func (r runRecord) released() runRecord {
+	r.Attempt, r.Interrupted = max(0, r.Attempt-1), r.Interrupted+1
+	return r
 }
 
 // wait puts off the next run.
