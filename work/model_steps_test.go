@@ -54,6 +54,7 @@ func (w *walk) started(r *modelRun) (easy bool) {
 		}
 	}
 	w.runs = append(w.runs, r)
+	w.newest[r.id] = r
 	w.starts[startKey{r.id, r.Token}]++
 	w.fresh = append(w.fresh, startKey{r.id, r.Token})
 	return w.easy
@@ -216,6 +217,7 @@ func (w *walk) check() {
 	defer w.mu.Unlock()
 	require.Empty(w, w.faults)
 	for _, r := range w.acked {
+		require.Same(w, w.newest[r.id], r, "job %s was completed by a run before its newest", r.id)
 		require.Equal(w, r.Token, w.ledger.done[r.id].Claim, "the completion of job %s was acknowledged", r.id)
 		require.Equal(w, effect{1, r.Token}, w.ledger.effects[r.id], "of job %s", r.id)
 	}

@@ -78,6 +78,7 @@ type walk struct {
 	runs   []*modelRun // that have not returned
 	stale  []*modelRun // some of those that have
 	starts map[startKey]int
+	newest map[string]*modelRun // by job
 	fresh  []startKey  // since the last check
 	acked  []*modelRun // whose Complete was acknowledged, since the last check
 	faults []string
@@ -110,7 +111,7 @@ var modelKinds = map[string]work.Order{"any": work.Any, "each": work.Each, "late
 func newWalk(t *testing.T, seed uint64, open func() driver.Store, c clock) *walk {
 	w := &walk{
 		T: t, clock: c, random: rand.New(rand.NewPCG(seed, 0)), open: open, log: open(), ledger: newLedger(t, modelKinds),
-		starts: map[startKey]int{}, top: 1,
+		starts: map[startKey]int{}, newest: map[string]*modelRun{}, top: 1,
 	}
 	t.Cleanup(w.endAll)
 	return w
