@@ -82,6 +82,9 @@ const (
 func (l HostLock) TryLock() (*Held, error) { return l.tryLock(rand.Text()) }
 
 func (l HostLock) tryLock(run string) (h *Held, err error) {
+	if l.Path == "" {
+		return nil, exitcodes.WithCode(errors.New("reap: lock file: Path is empty: name a file on a disk of this host"), exitcodes.Config)
+	}
 	f, err := openLockFile(l.Path)
 	if err != nil {
 		return nil, err

@@ -173,8 +173,19 @@ func TestNothingButALockFileIsLockedOrWrittenTo(t *testing.T) {
 		require.Equal(t, before, after, name)
 	}
 	require.NoFileExists(t, filepath.Join(dir, "nowhere"))
-	_, err := reap.HostLock{Path: filepath.Join(dir, "no folder", "lock")}.TryLock()
-	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	for _, path := range []string{filepath.Join(dir, "no folder", "lock"), ""} {
+		_, err := reap.HostLock{Path: path}.TryLock()
+		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	}
+}
+
+func TestALockFileIsReadableAfterAPowerCut(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "\x00\x00\x00\x00", `{"format":"fencepost host lock 2","anything`} {
+		path := filepath.Join(t.TempDir(), "lock")
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		require.False(t, locked(t, path))
+	}
 }
 
 func TestAPassIsSkippedIfOneOfItsKindBeganLessThanEveryAgo(t *testing.T) {
@@ -200,10 +211,10 @@ func TestAPassIsSkippedIfOneOfItsKindBeganLessThanEveryAgo(t *testing.T) {
 
 func TestAPassThatDidNotComeToItsEndSparesNobodyAnother(t *testing.T) {
 	t.Parallel()
-	for name, p := range map[string]reap.Policy{"failures": {MaxFailures: 1}, "waited": {}} {
+	for name, p := range map[string]reap.Policy{"failures": {MaxFailures: 1}, "done": {}, "waited": {}} {
 		p.Lock, p.Every = filepath.Join(t.TempDir(), "lock"), time.Hour
 		s := stale("a")
-		s.fail["a"] = map[string]error{"failures": errors.New("503"), "waited": &reap.LimitedError{RetryAfter: time.Hour}}[name]
+		s.fail["a"] = map[string]error{"failures": errors.New("503"), "done": errors.New("504"), "waited": &reap.LimitedError{RetryAfter: time.Hour}}[name]
 		r, _ := reap.Pass(t.Context(), s.source(), token(8), p)
 		require.EqualValues(t, name, r.Stopped)
 		delete(s.fail, "a")

@@ -3,6 +3,7 @@
 package reap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,8 +50,10 @@ func isLockFile(f *os.File) error {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink > 1 {
 		return fmt.Errorf("%w: %s has %d names: remove all but one", ownfile.ErrPlanted, f.Name(), stat.Nlink)
 	}
-	begin := make([]byte, len(lockBegin))
-	if n, _ := f.ReadAt(begin, 0); info.Size() > maxLockRecord || n > 0 && string(begin[:n]) != lockBegin {
+	text := make([]byte, maxLockRecord)
+	n, _ := f.ReadAt(text, 0)           // at the end of the file there is an error too
+	text = bytes.Trim(text[:n], "\x00") // what a power cut may leave
+	if info.Size() > maxLockRecord || len(text) > 0 && !bytes.HasPrefix(text, []byte(lockBegin)) {
 		return fmt.Errorf("%w: %s has %d bytes that are no lock record: name a file of its own", ownfile.ErrPlanted, f.Name(), info.Size())
 	}
 	return nil

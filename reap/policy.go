@@ -84,7 +84,7 @@ type Policy struct {
 	SkipIfLocked bool
 
 	// Every skips the pass, without a listing, if one of the same kind on this host began
-	// less than Every ago and came to its end. Of the same kind are passes over one Lock,
+	// less than Every ago and came to its end without a failure. Of the same kind are passes over one Lock,
 	// with equal Keep, Led and MinAge, under this token or a higher one. It requires Lock.
 	// Default: 0, never.
 	Every time.Duration
@@ -144,6 +144,8 @@ func (p Policy) validate(src Source, now fence.Token) error {
 	}
 	need(src.List != nil && src.Delete != nil, "the source lacks List or Delete: it needs both")
 	need(now.Generation != generation.None, "the token is %v, which nobody ever held: give the one of the catalog", now)
+	_, err := now.MarshalText()
+	need(err == nil, "the token is none: %w", err)
 	need(p.OnConflict >= Yield && p.OnConflict <= StopUnderLimit, "OnConflict is %d, want Yield, Refresh or StopUnderLimit", int(p.OnConflict))
 	need(p.OnConflict != StopUnderLimit || p.Limit > 0, "Limit is %d, and StopUnderLimit needs one above 0", p.Limit)
 	need(p.Limit >= 0, "Limit is %d, want 0 or more", p.Limit)

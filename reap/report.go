@@ -1,6 +1,7 @@
 package reap
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -47,6 +48,25 @@ type Failure struct {
 	Err  error
 }
 
+// failureText is the JSON form of a Failure.
+type failureText struct {
+	Item  Item   `json:"item"`
+	Error string `json:"error"`
+}
+
+// MarshalJSON returns the item and the text of the error.
+func (f Failure) MarshalJSON() ([]byte, error) {
+	return json.Marshal(failureText{f.Item, fmt.Sprint(f.Err)})
+}
+
+// UnmarshalJSON reads what MarshalJSON has written. The error has only its text.
+func (f *Failure) UnmarshalJSON(text []byte) error {
+	var t failureText
+	err := json.Unmarshal(text, &t)
+	*f = Failure{t.Item, errors.New(t.Error)}
+	return err
+}
+
 func (f Failure) String() string {
 	return fmt.Sprintf("%.64q of %v: %v", f.Item.ID, f.Item.Made, f.Err)
 }
@@ -74,11 +94,11 @@ type Report struct {
 
 	Limited int `json:"limited"` // calls that the server refused because of too many
 
-	Failures []Failure             `json:"-"` // one for each failed item
+	Failures []Failure             `json:"failures"` // one for each failed item
 	Waits    map[WaitReason]Waited `json:"waits"`
 
 	// Ripe is when the oldest item that was too young reaches MinAge, or zero.
-	Ripe time.Time `json:"ripe"`
+	Ripe time.Time `json:"ripe,omitzero"`
 
 	Stopped Stop          `json:"stopped"`
 	Took    time.Duration `json:"took_ns"` // the waits included

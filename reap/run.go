@@ -148,6 +148,9 @@ func (r *run) relist(ctx context.Context) error {
 		return r.ended(ctx, err, &end{StoppedList, fmt.Errorf("reap: list: %w", err)})
 	}
 	r.learn()
+	if slices.ContainsFunc(items, func(item Item) bool { return item.ID == "" }) {
+		return &end{StoppedList, errors.New("reap: list: an item has no ID, by which it could be told from others")}
+	}
 	r.stale = false
 	r.sort(items)
 	r.told()

@@ -19,6 +19,7 @@ type endRecord struct {
 	Clock   string      `json:"clock"` // by which Began is
 	Began   int64       `json:"began"` // ns, when its last listing began
 	Stopped Stop        `json:"stopped"`
+	Failed  int         `json:"failed"`            // deletions
 	Failure string      `json:"failure,omitempty"` // why the items could not be listed
 }
 
@@ -35,6 +36,7 @@ func (r *run) share(e *end) {
 	}
 	done := endRecord{
 		Run: r.id, Kind: r.kind(), Token: r.now, Clock: clock.Timeline(), Began: int64(r.listed), Stopped: e.stop,
+		Failed: r.counts[failed],
 	}
 	if e.err != nil {
 		done.Failure = fmt.Sprintf("%.*q", maxFailureText, e.err)
@@ -61,7 +63,7 @@ func (r *run) covers(done *endRecord) bool {
 	}
 	began := time.Duration(done.Began)
 	age := clock.Boot() - began
-	return began >= r.asked || done.Failure == "" && age >= 0 && age < r.p.Every
+	return began >= r.asked || done.Failure == "" && done.Failed == 0 && age >= 0 && age < r.p.Every
 }
 
 // failure is the error that the other process met.

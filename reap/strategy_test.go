@@ -3,6 +3,7 @@ package reap_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"slices"
@@ -147,6 +148,8 @@ func TestAnUnknownStrategyIsAnErrorAndNoDefault(t *testing.T) {
 	require.ErrorContains(t, err, "OnConflict is 7", "every mistake at once")
 	_, err = reap.Pass(t.Context(), reap.Source{}, token(8), reap.Policy{})
 	require.ErrorIs(t, err, reap.ErrPolicy)
+	_, err = reap.Pass(t.Context(), s.source(), fence.Token{Generation: generation.Max + 1}, reap.Policy{})
+	require.ErrorIs(t, err, reap.ErrPolicy)
 	require.Zero(t, s.lists)
 }
 
@@ -160,6 +163,18 @@ func TestAnItemLeavesTheListBeforeItsDeletionIsTried(t *testing.T) {
 		require.Equal(t, []string{"a", "b", "c"}, s.deletes)
 		require.Equal(t, []int{2, 1, 1, 1}, []int{r.Lists, r.Failed, r.Gone, r.Deleted})
 	})
+}
+
+func TestItemsThatCantBeToldApartAreNotDeleted(t *testing.T) {
+	t.Parallel()
+	s := stale("a", "")
+	r, err := reap.Pass(t.Context(), s.source(), token(8), reap.Policy{})
+	require.ErrorContains(t, err, "no ID")
+	require.Equal(t, reap.StoppedList, r.Stopped)
+	s = stale("a", "a")
+	s.items = append(s.items, reap.Item{ID: "b", Made: token(1), At: old}, reap.Item{ID: "b", Made: token(8), At: old})
+	pass(t, s.source(), reap.Policy{})
+	require.Equal(t, []string{"a"}, s.deletes, "of b only the newest entry counts")
 }
 
 func TestALoopStopsAtTheFirstItemThatIsTooYoung(t *testing.T) {
@@ -246,6 +261,13 @@ func TestFailuresAreListedAndBounded(t *testing.T) {
 	require.Equal(t, reap.StoppedFailures, r.Stopped)
 	require.Equal(t, []int{1, 2, 1}, []int{r.Deleted, r.Failed, r.Left})
 	require.Equal(t, "a", r.Failures[0].Item.ID)
+	text, err := json.Marshal(r)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"error":"503 of a"`)
+	var again reap.Report
+	require.NoError(t, json.Unmarshal(text, &again))
+	require.NoError(t, again.Check())
+	require.Equal(t, r, again)
 }
 
 func TestARefusalOfTheTokenEndsThePass(t *testing.T) {

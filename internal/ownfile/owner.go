@@ -187,12 +187,11 @@ func OpenLock(path string, m Making) (*os.File, error) {
 	if err := f.Close(); err != nil {
 		return nil, errors.Join(err, os.Remove(name))
 	}
-	err = RenameNew(name, path)
-	if errors.Is(err, fs.ErrExist) { // another process was faster
-		err = os.Remove(name)
-	}
-	if err != nil {
-		return nil, err
+	if err = RenameNew(name, path); err != nil {
+		rerr := os.Remove(name)
+		if !errors.Is(err, fs.ErrExist) || rerr != nil {
+			return nil, errors.Join(err, rerr)
+		} // another process was faster
 	}
 	return Open(path, os.O_RDWR)
 }

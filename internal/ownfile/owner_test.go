@@ -121,3 +121,12 @@ func TestOfTwoProcessesThatMakeALockFileBothHaveTheFirstOnes(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, left, 1, "nothing is left over")
 }
+
+func TestALockFileThatCanGetNoNameLeavesNothingBehind(t *testing.T) {
+	t.Chdir(t.TempDir())
+	_, err := ownfile.OpenLock("", ownfile.MakingThat(func(*os.File) error { return nil }))
+	require.Error(t, err)
+	left, err := os.ReadDir(".")
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
