@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,9 +17,9 @@ import (
 )
 
 // answer returns a call with this result, which counts itself.
-func answer(calls *int, result string, err error) func(context.Context) ([]byte, error) {
+func answer(calls *int32, result string, err error) func(context.Context) ([]byte, error) {
 	return func(context.Context) ([]byte, error) {
-		*calls++
+		atomic.AddInt32(calls, 1)
 		return []byte(result), err
 	}
 }
@@ -48,7 +49,7 @@ func TestAFailedCallIsSharedByThoseThatAskedBefore(t *testing.T) {
 	f := reap.Flight{Dir: t.TempDir(), Name: "call"}
 	held, err := reap.HostLock{Path: filepath.Join(f.Dir, "call.lock")}.TryLock()
 	require.NoError(t, err)
-	var calls int
+	var calls int32
 	leader, waiter := make(chan error), make(chan error)
 	waiting := make(chan struct{}, 2)
 	f.OnWait = func(reap.Wait) { waiting <- struct{}{} }
@@ -66,7 +67,7 @@ func TestAFailedCallIsSharedByThoseThatAskedBefore(t *testing.T) {
 	if errors.Is(one, reap.ErrShared) {
 		one, other = other, one
 	}
-	require.Equal(t, 1, calls)
+	require.EqualValues(t, 1, calls)
 	require.NotErrorIs(t, one, reap.ErrShared)
 	require.ErrorIs(t, other, reap.ErrShared)
 	require.ErrorContains(t, other, "503")
@@ -79,7 +80,7 @@ func TestAFailedCallIsSharedByThoseThatAskedBefore(t *testing.T) {
 	result, err = f.Do(t.Context(), answer(&calls, "again", nil))
 	require.NoError(t, err)
 	require.Equal(t, "now it works", string(result))
-	require.Equal(t, 2, calls)
+	require.EqualValues(t, 2, calls)
 }
 
 func TestACallWhoseContextEndsIsMadeAnewByAnother(t *testing.T) {
@@ -96,7 +97,7 @@ func TestACallWhoseContextEndsIsMadeAnewByAnother(t *testing.T) {
 		left <- err
 	}()
 	<-begun
-	calls := 0
+	var calls int32
 	result, err := asked(t, f, cancel, answer(&calls, "mine", nil))
 	require.NoError(t, err)
 	require.Equal(t, "mine", string(result))
@@ -107,16 +108,16 @@ func TestACallThatPanicsReleasesTheFlight(t *testing.T) {
 	t.Parallel()
 	f := reap.Flight{Dir: t.TempDir(), Name: "call"}
 	require.Panics(t, func() { _, _ = f.Do(t.Context(), func(context.Context) ([]byte, error) { panic("boom") }) })
-	calls := 0
+	var calls int32
 	_, err := f.Do(t.Context(), answer(&calls, "", nil))
 	require.NoError(t, err)
-	require.Equal(t, 1, calls)
+	require.EqualValues(t, 1, calls)
 }
 
 func TestAResultIsBoundedAndWrittenAsAWhole(t *testing.T) {
 	t.Parallel()
 	f := reap.Flight{Dir: t.TempDir(), Name: "call", MaxBytes: 10, MaxAge: time.Hour}
-	calls := 0
+	var calls int32
 	_, err := f.Do(t.Context(), answer(&calls, "12345678901", nil))
 	require.ErrorIs(t, err, reap.ErrTooLarge)
 	result, err := f.Do(t.Context(), answer(&calls, "1234567890", nil))
@@ -125,7 +126,7 @@ func TestAResultIsBoundedAndWrittenAsAWhole(t *testing.T) {
 	f.MaxBytes = 9
 	_, err = f.Do(t.Context(), answer(&calls, "12345678901", nil))
 	require.ErrorIs(t, err, reap.ErrTooLarge, "the file's is too large too")
-	require.Equal(t, 3, calls)
+	require.EqualValues(t, 3, calls)
 	left, err := os.ReadDir(f.Dir)
 	require.NoError(t, err)
 	require.Len(t, left, 2, "the lock and the result")
@@ -135,7 +136,7 @@ func TestAFileThatIsNoResultIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	f := reap.Flight{Dir: t.TempDir(), Name: "call", MaxAge: time.Hour}
 	path := filepath.Join(f.Dir, "call.result")
-	calls := 0
+	var calls int32
 	_, err := f.Do(t.Context(), answer(&calls, "good", nil))
 	require.NoError(t, err)
 	text, err := os.ReadFile(path)
@@ -150,7 +151,7 @@ func TestAFileThatIsNoResultIsNotBelieved(t *testing.T) {
 		result, err := f.Do(t.Context(), answer(&calls, "anew", nil))
 		require.NoError(t, err)
 		require.Equal(t, "anew", string(result), name)
-		require.Equal(t, 1, calls, name)
+		require.EqualValues(t, 1, calls, name)
 	}
 	planted := filepath.Join(t.TempDir(), "planted")
 	require.NoError(t, os.WriteFile(planted, text, 0o600))

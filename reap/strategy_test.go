@@ -25,6 +25,8 @@ func (s *shelf) ahead(ids ...string) reap.Source {
 	list := src.List
 	src.List = func(ctx context.Context) ([]reap.Item, error) {
 		all, err := list(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.items = slices.DeleteFunc(s.items, func(item reap.Item) bool { return slices.Contains(ids, item.ID) })
 		return all, err
 	}

@@ -1,0 +1,157 @@
+package reap_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/reap"
+)
+
+// An outcome is what Pass has returned.
+type outcome struct {
+	report reap.Report
+	err    error
+}
+
+// behind starts passes that all wait for the lock, then releases it, and returns what
+// they come to. They call the source one at a time.
+func behind(t *testing.T, n int, src reap.Source, p reap.Policy) (all []outcome) {
+	t.Helper()
+	p.Lock = filepath.Join(t.TempDir(), "lock")
+	held, err := reap.HostLock{Path: p.Lock}.TryLock()
+	require.NoError(t, err)
+	waiting, got := make(chan struct{}, n), make(chan outcome, n)
+	p.OnWait = func(w reap.Wait) {
+		if w.Reason == reap.WaitLocked {
+			waiting <- struct{}{}
+		}
+	}
+	for range n {
+		go func() {
+			r, err := reap.Pass(t.Context(), src, token(8), p)
+			got <- outcome{r, err}
+		}()
+	}
+	for range n {
+		<-waiting
+	}
+	require.NoError(t, held.Unlock())
+	for range n {
+		o := <-got
+		require.NoError(t, o.report.Check())
+		all = append(all, o)
+	}
+	return all
+}
+
+// count returns how many outcomes stopped so.
+func count(all []outcome, s reap.Stop) (n int) {
+	for _, o := range all {
+		if o.report.Stopped == s {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAListingThatFailsIsNotTriedAnewByEachThatWaits(t *testing.T) {
+	t.Parallel()
+	var lists atomic.Int32
+	all := behind(t, 5, reap.Source{
+		List:   func(context.Context) ([]reap.Item, error) { lists.Add(1); return nil, errors.New("503 of the API") },
+		Delete: stale().source().Delete,
+	}, reap.Policy{})
+	require.EqualValues(t, 1, lists.Load())
+	require.Equal(t, []int{1, 4}, []int{count(all, reap.StoppedList), count(all, reap.StoppedShared)})
+	for _, o := range all {
+		require.ErrorContains(t, o.err, "503 of the API")
+	}
+}
+
+func TestAPassThatYieldedSufficesForThoseThatWouldYieldToo(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range []reap.Conflict{reap.Yield, reap.Refresh} {
+		s := stale("a", "b")
+		all := behind(t, 3, s.ahead("a"), reap.Policy{OnConflict: strategy, Backoff: reap.Backoff{Base: time.Millisecond}})
+		if strategy == reap.Yield {
+			require.Equal(t, []int{1, 2}, []int{count(all, reap.StoppedYielded), count(all, reap.StoppedShared)})
+			require.Equal(t, 1, s.lists)
+			continue
+		}
+		require.Zero(t, count(all, reap.StoppedYielded))
+		require.Empty(t, s.items, "a user who wants all gone has all gone")
+	}
+}
+
+func TestAPassThatWaitsEndsIfAnotherHasDoneItsWorkMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := stale("a", "b", "c")
+	path := filepath.Join(t.TempDir(), "lock")
+	p := reap.Policy{OnConflict: reap.Refresh, Lock: path, Backoff: reap.Backoff{Base: time.Millisecond}}
+	p.OnWait = func(w reap.Wait) {
+		require.Equal(t, reap.WaitConflict, w.Reason)
+		r, err := reap.Pass(t.Context(), s.source(), token(8), reap.Policy{Lock: path})
+		require.NoError(t, err)
+		require.Equal(t, 2, r.Deleted)
+	}
+	r, err := reap.Pass(t.Context(), s.ahead("a"), token(8), p)
+	require.NoError(t, err)
+	require.NoError(t, r.Check())
+	require.Equal(t, reap.StoppedShared, r.Stopped)
+	require.Equal(t, []int{1, 2}, []int{r.Lists, r.Left})
+}
+
+func TestTheListStaysWhileTheThrottlePausesAndIsReadAnewBehindALongerWaitOfWhichOthersMadeUse(t *testing.T) {
+	t.Parallel()
+	for reason, lists := range map[reap.WaitReason]int{reap.WaitPace: 1, reap.WaitLimited: 2} {
+		path := filepath.Join(t.TempDir(), "lock")
+		throttle, err := reap.NewThrottle(reap.ThrottleConfig{Limit: 1000, Window: time.Second})
+		require.NoError(t, err)
+		s := stale("a", "b", "c")
+		src, refuse := s.source(), reason == reap.WaitLimited
+		if !refuse {
+			throttle.Learn(reap.Answer{Limited: true})
+		}
+		del := src.Delete
+		src.Delete = func(ctx context.Context, item reap.Item) error {
+			if refuse {
+				refuse = false
+				return &reap.LimitedError{}
+			}
+			return del(ctx, item)
+		}
+		met := false
+		r, err := reap.Pass(t.Context(), src, token(8), reap.Policy{Lock: path, Throttle: throttle, OnWait: func(w reap.Wait) {
+			if w.Reason == reason && s.lists == 1 && !met { // another process has the lock for a moment
+				met = true
+				require.False(t, locked(t, path))
+			}
+		}})
+		require.NoError(t, err)
+		require.True(t, met)
+		require.Equal(t, []int{lists, 3}, []int{r.Lists, r.Deleted}, "%s", reason)
+	}
+}
+
+func TestAResultOfAnotherUserIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	f := reap.Flight{Dir: t.TempDir(), Name: "call", MaxAge: time.Hour}
+	var calls int32
+	_, err := f.Do(t.Context(), answer(&calls, "good", nil))
+	require.NoError(t, err)
+	want := int32(1)
+	if os.Getuid() == 0 { // only root can give a file away
+		require.NoError(t, os.Chown(filepath.Join(f.Dir, "call.result"), 65534, -1))
+		want = 2
+	}
+	_, err = f.Do(t.Context(), answer(&calls, "anew", nil))
+	require.NoError(t, err)
+	require.Equal(t, want, calls)
+}
