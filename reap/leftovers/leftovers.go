@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -18,9 +19,9 @@ type Config struct {
 	// Catalog is how the store is read. Of it StoreTimeout and RetryBudget are used.
 	Catalog catalog.Config
 
-	// Policy is that of each kind, see package reap. Its InUse is asked in addition. For
-	// what dead processes left Keep doesn't matter, and MinAge is driver.LeftLife at
-	// least.
+	// Policy is that of each kind, see package reap. Its InUse is asked in addition. Lock
+	// is how the names of lock files begin: each kind has its own. For what dead processes
+	// left Keep doesn't matter, and MinAge is driver.LeftLife at least.
 	Policy reap.Policy
 
 	// DryRun only reports what would be removed.
@@ -128,6 +129,9 @@ func (p pass) run(ctx context.Context, k kind) error {
 	}
 	f := found{fates: map[string]Fate{}}
 	policy.InUse = p.inUse(k, &f, policy.InUse)
+	if policy.Lock != "" {
+		policy.Lock += "-" + strings.ReplaceAll(string(k.name), " ", "-")
+	}
 	done, err := reap.Pass(ctx, p.source(k, &f), now, policy)
 	p.report.Passes[k.name] = done
 	p.report.Items = append(p.report.Items, f.items(k, done)...)

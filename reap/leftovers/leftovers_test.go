@@ -264,6 +264,9 @@ func TestANoteThatWasReplacedSinceItWasListedStays(t *testing.T) {
 	r = pass(t, s, later)
 	require.Equal(t, leftovers.Failed, r.Items[0].Fate)
 	require.ErrorIs(t, r.Err(), driver.ErrConflict)
+	text, err := json.Marshal(r)
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"fate":"failed"`)
 	require.EqualValues(t, 10, intent(t, s).Generation)
 }
 
@@ -411,6 +414,24 @@ func TestAKindThatCanNotBeListedStopsNoOtherOne(t *testing.T) {
 	cancel(errors.New("enough"))
 	_, err = leftovers.Pass(ctx, s, leftovers.Config{})
 	require.Error(t, err)
+}
+
+func TestOfManyProcessesOfAHostOneLooksThroughEveryKind(t *testing.T) {
+	t.Parallel()
+	s := memory.New()
+	claim(t, s, 9)
+	cfg := leftovers.Config{Policy: reap.Policy{Lock: filepath.Join(t.TempDir(), "reap"), Every: time.Hour}}
+	superseded(t, s, 3, old())
+	first := pass(t, s, cfg)
+	require.Equal(t, 3, first.Count(leftovers.Deleted))
+	superseded(t, s, 3, old())
+	second := pass(t, s, cfg)
+	require.Empty(t, second.Items)
+	for kind, done := range second.Passes {
+		require.Equal(t, 1, first.Passes[kind].Lists, kind)
+		require.Zero(t, done.Lists, kind)
+		require.Equal(t, reap.StoppedShared, done.Stopped, kind)
+	}
 }
 
 func TestThePolicysMistakesAreNamed(t *testing.T) {
