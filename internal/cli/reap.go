@@ -45,7 +45,7 @@ stopped and goes on much later. What dead processes left is removed after a day,
 whatever the flags say. Records, parts of snapshots and staged batches are the
 holder's part, which trims them as it goes (docs/reap.md).
 
-On PostgreSQL a scratch place takes the rights of the owner of schema fencepost.
+On PostgreSQL only the owner of schema fencepost may remove a scratch place.
 
 It ends with 0 if nothing is left to remove, or another reaper is at it; with 75
 if the store can't be reached or other reapers were in the way for too long; with
