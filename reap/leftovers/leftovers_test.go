@@ -28,6 +28,7 @@ import (
 	"github.com/fencepost/fencepost/leader"
 	"github.com/fencepost/fencepost/reap"
 	"github.com/fencepost/fencepost/reap/leftovers"
+	"github.com/fencepost/fencepost/work"
 )
 
 // stores opens an empty catalog in each store.
@@ -90,7 +91,7 @@ func superseded(t testing.TB, s driver.Store, g generation.Generation, at time.T
 // lasting are notes that no reaper may touch.
 func lasting(t testing.TB, s driver.Store) {
 	t.Helper()
-	for _, key := range []string{"generations", "refusals", "promoted", "holder/1", "an application's"} {
+	for _, key := range []string{"generations", "refusals", "promoted", "holder/1", "an application's", work.InboxPrefix + "a"} {
 		post(t, s, key, object{"generation": 1, "at": old(), "last": 3})
 	}
 }
