@@ -37,12 +37,16 @@ type reading struct {
 	s       catalog.Source
 	now     time.Time
 	records map[string]kindRecord
+	opener  fence.Token      // of the newest Queue that has begun: whose kinds these are
 	broken  map[string]error // also entries that are in no book
 	kinds   map[string]*KindStatus
 	st      Status
+
+	takeovers []Takeover // newest first
 }
 
-// newReading reads every job, as the holder of head sees them.
+// newReading reads every job, as the holder of head sees them. A holder whose Queue has
+// not begun yet is taken to run the kinds of the holder before.
 func newReading(s catalog.Source, head Head, now time.Time) (*reading, error) {
 	r := &reading{s: s, now: now}
 	if err := r.readKinds(); err != nil {
@@ -50,7 +54,7 @@ func newReading(s catalog.Source, head Head, now time.Time) (*reading, error) {
 	}
 	var known []Kind
 	for name, rec := range r.records {
-		if rec.Token == head.Token && !head.Token.IsZero() {
+		if rec.Token == r.opener && !r.opener.IsZero() {
 			known = append(known, rec.kind(name))
 		}
 	}
@@ -67,13 +71,23 @@ func (r *reading) begin(b *book, head Head) {
 	r.book = b
 	b.tick(r.now)
 	maps.Copy(r.broken, b.broken)
-	r.st = Status{At: r.now, Revision: head.Revision, Token: head.Token, Holder: head.Holder, States: zeroStates()}
+	r.st = Status{At: r.now, Revision: head.Revision, Token: head.Token, Holder: head.Holder, States: zeroStates(), Takeovers: r.takeovers}
 	r.kinds = map[string]*KindStatus{}
 }
 
 func (r *reading) readKinds() error {
 	r.records, r.broken = map[string]kindRecord{}, map[string]error{}
-	return readAll(r, kinds, func(name string, rec kindRecord) { r.records[name] = rec })
+	if err := readAll(r, kinds, func(name string, rec kindRecord) { r.records[name] = rec }); err != nil {
+		return err
+	}
+	if err := readAll(r, takeovers, func(_ string, t Takeover) { r.takeovers = append(r.takeovers, t) }); err != nil {
+		return err
+	}
+	slices.SortFunc(r.takeovers, func(x, y Takeover) int { return cmp.Compare(y.Number, x.Number) })
+	if len(r.takeovers) > 0 {
+		r.opener = r.takeovers[0].Token
+	}
+	return nil
 }
 
 // readAll calls fn for every entry of a collection that can be read.
@@ -95,7 +109,7 @@ func (r *reading) of(name string) *KindStatus {
 	if k == nil {
 		rec := r.records[name]
 		k = &KindStatus{
-			Name: name, Known: rec.Token == r.st.Token && !r.st.Token.IsZero(),
+			Name: name, Known: rec.Token == r.opener && !r.opener.IsZero(),
 			States: zeroStates(), Stale: rec.Stale, Slow: rec.Slow, Urgent: map[State]*Info{},
 		}
 		r.kinds[name] = k
@@ -201,14 +215,8 @@ func (r *reading) sumUp() error {
 		return err
 	}
 	var err error
-	if r.st.Failures, err = r.failures(); err != nil {
-		return err
-	}
-	if err := readAll(r, takeovers, func(_ string, t Takeover) { r.st.Takeovers = append(r.st.Takeovers, t) }); err != nil {
-		return err
-	}
-	slices.SortFunc(r.st.Takeovers, func(x, y Takeover) int { return cmp.Compare(y.Number, x.Number) })
-	return nil
+	r.st.Failures, err = r.failures()
+	return err
 }
 
 // Failures returns the newest 128 failures, newest first.

@@ -95,7 +95,7 @@ type Blockage struct {
 // KindStatus is what the jobs of one kind do.
 type KindStatus struct {
 	Name      string        `json:"name"`
-	Known     bool          `json:"known"` // the holder runs it
+	Known     bool          `json:"known"` // the newest of Takeovers runs it
 	Live      int           `json:"live"`  // the sum of States
 	States    map[State]int `json:"states"`
 	Suspended int           `json:"suspended"` // of those that are unknown or stranded: they ran when their holder ended
