@@ -21,7 +21,7 @@ const MaxReason = 500
 // enqueued. A live job that waits for its retry may run at once; one that runs is
 // left alone.
 func Retry(tx *catalog.Tx, id ID) error {
-	rec, found, err := dead.Get(tx, id.entry())
+	rec, found, err := getDead(tx, id)
 	if err != nil {
 		return err
 	}
@@ -48,6 +48,16 @@ func Retry(tx *catalog.Tx, id ID) error {
 	return sums.write(tx)
 }
 
+// getDead reads a job on the dead list. One that can't be read is the request's
+// mistake, so that no other request fails with it.
+func getDead(tx *catalog.Tx, id ID) (deadRecord, bool, error) {
+	rec, found, err := dead.Get(tx, id.entry())
+	if err != nil && found {
+		err = fmt.Errorf("%w: %d is on the dead list, and can't be read by this build: %w", ErrInvalid, id, err)
+	}
+	return rec, found, err
+}
+
 // hurry ends a live job's wait for its retry.
 func hurry(tx *catalog.Tx, id ID) error {
 	_, found, err := catalog.Bytes(jobs.Name()).Get(tx, id.entry())
@@ -58,6 +68,9 @@ func hurry(tx *catalog.Tx, id ID) error {
 		return fmt.Errorf("%w: %d", ErrNotFound, id)
 	}
 	run, found, err := runs.Get(tx, id.entry())
+	if err != nil && found {
+		return fmt.Errorf("%w: what became of %d can't be read by this build: %w", ErrInvalid, id, err)
+	}
 	if err != nil || !found || run.NotBefore.IsZero() {
 		return err
 	}
@@ -96,7 +109,7 @@ func Abandon(tx *catalog.Tx, id ID, reason string) error {
 
 // Clear removes a job from the dead list, for good.
 func Clear(tx *catalog.Tx, id ID) error {
-	rec, found, err := dead.Get(tx, id.entry())
+	rec, found, err := getDead(tx, id)
 	if err != nil {
 		return err
 	}

@@ -588,3 +588,48 @@ func TestAFinishIsSeenInTheSamePass(t *testing.T) {
 		require.Equal(l, 2, st.States[work.Running])
 	})
 }
+
+func TestARequestAboutAnEntryThatCantBeReadHoldsUpNoOtherRequest(t *testing.T) {
+	observe(t, func(l *observer) {
+		s := newStage()
+		p := l.open(1, s.kind("op"))
+		id := p.enqueue("op", "", "")
+		p.update(func(tx *catalog.Tx) error {
+			return errors.Join(catalog.Bytes("fencepost.work.dead").Set(tx, "0000000000009998", []byte("{")),
+				catalog.Bytes("fencepost.work.runs").Set(tx, fmt.Sprintf("%016d", id), []byte("[]")))
+		})
+		notes := []work.Note{{Op: work.OpClear, ID: 9998}, {Op: work.OpRetry, ID: 9998}, {Op: work.OpRetry, ID: id}, {Op: work.OpAbandon, ID: id, Reason: "spoilt"}}
+		for i, n := range notes {
+			require.NoError(l, work.Post(l.Context(), p.c.Board(), fmt.Sprint(i), n))
+		}
+		time.Sleep(2 * time.Second)
+		l.settle()
+		require.NoError(l, p.c.View(func(r *catalog.Reader) error {
+			for i := range notes {
+				reply, found, err := work.ReplyTo(r, fmt.Sprint(i))
+				require.NoError(l, err)
+				require.True(l, found, i)
+				require.Equal(l, i < 3, reply.Error != "", "%d: %+v", i, reply)
+			}
+			return nil
+		}))
+		require.Equal(l, work.Abandoned, p.job(id).Reason)
+	})
+}
+
+func TestTheInboxSaysHowManyRequestsWaitAndSinceWhen(t *testing.T) {
+	observe(t, func(l *observer) {
+		board, now := catalog.NewBoard(l.store, catalog.Config{}), time.Now()
+		out, err := work.Inbox(l.Context(), board)
+		require.NoError(l, err)
+		require.Equal(l, work.Outside{}, out)
+		require.NoError(l, work.Post(l.Context(), board, "z", work.Note{Op: work.OpActivate}))
+		require.NoError(l, work.Post(l.Context(), board, work.NewRef(now.Add(-time.Hour)), work.Note{Op: work.OpActivate}))
+		require.NoError(l, work.Post(l.Context(), board, "a", work.Note{Op: work.OpActivate, At: now.Add(-time.Minute)}))
+		_, err = catalog.UpdateNote(l.Context(), board, work.InboxPrefix+"b", func(n *map[string]any) error { *n = map[string]any{"op": 5}; return nil })
+		require.NoError(l, err)
+		out, err = work.Inbox(l.Context(), board)
+		require.NoError(l, err)
+		require.Equal(l, work.Outside{Requests: 4, Unread: 1, Oldest: now.Add(-time.Hour).Truncate(time.Millisecond).UTC()}, out)
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -55,8 +56,10 @@ type Note struct {
 // NewRef returns a reference for a request. Later ones are ordered behind earlier
 // ones, as far as the clocks of their processes agree.
 func NewRef(now time.Time) string {
-	return fmt.Sprintf("%015d-%s", now.UnixMilli(), driver.NewID())
+	return fmt.Sprintf("%0*d-%s", refDigits, now.UnixMilli(), driver.NewID())
 }
+
+const refDigits = 15
 
 // Post puts a request into the inbox of a catalog. Posting the same one again, with
 // the same ref, does nothing more. The holder of the token acts upon it, and answers:
@@ -93,15 +96,33 @@ func ReplyTo(s catalog.Source, ref string) (Reply, bool, error) {
 	return Reply{ID: rec.ID, Text: rec.Text, Error: rec.Error, At: rec.At}, found, err
 }
 
-// Inbox returns how many requests wait for a holder, and since when the oldest does.
-func Inbox(ctx context.Context, b *catalog.Board) (n int, oldest time.Time, err error) {
-	notes, err := catalog.ReadNotes[Note](ctx, b, InboxPrefix)
+// Inbox returns which requests wait for a holder.
+func Inbox(ctx context.Context, b *catalog.Board) (Outside, error) {
+	notes, err := catalog.ReadNotes[json.RawMessage](ctx, b, InboxPrefix)
+	out := Outside{Requests: len(notes)}
 	for _, p := range notes {
-		if at := p.Value.At; oldest.IsZero() || !at.IsZero() && at.Before(oldest) {
-			oldest = at
+		var n Note
+		if json.Unmarshal(p.Value, &n) != nil {
+			out.Unread++
+		}
+		if n.At.IsZero() {
+			n.At = madeAt(strings.TrimPrefix(p.Key, InboxPrefix))
+		}
+		if out.Oldest.IsZero() || !n.At.IsZero() && n.At.Before(out.Oldest) {
+			out.Oldest = n.At
 		}
 	}
-	return len(notes), oldest, err
+	return out, err
+}
+
+// madeAt returns when NewRef made a reference; zero if it did not.
+func madeAt(ref string) time.Time {
+	digits, _, found := strings.Cut(ref, "-")
+	ms, err := strconv.ParseInt(digits, 10, 64)
+	if !found || err != nil || len(digits) != refDigits {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
 }
 
 // inboxGap is the least time between two looks at the inbox.
