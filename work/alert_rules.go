@@ -20,19 +20,19 @@ func (c *checking) kind(k KindStatus) {
 	late := firstDue(k.Urgent[Waiting], k.Urgent[Backoff])
 	c.lasts("work/stale/"+name, due(late), stale,
 		fmt.Sprintf("%s of kind %s was due %s ago and does not run: %s", describe(late), name, c.ago(due(late)), state(late)),
-		show(late), fmt.Sprintf("no job of kind %s waits longer than %s", name, limitText(stale)))
+		show(late), within("waits", name, stale))
 
 	slow := c.th.Slow.of(name, k.Slow, never)
 	longest := k.Urgent[Running]
 	c.lasts("work/slow/"+name, began(longest), slow,
 		fmt.Sprintf("%s of kind %s has run for %s", describe(longest), name, c.ago(began(longest))),
-		show(longest), fmt.Sprintf("no job of kind %s runs longer than %s", name, limitText(slow)))
+		show(longest), within("runs", name, slow))
 
 	blocked, behind := k.Urgent[Blocked], c.behind(name, k.Urgent[Blocked])
 	limit := c.th.Blocked.of(name, stale, defaultStale)
 	c.lasts("work/blocked/"+name, due(blocked), limit,
 		fmt.Sprintf("%s of kind %s was due %s ago and waits behind %s", describe(blocked), name, c.ago(due(blocked)), behind),
-		show(blocked), fmt.Sprintf("no job of kind %s is blocked longer than %s", name, limitText(limit)))
+		show(blocked), within("is blocked", name, limit))
 
 	unknown := k.Urgent[Unknown]
 	c.lasts("work/unknown/"+name, due(unknown), c.th.Unknown,
@@ -207,9 +207,10 @@ func owner(i *Info) string {
 	return clip(i.Owner, shownKey)
 }
 
-func limitText(d time.Duration) string {
-	if d < 0 {
-		return "is allowed"
+// within says that nothing exceeds a limit.
+func within(does, kind string, limit time.Duration) string {
+	if limit < 0 {
+		return fmt.Sprintf("kind %s has no limit", kind)
 	}
-	return d.String()
+	return fmt.Sprintf("no job of kind %s %s longer than %s", kind, does, limit)
 }

@@ -72,11 +72,12 @@ func (r *reading) begin(b *book, head Head) {
 	b.tick(r.now)
 	maps.Copy(r.broken, b.broken)
 	r.st = Status{At: r.now, Revision: head.Revision, Token: head.Token, Holder: head.Holder, States: zeroStates(), Takeovers: r.takeovers}
+	r.st.Unreadable, r.st.Broken, r.st.Kinds = map[string]int{}, []string{}, []KindStatus{} // in JSON, too, they are there
 	r.kinds = map[string]*KindStatus{}
 }
 
 func (r *reading) readKinds() error {
-	r.records, r.broken = map[string]kindRecord{}, map[string]error{}
+	r.records, r.broken, r.takeovers = map[string]kindRecord{}, map[string]error{}, []Takeover{}
 	if err := readAll(r, kinds, func(name string, rec kindRecord) { r.records[name] = rec }); err != nil {
 		return err
 	}
@@ -224,8 +225,9 @@ func Failures(s catalog.Source) ([]Failure, error) {
 	return (&reading{s: s, broken: map[string]error{}}).failures()
 }
 
-func (r *reading) failures() (all []Failure, err error) {
-	err = readAll(r, failures, func(_ string, f Failure) { all = append(all, f) })
+func (r *reading) failures() ([]Failure, error) {
+	all := []Failure{}
+	err := readAll(r, failures, func(_ string, f Failure) { all = append(all, f) })
 	slices.SortFunc(all, func(x, y Failure) int { return cmp.Compare(y.Number, x.Number) })
 	return all, err
 }
@@ -258,9 +260,6 @@ func (r *reading) fill(info *Info) {
 func (r *reading) listBroken() {
 	for name, err := range r.broken {
 		collection, _, _ := strings.Cut(name, " ")
-		if r.st.Unreadable == nil {
-			r.st.Unreadable = map[string]int{}
-		}
 		r.st.Unreadable[strings.TrimPrefix(collection, "fencepost.work.")]++
 		r.st.Broken = append(r.st.Broken, clip(name+": "+err.Error(), maxError))
 	}
@@ -270,7 +269,8 @@ func (r *reading) listBroken() {
 
 // blockages returns the keys in which jobs wait for one another, those with the
 // most jobs first.
-func (b *book) blockages(now time.Time) (all []Blockage) {
+func (b *book) blockages(now time.Time) []Blockage {
+	all := []Blockage{}
 	for _, s := range b.kinds {
 		for _, l := range s.lanes {
 			if bl := b.blockage(l, now); bl.Jobs > 0 {

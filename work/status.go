@@ -130,15 +130,15 @@ type Status struct {
 	// Unreadable counts the entries that can't be read, by what they are: jobs, runs,
 	// dead and so on. Broken names 128 of them. A job that can't be read is in Live, and
 	// in no kind.
-	Unreadable map[string]int `json:"unreadable,omitempty"`
-	Broken     []string       `json:"broken,omitempty"`
+	Unreadable map[string]int `json:"unreadable"`
+	Broken     []string       `json:"broken"`
 
 	Kinds     []KindStatus `json:"kinds"`
 	Totals    Totals       `json:"totals"`
 	Since     Totals       `json:"since_open"`          // since the newest of Takeovers
-	Blocked   []Blockage   `json:"blocked,omitempty"`   // 128 at most, those with the most jobs first
-	Failures  []Failure    `json:"failures,omitempty"`  // the newest 128, newest first
-	Takeovers []Takeover   `json:"takeovers,omitempty"` // likewise
+	Blocked   []Blockage   `json:"blocked"`   // 128 at most, those with the most jobs first
+	Failures  []Failure    `json:"failures"`  // the newest 128, newest first
+	Takeovers []Takeover   `json:"takeovers"` // likewise
 
 	// Pass is the newest one; only the Queue itself knows it.
 	Pass *Report `json:"last_pass,omitempty"`

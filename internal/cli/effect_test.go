@@ -56,6 +56,7 @@ func TestACommandThatShowsSomethingChangesNoByte(t *testing.T) {
 		before := bytesOf(t, path)
 		for _, args := range []string{
 			"status", "history", "status --json", "history --json", "dump", "dump --log", "preflight --generation 2", "preflight --generation 2 --json", "reap --dry-run",
+			"work status", "work status --json", "work list", "work list --state dead --json", "work check",
 		} {
 			got := run(t, on(path), strings.Fields(args)...)
 			require.Equal(t, exitcodes.Success, got.code, got.stderr)
@@ -74,7 +75,7 @@ func TestACommandThatShowsSomethingChangesNoByte(t *testing.T) {
 func TestACommandThatShowsSomethingCreatesNoFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, command := range []string{"status", "history", "dump", "dump --log", "preflight --generation 2"} {
+	for _, command := range []string{"work status", "work list", "work check", "status", "history", "dump", "dump --log", "preflight --generation 2"} {
 		require.Equal(t, exitcodes.Success, run(t, on(filepath.Join(dir, "c.db")), strings.Fields(command)...).code)
 	}
 	entries, err := os.ReadDir(dir)

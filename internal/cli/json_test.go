@@ -43,7 +43,12 @@ func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
 		"preflight --generation 2":         {"checks", "generation", "grade", "hosts", "round_trip_p50_us", "round_trip_p99_us", "store"},
 		"fence --reason r":                 {"claim", "fenced", "previous_token", "reason", "store", "token"},
 		"restored --above g1.e9":           {"claim", "fenced", "previous_token", "reason", "store", "token"},
-		"version":                          {"go", "modified", "platform", "revision", "time", "version"},
+		"work status": {"at", "blocked", "broken", "dead", "failures", "holder", "inbox", "kinds", "live", "revision", "since_open", "states", "store",
+			"suspended", "takeovers", "token", "totals", "unreadable"},
+		"work list":                       {"jobs", "more", "store", "token"},
+		"work enqueue --kind k --no-wait": {"requests", "store"},
+		"work check":                      {"alerts", "at", "failing_sinks", "firing", "looked", "store"},
+		"version":                         {"go", "modified", "platform", "revision", "time", "version"},
 	}
 	for command, want := range shapes {
 		got := run(t, on(path), append(strings.Fields(command), "--json")...)
@@ -101,6 +106,11 @@ func TestEveryErrorIsOneJSONObjectOnStandardError(t *testing.T) {
 		{"status --store postgres://u@127.0.0.1:1/d?catalog=c --timeout 1s", 75, "retry", "postgres://127.0.0.1:1/d?catalog=c"},
 		{"status --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
 		{"fence", 64, "halt", ""},
+		{"work", 64, "halt", ""},
+		{"work show 0", 64, "halt", ""},
+		{"work enqueue --kind \x01 --no-wait", 64, "halt", "sqlite:" + path},
+		{"work status --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
+		{"work retry 1 --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
 		{"restored", 64, "halt", ""},
 		{"preflight", 64, "halt", ""},
 		{"preflight --generation 2 --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/internal/cli"
 	"github.com/fencepost/fencepost/internal/storeurl"
+	"github.com/fencepost/fencepost/work"
 )
 
 func TestMain(m *testing.M) {
@@ -31,7 +33,8 @@ func TestMain(m *testing.M) {
 				Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 			})))
 		},
-		"claim": claim,
+		"claim":  claim,
+		"worker": worker,
 		"arguments": func() {
 			fmt.Println(os.Args[1:]) // what a child of run was given
 		},
@@ -114,6 +117,44 @@ func claim() {
 		err = hold(context.Background(), "", g, flag.Arg(1), *reason, func(c *catalog.Catalog) error { return update(c, *updates) })
 	}
 	exitcodes.Exit(err)
+}
+
+// worker runs jobs until it is told to stop: worker GENERATION NAME [KIND...]. A job
+// whose payload is "fail" fails, "refuse" fails for good, "hang" runs for ever.
+func worker() {
+	g, err := generation.Parse(os.Args[1])
+	if err == nil {
+		err = hold(context.Background(), "", g, os.Args[2], "", func(c *catalog.Catalog) error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+			defer stop()
+			var kinds []work.Kind
+			for _, name := range os.Args[3:] {
+				kinds = append(kinds, work.Kind{Name: name, Run: runPayload, Stale: time.Minute})
+			}
+			q, err := work.New(c, work.Config{Kinds: kinds, Poll: 10 * time.Millisecond})
+			if err == nil {
+				err = q.Run(ctx)
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		})
+	}
+	exitcodes.Exit(err)
+}
+
+func runPayload(ctx context.Context, j *work.Job) error {
+	switch string(j.Payload) {
+	case "fail":
+		return errors.New("push: 502")
+	case "refuse":
+		return work.Permanent(errors.New("no such crate"))
+	case "hang":
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // hold claims the catalog at url, calls fn with its holder and closes it.

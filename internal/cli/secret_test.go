@@ -43,6 +43,11 @@ func TestAPasswordOnTheCommandLineIsRefusedAndNotShown(t *testing.T) {
 			{"fence", "--reason", url},
 			{"restored", "--above", url},
 			{"dump", "--collection", url},
+			{"work", "status", "--store", url},
+			{"work", "check", "--webhook", url},
+			{"work", "check", "--notify", url},
+			{"work", "show", url},
+			{"work", "enqueue", "--kind", "k", "--payload=" + url},
 			{"preflight", "--generation", url},
 			{"run", "--store", url, "--", "true"},
 			{"lead", "--guard-url", url, "--", "true"},
@@ -82,7 +87,8 @@ func TestAPasswordFromTheEnvironmentIsNeverShown(t *testing.T) {
 	for _, url := range urls {
 		env := map[string]string{storeurl.EnvVar: url, "FENCEPOST_ETCD_USERNAME": "u", "FENCEPOST_ETCD_PASSWORD": secret}
 		for _, command := range []string{"status", "history", "generation next", "promote --generation 2",
-			"fence --reason r", "restored --above g1.e1", "dump", "dump --log", "preflight --generation 2"} {
+			"fence --reason r", "restored --above g1.e1", "dump", "dump --log", "preflight --generation 2",
+			"work status", "work list", "work check", "work retry 1", "work enqueue --kind k"} {
 			for _, more := range []string{" --timeout 100ms", " --timeout 100ms --json"} {
 				args := strings.Fields(command + more)
 				got := run(t, env, args...)

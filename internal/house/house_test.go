@@ -71,7 +71,7 @@ func rooms() map[string]room {
 		"internal/process":      {inside: []string{"exitcodes"}, outside: []string{"golang.org/x/sys"}},
 		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock"}, belowLeader...)},
-		"internal/cli":          {inside: append([]string{"reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
+		"internal/cli":          {inside: append([]string{"work", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
 			inside:  []string{"catalog/driver"},
