@@ -25,6 +25,7 @@ install_missing() {
 	need strace strace
 	need bindfs bindfs
 	need sqlite3 sqlite3
+	need git git
 	need pgbouncer pgbouncer
 	need systemd systemd-analyze /lib/systemd/systemd
 	need supervisor supervisord supervisorctl

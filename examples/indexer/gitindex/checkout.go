@@ -1,0 +1,287 @@
+package gitindex
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+)
+
+var (
+	// ErrUnreachable means that the index can't be read now.
+	ErrUnreachable = errors.New("the index can't be reached")
+
+	// ErrBusy means that another process uses the folder of the checkout, or a git
+	// that a killed process has left.
+	ErrBusy = errors.New("the checkout is in use")
+)
+
+// trailer is the name under which a commit bears its token.
+const trailer = "Fencing-Token"
+
+// A Config says where an index is. All fields but Logger are required.
+type Config struct {
+	// Index is the folder of the repository.
+	Index string
+
+	// Checkout is the folder of this process's copy. It is made if it is missing.
+	// Two processes can't share one.
+	Checkout string
+
+	// Logger receives what no caller is told. Default: discard.
+	Logger *slog.Logger
+}
+
+// A Checkout is one process's copy of an index. Its methods may be called
+// concurrently and run one after the other.
+type Checkout struct {
+	cfg Config
+	git git
+
+	mu    sync.Mutex
+	ready bool // the folder is in order, as far as is known
+}
+
+// Open returns a Checkout. It reads and starts nothing. An error means that the
+// configuration is wrong, or that git is missing.
+func Open(cfg Config) (*Checkout, error) {
+	if cfg.Index == "" || cfg.Checkout == "" {
+		return nil, exitcodes.WithCode(errors.New("gitindex: both Index and Checkout are required"), exitcodes.Config)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	for _, path := range []*string{&cfg.Index, &cfg.Checkout} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return nil, err
+		}
+	}
+	g, err := findGit()
+	return &Checkout{cfg: cfg, git: g}, err
+}
+
+// Close lets another process use the folder.
+func (c *Checkout) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ready = false
+	if c.git.hold == nil {
+		return nil
+	}
+	hold := c.git.hold
+	c.git.hold = nil
+	return hold.Close()
+}
+
+// Prepare makes the folder ready and puts token into the index, so that the first
+// Sync is as fast as any. It is not required.
+func (c *Checkout) Prepare(ctx context.Context, token fence.Token) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err := c.update(ctx, token, "prepare", func() error { return nil })
+	return err
+}
+
+// Sync makes the index's file of a package equal to content and returns the commit
+// with which the index bears it under token. A package without content has no file.
+// An error that holds a *[fence.Error] means that the index bears a higher token; any
+// other one means that the outcome is not known, and that Sync can be called again.
+func (c *Checkout) Sync(ctx context.Context, token fence.Token, name string, content []byte) (commit string, err error) {
+	if err := CheckName(name); err != nil {
+		return "", err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.update(ctx, token, "sync "+name, func() error { return c.write(Path(name), content) })
+}
+
+// update lets edit change the newest state of the index, and pushes what comes of it.
+func (c *Checkout) update(ctx context.Context, token fence.Token, subject string, edit func() error) (commit string, err error) {
+	defer func() { c.ready = err == nil }()
+	if !c.ready {
+		if err := c.prepare(ctx); err != nil {
+			return "", err
+		}
+	}
+	if err := c.reset(ctx); err != nil {
+		return "", err
+	}
+	commit, newest, err := c.tip(ctx, "HEAD")
+	if err != nil {
+		return "", err
+	}
+	if token.Compare(newest) < 0 {
+		return "", &fence.Error{Held: token, Current: newest, Guard: guardName(c.cfg.Index)}
+	}
+	if err := edit(); err != nil {
+		return "", err
+	}
+	changed, err := c.git.run(ctx, c.cfg.Checkout, "status", "--porcelain")
+	if err != nil {
+		return "", err
+	}
+	if changed == "" && newest == token {
+		return commit, nil
+	}
+	return c.push(ctx, token, subject)
+}
+
+// push commits what was changed, under token, and pushes it.
+func (c *Checkout) push(ctx context.Context, token fence.Token, subject string) (commit string, err error) {
+	if _, err := c.git.run(ctx, c.cfg.Checkout, "add", "--all"); err != nil {
+		return "", err
+	}
+	message := fmt.Sprintf("%s\n\n%s: %s\n", subject, trailer, token)
+	if _, err := c.git.run(ctx, c.cfg.Checkout, "commit", "--quiet", "--allow-empty", "--no-verify", "--message", message); err != nil {
+		return "", err
+	}
+	if commit, err = c.git.run(ctx, c.cfg.Checkout, "rev-parse", "HEAD"); err != nil {
+		return "", err
+	}
+	_, err = c.git.run(ctx, c.cfg.Checkout, "push", "--quiet", "origin", "HEAD:"+branch)
+	return commit, err
+}
+
+// reset brings the folder to the newest state of the index, whatever is in it.
+func (c *Checkout) reset(ctx context.Context) error {
+	if _, err := c.git.run(ctx, c.cfg.Checkout, "fetch", "--quiet", "--prune", "--no-tags", "origin", "+refs/heads/*:refs/remotes/origin/*"); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if _, err := c.git.run(ctx, c.cfg.Checkout, "reset", "--quiet", "--hard", "refs/remotes/origin/main"); err != nil {
+		return err
+	}
+	_, err := c.git.run(ctx, c.cfg.Checkout, "clean", "--quiet", "-d", "-x", "--force", "--force")
+	return err
+}
+
+// tip returns a commit's name and token. One without a token has the zero token.
+func (c *Checkout) tip(ctx context.Context, of string) (commit string, token fence.Token, err error) {
+	text, err := c.git.run(ctx, c.cfg.Checkout, "log", "-1", "--format=%H "+trailerFormat, of)
+	if err != nil {
+		return "", token, err
+	}
+	commit, bears, _ := strings.Cut(text, " ")
+	if bears == "" {
+		return commit, token, nil
+	}
+	if token, err = fence.Parse(bears); err != nil {
+		return "", token, fmt.Errorf("the newest commit of the index, %s: %w", commit, err)
+	}
+	return commit, token, nil
+}
+
+// trailerFormat has git log print the token of a commit.
+const trailerFormat = "%(trailers:key=" + trailer + ",valueonly,separator=%x2C)"
+
+// write writes the file of a package into the folder, or removes it. It follows no
+// link out of the folder.
+func (c *Checkout) write(path string, content []byte) (err error) {
+	root, err := os.OpenRoot(c.cfg.Checkout)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if len(content) == 0 {
+		if err := root.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := root.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return root.WriteFile(path, content, 0o644)
+}
+
+// prepare makes the folder a clone of the index. It uses what is there if it can.
+func (c *Checkout) prepare(ctx context.Context) error {
+	if _, err := c.git.run(ctx, "", "ls-remote", "--quiet", "--exit-code", c.cfg.Index, branch); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if err := c.lock(); err != nil {
+		return err
+	}
+	if err := c.reuse(ctx); err == nil {
+		return nil
+	} else if ctx.Err() != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.cfg.Checkout); err != nil {
+		return err
+	}
+	if _, err := c.git.run(ctx, "", "clone", "--quiet", "--no-hardlinks", "--branch", "main", c.cfg.Index, c.cfg.Checkout); err != nil {
+		return err
+	}
+	for _, setting := range [][2]string{{"gc.autoDetach", "false"}, {"commit.gpgSign", "false"}, {"core.autocrlf", "false"}} {
+		if _, err := c.git.run(ctx, c.cfg.Checkout, "config", setting[0], setting[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reuse makes the folder usable if it is a clone of the index.
+func (c *Checkout) reuse(ctx context.Context) error {
+	config := filepath.Join(c.cfg.Checkout, ".git")
+	if err := removeLocks(config); err != nil {
+		return err
+	}
+	url, err := c.git.run(ctx, c.cfg.Checkout, "config", "--local", "remote.origin.url")
+	if err != nil {
+		return err
+	}
+	if url != c.cfg.Index {
+		return fmt.Errorf("a clone of %s", url)
+	}
+	return c.reset(ctx)
+}
+
+// removeLocks removes the lock files that a killed git has left. Nobody else uses the
+// folder: lock has made sure of that.
+func removeLocks(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == "objects":
+			return fs.SkipDir
+		case !d.IsDir() && strings.HasSuffix(path, ".lock"):
+			return os.Remove(path)
+		default:
+			return nil
+		}
+	})
+}
+
+// lock makes sure that nobody else uses the folder. Every git that this process starts
+// keeps the lock too, so one that outlives a killed process keeps others out until it
+// has ended.
+func (c *Checkout) lock() error {
+	if c.git.hold != nil {
+		return nil
+	}
+	path := c.cfg.Checkout + ".lock"
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close() // nothing was written
+		return fmt.Errorf("%w: %s by another process, or by a git that a killed one has left: give each process a folder of its own: %w", ErrBusy, c.cfg.Checkout, err)
+	}
+	c.git.hold = f
+	return nil
+}

@@ -1,0 +1,109 @@
+package gitindex
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/fence"
+)
+
+// The variables of the hook of an index in a test.
+const (
+	newestVar = "GITINDEX_NEWEST" // the file that stands for the catalog: it holds the newest token
+	holdVar   = "GITINDEX_HOLD"   // the hook waits while there is this file, once it has admitted a push
+)
+
+func TestMain(m *testing.M) {
+	if catalog := os.Getenv(newestVar); catalog != "" {
+		os.Exit(hook(catalog))
+	}
+	os.Exit(m.Run())
+}
+
+// hook plays the update hook.
+func hook(catalog string) int {
+	err := Guard(context.Background(), os.Args[1:], func(context.Context, string) (fence.Token, fence.Holder, error) {
+		text, err := os.ReadFile(catalog)
+		if err != nil {
+			return fence.Token{}, fence.Holder{}, err
+		}
+		token, err := fence.Parse(string(text))
+		return token, fence.Holder{Name: "green"}, err
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if file := os.Getenv(holdVar); file != "" {
+		_ = os.WriteFile(file+".reached", nil, 0o600)
+		for exists(file) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return 0
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// An index is one of a test, with the catalog beside it.
+type index struct{ dir, path, catalog string }
+
+func newIndex(t *testing.T) index {
+	t.Helper()
+	dir := t.TempDir()
+	x := index{dir: dir, path: filepath.Join(dir, "index.git"), catalog: filepath.Join(dir, "catalog")}
+	script := fmt.Sprintf("#!/bin/sh\n%s='%s' exec '%s' \"$@\"\n", newestVar, x.catalog, os.Args[0])
+	require.NoError(t, Init(t.Context(), x.path, script))
+	return x
+}
+
+// claim makes a token the newest.
+func (x index) claim(t *testing.T, text string) fence.Token {
+	t.Helper()
+	token, err := fence.Parse(text)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(x.catalog, []byte(text), 0o600))
+	return token
+}
+
+// checkout opens a process's copy.
+func (x index) checkout(t *testing.T, name string) *Checkout {
+	t.Helper()
+	c, err := Open(Config{Index: x.path, Checkout: filepath.Join(x.dir, name)})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+// has checks what the index has.
+func (x index) has(t *testing.T, want map[string]string) {
+	t.Helper()
+	files, err := Read(t.Context(), x.path)
+	require.NoError(t, err)
+	require.Equal(t, want, files)
+}
+
+// put has a package synced.
+func put(t *testing.T, c *Checkout, token fence.Token, name, content string) string {
+	t.Helper()
+	commit, err := c.Sync(t.Context(), token, name, []byte(content))
+	require.NoError(t, err)
+	return commit
+}
+
+// isRemote checks that a push was refused by the hook, in these words.
+func isRemote(t *testing.T, err error, words string) {
+	t.Helper()
+	require.ErrorContains(t, err, "remote:")
+	require.Contains(t, strings.ReplaceAll(err.Error(), "remote: ", ""), words)
+}
