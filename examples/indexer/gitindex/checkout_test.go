@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -113,19 +112,13 @@ func TestAGitThatOutlivesItsProcessKeepsOthersOutOfTheCheckout(t *testing.T) {
 	_, err := next.Sync(t.Context(), token, "left-pad", []byte("2\n"))
 	require.ErrorIs(t, err, ErrBusy)
 
-	hold := filepath.Join(x.dir, "hold")
-	require.NoError(t, os.WriteFile(hold, nil, 0o600))
-	killed.git.env = append(killed.git.env, holdVar+"="+hold)
-	done := make(chan error, 1)
-	go func() {
-		_, err := killed.Sync(t.Context(), token, "left-pad", []byte("3\n"))
-		done <- err
-	}()
-	require.Eventually(t, func() bool { return exists(hold + ".reached") }, time.Minute, time.Millisecond)
+	reached := x.hold(t, killed)
+	done := behind(func() error { _, err := killed.Sync(t.Context(), token, "left-pad", []byte("3\n")); return err })
+	release := reached()
 	require.NoError(t, killed.git.hold.Close()) // as its process's death does
 	_, err = next.Sync(t.Context(), token, "left-pad", []byte("2\n"))
 	require.ErrorIs(t, err, ErrBusy)
-	require.NoError(t, os.Remove(hold))
+	release()
 	require.NoError(t, <-done)
 	killed.git.hold = nil
 	put(t, next, token, "left-pad", "2\n")
@@ -152,20 +145,13 @@ func TestACanceledSyncEndsItsGitAndCanBeRepeated(t *testing.T) {
 	token := x.claim(t, "g1.e1")
 	c := x.checkout(t, "c")
 	put(t, c, token, "left-pad", "1\n")
-	hold := filepath.Join(x.dir, "hold")
-	require.NoError(t, os.WriteFile(hold, nil, 0o600))
-	env := c.git.env
-	c.git.env = append(c.git.env, holdVar+"="+hold)
+	reached := x.hold(t, c)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		_, err := c.Sync(ctx, token, "left-pad", []byte("2\n"))
-		done <- err
-	}()
-	require.Eventually(t, func() bool { return exists(hold + ".reached") }, time.Minute, time.Millisecond)
+	done := behind(func() error { _, err := c.Sync(ctx, token, "left-pad", []byte("2\n")); return err })
+	release := reached()
 	cancel(os.ErrDeadlineExceeded)
 	require.ErrorIs(t, <-done, os.ErrDeadlineExceeded)
-	c.git.env = env
+	release()
 	put(t, c, token, "left-pad", "3\n")
 	x.has(t, map[string]string{"left-pad": "3\n"})
 }

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -45,18 +44,12 @@ func TestAPushThatWasAdmittedAndIsDelayedDoesNotLandBehindTheNextHoldersSync(t *
 	blue, green := x.checkout(t, "blue"), x.checkout(t, "green")
 	put(t, blue, old, "left-pad", "good\n")
 
-	hold := filepath.Join(x.dir, "hold")
-	require.NoError(t, os.WriteFile(hold, nil, 0o600))
-	blue.git.env = append(blue.git.env, holdVar+"="+hold)
-	done := make(chan error, 1)
-	go func() {
-		_, err := blue.Sync(t.Context(), old, "left-pad", []byte("yanked\n"))
-		done <- err
-	}()
-	require.Eventually(t, func() bool { return exists(hold + ".reached") }, time.Minute, time.Millisecond)
+	reached := x.hold(t, blue)
+	done := behind(func() error { _, err := blue.Sync(t.Context(), old, "left-pad", []byte("yanked\n")); return err })
+	release := reached()
 	next := x.claim(t, "g2.e2")
 	put(t, green, next, "left-pad", "good\n")
-	require.NoError(t, os.Remove(hold))
+	release()
 	require.Error(t, <-done)
 	x.has(t, map[string]string{"left-pad": "good\n"})
 }

@@ -6,8 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -17,7 +17,7 @@ import (
 // The variables of the hook of an index in a test.
 const (
 	newestVar = "GITINDEX_NEWEST" // the file that stands for the catalog: it holds the newest token
-	holdVar   = "GITINDEX_HOLD"   // the hook waits while there is this file, once it has admitted a push
+	holdVar   = "GITINDEX_HOLD"   // a pipe from which the hook reads until its end, once it has admitted a push
 )
 
 func TestMain(m *testing.M) {
@@ -41,18 +41,10 @@ func hook(catalog string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if file := os.Getenv(holdVar); file != "" {
-		_ = os.WriteFile(file+".reached", nil, 0o600)
-		for exists(file) {
-			time.Sleep(time.Millisecond)
-		}
+	if pipe := os.Getenv(holdVar); pipe != "" {
+		_, _ = os.ReadFile(pipe)
 	}
 	return 0
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
 }
 
 // An index is one of a test, with the catalog beside it.
@@ -83,6 +75,30 @@ func (x index) checkout(t *testing.T, name string) *Checkout {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return c
+}
+
+// hold has the next pushes of c wait behind the hook. The function that it returns waits
+// until one is there, and returns what lets it go on.
+func (x index) hold(t *testing.T, c *Checkout) (reached func() (release func())) {
+	t.Helper()
+	pipe, env := filepath.Join(x.dir, "hold"), c.git.env
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	c.git.env = append(env[:len(env):len(env)], holdVar+"="+pipe)
+	return func() func() {
+		f, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for the reader
+		require.NoError(t, err)
+		return func() {
+			require.NoError(t, f.Close())
+			c.git.env = env
+		}
+	}
+}
+
+// behind calls fn in the background.
+func behind(fn func() error) (done chan error) {
+	done = make(chan error, 1)
+	go func() { done <- fn() }()
+	return done
 }
 
 // has checks what the index has.
