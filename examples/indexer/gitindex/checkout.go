@@ -1,6 +1,7 @@
 package gitindex
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ func (c *Checkout) Close() error {
 func (c *Checkout) Prepare(ctx context.Context, token fence.Token) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, err := c.update(ctx, token, "prepare", func() error { return nil })
+	_, err := c.update(ctx, token, "prepare", func() (bool, error) { return false, nil })
 	return err
 }
 
@@ -102,11 +103,12 @@ func (c *Checkout) Sync(ctx context.Context, token fence.Token, name string, con
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.update(ctx, token, "sync "+name, func() error { return c.write(Path(name), content) })
+	return c.update(ctx, token, "sync "+name, func() (bool, error) { return c.write(Path(name), content) })
 }
 
 // update lets edit change the newest state of the index, and pushes what comes of it.
-func (c *Checkout) update(ctx context.Context, token fence.Token, subject string, edit func() error) (commit string, err error) {
+// Edit reports whether it has changed something.
+func (c *Checkout) update(ctx context.Context, token fence.Token, subject string, edit func() (bool, error)) (commit string, err error) {
 	defer func() { c.ready = err == nil }()
 	if !c.ready {
 		if err := c.prepare(ctx); err != nil {
@@ -123,14 +125,11 @@ func (c *Checkout) update(ctx context.Context, token fence.Token, subject string
 	if token.Compare(newest) < 0 {
 		return "", &fence.Error{Held: token, Current: newest, Guard: guardName(c.cfg.Index)}
 	}
-	if err := edit(); err != nil {
-		return "", err
-	}
-	changed, err := c.git.run(ctx, c.cfg.Checkout, "status", "--porcelain")
+	changed, err := edit()
 	if err != nil {
 		return "", err
 	}
-	if changed == "" && newest == token {
+	if !changed && newest == token {
 		return commit, nil
 	}
 	return c.push(ctx, token, subject)
@@ -183,24 +182,29 @@ func (c *Checkout) tip(ctx context.Context, of string) (commit string, token fen
 // trailerFormat has git log print the token of a commit.
 const trailerFormat = "%(trailers:key=" + trailer + ",valueonly,separator=%x2C)"
 
-// write writes the file of a package into the folder, or removes it. It follows no
-// link out of the folder.
-func (c *Checkout) write(path string, content []byte) (err error) {
+// write writes the file of a package into the folder, or removes it, and reports
+// whether that has changed it. It follows no link out of the folder.
+func (c *Checkout) write(path string, content []byte) (changed bool, err error) {
 	root, err := os.OpenRoot(c.cfg.Checkout)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	if len(content) == 0 {
-		if err := root.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
+	old, err := root.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && len(content) == 0:
+		return false, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	case err == nil && len(content) == 0:
+		return true, root.Remove(path)
+	case err == nil && bytes.Equal(old, content):
+		return false, nil
 	}
 	if err := root.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+		return false, err
 	}
-	return root.WriteFile(path, content, 0o644)
+	return true, root.WriteFile(path, content, 0o644)
 }
 
 // prepare makes the folder a clone of the index. It uses what is there if it can.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/fencepost/fencepost/fence"
 )
 
 // MaxName is the length of the longest name of a package, in bytes.
@@ -59,4 +61,34 @@ func Read(ctx context.Context, index string) (map[string]string, error) {
 		return err
 	})
 	return files, err
+}
+
+// A Commit is one of an index.
+type Commit struct {
+	ID    string
+	Token fence.Token // zero if it bears none
+}
+
+// History returns the commits of the index in a folder, the oldest first.
+func History(ctx context.Context, index string) ([]Commit, error) {
+	g, err := findGit()
+	if err != nil {
+		return nil, err
+	}
+	text, err := g.run(ctx, index, "log", "--reverse", "--format=%H "+trailerFormat, branch)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	var all []Commit
+	for line := range strings.Lines(text) {
+		id, bears, _ := strings.Cut(strings.TrimSpace(line), " ")
+		c := Commit{ID: id}
+		if bears != "" {
+			if c.Token, err = fence.Parse(bears); err != nil {
+				return nil, fmt.Errorf("commit %s: %w", id, err)
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
 }
