@@ -100,6 +100,11 @@ func rooms() map[string]room {
 			inside:  append([]string{"catalog/postgres", "catalog/sqlite", "catalog/etcd", "examples/guarded/process"}, belowLeader...),
 			outside: []string{"github.com/jackc/pgx/v5"},
 		},
+		"examples/indexer":          {inside: []string{"examples/indexer/app", "examples/indexer/demo"}},
+		"examples/indexer/gitindex": {inside: numbers},
+		"examples/indexer/registry": {inside: append([]string{"work", "examples/indexer/gitindex"}, belowCatalog...)},
+		"examples/indexer/app":      {inside: append([]string{"work", "examples/indexer/gitindex", "examples/indexer/registry"}, program...)},
+		"examples/indexer/demo":     {inside: append([]string{"work", "examples/indexer/app", "examples/indexer/gitindex", "examples/indexer/registry"}, program...)},
 	}
 }
 
