@@ -35,6 +35,8 @@ type Fate struct {
 	// Of a change that is in the index:
 	Commit string      `json:"commit,omitempty"`
 	Token  fence.Token `json:"token,omitzero"`
+
+	since time.Time // when the job's newest run began or failed
 }
 
 // Tell returns what has become of a change. It is derived from what the index is known
@@ -70,13 +72,15 @@ func Tell(s catalog.Source, head work.Head, id string, now time.Time) (Fate, err
 }
 
 // consider takes what a job of the package does as the change's stage, if that says
-// more than what is known. The job is the change's own or a later one: each of them
+// more than what is known, or the same and is newer. The job is the change's own or a later one: each of them
 // reads the change when it runs.
 func (f *Fate) consider(job work.Info) {
 	stage := stageOf(job)
-	if stage.certainty() <= f.Stage.certainty() {
+	known, says := f.Stage.certainty(), stage.certainty()
+	if says < known || says == known && !job.At.After(f.since) {
 		return
 	}
+	f.since = job.At
 	f.Stage, f.Job, f.Attempt, f.Error, f.Retry = stage, job.ID, job.Attempt, job.Error, time.Time{}
 	switch stage {
 	case Retrying:
