@@ -252,8 +252,7 @@ func TestAChangeThatCantBeOneIsRefusedAndEnqueuesNothing(t *testing.T) {
 }
 
 // Several generations follow one another, at any moment, over an index that fails at
-// any moment, before or behind its effect. Nothing of an older one is joined before the
-// next one begins.
+// any moment, and workers that are delayed until long behind the next holder's sync.
 func TestChangesInQuickSuccessionEndWithTheIndexEqualInAnyOrderOfExecution(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
@@ -269,7 +268,11 @@ func play(t *testing.T, by *rand.Rand) {
 	chance := func(n int) int { mu.Lock(); defer mu.Unlock(); return by.IntN(n) }
 	var healthy atomic.Bool
 	index.before = func(string) error {
-		<-time.After(time.Duration(chance(300)) * time.Millisecond)
+		delay := time.Duration(chance(300)) * time.Millisecond
+		if chance(6) == 0 { // until long behind the next holder's sync
+			delay *= 50
+		}
+		<-time.After(delay)
 		if !healthy.Load() && chance(3) == 0 {
 			return errors.New("the index is away")
 		}
