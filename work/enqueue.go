@@ -39,7 +39,8 @@ type Request struct {
 	// RunAt is when the job may run first, by the holder's clock. Zero: at once.
 	RunAt time.Time
 
-	// Priority puts a job before those with a lower one. From -1000 to 1000.
+	// Priority puts a job before those with a lower one. From -[MaxPriority] to
+	// MaxPriority.
 	Priority int
 
 	// Generation lets only this generation run the job, as Kind.Pin =
@@ -51,8 +52,21 @@ type Request struct {
 	Member string
 }
 
-// maxPriority bounds a priority on both sides.
-const maxPriority = 1000
+// MaxPriority bounds a priority on both sides.
+const MaxPriority = 1000
+
+// Check returns why the request can't be enqueued whatever its kind allows: its
+// error wraps [ErrInvalid] or [ErrTooLarge]. Kind.MaxPayload and Kind.MaxQueued are
+// the holder's to check.
+func (r Request) Check() error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	if len(r.Payload) > MaxPayload {
+		return fmt.Errorf("%w: a payload of %d bytes, want at most %d", ErrTooLarge, len(r.Payload), MaxPayload)
+	}
+	return nil
+}
 
 func (r Request) check() error {
 	if err := checkName(r.Kind); err != nil {
@@ -67,8 +81,8 @@ func (r Request) check() error {
 	if len(r.Key) > MaxKey {
 		return fmt.Errorf("%w: a key of %d bytes of kind %s, want at most %d", ErrTooLarge, len(r.Key), r.Kind, MaxKey)
 	}
-	if r.Priority < -maxPriority || r.Priority > maxPriority {
-		return fmt.Errorf("%w: the priority %d, want -%d to %d", ErrInvalid, r.Priority, maxPriority, maxPriority)
+	if r.Priority < -MaxPriority || r.Priority > MaxPriority {
+		return fmt.Errorf("%w: the priority %d, want -%d to %d", ErrInvalid, r.Priority, MaxPriority, MaxPriority)
 	}
 	if y := r.RunAt.Year(); !r.RunAt.IsZero() && (y < 1970 || y > 9999) {
 		return fmt.Errorf("%w: a time to run at in the year %d", ErrInvalid, y)

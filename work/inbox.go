@@ -66,11 +66,8 @@ const refDigits = 15
 // see [ReplyTo].
 func Post(ctx context.Context, b *catalog.Board, ref string, n Note) error {
 	if n.Op == OpEnqueue {
-		if err := n.request().check(); err != nil {
+		if err := n.request().Check(); err != nil {
 			return err
-		}
-		if len(n.Payload) > MaxPayload {
-			return fmt.Errorf("%w: a payload of %d bytes, want at most %d", ErrTooLarge, len(n.Payload), MaxPayload)
 		}
 	}
 	_, err := catalog.UpdateNote(ctx, b, InboxPrefix+ref, func(old *Note) error { *old = n; return nil })

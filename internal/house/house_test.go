@@ -56,6 +56,9 @@ func rooms() map[string]room {
 		"reap":           {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
 		"reap/leftovers": {inside: append([]string{"reap"}, belowLeader...)},
 
+		"reap":        {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
+		"work/pgwork": {inside: []string{"work", "generation"}, outside: []string{"github.com/jackc/pgx/v5"}},
+
 		"internal/gather":       {},
 		"internal/reapsim":      {inside: []string{"reap", "fence"}},
 		"internal/clock":        {outside: []string{"golang.org/x/sys"}},
