@@ -95,6 +95,7 @@ func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
 	maps.Copy(all, brokenLosses())
 	maps.Copy(all, brokenScratchers())
 	maps.Copy(all, brokenCleaners())
+	maps.Copy(all, brokenBatchers())
 	for name, broken := range all {
 		for _, rule := range broken.rules {
 			t.Run(name+"/"+rule, func(t *testing.T) {

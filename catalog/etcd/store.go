@@ -87,6 +87,7 @@ var (
 	_ driver.Presenter       = (*Store)(nil)
 	_ driver.PresenceWatcher = (*Store)(nil)
 	_ driver.Warmer          = (*Store)(nil)
+	_ driver.NoteBatcher     = (*Store)(nil)
 )
 
 // A Store is one catalog in etcd. It implements [driver.Store] and

@@ -29,6 +29,42 @@ func (s *Store) Notes(ctx context.Context, prefix string) ([]driver.Note, error)
 	return notes, nil
 }
 
+// NotesAfter implements [driver.NoteBatcher].
+func (s *Store) NotesAfter(ctx context.Context, prefix, after string, n int) ([]driver.Note, bool, error) {
+	all, err := s.Notes(ctx, prefix)
+	if err != nil {
+		return nil, false, err
+	}
+	notes, more := driver.CutNotes(all, after, n)
+	return notes, more, nil
+}
+
+// RemoveNotes implements [driver.NoteBatcher]. To a fault it is a Post.
+func (s *Store) RemoveNotes(ctx context.Context, notes []driver.Note) error {
+	const op = "remove notes"
+	if err := s.begin(ctx, op); err != nil {
+		return err
+	}
+	remove := func() error {
+		removed := false
+		for _, n := range notes {
+			if d := s.shared; d.noteAt(n) == nil && n.Version != 0 {
+				delete(d.notes, n.Key)
+				removed = true
+			}
+		}
+		if removed {
+			s.shared.announce()
+		}
+		return nil
+	}
+	return s.write("Post", op, remove, func() error {
+		s.shared.mu.Lock()
+		defer s.shared.mu.Unlock()
+		return remove()
+	})
+}
+
 // Post replaces the note at n.Key where its version is n.Version. It does not
 // wait for a claim under way.
 func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {

@@ -78,6 +78,7 @@ var (
 
 	_ driver.Presenter       = (*Store)(nil)
 	_ driver.PresenceWatcher = (*Store)(nil)
+	_ driver.NoteBatcher     = (*Store)(nil)
 )
 
 // New returns a handle on a new, empty catalog with the default settings.

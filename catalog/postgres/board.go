@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -13,8 +14,28 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-const notesSQL = `select key, value, version from fencepost.board
-	where catalog = $1 and pg_catalog.starts_with(key, $2) and key <> $3 and ` + hexBytes + ` order by key`
+// notesOf returns the condition for the notes of a prefix. It states the range of their
+// keys, so that only that part of the index is read, however many others there are:
+// the end of the range as $N, if there is one. Neither depends on how the server
+// plans starts_with.
+func notesOf(prefix string, n int) (where string, args []any) {
+	where = `catalog = $1 and key >= $2 and pg_catalog.starts_with(key, $2) and key <> $3 and ` + hexBytes
+	if end := endOf(prefix); end != "" {
+		return where + fmt.Sprintf(" and key < $%d", n), []any{end}
+	}
+	return where, nil
+}
+
+// endOf returns a text that is above every key which begins with prefix, or "" if
+// none is known. It changes a letter of ASCII, so that it is text on every server.
+func endOf(prefix string) string {
+	for i := len(prefix) - 1; i >= 0 && prefix[i] < utf8.RuneSelf; i-- {
+		if prefix[i]+1 < utf8.RuneSelf {
+			return prefix[:i] + string(rune(prefix[i]+1))
+		}
+	}
+	return ""
+}
 
 // Notes returns the notes whose key begins with prefix, ordered by the bytes
 // of their keys. It looks at the server and at the board by one round trip.
@@ -26,30 +47,49 @@ func (s *Store) Notes(ctx context.Context, prefix string) ([]driver.Note, error)
 	return notes, nil
 }
 
-func (s *Store) notes(ctx context.Context, prefix string) ([]driver.Note, error) {
-	conn, err := s.acquire(ctx, s.pool)
-	if err != nil {
-		return nil, err
-	}
-	defer s.give(conn)
-	notes, err := s.notesBy(ctx, conn, prefix)
-	s.leave(conn, err)
+func (s *Store) notes(ctx context.Context, prefix string) (notes []driver.Note, err error) {
+	err = s.onPool(ctx, func(conn *pgxpool.Conn) error {
+		notes, err = s.notesBy(ctx, conn, prefix)
+		return err
+	})
 	return notes, err
 }
 
-func (s *Store) notesBy(ctx context.Context, q batcher, prefix string) (notes []driver.Note, err error) {
-	board := statement{sql: notesSQL, args: []any{s.catalog, prefix, driver.LossesKey}, rows: func(rows pgx.Rows) (err error) {
-		notes, err = pgx.CollectRows(rows, pgx.RowToStructByPos[driver.Note])
+// onPool calls a read with a connection, which is left if the server is no good.
+func (s *Store) onPool(ctx context.Context, fn func(*pgxpool.Conn) error) error {
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
 		return err
-	}}
+	}
+	defer s.give(conn)
+	err = fn(conn)
+	s.leave(conn, err)
+	return err
+}
+
+func (s *Store) notesBy(ctx context.Context, q batcher, prefix string) (notes []driver.Note, err error) {
+	where, end := notesOf(prefix, 4)
+	board := statement{
+		sql:  `select key, value, version from fencepost.board where ` + where + ` order by key`,
+		args: append([]any{s.catalog, prefix, driver.LossesKey}, end...),
+		rows: func(rows pgx.Rows) (err error) {
+			notes, err = pgx.CollectRows(rows, pgx.RowToStructByPos[driver.Note])
+			return err
+		},
+	}
+	if err := s.readBoard(ctx, q, board); err != nil {
+		return nil, err
+	}
+	return notes, nil
+}
+
+// readBoard looks at the server along with a statement about the board.
+func (s *Store) readBoard(ctx context.Context, q batcher, board statement) error {
 	st, err := s.readState(ctx, q, board)
 	if err == nil && st.exists {
 		err = checkVersion(st.version)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return notes, nil
+	return err
 }
 
 // here holds where the server's process, the newest claim and the version of the
@@ -113,17 +153,25 @@ func (s *Store) Post(ctx context.Context, n driver.Note) (int64, error) {
 	if n.Key == driver.LossesKey {
 		return 0, s.fail("post", fmt.Errorf("%w: no note has the key %q", errMisuse, n.Key), notSent)
 	}
-	conn, err := s.acquire(ctx, s.pool)
-	if err != nil {
-		return 0, s.fail("post", err, notSent)
-	}
-	defer s.give(conn)
 	p := s.newPosting(n)
-	if sent, err := s.post(ctx, conn, p); err != nil {
-		s.leave(conn, err)
-		return 0, s.fail("post", err, sent)
+	if err := s.change(ctx, "post", p); err != nil {
+		return 0, err
 	}
 	return p.version, nil
+}
+
+// change sends a posting on a connection of the pool.
+func (s *Store) change(ctx context.Context, op string, p posting) error {
+	conn, err := s.acquire(ctx, s.pool)
+	if err != nil {
+		return s.fail(op, err, notSent)
+	}
+	defer s.give(conn)
+	if sent, err := s.post(ctx, conn, p); err != nil {
+		s.leave(conn, err)
+		return s.fail(op, err, sent)
+	}
+	return nil
 }
 
 // post sends a posting, as append does a commit: where it changed nothing,

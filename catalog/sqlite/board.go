@@ -35,6 +35,45 @@ func (s *Store) Notes(ctx context.Context, prefix string) (notes []driver.Note, 
 	return notes, err
 }
 
+// NotesAfter implements [driver.NoteBatcher].
+func (s *Store) NotesAfter(ctx context.Context, prefix, after string, n int) (notes []driver.Note, more bool, err error) {
+	err = s.query(ctx, "notes", func(db *sql.DB) error {
+		rows, err := db.QueryContext(ctx, `SELECT key, value, version FROM board WHERE key >= ? AND key > ? AND key <> ? ORDER BY key LIMIT ?`,
+			prefix, after, driver.LossesKey, n+1)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }() // reading: its error came before
+		var all []driver.Note
+		for size := 0; size <= driver.NotesBatch && rows.Next(); {
+			var note driver.Note
+			if err := rows.Scan(&note.Key, &note.Value, &note.Version); err != nil {
+				return err
+			}
+			if !strings.HasPrefix(note.Key, prefix) {
+				break
+			}
+			all = append(all, note)
+			size += len(note.Value)
+		}
+		notes, more = driver.CutNotes(all, after, n)
+		return rows.Err()
+	})
+	return notes, more, err
+}
+
+// RemoveNotes implements [driver.NoteBatcher].
+func (s *Store) RemoveNotes(ctx context.Context, notes []driver.Note) error {
+	return s.transact(ctx, "remove notes", func(w *writer) error {
+		for _, n := range notes {
+			if err := w.exec(unbounded, `DELETE FROM board WHERE key = ? AND version = ?`, n.Key, n.Version); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Post implements [driver.Store].
 func (s *Store) Post(ctx context.Context, n driver.Note) (version int64, err error) {
 	if err := s.checkSize("post", len(n.Value), MaxNote); err != nil {

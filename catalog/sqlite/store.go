@@ -138,6 +138,7 @@ var (
 	_ driver.Presenter       = (*Store)(nil)
 	_ driver.PresenceWatcher = (*Store)(nil)
 	_ driver.Warmer          = (*Store)(nil)
+	_ driver.NoteBatcher     = (*Store)(nil)
 )
 
 // Open returns a Store over the file at path. It opens nothing: the file is
