@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -62,8 +61,8 @@ func NewRef(now time.Time) string {
 const refDigits = 15
 
 // Post puts a request into the inbox of a catalog. Posting the same one again, with
-// the same ref, does nothing more. The holder of the token acts upon it, and answers:
-// see [ReplyTo].
+// the same ref, does nothing more for as long as its answer is kept. The holder of
+// the token acts upon it, and answers: see [ReplyTo].
 func Post(ctx context.Context, b *catalog.Board, ref string, n Note) error {
 	if n.Op == OpEnqueue {
 		if err := n.request().Check(); err != nil {
@@ -94,22 +93,34 @@ func ReplyTo(s catalog.Source, ref string) (Reply, bool, error) {
 }
 
 // Inbox returns which requests wait for a holder.
-func Inbox(ctx context.Context, b *catalog.Board) (Outside, error) {
-	notes, err := catalog.ReadNotes[json.RawMessage](ctx, b, InboxPrefix)
-	out := Outside{Requests: len(notes)}
-	for _, p := range notes {
-		var n Note
-		if json.Unmarshal(p.Value, &n) != nil {
-			out.Unread++
+func Inbox(ctx context.Context, b *catalog.Board) (out Outside, err error) {
+	after, more := "", true
+	for more {
+		var page []driver.Note
+		if page, more, err = b.NotesAfter(ctx, InboxPrefix, after, inboxBatch); err != nil {
+			return Outside{}, err
 		}
-		if n.At.IsZero() {
-			n.At = madeAt(strings.TrimPrefix(p.Key, InboxPrefix))
-		}
-		if out.Oldest.IsZero() || !n.At.IsZero() && n.At.Before(out.Oldest) {
-			out.Oldest = n.At
+		for _, p := range page {
+			out.add(p)
+			after = p.Key
 		}
 	}
-	return out, err
+	return out, nil
+}
+
+// add counts a request. One that can't be read counts, too.
+func (out *Outside) add(p driver.Note) {
+	var n Note
+	out.Requests++
+	if json.Unmarshal(p.Value, &n) != nil {
+		out.Unread++
+	}
+	if n.At.IsZero() {
+		n.At = madeAt(strings.TrimPrefix(p.Key, InboxPrefix))
+	}
+	if out.Oldest.IsZero() || !n.At.IsZero() && n.At.Before(out.Oldest) {
+		out.Oldest = n.At
+	}
 }
 
 // madeAt returns when NewRef made a reference; zero if it did not.
@@ -120,122 +131,6 @@ func madeAt(ref string) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMilli(ms).UTC()
-}
-
-// inboxGap is the least time between two looks at the inbox.
-const inboxGap = 2 * time.Millisecond
-
-// readInbox acts upon requests until ctx ends.
-func (d *dispatcher) readInbox(ctx context.Context) {
-	if d.cfg.Poll < 0 {
-		return
-	}
-	board := d.c.Board()
-	wake := make(chan struct{}, 1)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		board.Watch(ctx, func() {
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
-		})
-	})
-	defer wg.Wait()
-	poll := time.NewTicker(d.cfg.Poll)
-	defer poll.Stop()
-	failing := false
-	for {
-		err := d.empty(ctx, board)
-		if err != nil && !failing && ctx.Err() == nil {
-			d.cfg.Logger.Warn("the inbox was not emptied", "err", err)
-		}
-		failing = err != nil
-		select {
-		case <-wake:
-		case <-poll.C:
-		case <-ctx.Done():
-			return
-		}
-		rest := time.NewTimer(inboxGap)
-		select {
-		case <-rest.C:
-		case <-ctx.Done():
-			rest.Stop()
-			return
-		}
-	}
-}
-
-// inboxBatch is how many requests share one commit.
-const inboxBatch = 256
-
-// empty acts upon every request that is there, and removes it once that is durable.
-// A request that was acted upon before is only removed.
-func (d *dispatcher) empty(ctx context.Context, board *catalog.Board) error {
-	notes, err := catalog.ReadNotes[json.RawMessage](ctx, board, InboxPrefix)
-	for len(notes) > 0 && err == nil {
-		some := notes[:min(len(notes), inboxBatch)]
-		notes = notes[len(some):]
-		err = d.act(ctx, board, some)
-	}
-	return err
-}
-
-// act acts upon some requests, in one commit.
-func (d *dispatcher) act(ctx context.Context, board *catalog.Board, notes []catalog.Posted[json.RawMessage]) error {
-	var done []catalog.Posted[json.RawMessage]
-	activate := false
-	err := d.c.Update(d.writes, func(tx *catalog.Tx) error {
-		done = done[:0]
-		for _, p := range notes {
-			ref := strings.TrimPrefix(p.Key, InboxPrefix)
-			if _, found, err := replies.Get(tx, ref); err != nil || found {
-				if err == nil {
-					done = append(done, p)
-					continue
-				}
-				return err
-			}
-			rec, active, err := perform(tx, ref, p.Value)
-			switch {
-			case errors.Is(err, ErrFull): // it waits in the inbox
-				continue
-			case err != nil:
-				return err
-			}
-			activate = activate || active
-			if err := reply(tx, ref, rec); err != nil {
-				return err
-			}
-			done = append(done, p)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if activate {
-		_, _ = d.Pass(ctx)
-	}
-	return removeAll(ctx, board, done)
-}
-
-// removers is how many notes are removed at a time.
-const removers = 8
-
-func removeAll(ctx context.Context, board *catalog.Board, notes []catalog.Posted[json.RawMessage]) error {
-	var wg sync.WaitGroup
-	errs := make([]error, removers)
-	for i := range removers {
-		wg.Go(func() {
-			for at := i; at < len(notes) && errs[i] == nil; at += removers {
-				errs[i] = catalog.RemoveNote(ctx, board, notes[at])
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }
 
 // reply keeps the answer to a request, in place of the oldest one.
@@ -262,8 +157,9 @@ func reply(tx *catalog.Tx, ref string, rec replyRecord) error {
 }
 
 // perform does what a request asks for. An error of the request itself is its
-// answer; one that is returned fails the commit.
-func perform(tx *catalog.Tx, ref string, raw json.RawMessage) (rec replyRecord, activate bool, err error) {
+// answer; one that is returned fails the commit, but for [ErrFull]: then the request
+// waits, and so do all later ones of a kind in full.
+func perform(tx *catalog.Tx, ref string, raw []byte, full map[string]bool) (rec replyRecord, activate bool, err error) {
 	var n Note
 	if err := json.Unmarshal(raw, &n); err != nil {
 		id, err := buryRequest(tx, ref, raw, err)
@@ -271,12 +167,16 @@ func perform(tx *catalog.Tx, ref string, raw json.RawMessage) (rec replyRecord, 
 	}
 	switch n.Op {
 	case OpEnqueue:
+		if full[n.Kind] {
+			return rec, false, ErrFull
+		}
 		rec.ID, err = enqueue(tx, time.Now(), fence.Token{}, ref, []Request{n.request()})
 		if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrInvalid) {
 			refused := err
 			id, err := buryRequest(tx, ref, raw, refused)
 			return replyRecord{ID: id, Error: refused.Error() + "; it is on the dead list"}, false, err
 		}
+		full[n.Kind] = errors.Is(err, ErrFull)
 		rec.Text = "enqueued"
 	case OpRetry:
 		rec.ID, rec.Text, err = n.ID, "runs again", Retry(tx, n.ID)

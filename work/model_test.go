@@ -79,8 +79,8 @@ type walk struct {
 	stale  []*modelRun // some of those that have
 	starts map[startKey]int
 	newest map[string]*modelRun // by job
-	fresh  []startKey  // since the last check
-	acked  []*modelRun // whose Complete was acknowledged, since the last check
+	fresh  []startKey           // since the last check
+	acked  []*modelRun          // whose Complete was acknowledged, since the last check
 	faults []string
 	easy   bool // runs return nil at once
 }

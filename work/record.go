@@ -30,6 +30,7 @@ var (
 	failures   = catalog.JSON[Failure]("fencepost.work.failures")         // a ring of the newest
 	takeovers  = catalog.JSON[Takeover]("fencepost.work.takeovers")       // a ring of the newest
 	replies    = catalog.JSON[replyRecord]("fencepost.work.replies")      // by request: a ring of the newest answers
+	takenRefs  = catalog.JSON[[]string]("fencepost.work.taken")           // requests that may still be in the inbox although they were acted upon
 	replySlots = catalog.JSON[string]("fencepost.work.replies.slots")     // the ring: which request's answer is in which place
 	sequence   = catalog.JSON[sequenceRecord]("fencepost.work.sequences") // the numbers that were given out last
 )
@@ -172,6 +173,7 @@ type sequenceRecord struct {
 const (
 	jobSequence     = "jobs"
 	replySequence   = "replies"
+	takenSequence   = "taken"
 	failureSequence = "failures"
 	openSequence    = "takeovers"
 )

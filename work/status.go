@@ -135,10 +135,10 @@ type Status struct {
 
 	Kinds     []KindStatus `json:"kinds"`
 	Totals    Totals       `json:"totals"`
-	Since     Totals       `json:"since_open"`          // since the newest of Takeovers
-	Blocked   []Blockage   `json:"blocked"`   // 128 at most, those with the most jobs first
-	Failures  []Failure    `json:"failures"`  // the newest 128, newest first
-	Takeovers []Takeover   `json:"takeovers"` // likewise
+	Since     Totals       `json:"since_open"` // since the newest of Takeovers
+	Blocked   []Blockage   `json:"blocked"`    // 128 at most, those with the most jobs first
+	Failures  []Failure    `json:"failures"`   // the newest 128, newest first
+	Takeovers []Takeover   `json:"takeovers"`  // likewise
 
 	// Pass is the newest one; only the Queue itself knows it.
 	Pass *Report `json:"last_pass,omitempty"`

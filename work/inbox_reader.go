@@ -1,0 +1,189 @@
+package work
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
+)
+
+const (
+	// inboxGap is the least time from one look at the inbox to the next.
+	inboxGap = 2 * time.Millisecond
+
+	// inboxBatch is how many requests are read at once, and share one commit.
+	inboxBatch = 256
+
+	// inboxLook is how long one look goes on. The next one begins with the first
+	// requests again, so that an operator's don't wait for very many others.
+	inboxLook = time.Second
+)
+
+// An inboxReader acts upon requests, for the dispatcher.
+type inboxReader struct {
+	*dispatcher
+	board *catalog.Board
+	taken taken
+	stale bool // taken must be read anew: nobody knows whether a commit has landed
+
+	// A sweep goes once through the inbox, in one look or in several.
+	behind string          // the key that it has come to; empty: a new one begins
+	full   map[string]bool // the kinds that had no room since it began
+}
+
+// readInbox acts upon requests until ctx ends.
+func (d *dispatcher) readInbox(ctx context.Context) {
+	if d.cfg.Poll < 0 {
+		return
+	}
+	in := &inboxReader{dispatcher: d, board: d.c.Board(), stale: true}
+	wake := make(chan struct{}, 1)
+	nudge := func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { in.board.Watch(ctx, nudge) })
+	defer wg.Wait()
+	poll := time.NewTicker(d.cfg.Poll)
+	defer poll.Stop()
+	failing := false
+	for {
+		begun := time.Now()
+		more, err := in.look(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			d.cfg.Logger.Warn("the inbox was not emptied", "err", err)
+		}
+		failing = err != nil
+		if more {
+			nudge()
+		}
+		select {
+		case <-wake:
+		case <-poll.C:
+		case <-ctx.Done():
+			return
+		}
+		rest := time.NewTimer(inboxGap - time.Since(begun))
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			rest.Stop()
+			return
+		}
+	}
+}
+
+// look acts upon the requests in the inbox, and removes each once that is durable.
+// More says that there are others, which the look had no time for.
+func (in *inboxReader) look(ctx context.Context) (more bool, err error) {
+	end := time.Now().Add(inboxLook)
+	if in.behind == "" {
+		in.full = map[string]bool{}
+	}
+	for after := ""; ; {
+		page, more, err := in.read(ctx, after)
+		if err == nil {
+			err = in.act(ctx, page)
+		}
+		switch {
+		case err != nil:
+			return false, err
+		case !more:
+			in.behind = ""
+			return false, nil
+		}
+		after = max(page[len(page)-1].Key, in.behind)
+		if in.behind = after; time.Now().After(end) {
+			return true, nil
+		}
+	}
+}
+
+// read reads the next requests.
+func (in *inboxReader) read(ctx context.Context, after string) (page []driver.Note, more bool, err error) {
+	if in.stale {
+		if err := in.c.View(func(r *catalog.Reader) error { return in.taken.load(r) }); err != nil {
+			return nil, false, err
+		}
+		in.stale = false
+	}
+	page, more, err = in.board.NotesAfter(ctx, InboxPrefix, after, inboxBatch)
+	if err == nil {
+		in.taken.saw(after, page, more)
+	}
+	return page, more, err
+}
+
+// errNothing ends an Update that has nothing to write.
+var errNothing = errors.New("work: no request is new")
+
+// act acts upon some requests in one commit, and removes those that are done. If one
+// was acted upon before, it is only removed.
+func (in *inboxReader) act(ctx context.Context, notes []driver.Note) error {
+	var done, fresh []driver.Note
+	activate := false
+	var entry string
+	err := in.c.Update(in.writes, func(tx *catalog.Tx) (err error) {
+		done, fresh, activate = nil, nil, false
+		for _, n := range notes {
+			ref := strings.TrimPrefix(n.Key, InboxPrefix)
+			known, err := in.known(tx, ref)
+			if err != nil {
+				return err
+			}
+			if known {
+				done = append(done, n)
+				continue
+			}
+			rec, active, err := perform(tx, ref, n.Value, in.full)
+			if errors.Is(err, ErrFull) {
+				continue
+			}
+			if err == nil {
+				err = reply(tx, ref, rec)
+			}
+			if err != nil {
+				return err
+			}
+			activate = activate || active
+			done, fresh = append(done, n), append(fresh, n)
+		}
+		if len(fresh) == 0 {
+			return errNothing
+		}
+		entry, err = in.taken.write(tx, fresh)
+		return err
+	})
+	switch {
+	case err == nil:
+		in.taken.wrote(entry, fresh)
+	case errors.Is(err, driver.ErrTooLarge) && len(notes) > 1:
+		if err := in.act(ctx, notes[:len(notes)/2]); err != nil {
+			return err
+		}
+		return in.act(ctx, notes[len(notes)/2:])
+	case !errors.Is(err, errNothing):
+		in.stale = true
+		return err
+	}
+	if activate {
+		_, _ = in.Pass(ctx)
+	}
+	return in.board.RemoveNotes(ctx, done)
+}
+
+// known reports whether a request was acted upon before.
+func (in *inboxReader) known(s catalog.Source, ref string) (bool, error) {
+	if in.taken.has(ref) {
+		return true, nil
+	}
+	_, found, err := replies.Get(s, ref)
+	return found, err
+}
