@@ -12,8 +12,11 @@ import (
 )
 
 const (
-	// inboxGap is the least time from one look at the inbox to the next.
-	inboxGap = 2 * time.Millisecond
+	// inboxGap is the least time from one look at the inbox to the next. It doubles up
+	// to inboxGaps while looks find nothing: some stores wake a holder after each of
+	// its own commits.
+	inboxGap  = 2 * time.Millisecond
+	inboxGaps = 64 * time.Millisecond
 
 	// inboxBatch is how many requests are read at once, and share one commit.
 	inboxBatch = 256
@@ -53,10 +56,14 @@ func (d *dispatcher) readInbox(ctx context.Context) {
 	defer wg.Wait()
 	poll := time.NewTicker(d.cfg.Poll)
 	defer poll.Stop()
-	failing := false
+	failing, gap := false, inboxGap
 	for {
 		begun := time.Now()
+		in.found = false
 		more, err := in.look(ctx)
+		if gap = min(2*gap, inboxGaps); in.found {
+			gap = inboxGap
+		}
 		if err != nil && !failing && ctx.Err() == nil {
 			d.cfg.Logger.Warn("the inbox was not emptied", "err", err)
 		}
@@ -70,7 +77,7 @@ func (d *dispatcher) readInbox(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		rest := time.NewTimer(inboxGap - time.Since(begun))
+		rest := time.NewTimer(gap - time.Since(begun))
 		select {
 		case <-rest.C:
 		case <-ctx.Done():
@@ -117,6 +124,7 @@ func (in *inboxReader) read(ctx context.Context, after string) (page []driver.No
 	page, more, err = in.board.NotesAfter(ctx, InboxPrefix, after, inboxBatch)
 	if err == nil {
 		in.taken.saw(after, page, more)
+		in.found = in.found || len(page) > 0
 	}
 	return page, more, err
 }

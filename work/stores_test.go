@@ -69,8 +69,8 @@ func TestARequestOfAnotherProcessIsPickedUpWithoutAPollOnSQLiteAndEtcd(t *testin
 			post("3", "behind")
 			require.Equal(t, "behind", next())
 			require.Eventually(t, func() bool {
-				n, _, err := work.Inbox(t.Context(), board)
-				return err == nil && n == 0
+				out, err := work.Inbox(t.Context(), board)
+				return err == nil && out.Requests == 0
 			}, time.Minute, 5*time.Millisecond)
 		})
 	}

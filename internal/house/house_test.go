@@ -55,9 +55,7 @@ func rooms() map[string]room {
 		"work":           {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
 		"reap":           {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
 		"reap/leftovers": {inside: append([]string{"reap"}, belowLeader...)},
-
-		"reap":        {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
-		"work/pgwork": {inside: []string{"work", "generation"}, outside: []string{"github.com/jackc/pgx/v5"}},
+		"work/pgwork":    {inside: []string{"work", "generation"}, outside: []string{"github.com/jackc/pgx/v5"}},
 
 		"internal/gather":       {},
 		"internal/reapsim":      {inside: []string{"reap", "fence"}},
