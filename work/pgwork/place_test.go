@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	soon  = time.Minute // for what must come
+	soon  = 20 * time.Second // for what must come
 	often = 5 * time.Millisecond
 )
 
@@ -76,6 +76,16 @@ func (p *place) storeAt(dsn string) *postgres.Store {
 func (p *place) inTx(fn func(tx pgx.Tx)) {
 	p.Helper()
 	require.NoError(p, pgx.BeginFunc(p.Context(), p.pool, func(tx pgx.Tx) error { fn(tx); return nil }))
+}
+
+// begin begins a transaction, which is rolled back at the end of the test, if it has not
+// ended.
+func (p *place) begin() pgx.Tx {
+	p.Helper()
+	tx, err := p.pool.Begin(p.Context())
+	require.NoError(p, err)
+	p.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
 }
 
 // enqueue enqueues a job in a transaction of its own, and wakes nobody.
