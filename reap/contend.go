@@ -8,7 +8,7 @@ import (
 )
 
 // acquire takes the lock of the host.
-func (r *run) acquire(ctx context.Context) error {
+func (r *run) acquire(ctx context.Context) *end {
 	lock := HostLock{Path: r.p.Lock, Token: r.now}
 	held, err := lock.tryLock(r.id)
 	if errors.Is(err, ErrLocked) {
@@ -33,6 +33,9 @@ func (r *run) acquire(ctx context.Context) error {
 	if held.last.Run != r.id && r.waited != WaitPace {
 		r.stale = true
 	}
+	if rest := held.last.Refused.left(); rest > 0 && held.last.Refused.Run != r.id {
+		return r.wait(ctx, rest, WaitLimited, "the server has refused another process of this host")
+	}
 	return nil
 }
 
@@ -53,7 +56,7 @@ func (r *run) await(ctx context.Context, lock HostLock, why error) (*Held, error
 }
 
 // conflict does what the strategy says about an item that was gone.
-func (r *run) conflict(ctx context.Context, item Item) error {
+func (r *run) conflict(ctx context.Context, item Item) *end {
 	r.conflicts++
 	if r.p.OnConflict == Yield {
 		return &end{stop: StoppedYielded}
@@ -72,7 +75,7 @@ func (r *run) conflict(ctx context.Context, item Item) error {
 }
 
 // room returns an end if StopUnderLimit asks for it.
-func (r *run) room() error {
+func (r *run) room() *end {
 	if r.p.OnConflict == StopUnderLimit && r.conflicts > 0 && r.result().Present() < r.p.Limit {
 		return &end{stop: StoppedRoom}
 	}
@@ -80,10 +83,11 @@ func (r *run) room() error {
 }
 
 // refused waits after a call that the server refused because of too many.
-func (r *run) refused(ctx context.Context, limited *LimitedError) error {
+func (r *run) refused(ctx context.Context, limited *LimitedError) *end {
 	r.report.Limited++
 	d, why := r.p.Throttle.Learn(Answer{Limited: true, Remaining: -1, RetryAfter: limited.RetryAfter})
 	r.told()
+	r.shareRefusal(d)
 	return r.wait(ctx, d, why, limited.Error())
 }
 
@@ -97,7 +101,7 @@ func (r *run) learn() {
 }
 
 // wait releases the lock and waits. The next step takes the lock again.
-func (r *run) wait(ctx context.Context, d time.Duration, why WaitReason, detail string) error {
+func (r *run) wait(ctx context.Context, d time.Duration, why WaitReason, detail string) *end {
 	if d > r.p.MaxWait-r.spent {
 		return &end{stop: StoppedWaited}
 	}
@@ -120,8 +124,8 @@ func (r *run) wait(ctx context.Context, d time.Duration, why WaitReason, detail 
 }
 
 func (r *run) tell(w Wait) {
-	w.Count, w.Limit, w.Strategy = r.result().Present(), r.p.Limit, r.p.OnConflict
 	if r.p.OnWait != nil {
+		w.Count, w.Limit, w.Strategy = r.result().Present(), r.p.Limit, r.p.OnConflict
 		r.p.OnWait(w)
 	}
 }

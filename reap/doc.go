@@ -43,8 +43,9 @@
 //
 // With Policy.Lock the processes of one host take turns by a [HostLock]. If 60 of them begin
 // at once, one lists and deletes; the others are skipped without a listing, either at once,
-// by Policy.SkipIfLocked, or after waiting for a pass that began after they had asked. A
-// [Flight] does the same for a single call whose result all of them want.
+// by Policy.SkipIfLocked, or after waiting for a pass that began after they had asked. If the
+// server refuses one of them because of too many requests, the others do not ask it either
+// until that time is over. A [Flight] does the same for a single call whose result all want.
 //
 // # The throttle
 //
@@ -55,8 +56,9 @@
 //	a call was refused   pause = (pause + least) × 1.2, where least = Window / Limit
 //	a call went through  pause = pause × (1 - remaining / Limit)
 //
-// If the server does not say how much of its budget remains, 1 takes the place of remaining,
-// which is ProportionalDecrease: as few refusals, but minutes until unused capacity is used.
+// The pause is multiplied before the wait and not behind it, and changes under a mutex. If the
+// server does not say how much of its budget remains, 1 takes the place of remaining, which is
+// ProportionalDecrease: as few refusals, but minutes until unused capacity is used.
 // To each wait up to a tenth is added at random. A Retry-After is waited out by all calls of
 // the throttle.
 package reap

@@ -44,7 +44,8 @@ func (e *LockedError) Disposition() exitcodes.Disposition { return exitcodes.Ret
 // So neither two goroutines nor a process and its children have the lock together. The
 // system releases it when the process ends, however it ends. The file is created with
 // the owner of its folder, is never removed, and is no link. In it stands who had the
-// lock last, for people; nothing rests on that.
+// lock last, for people, and what passes need not do again; mutual exclusion does not rest
+// on it.
 //
 // The file must be on a disk of this host. Over NFS, where the lock is the server's and
 // may be lost without a word, a HostLock is not supported.
@@ -61,13 +62,14 @@ type Held struct {
 	last lockRecord // of whoever had the lock before
 }
 
-// A lockRecord says who has, or had, a lock, and which pass ended under it last.
+// A lockRecord says who has, or had, a lock, and what others need not do again.
 type lockRecord struct {
-	Format string      `json:"format"`
-	PID    int         `json:"pid"`
-	Token  fence.Token `json:"token"`
-	Run    string      `json:"run"` // one pass, whatever it released in between
-	Ended  *endRecord  `json:"ended,omitempty"`
+	Format  string        `json:"format"`
+	PID     int           `json:"pid"`
+	Token   fence.Token   `json:"token"`
+	Run     string        `json:"run"`   // one pass, whatever it released in between
+	Ended   *endRecord    `json:"ended"` // the last pass that ended
+	Refused refusalRecord `json:"refused"`
 }
 
 const (
@@ -142,7 +144,7 @@ func (l HostLock) held(f *os.File, run string) *Held {
 	h := &Held{file: f, last: readLockRecord(f), mine: lockRecord{
 		Format: lockFormat, PID: os.Getpid(), Token: l.Token, Run: run,
 	}}
-	h.mine.Ended = h.last.Ended
+	h.mine.Ended, h.mine.Refused = h.last.Ended, h.last.Refused
 	h.write()
 	return h
 }
@@ -151,7 +153,8 @@ func (l HostLock) held(f *os.File, run string) *Held {
 // not closed its copy of the file yet.
 func (h *Held) Unlock() error { return releaseFile(h.file) }
 
-// write says who has the lock. Nothing rests on it, so a full disk stops nobody.
+// write says who has the lock. A full disk, which a clean-up may be there to mend, stops
+// nobody: others then make calls that they could have saved.
 func (h *Held) write() {
 	text, err := json.Marshal(h.mine)
 	if err != nil {

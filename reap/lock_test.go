@@ -209,16 +209,30 @@ func TestAPassIsSkippedIfOneOfItsKindBeganLessThanEveryAgo(t *testing.T) {
 	require.Equal(t, 1, lists(8, reap.Policy{Lock: path, Every: 1}), "it is too long ago")
 }
 
+func TestAPassThatYieldedSparesOnlyThoseThatWouldYieldToo(t *testing.T) {
+	t.Parallel()
+	p := reap.Policy{Lock: filepath.Join(t.TempDir(), "lock"), Every: time.Hour}
+	s := stale("a", "b")
+	for _, c := range []struct {
+		strategy reap.Conflict
+		stopped  reap.Stop
+	}{{reap.Yield, reap.StoppedYielded}, {reap.Yield, reap.StoppedShared}, {reap.Refresh, reap.StoppedDone}, {reap.Refresh, reap.StoppedShared}} {
+		p.OnConflict = c.strategy
+		r, err := reap.Pass(t.Context(), s.ahead("a"), token(8), p)
+		require.NoError(t, err)
+		require.Equal(t, c.stopped, r.Stopped)
+	}
+}
+
 func TestAPassThatDidNotComeToItsEndSparesNobodyAnother(t *testing.T) {
 	t.Parallel()
-	for name, p := range map[string]reap.Policy{"failures": {MaxFailures: 1}, "done": {}, "waited": {}} {
+	for name, p := range map[string]reap.Policy{"failures": {MaxFailures: 1}, "done": {}, "conflicts": {OnConflict: reap.Refresh, MaxConflicts: 1}} {
 		p.Lock, p.Every = filepath.Join(t.TempDir(), "lock"), time.Hour
 		s := stale("a")
-		s.fail["a"] = map[string]error{"failures": errors.New("503"), "done": errors.New("504"), "waited": &reap.LimitedError{RetryAfter: time.Hour}}[name]
+		s.fail["a"] = map[string]error{"failures": errors.New("503"), "done": errors.New("504"), "conflicts": reap.ErrGone}[name]
 		r, _ := reap.Pass(t.Context(), s.source(), token(8), p)
 		require.EqualValues(t, name, r.Stopped)
 		delete(s.fail, "a")
-		p.Throttle = nil
 		r, err := reap.Pass(t.Context(), s.source(), token(8), p)
 		require.NoError(t, err)
 		require.Equal(t, 1, r.Deleted, name)

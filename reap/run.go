@@ -71,8 +71,6 @@ type end struct {
 	err  error // that Pass returns; may be nil
 }
 
-func (e *end) Error() string { return fmt.Sprintf("stopped: %s: %v", e.stop, e.err) }
-
 // run works until something ends it.
 func (r *run) run(ctx context.Context) (err error) {
 	defer func() {
@@ -81,9 +79,7 @@ func (r *run) run(ctx context.Context) (err error) {
 		}
 	}()
 	for {
-		err := r.step(ctx)
-		var e *end
-		if errors.As(err, &e) {
+		if e := r.step(ctx); e != nil {
 			r.report.Stopped = e.stop
 			r.share(e)
 			return e.err
@@ -92,8 +88,8 @@ func (r *run) run(ctx context.Context) (err error) {
 }
 
 // step does the next thing: it takes the lock, waits, lists, or deletes one item. It
-// returns an *end, or nil.
-func (r *run) step(ctx context.Context) error {
+// returns nil if the pass goes on.
+func (r *run) step(ctx context.Context) *end {
 	if cause := context.Cause(ctx); cause != nil {
 		return &end{StoppedContext, cause}
 	}
@@ -115,7 +111,7 @@ func (r *run) step(ctx context.Context) error {
 }
 
 // finished returns an end if nothing is left that may be deleted now.
-func (r *run) finished() error {
+func (r *run) finished() *end {
 	if len(r.list) == 0 {
 		return &end{stop: StoppedDone}
 	}
@@ -132,7 +128,7 @@ func (r *run) finished() error {
 }
 
 // relist reads what there is.
-func (r *run) relist(ctx context.Context) error {
+func (r *run) relist(ctx context.Context) *end {
 	r.report.Lists++
 	r.listed = clock.Boot()
 	var items []Item
@@ -203,7 +199,7 @@ func (r *run) classify(item Item) fate {
 }
 
 // deleteOldest tries to delete the first item, which leaves the list before.
-func (r *run) deleteOldest(ctx context.Context) error {
+func (r *run) deleteOldest(ctx context.Context) *end {
 	item := r.list[0]
 	r.list = r.list[1:]
 	used, err := r.inUse(ctx, item)
@@ -252,7 +248,7 @@ func (r *run) inUse(ctx context.Context, item Item) (used bool, err error) {
 }
 
 // fail counts a failure.
-func (r *run) fail(ctx context.Context, item Item, err error) error {
+func (r *run) fail(ctx context.Context, item Item, err error) *end {
 	r.set(item.ID, failed)
 	r.report.Failures = append(r.report.Failures, Failure{item, err})
 	r.told()
@@ -264,15 +260,12 @@ func (r *run) fail(ctx context.Context, item Item, err error) error {
 
 // ended returns the end of the context or of the token if that is what err comes from,
 // and otherwise e.
-func (r *run) ended(ctx context.Context, err error, e *end) error {
+func (r *run) ended(ctx context.Context, err error, e *end) *end {
 	if cause := context.Cause(ctx); cause != nil {
 		return &end{StoppedContext, cause}
 	}
 	if errors.Is(err, fence.ErrFenced) {
 		return &end{StoppedFenced, err}
-	}
-	if e == nil {
-		return nil
 	}
 	return e
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/fencepost/fencepost/fence"
@@ -21,6 +22,32 @@ type endRecord struct {
 	Stopped Stop        `json:"stopped"`
 	Failed  int         `json:"failed"`            // deletions
 	Failure string      `json:"failure,omitempty"` // why the items could not be listed
+}
+
+// A refusalRecord says for how long the server asked not to be called. The other processes
+// of the host do not each ask it, too.
+type refusalRecord struct {
+	Run   string `json:"run"`
+	Clock string `json:"clock"` // by which Until is
+	Until int64  `json:"until"` // ns
+}
+
+// left returns how long the server is still not to be called.
+func (r refusalRecord) left() time.Duration {
+	if r.Clock == "" || r.Clock != clock.Timeline() {
+		return 0
+	}
+	return time.Duration(r.Until) - clock.Boot()
+}
+
+// shareRefusal notes in the lock file that the server is not to be called for d.
+func (r *run) shareRefusal(d time.Duration) {
+	now := clock.Boot()
+	if r.held == nil || d > math.MaxInt64-now {
+		return
+	}
+	r.held.mine.Refused = refusalRecord{Run: r.id, Clock: clock.Timeline(), Until: int64(now + d)}
+	r.held.write()
 }
 
 // maxFailureText is how much of an error's text others are told.

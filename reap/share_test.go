@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -73,6 +74,31 @@ func TestAListingThatFailsIsNotTriedAnewByEachThatWaits(t *testing.T) {
 	for _, o := range all {
 		require.ErrorContains(t, o.err, "503 of the API")
 	}
+}
+
+func TestAServerThatRefusedOneProcessIsNotAskedByTheOthersMeanwhile(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var first time.Time
+	refused, served := 0, 0
+	all := behind(t, 5, reap.Source{
+		List: func(context.Context) ([]reap.Item, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if first.IsZero() {
+				first = time.Now()
+			}
+			if rest := 200*time.Millisecond - time.Since(first); rest > 0 {
+				refused++
+				return nil, &reap.LimitedError{RetryAfter: rest}
+			}
+			served++
+			return nil, nil
+		},
+		Delete: stale().source().Delete,
+	}, reap.Policy{})
+	require.Equal(t, []int{1, 1}, []int{refused, served})
+	require.Equal(t, []int{1, 4}, []int{count(all, reap.StoppedDone), count(all, reap.StoppedShared)})
 }
 
 func TestAPassThatYieldedSufficesForThoseThatWouldYieldToo(t *testing.T) {
