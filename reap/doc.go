@@ -8,13 +8,12 @@
 // one call. Tools that hold no token may run them too, and processes that start.
 //
 // What must hold of a source: an item is labelled with the token under which it was made,
-// and nothing of a generation takes over an item of a lower one without the label or
-// Policy.InUse saying so. InUse is asked right before the deletion, which is not one step
-// with it.
+// and if a newer generation goes on using it, the label is renewed or Policy.InUse says so.
+// InUse is asked right before the deletion, but not in one step with it.
 //
-// The package does not decide who holds the token, and when passes run. It deletes nothing
-// because of a lease, a heartbeat or a clock: time, by Policy.MinAge, only delays what the
-// order of tokens allows.
+// The package does not decide who holds the token, nor when passes run. No lease, heartbeat
+// or clock makes it delete anything: time, by Policy.MinAge, only delays what the order of
+// tokens allows.
 //
 // # What a pass does
 //
@@ -30,7 +29,7 @@
 // ErrGone means that another reaper has listed the same items and is ahead. Policy.OnConflict
 // says what follows.
 //
-//	Yield           stop: the other one goes on. n reapers at once cost n-1 wasted deletions at most.
+//	Yield           stop: the other one goes on. Each reaper wastes one deletion at most.
 //	Refresh         wait, list anew, go on until nothing is left to delete
 //	StopUnderLimit  wait; stop if fewer than Limit items are left; else list anew and go on
 //
@@ -45,7 +44,7 @@
 // at once, one lists and deletes; the others are skipped without a listing, either at once,
 // by Policy.SkipIfLocked, or after waiting for a pass that began after they had asked. If the
 // server refuses one of them because of too many requests, the others do not ask it either
-// until that time is over. A [Flight] does the same for a single call whose result all want.
+// until that time has passed. A [Flight] does the same for a single call whose result all want.
 //
 // # The throttle
 //

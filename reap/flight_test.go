@@ -24,26 +24,6 @@ func answer(calls *int32, result string, err error) func(context.Context) ([]byt
 	}
 }
 
-// asked starts Do behind a call that is under way, and returns what it comes to. Leave
-// ends that call.
-func asked(t *testing.T, f reap.Flight, leave func(), call func(context.Context) ([]byte, error)) ([]byte, error) {
-	t.Helper()
-	type outcome struct {
-		result []byte
-		err    error
-	}
-	waiting, got := make(chan struct{}), make(chan outcome)
-	f.OnWait = func(reap.Wait) { close(waiting) }
-	go func() {
-		result, err := f.Do(t.Context(), call)
-		got <- outcome{result, err}
-	}()
-	<-waiting
-	leave()
-	o := <-got
-	return o.result, o.err
-}
-
 func TestAFailedCallIsSharedByThoseThatAskedBefore(t *testing.T) {
 	t.Parallel()
 	f := reap.Flight{Dir: t.TempDir(), Name: "call"}
@@ -86,22 +66,34 @@ func TestAFailedCallIsSharedByThoseThatAskedBefore(t *testing.T) {
 func TestACallWhoseContextEndsIsMadeAnewByAnother(t *testing.T) {
 	t.Parallel()
 	f := reap.Flight{Dir: t.TempDir(), Name: "call"}
-	ctx, cancel := context.WithCancel(t.Context())
-	begun, left := make(chan struct{}), make(chan error)
-	go func() {
-		_, err := f.Do(ctx, func(ctx context.Context) ([]byte, error) {
-			close(begun)
-			<-ctx.Done()
-			return nil, ctx.Err()
-		})
-		left <- err
-	}()
-	<-begun
-	var calls int32
-	result, err := asked(t, f, cancel, answer(&calls, "mine", nil))
+	held, err := reap.HostLock{Path: filepath.Join(f.Dir, "call.lock")}.TryLock()
 	require.NoError(t, err)
-	require.Equal(t, "mine", string(result))
-	require.ErrorIs(t, <-left, context.Canceled)
+	waiting, got := make(chan struct{}, 2), make(chan error, 2)
+	f.OnWait = func(reap.Wait) { waiting <- struct{}{} }
+	var calls atomic.Int32
+	for range 2 {
+		go func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			_, err := f.Do(ctx, func(ctx context.Context) ([]byte, error) {
+				if calls.Add(1) == 1 {
+					cancel()
+				}
+				return nil, ctx.Err()
+			})
+			got <- err
+		}()
+	}
+	<-waiting
+	<-waiting // both have asked before the first call begins
+	require.NoError(t, held.Unlock())
+	one, other := <-got, <-got
+	if one == nil {
+		one, other = other, one
+	}
+	require.ErrorIs(t, one, context.Canceled)
+	require.NoError(t, other)
+	require.EqualValues(t, 2, calls.Load())
 }
 
 func TestACallThatPanicsReleasesTheFlight(t *testing.T) {
