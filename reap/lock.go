@@ -55,7 +55,8 @@ type HostLock struct {
 	OnWait func(Wait)  // is told once before Lock waits; may be nil
 }
 
-// A Held is a lock that was acquired. It is for one goroutine.
+// A Held is a lock that was acquired, until Unlock. It is for one goroutine. One that is
+// dropped is released by the garbage collector, at some time.
 type Held struct {
 	file *os.File
 	mine lockRecord

@@ -54,7 +54,8 @@ func child(part, folder string) error {
 		_, err := io.Copy(io.Discard, os.Stdin)
 		return err
 	case "hold", "hold and start another":
-		if _, err := lock.Lock(ctx); err != nil {
+		held, err := lock.Lock(ctx)
+		if err != nil {
 			return err
 		}
 		if part != "hold" {
@@ -66,8 +67,8 @@ func child(part, folder string) error {
 			}
 		}
 		ready()
-		_, err := io.Copy(io.Discard, os.Stdin)
-		return err
+		_, err = io.Copy(io.Discard, os.Stdin)
+		return errors.Join(err, held.Unlock())
 	case "pass", "pass at start-up":
 		p := reap.Policy{Lock: lock.Path, SkipIfLocked: part != "pass", OnWait: onWait}
 		if p.SkipIfLocked {
