@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	mathrand "math/rand/v2"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
@@ -89,6 +91,9 @@ func (l HostLock) tryLock(run string) (h *Held, err error) {
 		return nil, exitcodes.WithCode(errors.New("reap: lock file: Path is empty: name a file on a disk of this host"), exitcodes.Config)
 	}
 	f, err := openLockFile(l.Path)
+	if errors.Is(err, fs.ErrNotExist) && isThere(filepath.Dir(l.Path)) { // it was removed while it was opened
+		return nil, &LockedError{Path: l.Path}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +112,11 @@ func (l HostLock) tryLock(run string) (h *Held, err error) {
 		return nil, err
 	}
 	return nil, &LockedError{Path: l.Path} // replaced just now: the next try opens the new file
+}
+
+func isThere(folder string) bool {
+	_, err := os.Stat(folder)
+	return err == nil
 }
 
 // Lock acquires the lock, and waits for it as long as ctx allows. After that the error

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -54,6 +55,34 @@ func TestGoroutinesOfOneProcessHaveTheLockOneAtATime(t *testing.T) {
 	}
 	wg.Wait()
 	require.Zero(t, most.Load(), "inside at once")
+}
+
+func TestALockIsHeldOneAtATimeThoughEachHolderRemovesItsFileAtItsEnd(t *testing.T) {
+	t.Parallel()
+	lock := reap.HostLock{Path: filepath.Join(t.TempDir(), "lock")}
+	var inside, crowds atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				held, err := lock.Lock(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if inside.Add(1) > 1 {
+					crowds.Add(1)
+				}
+				runtime.Gosched()
+				inside.Add(-1)
+				if err := errors.Join(os.Remove(lock.Path), held.Unlock()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Zero(t, crowds.Load(), "more than one inside")
 }
 
 func TestTheLockIsReleasedHoweverAPassEnds(t *testing.T) {
