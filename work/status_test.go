@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/work"
 )
 
@@ -175,4 +177,62 @@ func TestTheInboxSaysHowManyRequestsWaitAndSinceWhen(t *testing.T) {
 		require.NoError(l, err)
 		require.Equal(l, work.Outside{Requests: 4, Unread: 1, Oldest: now.Add(-time.Hour).Truncate(time.Millisecond).UTC()}, out)
 	})
+}
+
+func TestARunThatMovedSinceThePlanIsNotTakenOverAndTheSumsStand(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		latest := s.kind("sync")
+		latest.Order = work.Latest
+		blue := l.open(1, latest)
+		blue.enqueue("sync", "k", "1")
+		blue.enqueue("sync", "k", "2")
+		hog := blue.enqueueAll(work.Request{Kind: "hog", Priority: 10})
+		green := l.openWith(2, work.Config{Kinds: []work.Kind{latest, s.kind("hog")}, Concurrency: 1})
+		require.Equal(l, 1, green.status().States[work.Orphan])
+
+		held, free := make(chan struct{}), make(chan struct{})
+		first := true
+		green.store.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Append" && first {
+				first = false
+				close(held)
+				<-free
+			}
+			return memory.Pass
+		})
+		update := func(fn func(tx *catalog.Tx) error) { go func() { _ = green.c.Update(l.Context(), fn) }() }
+		update(func(tx *catalog.Tx) error { return catalog.Bytes("other").Set(tx, "k", nil) })
+		<-held
+		update(func(tx *catalog.Tx) error { return work.Abandon(tx, 1, "not wanted") }) // queued behind that
+		l.settle()
+		s.end(hog, nil) // the next pass plans to take the orphan over, and queues behind the abandoning
+		close(free)
+		l.settle()
+		green.store.Inject(nil)
+		st := green.status()
+		require.NoError(l, st.Sums())
+		require.Equal(l, 1, st.Dead)
+		require.Equal(l, 1, st.States[work.Running], "the newer job runs, by a plan that knows of it")
+		require.EqualValues(l, 1, st.Totals.Withdrawn)
+		require.Zero(l, st.Totals.AfterDeploy)
+	})
+}
+
+// TestThePageOfTheMonitorHasEveryKeyAndEveryVariable holds docs/work.md against the code.
+func TestThePageOfTheMonitorHasEveryKeyAndEveryVariable(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/work.md")
+	require.NoError(t, err)
+	for _, a := range work.Check(work.Status{Kinds: []work.KindStatus{{Name: "KIND"}}}, work.Outside{}, work.Thresholds{}) {
+		require.Contains(t, string(page), "| `"+a.Key+"` |")
+	}
+	for _, variable := range []string{
+		work.StaleEnv, work.SlowEnv, work.BlockedEnv, work.UnknownEnv, work.StrandedEnv, work.OrphansEnv, work.SilentEnv, work.InboxEnv, work.DeadEnv,
+	} {
+		require.Contains(t, string(page), "`"+variable)
+	}
+	for _, s := range work.States() {
+		require.Contains(t, string(page), "| `"+string(s)+"` |")
+	}
 }

@@ -178,6 +178,7 @@ func (s *service) finish() string {
 		func(*work.Job) error { return errors.New("failed") },
 		func(*work.Job) error { return work.Permanent(errors.New("refused")) },
 		func(*work.Job) error { panic("panicked") },
+		func(*work.Job) error { return work.Later(time.Second) },
 		update,
 		func(j *work.Job) error { return errors.Join(update(j), errors.New("failed afterwards")) },
 		func(j *work.Job) error {
