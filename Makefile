@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations bench bench-etcd
+.PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ demo-anylanguage: ## a zombie of a Python and of a shell program under fencepost
 
 demo-generations: ## what superseded generations made is removed by a holder, 20 tools and a zombie, by tokens and by a script's rule
 	@./scripts/test.sh go run ./examples/generations
+
+demo-indexer: ## a package registry whose index is kept equal by jobs, under promotion, kill and outage
+	@go run ./examples/indexer demo
+
+test-indexer: ## the same 50 times, with the faults in a random order; SEED=7 repeats one; make test has it once
+	@go run ./examples/indexer demo -rounds 50 -seed $${SEED:-$$(date +%s)} -pause 200ms
 
 bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
 	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)

@@ -17,11 +17,17 @@ import (
 	"github.com/fencepost/fencepost/work"
 )
 
-// Pace of the monitor.
 const (
-	monitorLook = 200 * time.Millisecond
-	monitorSays = time.Second // the same again
+	monitorLook = 100 * time.Millisecond
+	monitorSays = time.Second // how many jobs there are, at most so often
 )
+
+// thresholds are for a demo of seconds. `fencepost work check` takes them from the
+// environment.
+func thresholds() work.Thresholds {
+	limits := work.Limits{"": 500 * time.Millisecond}
+	return work.Thresholds{Stale: limits, Blocked: limits}
+}
 
 // read reads the catalog as any process beside the service can.
 func (d *demo) read(ctx context.Context, fn func(s *catalog.Reader, st work.Status) error) error {
@@ -34,14 +40,21 @@ func (d *demo) read(ctx context.Context, fn func(s *catalog.Reader, st work.Stat
 	})
 }
 
-// monitor shows what the jobs do, from outside of the process that runs them.
+// monitor shows what the jobs do and what a pager is told, from outside of the process
+// that runs them: as `fencepost work check` does from cron.
 func (d *demo) monitor(ctx context.Context) {
-	said := time.Now()
+	said, shown, firing := time.Now(), "", map[string]bool{}
 	for rest(ctx, monitorLook) == nil {
 		err := d.read(ctx, func(_ *catalog.Reader, st work.Status) error {
-			if text := line(st); text != d.shown && time.Since(said) > monitorSays {
+			for _, a := range work.Check(st, work.Outside{}, thresholds()) {
+				if a.Firing != firing[a.Key] {
+					d.out.say("  monitor: %s %s: %.150s", a.Key, a.State(), a.Summary)
+				}
+				firing[a.Key] = a.Firing
+			}
+			if text := line(st); text != shown && time.Since(said) > monitorSays {
 				d.out.say("  monitor: %s", text)
-				d.shown, said = text, time.Now()
+				shown, said = text, time.Now()
 			}
 			return nil
 		})
@@ -62,14 +75,6 @@ func line(st work.Status) string {
 	text := "no jobs wait or run"
 	if len(states) > 0 {
 		text = plural(st.Live, "job") + ": " + strings.Join(states, ", ")
-	}
-	for _, k := range st.Kinds {
-		if k.Oldest != nil && k.States[work.Backoff] > 0 && k.Oldest.Due.Before(st.At) {
-			text += fmt.Sprintf("; %s waits for %v", k.Name, st.At.Sub(k.Oldest.Due).Round(100*time.Millisecond))
-		}
-	}
-	if len(st.Failures) > 0 && st.States[work.Backoff] > 0 {
-		text += fmt.Sprintf("; the newest failure: %.60s", st.Failures[0].Error)
 	}
 	return text
 }
@@ -148,6 +153,9 @@ func (d *demo) settled(ctx context.Context) error {
 		case st.Dead > 0:
 			return fmt.Errorf("%s on the dead list", plural(st.Dead, "job"))
 		case st.Live == 0:
+			for _, a := range work.Firing(work.Check(st, work.Outside{}, thresholds())) {
+				return fmt.Errorf("no job is left, and the alert %s fires: %s", a.Key, a.Summary)
+			}
 			return nil
 		}
 		if err := rest(ctx, look); err != nil {

@@ -87,7 +87,6 @@ type demo struct {
 
 	cluster cluster
 	load    *load
-	shown   string // by the monitor
 }
 
 // play makes a registry in a temporary folder, and plays every round on it.
