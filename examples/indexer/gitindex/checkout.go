@@ -223,15 +223,9 @@ func (c *Checkout) prepare(ctx context.Context) error {
 	if err := os.RemoveAll(c.cfg.Checkout); err != nil {
 		return err
 	}
-	if _, err := c.git.run(ctx, "", "clone", "--quiet", "--no-hardlinks", "--branch", "main", c.cfg.Index, c.cfg.Checkout); err != nil {
-		return err
-	}
-	for _, setting := range [][2]string{{"gc.autoDetach", "false"}, {"commit.gpgSign", "false"}, {"core.autocrlf", "false"}} {
-		if _, err := c.git.run(ctx, c.cfg.Checkout, "config", setting[0], setting[1]); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := c.git.run(ctx, "", "clone", "--quiet", "--no-hardlinks", "--branch", "main",
+		"--config", "gc.autoDetach=false", "--config", "core.autocrlf=false", c.cfg.Index, c.cfg.Checkout)
+	return err
 }
 
 // reuse makes the folder usable if it is a clone of the index.

@@ -12,6 +12,28 @@ import (
 	"github.com/fencepost/fencepost/fence"
 )
 
+// settings are those of an index, whatever its users' own settings say.
+const settings = `[core]
+	hooksPath = hooks
+[receive]
+	denyNonFastForwards = true
+	denyDeletes = true
+[gc]
+	autoDetach = false
+[transfer]
+	fsckObjects = true
+`
+
+// appendTo appends text to a file.
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
 // Init makes an index in a new folder, with hook as its update hook: a shell script
 // that ends in a call of [Guard].
 func Init(ctx context.Context, index, hook string) error {
@@ -31,13 +53,8 @@ func Init(ctx context.Context, index, hook string) error {
 	if _, err := g.run(ctx, "", "init", "--quiet", "--bare", "--initial-branch", "main", "--template", "", dir); err != nil {
 		return err
 	}
-	for _, setting := range [][2]string{
-		{"core.hooksPath", "hooks"}, // whatever a user's own settings say
-		{"receive.denyNonFastForwards", "true"}, {"receive.denyDeletes", "true"}, {"gc.autoDetach", "false"}, {"transfer.fsckObjects", "true"},
-	} {
-		if _, err := g.run(ctx, dir, "config", setting[0], setting[1]); err != nil {
-			return err
-		}
+	if err := appendTo(filepath.Join(dir, "config"), settings); err != nil {
+		return err
 	}
 	tree, err := g.run(ctx, dir, "hash-object", "-t", "tree", "-w", os.DevNull)
 	if err != nil {
