@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -104,6 +104,12 @@ func TestAProcessWithoutGitEndsWithTheCodeForConfigurationAndSaysWhatToInstall(t
 // newServer returns a server that leads, and whose jobs nobody runs.
 func newServer(t *testing.T) *server {
 	t.Helper()
+	s, _ := newServerOn(t)
+	return s
+}
+
+func newServerOn(t *testing.T) (*server, *memory.Store) {
+	t.Helper()
 	store := memory.New()
 	c, err := catalog.Open(t.Context(), store, catalog.Config{Generation: 1, Holder: fence.Holder{Address: "a:1"}})
 	require.NoError(t, err)
@@ -114,7 +120,7 @@ func newServer(t *testing.T) *server {
 	require.NoError(t, err)
 	s := &server{lead: lead}
 	s.begin(&term{ctx: t.Context(), c: c, queue: queue})
-	return s
+	return s, store
 }
 
 func (s *server) ask(t *testing.T, method, path, body string, answer any) int {
@@ -177,13 +183,27 @@ func TestAProcessThatDoesNotLeadAnswersNothingElse(t *testing.T) {
 	}
 }
 
-func TestAChangeWhoseOutcomeIsNotKnownIsToBeSentAgain(t *testing.T) {
+func TestAChangeWhoseOutcomeIsNotKnownIsToBeSentAgainAndIsDoneOnce(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
-	ended, end := context.WithCancelCause(t.Context())
-	end(errors.New("the token is lost"))
-	s.term.ctx = ended
-	var no Refused
-	require.Equal(t, 503, s.ask(t, "POST", "/publish", `{"id":"x","name":"a","version":"1","checksum":"`+strings.Repeat("0", 64)+`"}`, &no))
-	require.NotEmpty(t, no.Error)
+	s, store := newServerOn(t)
+	body := `{"id":"x","name":"a","version":"1","checksum":"` + strings.Repeat("0", 64) + `"}`
+	gone, leave := context.WithCancel(t.Context())
+	store.Inject(func(c memory.Call) memory.Fault { // the answer is lost, and so is that to the question about it
+		if c.Method == "Append" {
+			leave()
+		}
+		return memory.LoseAnswer
+	})
+	w := httptest.NewRecorder()
+	s.routes().ServeHTTP(w, httptest.NewRequestWithContext(gone, "POST", "/publish", strings.NewReader(body)))
+	require.Equal(t, 503, w.Code)
+	require.Contains(t, w.Body.String(), "send it again with this id")
+	store.Inject(nil)
+	require.Equal(t, 202, s.ask(t, "POST", "/publish", body, nil))
+	var st work.Status
+	require.NoError(t, s.term.c.View(func(r *catalog.Reader) (err error) {
+		st, err = work.Read(r, s.term.head(), time.Now())
+		return err
+	}))
+	require.EqualValues(t, 2, st.Totals.Enqueued, "a sync and an announcement")
 }
