@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	lease = time.Second
+	lease = 5 * time.Second      // a death is proven sooner; a busy machine is not taken for one
 	look  = 5 * time.Millisecond // between two looks at the head
 )
 

@@ -103,6 +103,22 @@ func TestAnIndexThatIsAwayIsAnErrorAndIsNeverMadeAnew(t *testing.T) {
 	x.has(t, map[string]string{"left-pad": "3\n"})
 }
 
+func TestAnIndexThatTakesNoPushIsAnErrorAndIsSyncedLater(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	token := x.claim(t, "g1.e1")
+	c := x.checkout(t, "c")
+	put(t, c, token, "left-pad", "1\n")
+	lock := filepath.Join(x.path, filepath.FromSlash(branch)+".lock")
+	require.NoError(t, os.WriteFile(lock, nil, 0o600)) // as a full or read-only disk does to root too
+	_, err := c.Sync(t.Context(), token, "left-pad", []byte("2\n"))
+	require.ErrorContains(t, err, "main.lock")
+	x.has(t, map[string]string{"left-pad": "1\n"})
+	require.NoError(t, os.Remove(lock))
+	put(t, c, token, "left-pad", "2\n")
+	x.has(t, map[string]string{"left-pad": "2\n"})
+}
+
 func TestAGitThatOutlivesItsProcessKeepsOthersOutOfTheCheckout(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
