@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help test test-guards test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-etcd
+.PHONY: help test test-guards test-work test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations bench bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -9,6 +10,9 @@ test: lint ## everything, on a real SQLite, PostgreSQL and etcd, with the race d
 
 test-guards: ## guards in every order of steps and in 100,000 random ones, 30 minutes; make test has a part of each
 	@FENCEPOST_WHOLE=1 ./scripts/test.sh go test -run 'TestInNoOrder|AsTheModelSays|AgreeWithAModel|TestInRandomSteps|TestNoSequenceOfSteps' -timeout 2h -v ./catalog/... ./fence/...
+
+test-work: ## jobs in 1,000,000 random steps, and 200 kills at concurrency 64 on each store, 20 minutes
+	@FENCEPOST_WHOLE=1 ./scripts/test.sh bash -c 'go test -run TestNoOlderTokenCompletesAJob -timeout 1h -v ./work && cd integration && go test -timeout 1h -v ./work'
 
 test-recipes: ## how object stores and Kafka are guarded, by tests; the servers take minutes to compile
 	@cd integration/recipes/large && go vet ./... && go test ./...
