@@ -32,6 +32,7 @@ type inboxReader struct {
 	board *catalog.Board
 	taken taken
 	stale bool // taken must be read anew: nobody knows whether a commit has landed
+	found bool // the look found requests
 
 	// A sweep goes once through the inbox, in one look or in several.
 	behind string          // the key that it has come to; empty: a new one begins
