@@ -14,7 +14,7 @@ import (
 func testBook(t *testing.T, k Kind, until, wait time.Duration, now time.Time) *book {
 	t.Helper()
 	b := newBook(fence.Token{Generation: 1, Epoch: epoch.Epoch(1)}, "", []Kind{k.withDefaults(1)})
-	job, err := json.Marshal(jobRecord{Kind: k.Name, MadeAt: now})
+	job, err := json.Marshal(jobRecord{Kind: k.Name, MadeAt: now, RunAt: now})
 	require.NoError(t, err)
 	run, err := json.Marshal(runRecord{Serial: 1, At: now, NotBefore: now.Add(until), Wait: wait})
 	require.NoError(t, err)

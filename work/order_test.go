@@ -153,6 +153,21 @@ func TestAmongTheOldestJobsOfTheirKeysTheHigherPriorityRunsFirst(t *testing.T) {
 	})
 }
 
+func TestAKeyWaitsForNoRetryOfAJobThatWasAbandoned(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		k := s.kind("sync")
+		k.Order = work.Latest
+		p := l.open(1, k)
+		p.enqueue("sync", "serde", "1")
+		s.end(1, errAway)
+		p.enqueue("sync", "serde", "2")
+		require.Equal(l, []string{"1"}, s.ran())
+		p.update(func(tx *catalog.Tx) error { return work.Abandon(tx, 1, "wrong") })
+		require.Equal(l, []string{"1", "2"}, s.ran())
+	})
+}
+
 func TestALatestJobThatIsExhaustedTakesWhatItCoversAlong(t *testing.T) {
 	inLab(t, func(l *lab) {
 		k := instantly("sync", func(*work.Job) error { return errAway })

@@ -131,6 +131,20 @@ func TestAPoisonJobEndsOnTheDeadListAndAPersonMovesItBack(t *testing.T) {
 	})
 }
 
+func TestARetryByAPersonEndsTheWaitOfALiveJob(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		p := l.open(1, s.kind("sync"))
+		id := p.enqueue("sync", "", "a")
+		p.update(func(tx *catalog.Tx) error { return work.Retry(tx, id) })
+		require.Len(l, s.ran(), 1, "one that runs is left alone")
+		s.end(id, errAway)
+		require.Len(l, s.ran(), 1)
+		p.update(func(tx *catalog.Tx) error { return work.Retry(tx, id) })
+		require.Len(l, s.ran(), 2)
+	})
+}
+
 func TestAPermanentErrorTakesOneAttempt(t *testing.T) {
 	inLab(t, func(l *lab) {
 		p := l.open(1, instantly("sync", func(*work.Job) error { return fmt.Errorf("sync: %w", work.Permanent(errAway)) }))

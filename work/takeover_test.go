@@ -138,6 +138,7 @@ func TestARequestedStopGivesJobsBackAndCostsNoAttempt(t *testing.T) {
 		require.Equal(l, [3]int{1, 2, 0}, [3]int{s.last(id).Attempt, s.last(id).Interrupted, s.last(id).Crashed})
 		st := p.status()
 		require.EqualValues(l, 2, st.Totals.Released)
+		require.Len(l, st.Takeovers, 2, "a pause is none")
 		s.end(id, nil)
 	})
 }
@@ -259,7 +260,7 @@ func TestAStoreThatIsAwayDelaysWorkAndLosesNone(t *testing.T) {
 		s.end(a, nil)
 		l.after(5 * time.Minute) // longer than RetryBudget
 		p.store.Inject(nil)
-		l.after(time.Minute)
+		l.after(15 * time.Second)
 		st := p.status()
 		require.EqualValues(l, 1, st.Totals.Completed)
 		require.Equal(l, 1, st.States[work.Running])
