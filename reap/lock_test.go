@@ -217,25 +217,36 @@ func TestALockFileIsReadableAfterAPowerCut(t *testing.T) {
 	}
 }
 
-func TestAPassIsSkippedIfOneOfItsKindBeganLessThanEveryAgo(t *testing.T) {
+func TestAPassIsSkippedIfOneThatMightDeleteAsMuchBeganLessThanEveryAgo(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "lock")
-	day := reap.Policy{Lock: path, Every: 24 * time.Hour}
-	lists := func(g generation.Generation, p reap.Policy) int {
+	p := reap.Policy{Lock: filepath.Join(t.TempDir(), "lock"), Every: 24 * time.Hour}
+	for n, c := range []struct {
+		g     generation.Generation
+		with  reap.Policy
+		lists int
+	}{
+		{8, reap.Policy{}, 1}, // the first
+		{8, reap.Policy{}, 0},
+		{9, reap.Policy{}, 1}, // a higher generation may delete more
+		{8, reap.Policy{}, 0}, // and a lower one less
+		{9, reap.Policy{Keep: reap.KeepNone}, 1},
+		{9, reap.Policy{Keep: 2}, 0},
+		{9, reap.Policy{MinAge: time.Minute}, 1},
+		{9, reap.Policy{MinAge: time.Hour, Led: []generation.Generation{3}}, 0},
+		{9, reap.Policy{MinAge: reap.NoMinAge, Led: []generation.Generation{3}}, 1},
+		{9, reap.Policy{}, 1}, // which spared only 3, and the last one everything
+	} {
+		c.with.Lock, c.with.Every = p.Lock, p.Every
 		s := stale()
-		_, err := reap.Pass(t.Context(), s.source(), token(g), p)
+		_, err := reap.Pass(t.Context(), s.source(), token(c.g), c.with)
 		require.NoError(t, err)
-		return s.lists
+		require.Equal(t, c.lists, s.lists, "step %d", n)
 	}
-	all := day
-	all.Keep = reap.KeepNone
-	require.Equal(t, 1, lists(8, day), "the first")
-	require.Equal(t, 0, lists(8, day))
-	require.Equal(t, 1, lists(8, all), "it may delete more")
-	require.Equal(t, 1, lists(8, day), "another kind's was the last")
-	require.Equal(t, 1, lists(9, day), "a higher token may delete more")
-	require.Equal(t, 0, lists(8, day), "and a lower one less")
-	require.Equal(t, 1, lists(8, reap.Policy{Lock: path, Every: 1}), "it is too long ago")
+	s := stale()
+	p.Every = 1
+	_, err := reap.Pass(t.Context(), s.source(), token(8), p)
+	require.NoError(t, err)
+	require.Equal(t, 1, s.lists, "it is too long ago")
 }
 
 func TestAPassThatYieldedSparesOnlyThoseThatWouldYieldToo(t *testing.T) {

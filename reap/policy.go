@@ -79,14 +79,13 @@ type Policy struct {
 	Lock string
 
 	// SkipIfLocked skips the pass, without a listing, if another process has the lock.
-	// It is for a pass at start-up. Otherwise a pass waits for the lock, and is skipped
-	// if another process began a pass of the same kind during that wait, and ended it.
+	// It is for a pass at start-up. Otherwise a pass waits for the lock, and is skipped if
+	// one that was allowed to delete all that this one is has begun and ended during the wait.
 	SkipIfLocked bool
 
-	// Every skips the pass, without a listing, if one of the same kind on this host began
-	// less than Every ago and came to its end without a failure. Of the same kind are passes over one Lock,
-	// with equal Keep, Led and MinAge, under this token or a higher one. It requires Lock.
-	// Default: 0, never.
+	// Every skips the pass, without a listing, if another one over the same Lock began less
+	// than Every ago, was allowed to delete all that this one is, and came to its end without
+	// a failure. It requires Lock. Default: 0, never.
 	Every time.Duration
 
 	// Throttle paces the calls of the source. Default: one of this pass, which waits
@@ -158,18 +157,20 @@ func (p Policy) validate(src Source, now fence.Token) error {
 	return errors.Join(append(errs, p.Backoff.validate())...)
 }
 
-// keeps reports whether Keep spares the items of generation g, which is below now.
-func (p Policy) keeps(g, now generation.Generation) bool {
+// spares returns the lowest generation whose items are kept under a token of now.
+func (p Policy) spares(now generation.Generation) generation.Generation {
 	if p.Led == nil {
-		return uint64(now-g) <= uint64(p.Keep)
+		return now - min(now, generation.Generation(p.Keep))
 	}
-	newer := 0
-	for _, led := range slices.Compact(slices.Sorted(slices.Values(p.Led))) {
-		if led > g && led < now {
-			newer++
-		}
+	led := slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(p.Led))), func(g generation.Generation) bool { return g >= now })
+	switch {
+	case p.Keep == 0:
+		return now
+	case p.Keep > len(led):
+		return generation.None
+	default:
+		return led[len(led)-p.Keep]
 	}
-	return newer < p.Keep
 }
 
 // LogWaits returns an OnWait that logs each wait as a warning.

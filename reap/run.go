@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/internal/clock"
 )
 
@@ -41,6 +42,8 @@ type run struct {
 	now fence.Token
 	p   Policy
 
+	spared generation.Generation // the lowest one whose items are kept
+
 	id    string        // of this pass, in the lock file
 	asked time.Duration // boot-time clock
 	began time.Time
@@ -60,7 +63,7 @@ type run struct {
 
 func newRun(src Source, now fence.Token, p Policy) *run {
 	return &run{
-		src: src, now: now, p: p, id: rand.Text(), asked: clock.Boot(), began: time.Now(), stale: true,
+		src: src, now: now, p: p, spared: p.spares(now.Generation), id: rand.Text(), asked: clock.Boot(), began: time.Now(), stale: true,
 		fates: map[string]fate{}, report: Report{Waits: map[WaitReason]Waited{}},
 	}
 }
@@ -189,7 +192,7 @@ func (r *run) classify(item Item) fate {
 		return keptUnlabelled
 	case item.Made.Generation >= r.now.Generation:
 		return keptCurrent
-	case r.p.keeps(item.Made.Generation, r.now.Generation):
+	case item.Made.Generation >= r.spared:
 		return keptGeneration
 	case item.At.IsZero() && r.p.MinAge > 0:
 		return keptUndated

@@ -1,27 +1,25 @@
 package reap
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"time"
 
-	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/internal/clock"
 )
 
 // An endRecord says of the last pass that came to an end of its own what others, who
 // asked for the same before it began, need not do again.
 type endRecord struct {
-	Run     string      `json:"run"`
-	Kind    string      `json:"kind"`
-	Token   fence.Token `json:"token"`
-	Clock   string      `json:"clock"` // by which Began is
-	Began   int64       `json:"began"` // ns, when its last listing began
-	Stopped Stop        `json:"stopped"`
-	Failed  int         `json:"failed"`            // deletions
-	Failure string      `json:"failure,omitempty"` // why the items could not be listed
+	Run     string                `json:"run"`
+	Spared  generation.Generation `json:"spared"` // the lowest one whose items it kept
+	MinAge  time.Duration         `json:"min_age_ns"`
+	Clock   string                `json:"clock"` // by which Began is
+	Began   int64                 `json:"began"` // ns, when its last listing began
+	Stopped Stop                  `json:"stopped"`
+	Failed  int                   `json:"failed"`            // deletions
+	Failure string                `json:"failure,omitempty"` // why the items could not be listed
 }
 
 // A refusalRecord says for how long the server asked not to be called. The other processes
@@ -62,7 +60,7 @@ func (r *run) share(e *end) {
 		return
 	}
 	done := endRecord{
-		Run: r.id, Kind: r.kind(), Token: r.now, Clock: clock.Timeline(), Began: int64(r.listed), Stopped: e.stop,
+		Run: r.id, Spared: r.spared, MinAge: r.p.MinAge, Clock: clock.Timeline(), Began: int64(r.listed), Stopped: e.stop,
 		Failed: r.counts[failed],
 	}
 	if e.err != nil {
@@ -72,18 +70,12 @@ func (r *run) share(e *end) {
 	r.held.write()
 }
 
-// kind says which items the pass may delete, apart from its token.
-func (r *run) kind() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "keep %d of %v, age %v", r.p.Keep, r.p.Led, r.p.MinAge))
-	return hex.EncodeToString(sum[:8])
-}
-
 // covers reports whether another process has done all that this pass would do.
 func (r *run) covers(done *endRecord) bool {
 	switch {
 	case done == nil, done.Run == r.id, done.Clock == "", done.Clock != clock.Timeline():
 		return false
-	case done.Kind != r.kind(), done.Token.Compare(r.now) < 0:
+	case done.Spared < r.spared, done.MinAge > r.p.MinAge:
 		return false
 	case done.Stopped == StoppedYielded && r.p.OnConflict != Yield:
 		return false
