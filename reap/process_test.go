@@ -275,7 +275,9 @@ func TestTheLockIsReleasedWhenItsProcessDiesThoughAChildOfItLives(t *testing.T) 
 	_, err := lock.TryLock()
 	require.ErrorIs(t, err, reap.ErrLocked)
 	require.NoError(t, p.cmd.Process.Kill())
-	held, err := lock.Lock(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // a lock that the other one has would never be released
+	defer cancel()
+	held, err := lock.Lock(ctx)
 	require.NoError(t, err)
 	require.NoError(t, held.Unlock())
 	require.NoError(t, p.stdin.Close()) // the other one ends
