@@ -31,3 +31,8 @@ func TestAHostIsTheSameThroughoutAProcess(t *testing.T) {
 	require.NotEmpty(t, clock.Host())
 	require.Equal(t, clock.Host(), clock.Host())
 }
+
+func TestATimelineIsTheSameThroughoutAProcess(t *testing.T) {
+	require.NotEmpty(t, clock.Timeline())
+	require.Equal(t, clock.Timeline(), clock.Timeline())
+}
