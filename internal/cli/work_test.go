@@ -75,8 +75,10 @@ func TestAWebhookThatAnswersNoIsAFailureThatShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	answers := map[string]http.HandlerFunc{
 		"answered 500": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
-		"answered 302": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/"+secret, http.StatusFound) },
-		"deadline":     func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadAll(r.Body); <-r.Context().Done() },
+		"answered 302": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/"+secret, http.StatusFound)
+		},
+		"deadline": func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadAll(r.Body); <-r.Context().Done() },
 	}
 	path := enqueued(t)
 	for want, answer := range answers {
