@@ -1,6 +1,7 @@
 package work
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -86,7 +87,7 @@ func (j jobRecord) info(id ID, run runRecord) Info {
 	it := item{member: j.Member, pinned: j.Generation}
 	return Info{
 		ID: id, Kind: j.Kind, Key: j.Key, Priority: j.Priority, Made: j.Made, MadeAt: j.MadeAt, Due: j.since(),
-		Owner: it.owner(), From: j.From, Ref: j.Ref, Size: len(j.Payload), Payload: j.Payload,
+		Owner: it.owner(), From: cmp.Or(j.From, run.Adopted), Ref: j.Ref, Size: len(j.Payload), Payload: j.Payload,
 		Claim: run.Claim, At: run.At, Attempt: run.Attempt, Interrupted: run.Interrupted, Crashed: run.Crashed,
 		NotBefore: run.NotBefore, Error: run.Error,
 	}

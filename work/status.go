@@ -60,7 +60,7 @@ type Info struct {
 	MadeAt   time.Time   `json:"made_at"`
 	Due      time.Time   `json:"due"` // when it was first due
 	Owner    string      `json:"owner,omitempty"`
-	From     string      `json:"from,omitempty"` // from whom it was reassigned
+	From     string      `json:"from,omitempty"` // from whom it was reassigned or taken over
 	Ref      string      `json:"ref,omitempty"`
 	Size     int         `json:"payload_bytes"`
 	Left     int         `json:"progress_bytes,omitempty"`

@@ -236,3 +236,21 @@ func TestThePageOfTheMonitorHasEveryKeyAndEveryVariable(t *testing.T) {
 		require.Contains(t, string(page), "| `"+string(s)+"` |")
 	}
 }
+
+func TestTheStatusSaysFromWhomAJobWasReassignedOrTakenOver(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		keep, taken := s.kind("keep"), s.kind("taken")
+		keep.Pin, taken.Pin, taken.Stranded = work.SameGeneration, work.SameGeneration, work.TakeOver
+		l.open(1, keep, taken).enqueueAll(work.Request{Kind: "keep"}, work.Request{Kind: "taken"})
+		green := l.open(2, keep, taken)
+		require.Equal(l, work.Stranded, green.job(1).State)
+		require.Equal(l, "generation 1", green.job(1).Owner)
+		require.Equal(l, work.Running, green.job(2).State)
+		require.Equal(l, "generation 1", green.job(2).From)
+		green.update(func(tx *catalog.Tx) error { _, err := work.Reassign(tx, work.Owner{Generation: 1}); return err })
+		require.Equal(l, work.Running, green.job(1).State)
+		require.Equal(l, "generation 1", green.job(1).From)
+		require.NoError(l, green.status().Sums())
+	})
+}

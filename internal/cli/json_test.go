@@ -108,7 +108,7 @@ func TestEveryErrorIsOneJSONObjectOnStandardError(t *testing.T) {
 		{"fence", 64, "halt", ""},
 		{"work", 64, "halt", ""},
 		{"work show 0", 64, "halt", ""},
-		{"work enqueue --kind \x01 --no-wait", 64, "halt", "sqlite:" + path},
+		{"work enqueue --kind \x01 --no-wait", 64, "halt", ""},
 		{"work status --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
 		{"work retry 1 --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
 		{"restored", 64, "halt", ""},

@@ -206,8 +206,13 @@ func (e *enqueuing) read(cmd *cobra.Command) (err error) {
 			return err
 		}
 	}
-	e.note.Payload, err = e.payload()
-	return err
+	if e.note.Payload, err = e.payload(); err != nil {
+		return err
+	}
+	n := e.note
+	return work.Request{
+		Kind: n.Kind, Key: n.Key, Payload: n.Payload, RunAt: n.RunAt, Priority: n.Priority, Generation: n.Generation, Member: n.Member,
+	}.Check()
 }
 
 // payload reads the payload, and no more of it than any kind accepts.
