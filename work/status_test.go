@@ -254,3 +254,22 @@ func TestTheStatusSaysFromWhomAJobWasReassignedOrTakenOver(t *testing.T) {
 		require.NoError(l, green.status().Sums())
 	})
 }
+
+func TestARunThatLostItsJobAndHasNotReturnedIsLeaving(t *testing.T) {
+	inLab(t, func(l *lab) {
+		end := make(chan struct{})
+		p := l.open(1, work.Kind{Name: "op", Run: func(context.Context, *work.Job) error { <-end; return nil }})
+		id := p.enqueue("op", "", "")
+		p.update(func(tx *catalog.Tx) error { return work.Abandon(tx, id, "not wanted") })
+		st := p.status()
+		require.NoError(l, st.Sums())
+		require.Equal(l, 0, st.States[work.Running])
+		require.Equal(l, 1, st.Pass.Leaving)
+		require.Equal(l, 0, st.Pass.Held())
+		close(end)
+		l.settle()
+		_, err := p.q.Pass(l.Context())
+		require.NoError(l, err)
+		require.Equal(l, 0, p.status().Pass.Leaving)
+	})
+}
