@@ -14,14 +14,13 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-// notesOf returns the condition for the notes of a prefix. It states the range of their
+// notesOf returns the condition for the notes of prefix $2. It states the range of their
 // keys, so that only that part of the index is read, however many others there are:
-// the end of the range as $N, if there is one. Neither depends on how the server
-// plans starts_with.
-func notesOf(prefix string, n int) (where string, args []any) {
+// the end of the range as $4, if there is one.
+func notesOf(prefix string) (where string, args []any) {
 	where = `catalog = $1 and key >= $2 and pg_catalog.starts_with(key, $2) and key <> $3 and ` + hexBytes
 	if end := endOf(prefix); end != "" {
-		return where + fmt.Sprintf(" and key < $%d", n), []any{end}
+		return where + " and key < $4", []any{end}
 	}
 	return where, nil
 }
@@ -68,7 +67,7 @@ func (s *Store) onPool(ctx context.Context, fn func(*pgxpool.Conn) error) error 
 }
 
 func (s *Store) notesBy(ctx context.Context, q batcher, prefix string) (notes []driver.Note, err error) {
-	where, end := notesOf(prefix, 4)
+	where, end := notesOf(prefix)
 	board := statement{
 		sql:  `select key, value, version from fencepost.board where ` + where + ` order by key`,
 		args: append([]any{s.catalog, prefix, driver.LossesKey}, end...),
