@@ -1,6 +1,7 @@
 package pgwork_test
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"strings"
@@ -84,18 +85,38 @@ func TestWhatAnOperatorHasToDoIsSaid(t *testing.T) {
 	require.NoError(t, enqueue(dsn, pgx.TxOptions{}), "an operator has run the statements, twice")
 }
 
-func TestManyThatInstallAtOnceAllSucceed(t *testing.T) {
+// A late Beginner is one whose transactions wait before they commit.
+type late struct {
+	pgwork.Beginner
+	wait func()
+}
+
+func (l late) BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error) {
+	tx, err := l.Beginner.BeginTx(ctx, options)
+	return lateTx{tx, l.wait}, err
+}
+
+type lateTx struct {
+	pgx.Tx
+	wait func()
+}
+
+func (tx lateTx) Commit(ctx context.Context) error {
+	tx.wait()
+	return tx.Tx.Commit(ctx)
+}
+
+func TestTwoThatInstallAtOnceBothSucceed(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	name, _ := p.role()
 	testpg.Exec(t, p.dsn, `comment on function fencepost.enqueue is 'of an older build'`)
-	done := make(chan error, 6)
-	for range cap(done) {
-		go func() { done <- pgwork.Install(t.Context(), p.pool, name) }()
-	}
-	for range cap(done) {
-		require.NoError(t, <-done)
-	}
+	done := make(chan error, 1)
+	first := late{p.pool, func() {
+		go func() { done <- pgwork.Install(context.WithoutCancel(t.Context()), p.pool) }()
+		require.Eventually(t, func() bool { return testpg.Waiting(p.dsn) != 0 }, soon, often)
+	}}
+	require.NoError(t, pgwork.Install(t.Context(), first))
+	require.NoError(t, <-done)
 }
 
 // enqueueBySQL does what a client in another language does.
