@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -30,18 +28,14 @@ type cluster struct {
 	*demo
 	generation uint64
 	members    []*member
-
-	mu        sync.Mutex
-	addresses []string // of the members' web servers
 }
 
 // A member is one process.
 type member struct {
-	name    string
-	address string
-	cmd     *exec.Cmd
-	done    chan struct{} // closed once it has ended
-	err     error         // then: nil if with status 0
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed once it has ended
+	err  error         // then: nil if with status 0
 }
 
 // command is one of this program's.
@@ -72,32 +66,15 @@ func (c *cluster) init(ctx context.Context) error {
 	return nil
 }
 
-// freePorts returns free ports of the loopback address.
-func freePorts(n int) (free []string, err error) {
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer ln.Close()
-		free = append(free, ln.Addr().String())
-	}
-	return free, nil
-}
-
 // launch starts a process of the current generation. One with the name of another that
 // has ended uses its checkout.
 func (c *cluster) launch(name string) (*member, error) {
-	free, err := freePorts(2)
-	if err != nil {
-		return nil, err
-	}
 	cmd, err := c.command(context.Background(), "serve", "-store", c.url, "-index", c.index, "-generation", strconv.FormatUint(c.generation, 10),
-		"-name", name, "-checkout", filepath.Join(c.dir, name), "-listen", free[0], "-admin", free[1], "-lease", lease.String())
+		"-name", name, "-checkout", filepath.Join(c.dir, name), "-listen", "127.0.0.1:0", "-admin", "127.0.0.1:0", "-lease", lease.String())
 	if err != nil {
 		return nil, err
 	}
-	m := &member{name: name, address: free[0], cmd: cmd, done: make(chan struct{})}
+	m := &member{name: name, cmd: cmd, done: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -106,17 +83,13 @@ func (c *cluster) launch(name string) (*member, error) {
 		close(m.done)
 	}()
 	c.members = append(c.members, m)
-	c.mu.Lock()
-	c.addresses = append(c.addresses, m.address)
-	c.mu.Unlock()
 	return m, nil
 }
 
-// known returns where web servers have been, the newest last.
-func (c *cluster) known() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.addresses
+// leader returns the address of the web server that leads.
+func (c *cluster) leader(ctx context.Context) (string, error) {
+	head, err := catalog.ReadHead(ctx, c.store, catalog.Config{})
+	return head.Claim.Holder.Address, err
 }
 
 // start starts a generation: a process, and a standby.

@@ -124,24 +124,22 @@ func (l *load) tell(ctx context.Context, id string) (registry.Fate, error) {
 	return f, nil
 }
 
-// ask sends a request to one process after the other until one answers it, and returns
-// how long that one took.
+// ask sends a request to the process that leads until it is answered, and returns how
+// long the answer took.
 func (l *load) ask(ctx context.Context, method, path string, body []byte, want int, answer any) (time.Duration, error) {
 	for {
-		known := l.cluster.known()
-		for i := range known {
-			took, code, err := l.send(ctx, method, "http://"+known[len(known)-1-i]+path, body, want, answer)
-			switch {
-			case ctx.Err() != nil:
-				return 0, context.Cause(ctx)
-			case err != nil: // it has ended, or does not lead
-			case code != want:
-				return 0, fmt.Errorf("%s %s was answered with %d, want %d: %+v", method, path, code, want, answer)
-			default:
-				return took, nil
-			}
+		address, err := l.cluster.leader(ctx)
+		if err != nil {
+			return 0, err
 		}
-		if err := rest(ctx, thinkTime); err != nil {
+		took, code, err := l.send(ctx, method, "http://"+address+path, body, want, answer)
+		switch {
+		case err == nil && code != want:
+			return 0, fmt.Errorf("%s %s was answered with %d, want %d", method, path, code, want)
+		case err == nil:
+			return took, nil
+		}
+		if err := rest(ctx, thinkTime); err != nil { // it has ended, or does not serve yet
 			return 0, err
 		}
 	}
