@@ -121,7 +121,7 @@ func guard(f flags, stderr io.Writer) int {
 // serve runs the web server and the leader until one of them ends.
 func serve(ctx context.Context, f flags, stderr io.Writer) (err error) {
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	checkout, err := gitindex.Open(gitindex.Config{Index: f.index, Checkout: f.checkout, Logger: log})
+	checkout, err := gitindex.Open(gitindex.Config{Index: f.index, Checkout: f.checkout})
 	if err != nil {
 		return err
 	}
@@ -187,6 +187,9 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	return errors.Join(err, served)
 }
 
+// prepareTimeout bounds how long the preparation keeps the checkout to itself.
+const prepareTimeout = time.Minute
+
 // work runs the jobs and lets requests in, until ctx ends. The checkout is prepared
 // in the background: jobs that don't need it run meanwhile.
 func (s *server) work(ctx context.Context, c *catalog.Catalog) error {
@@ -197,6 +200,8 @@ func (s *server) work(ctx context.Context, c *catalog.Catalog) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+		defer cancel()
 		if err := s.checkout.Prepare(ctx, c.Token()); err != nil && ctx.Err() == nil {
 			s.log.Warn("the checkout could not be prepared; the first sync does it", "err", err)
 		}

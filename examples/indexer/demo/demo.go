@@ -27,7 +27,7 @@ import (
 )
 
 // roundLimit bounds one round.
-const roundLimit = time.Minute
+const roundLimit = 3 * time.Minute
 
 // Main plays the demo, and returns the exit status: 0 if everything adds up, 1 if not,
 // 64 if the command line is wrong.

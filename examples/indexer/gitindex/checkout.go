@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/fencepost/fencepost/exitcodes"
@@ -29,7 +27,7 @@ var (
 // trailer is the name under which a commit bears its token.
 const trailer = "Fencing-Token"
 
-// A Config says where an index is. All fields but Logger are required.
+// A Config says where an index is. Both fields are required.
 type Config struct {
 	// Index is the folder of the repository.
 	Index string
@@ -37,9 +35,6 @@ type Config struct {
 	// Checkout is the folder of this process's copy. It is made if it is missing.
 	// Two processes can't share one.
 	Checkout string
-
-	// Logger receives what no caller is told. Default: discard.
-	Logger *slog.Logger
 }
 
 // A Checkout is one process's copy of an index. Its methods may be called
@@ -48,8 +43,8 @@ type Checkout struct {
 	cfg Config
 	git git
 
-	mu    sync.Mutex
-	ready bool // the folder is in order, as far as is known
+	busy  chan struct{} // holds one while a call uses the folder
+	ready bool          // the folder is in order, as far as is known
 }
 
 // Open returns a Checkout. It reads and starts nothing. An error means that the
@@ -58,9 +53,6 @@ func Open(cfg Config) (*Checkout, error) {
 	if cfg.Index == "" || cfg.Checkout == "" {
 		return nil, exitcodes.WithCode(errors.New("gitindex: both Index and Checkout are required"), exitcodes.Config)
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	var err error
 	for _, path := range []*string{&cfg.Index, &cfg.Checkout} {
 		if *path, err = filepath.Abs(*path); err != nil {
@@ -68,13 +60,13 @@ func Open(cfg Config) (*Checkout, error) {
 		}
 	}
 	g, err := findGit()
-	return &Checkout{cfg: cfg, git: g}, err
+	return &Checkout{cfg: cfg, git: g, busy: make(chan struct{}, 1)}, err
 }
 
 // Close lets another process use the folder.
 func (c *Checkout) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.busy <- struct{}{}
+	defer func() { <-c.busy }()
 	c.ready = false
 	if c.git.hold == nil {
 		return nil
@@ -87,8 +79,6 @@ func (c *Checkout) Close() error {
 // Prepare makes the folder ready and puts token into the index, so that the first
 // Sync is as fast as any. It is not required.
 func (c *Checkout) Prepare(ctx context.Context, token fence.Token) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	_, err := c.update(ctx, token, "prepare", func() (bool, error) { return false, nil })
 	return err
 }
@@ -101,14 +91,18 @@ func (c *Checkout) Sync(ctx context.Context, token fence.Token, name string, con
 	if err := CheckName(name); err != nil {
 		return "", err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return c.update(ctx, token, "sync "+name, func() (bool, error) { return c.write(Path(name), content) })
 }
 
 // update lets edit change the newest state of the index, and pushes what comes of it.
 // Edit reports whether it has changed something.
 func (c *Checkout) update(ctx context.Context, token fence.Token, subject string, edit func() (bool, error)) (commit string, err error) {
+	select {
+	case c.busy <- struct{}{}:
+		defer func() { <-c.busy }()
+	case <-ctx.Done():
+		return "", fmt.Errorf("another call uses the checkout: %w", context.Cause(ctx))
+	}
 	defer func() { c.ready = err == nil }()
 	if !c.ready {
 		if err := c.prepare(ctx); err != nil {

@@ -49,7 +49,10 @@ func Init(ctx context.Context, index, hook string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // fails if it has been renamed
+	defer func() { _ = os.RemoveAll(dir) }() // does nothing once it has been renamed
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
 	if _, err := g.run(ctx, "", "init", "--quiet", "--bare", "--initial-branch", "main", "--template", "", dir); err != nil {
 		return err
 	}
