@@ -3,9 +3,11 @@ package gitindex
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -119,26 +121,29 @@ func TestAnIndexThatTakesNoPushIsAnErrorAndIsSyncedLater(t *testing.T) {
 	x.has(t, map[string]string{"left-pad": "2\n"})
 }
 
-func TestAGitThatOutlivesItsProcessKeepsOthersOutOfTheCheckout(t *testing.T) {
+func TestAGitThatOutlivesItsKilledProcessKeepsOthersOutOfTheCheckout(t *testing.T) {
 	t.Parallel()
 	x := newIndex(t)
 	token := x.claim(t, "g1.e1")
-	killed, next := x.checkout(t, "c"), x.checkout(t, "c")
-	put(t, killed, token, "left-pad", "1\n")
+	pipe := x.pipe(t)
+	killed := exec.CommandContext(t.Context(), os.Args[0])
+	killed.Env = append(os.Environ(), workerVar+"="+x.dir, holdVar+"="+pipe)
+	require.NoError(t, killed.Start())
+	release := waitAt(t, pipe)
+	require.NoError(t, killed.Process.Kill())
+	require.Error(t, killed.Wait())
+
+	next := x.checkout(t, "c")
 	_, err := next.Sync(t.Context(), token, "left-pad", []byte("2\n"))
 	require.ErrorIs(t, err, ErrBusy)
-
-	reached := x.hold(t, killed)
-	done := behind(func() error { _, err := killed.Sync(t.Context(), token, "left-pad", []byte("3\n")); return err })
-	release := reached()
-	require.NoError(t, killed.git.hold.Close()) // as its process's death does
-	_, err = next.Sync(t.Context(), token, "left-pad", []byte("2\n"))
-	require.ErrorIs(t, err, ErrBusy)
 	release()
-	require.NoError(t, <-done)
-	killed.git.hold = nil
-	put(t, next, token, "left-pad", "2\n")
-	x.has(t, map[string]string{"left-pad": "2\n"})
+	require.Eventually(t, func() bool {
+		_, err := next.Sync(t.Context(), token, "other", []byte("2\n"))
+		return err == nil
+	}, time.Minute, time.Millisecond)
+	x.has(t, map[string]string{"left-pad": "by the worker\n", "other": "2\n"})
+	_, err = x.checkout(t, "c").Sync(t.Context(), token, "other", nil)
+	require.ErrorIs(t, err, ErrBusy, "a process that lives keeps others out too")
 }
 
 func TestALinkInTheIndexLeadsNowhere(t *testing.T) {

@@ -14,8 +14,9 @@ import (
 	"github.com/fencepost/fencepost/fence"
 )
 
-// The variables of the hook of an index in a test.
+// The variables by which the other parts of a test are started.
 const (
+	workerVar = "GITINDEX_WORKER" // the folder of the index
 	newestVar = "GITINDEX_NEWEST" // the file that stands for the catalog: it holds the newest token
 	holdVar   = "GITINDEX_HOLD"   // a pipe from which the hook reads until its end, once it has admitted a push
 )
@@ -24,7 +25,23 @@ func TestMain(m *testing.M) {
 	if catalog := os.Getenv(newestVar); catalog != "" {
 		os.Exit(hook(catalog))
 	}
+	if dir := os.Getenv(workerVar); dir != "" {
+		os.Exit(worker(dir))
+	}
 	os.Exit(m.Run())
+}
+
+// worker plays a process that syncs a package, in the folder of an index of a test.
+func worker(dir string) int {
+	c, err := Open(Config{Index: filepath.Join(dir, "index.git"), Checkout: filepath.Join(dir, "c")})
+	if err == nil {
+		_, err = c.Sync(context.Background(), fence.Token{Generation: 1, Epoch: 1}, "left-pad", []byte("by the worker\n"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // hook plays the update hook.
@@ -81,17 +98,31 @@ func (x index) checkout(t *testing.T, name string) *Checkout {
 // until one is there, and returns what lets it go on.
 func (x index) hold(t *testing.T, c *Checkout) (reached func() (release func())) {
 	t.Helper()
-	pipe, env := filepath.Join(x.dir, "hold"), c.git.env
-	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	pipe, env := x.pipe(t), c.git.env
 	c.git.env = append(env[:len(env):len(env)], holdVar+"="+pipe)
 	return func() func() {
-		f, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for the reader
-		require.NoError(t, err)
+		release := waitAt(t, pipe)
 		return func() {
-			require.NoError(t, f.Close())
+			release()
 			c.git.env = env
 		}
 	}
+}
+
+// pipe makes a pipe at which a hook waits.
+func (x index) pipe(t *testing.T) string {
+	t.Helper()
+	pipe := filepath.Join(x.dir, "hold")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	return pipe
+}
+
+// waitAt waits until a hook waits at a pipe, and returns what lets it go on.
+func waitAt(t *testing.T, pipe string) (release func()) {
+	t.Helper()
+	f, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for the reader
+	require.NoError(t, err)
+	return func() { require.NoError(t, f.Close()) }
 }
 
 // behind calls fn in the background.
