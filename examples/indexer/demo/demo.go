@@ -87,6 +87,7 @@ type demo struct {
 
 	cluster cluster
 	load    *load
+	checked map[string]bool // changes that were found in the index
 }
 
 // play makes a registry in a temporary folder, and plays every round on it.
@@ -96,7 +97,7 @@ func play(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	d := &demo{options: o, dir: dir, index: filepath.Join(dir, "index.git"), url: o.store, order: rand.New(rand.NewPCG(o.seed, 1))}
+	d := &demo{options: o, dir: dir, index: filepath.Join(dir, "index.git"), url: o.store, checked: map[string]bool{}, order: rand.New(rand.NewPCG(o.seed, 1))}
 	if d.url == "" {
 		d.url = "sqlite:" + filepath.Join(dir, "registry.db")
 	}
