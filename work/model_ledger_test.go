@@ -86,8 +86,23 @@ type turn struct {
 	effect, left  bool
 }
 
-// apply judges a commit.
+// apply judges a commit, which can be made of several Updates. Each of those that
+// change a job ends with the totals.
 func (l *ledger) apply(c catalog.Commit) error {
+	all := c.Changes
+	for begin, i := 0, 0; i < len(all); i++ {
+		if i+1 == len(all) || all[i].Collection == totalEntries && all[i+1].Collection != totalEntries {
+			c.Changes = all[begin : i+1]
+			l.update(c)
+			begin = i + 1
+		}
+	}
+	l.revision = c.Revision
+	return nil
+}
+
+// update judges one Update of a commit.
+func (l *ledger) update(c catalog.Commit) {
 	turns := l.turns(c)
 	for _, id := range slices.Sorted(maps.Keys(turns)) {
 		l.judge(c, turns[id])
@@ -100,9 +115,7 @@ func (l *ledger) apply(c catalog.Commit) error {
 	for id, tn := range turns {
 		l.enter(id, tn)
 	}
-	l.revision = c.Revision
 	l.addUp(c)
-	return nil
 }
 
 // turns gathers the changes of a commit by job.

@@ -125,14 +125,14 @@ func (w *walk) complete(r *modelRun) (error, bool) {
 
 func (w *walk) completeBy(r *modelRun, p *player) error {
 	err := p.update(w, func(tx *catalog.Tx) error {
-		if err := r.Complete(tx); err != nil {
-			return err
-		}
 		e, _, err := effects.Get(tx, r.id)
 		if err != nil {
 			return err
 		}
-		return effects.Set(tx, r.id, effect{Times: e.Times + 1, Token: r.Token})
+		if err := effects.Set(tx, r.id, effect{Times: e.Times + 1, Token: r.Token}); err != nil {
+			return err
+		}
+		return r.Complete(tx)
 	})
 	if err == nil {
 		w.mu.Lock()

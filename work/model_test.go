@@ -45,7 +45,6 @@ func TestNoOlderTokenCompletesAJobAndNoJobIsLostOrDoneTwice(t *testing.T) {
 			w.walk(lifeSteps)
 		})
 		if t.Failed() {
-			t.Logf("seed %d", seed)
 			return
 		}
 	}
@@ -113,7 +112,12 @@ func newWalk(t *testing.T, seed uint64, open func() driver.Store, c clock) *walk
 		T: t, clock: c, random: rand.New(rand.NewPCG(seed, 0)), open: open, log: open(), ledger: newLedger(t, modelKinds),
 		starts: map[startKey]int{}, newest: map[string]*modelRun{}, top: 1,
 	}
-	t.Cleanup(w.endAll)
+	t.Cleanup(func() {
+		w.endAll()
+		if t.Failed() {
+			t.Logf("seed %d", seed)
+		}
+	})
 	return w
 }
 
