@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help test test-guards test-work test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-etcd
+.PHONY: help test test-guards test-work test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,8 +56,11 @@ demo-indexer: ## a package registry whose index is kept equal by jobs, under pro
 test-indexer: ## the same 50 times, with the faults in a random order; SEED=7 repeats one; make test has it once
 	@go run ./examples/indexer demo -rounds 50 -seed $${SEED:-$$(date +%s)} -pause 200ms
 
-bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter
+bench: ## figures beside the raw stores, to bench.jsonl; BENCH=-quick is shorter; bench-river and bench-etcd have more
 	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh go run -C integration ./bench -out "$$PWD/bench.jsonl" $(BENCH)
+
+bench-river: ## jobs beside River (riverqueue.com) on the same PostgreSQL, which it compiles first; BENCH=-quick is shorter
+	@FENCEPOST_TEST_SERVERS=$${TMPDIR:-/tmp} ./scripts/test.sh bash -c 'cd integration/bench/river && go run . $(BENCH)'
 
 bench-etcd: ## how long commits stop while one of three etcd servers fails, as root; BENCH='-runs=5' is shorter
 	@etcd=$$(./scripts/etcd.sh build) && go run -C integration ./etcdoutage -etcd "$$etcd" $(BENCH)

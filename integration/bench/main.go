@@ -96,6 +96,7 @@ func sections() []section {
 		{"view", views},
 		{"takeover", takeovers},
 		{"work", works},
+		{"waiting", workWaiting},
 		{"promotion", promotions},
 		{"failover", failovers},
 		{"handover", handovers},

@@ -27,7 +27,7 @@ const (
 
 // works measures package work.
 func works(b *bench) error {
-	return errors.Join(workThroughput(b), workOrphans(b), workWaiting(b))
+	return errors.Join(workThroughput(b), workOrphans(b))
 }
 
 // enqueue enqueues jobs of a kind, many in a commit.
