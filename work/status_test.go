@@ -147,7 +147,7 @@ func TestARequestAboutAnEntryThatCantBeReadHoldsUpNoOtherRequest(t *testing.T) {
 		for i, n := range notes {
 			require.NoError(l, work.Post(l.Context(), p.c.Board(), fmt.Sprint(i), n))
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		l.settle()
 		require.NoError(l, p.c.View(func(r *catalog.Reader) error {
 			for i := range notes {

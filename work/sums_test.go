@@ -110,7 +110,7 @@ func (s *service) step() string {
 		return s.finish()
 	case n < 75:
 		d := time.Duration(s.rand.IntN(3000)) * time.Millisecond
-		time.Sleep(d)
+		<-time.After(d)
 		return "sleep"
 	case n < 79:
 		s.begin()
@@ -236,7 +236,7 @@ func (s *service) post() string {
 	s.posted++
 	n := notes[s.rand.IntN(len(notes))]
 	require.NoError(s.t, work.Post(s.t.Context(), s.c.Board(), fmt.Sprintf("%06d", s.posted), n))
-	time.Sleep(2 * time.Second)
+	<-time.After(2 * time.Second)
 	return "post " + n.Op
 }
 
