@@ -109,7 +109,7 @@ func (tx lateTx) Commit(ctx context.Context) error {
 func TestTwoThatInstallAtOnceBothSucceed(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	testpg.Exec(t, p.dsn, `comment on function fencepost.enqueue is 'of an older build'`)
+	testpg.Exec(t, p.dsn, `drop function fencepost.enqueue, fencepost.wake; drop sequence fencepost.enqueued`)
 	done := make(chan error, 1)
 	first := late{p.pool, func() {
 		go func() { done <- pgwork.Install(context.WithoutCancel(t.Context()), p.pool) }()
