@@ -113,7 +113,8 @@ func (e Enqueued) Wake(ctx context.Context, on Execer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, wakeTimeout)
 	defer cancel()
-	if _, err := on.Exec(ctx, `select fencepost.wake($1::pg_catalog.text)`, e.catalog); err != nil {
+	// One message: no statement is prepared on one connection of a pooler and run on another.
+	if _, err := on.Exec(ctx, `select fencepost.wake($1::pg_catalog.text)`, pgx.QueryExecModeExec, e.catalog); err != nil {
 		return fmt.Errorf("pgwork: wake: %w", explained(err))
 	}
 	return nil
