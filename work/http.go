@@ -18,7 +18,7 @@ import (
 //
 // Both answer 503 while q does not run, as on a standby. It asks for no password, and
 // errors and keys of jobs are shown: whoever mounts it decides who may ask. A POST that
-// a browser sends from another site is refused. One request is answered at a time, since
+// a browser sends from another site is refused. The Queue is asked for one request at a time, since
 // the status of many jobs costs time in which no job is started.
 func Handler(q *Queue) http.Handler {
 	h := handler{q: q, turn: make(chan struct{}, 1)}
@@ -30,7 +30,7 @@ func Handler(q *Queue) http.Handler {
 
 type handler struct {
 	q    *Queue
-	turn chan struct{} // holds one while a request is answered
+	turn chan struct{} // holds one while the Queue is asked
 }
 
 func (h handler) status(w http.ResponseWriter, r *http.Request) {
@@ -50,23 +50,32 @@ func (h handler) activate(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// answer waits for its turn, and answers as JSON or text.
-func (h handler) answer(w http.ResponseWriter, r *http.Request, get func(context.Context) (any, func(http.ResponseWriter) error, error)) {
+// get returns what is to be answered, as JSON and as text.
+type get func(context.Context) (any, func(http.ResponseWriter) error, error)
+
+// inTurn asks the Queue for one request at a time. A caller that reads its answer slowly
+// holds up nobody.
+func (h handler) inTurn(ctx context.Context, get get) (any, func(http.ResponseWriter) error, error) {
+	if !h.q.used.Load() { // else it would be waited for
+		return nil, nil, ErrNotRunning
+	}
 	select {
 	case h.turn <- struct{}{}:
 		defer func() { <-h.turn }()
-	case <-r.Context().Done():
-		return
+		return get(ctx)
+	case <-ctx.Done():
+		return nil, nil, context.Cause(ctx)
 	}
-	v, text, err := any(nil), (func(http.ResponseWriter) error)(nil), ErrNotRunning
-	if h.q.used.Load() { // else it would be waited for
-		v, text, err = get(r.Context())
-	}
+}
+
+// answer answers as JSON or text.
+func (h handler) answer(w http.ResponseWriter, r *http.Request, get get) {
+	v, text, err := h.inTurn(r.Context(), get)
 	head := w.Header()
 	head.Set("Cache-Control", "no-store")
 	head.Set("X-Content-Type-Options", "nosniff")
 	if err != nil {
-		code := http.StatusInternalServerError
+		code := http.StatusInternalServerError // or the caller is gone, who then gets nothing
 		if errors.Is(err, ErrNotRunning) {
 			code = http.StatusServiceUnavailable
 		}

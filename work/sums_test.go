@@ -290,7 +290,7 @@ func TestTheSumsOfTheStatusAddUpAfterEveryStep(t *testing.T) {
 	t.Parallel()
 	lives, steps := 4, 120
 	if os.Getenv(drivertest.WholeVar) != "" {
-		lives, steps = 400, 500
+		lives, steps = 60, 400
 	}
 	for life := range lives {
 		t.Run(fmt.Sprint(life), func(t *testing.T) {

@@ -23,6 +23,7 @@ type asking struct {
 	ref    string
 	wait   time.Duration
 	noWait bool
+	unread error // why the answers could not be looked for
 }
 
 const (
@@ -162,6 +163,7 @@ func (q *asking) await(ctx context.Context, store driver.Store, all *workRequest
 	f, err := catalog.Follow(short, store, cfg)
 	if err != nil {
 		if short.Err() != nil { // the requests are in the inbox, whatever became of the look
+			q.unread = err
 			return nil
 		}
 		return fmt.Errorf("the request is in the inbox; its answer can't be read: %w", err)
@@ -238,17 +240,28 @@ func (q *asking) problem(ctx context.Context, all workRequests) error {
 	if q.noWait || left == 0 {
 		return nil
 	}
+	first := all.Requests[0].Ref
+	again := baseRef(first, len(all.Requests))
+	err := q.untaken(all, left)
+	switch {
+	case ctx.Err() != nil:
+		err = fmt.Errorf("no longer waiting: %w: the requests stay in the inbox: see fencepost work show --ref %s", context.Cause(ctx), first)
+	case q.unread != nil:
+		err = fmt.Errorf("the catalog could not be read within %v, so it is not known whether the requests were taken: see fencepost work show --ref %s, or wait for longer with --ref %s: %w",
+			q.wait, first, again, q.unread)
+	}
+	return exitcodes.With(err, exitcodes.Retry)
+}
+
+// untaken says that nobody has answered.
+func (q *asking) untaken(all workRequests, left int) error {
 	holds := "nobody holds the token"
 	if !all.Token.IsZero() {
 		holds = fmt.Sprintf("the holder of %v does not, or its queue is full", all.Token)
 	}
 	first := all.Requests[0].Ref
-	err := fmt.Errorf("nobody has taken %d of %d requests within %v: %s; they stay in the inbox, and the next holder takes them: see fencepost work show --ref %s, or wait again with --ref %s",
+	return fmt.Errorf("nobody has taken %d of %d requests within %v: %s; they stay in the inbox, and the next holder takes them: see fencepost work show --ref %s, or wait again with --ref %s",
 		left, len(all.Requests), q.wait, holds, first, baseRef(first, len(all.Requests)))
-	if ctx.Err() != nil {
-		err = fmt.Errorf("no longer waiting: %w: the requests stay in the inbox: see fencepost work show --ref %s", context.Cause(ctx), first)
-	}
-	return exitcodes.With(err, exitcodes.Retry)
 }
 
 // showRequest shows what became of one request.
