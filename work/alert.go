@@ -120,7 +120,7 @@ func (c *checking) counts(key string, n, limit int, since time.Time, summary, re
 	c.alerts = append(c.alerts, a)
 }
 
-// silent reports since when the holder gives no sign of life, if for too long.
+// silent returns the holder's last sign of life, and whether that is too old.
 func (c *checking) silent() (since time.Time, silent bool) {
 	return c.out.Seen, !c.out.Seen.IsZero() && c.th.Silent >= 0 && c.At.Sub(c.out.Seen) > c.th.Silent
 }

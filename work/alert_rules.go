@@ -50,9 +50,9 @@ func (c *checking) kind(k KindStatus) {
 		"fencepost work list --state dead --kind "+quoted(name)+", then retry or clear each", fmt.Sprintf("no job of kind %s is dead", name))
 }
 
-// orphans adds the alert about jobs whose holder ended, and which nobody takes: no
-// Queue runs under the newest token, or it has no room for them, or it is silent and
-// so does not run what it has claimed.
+// orphans adds the alert about jobs whose holder ended and which nobody takes. Either
+// no Queue runs under the newest token, or it has no room for them, or its process is
+// silent and so does not run what it has claimed.
 func (c *checking) orphans(k KindStatus, stale time.Duration) {
 	key, orphan := "work/orphans/"+k.Name, k.Urgent[Orphan]
 	none := fmt.Sprintf("no job of kind %s was left by a holder that ended", k.Name)

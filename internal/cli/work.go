@@ -19,8 +19,8 @@ func (a *app) workCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "work",
 		Short: "Show, check and steer the durable jobs of a service",
-		Long: `Work shows the jobs that are kept in the catalog (docs/work.md), says what of them
-needs a person, and asks the holder to change something.
+		Long: `Work shows the jobs that are kept in the catalog (docs/work.md), says which of them
+need a person, and asks the holder to change something.
 
 What shows something reads the store, needs no token and writes nothing: status,
 list, show, check. What changes something is a request that the holder of the
@@ -40,7 +40,7 @@ lost if none is there.`,
 	return cmd
 }
 
-// headOf is what package work needs of a head.
+// headOf returns what package work needs of a head.
 func headOf(h driver.Head) work.Head {
 	return work.Head{Revision: h.Revision, Token: h.Claim.Token, Holder: h.Claim.Holder}
 }

@@ -23,7 +23,7 @@ type asking struct {
 	ref    string
 	wait   time.Duration
 	noWait bool
-	unread error // why the answers could not be looked for
+	unread error // why the answers could not be read; nil: they were
 }
 
 const (

@@ -20,14 +20,14 @@ import (
 	"github.com/fencepost/fencepost/work"
 )
 
-// alertSinks are who is told of alerts.
+// alertSinks are the receivers of alerts.
 type alertSinks struct {
 	commands []string
 	webhook  string
 	timeout  time.Duration // of each
 }
 
-// check accepts a webhook that nobody on the way can read.
+// check refuses a webhook that others could read on the way.
 func (s alertSinks) check() error {
 	if s.timeout <= 0 {
 		return fmt.Errorf("--notify-timeout is %v, want more than 0", s.timeout)
@@ -55,8 +55,8 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// tell tells every sink, beside each other, and returns the failure of each that was
-// not told everything.
+// tell sends the alerts to all sinks at the same time. It returns one error for each
+// sink that did not receive everything.
 func (s alertSinks) tell(ctx context.Context, env Env, c workChecked) (failed []error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
