@@ -51,13 +51,21 @@ func TestTheMonitorTellsEverySinkAndOneThatFailsStopsNoOther(t *testing.T) {
 	path := enqueued(t, work.Request{Kind: "sync"})
 	began := time.Now()
 	got := run(t, with(on(path), "FENCEPOST_WORK_UNKNOWN", "1ns", "FENCEPOST_WORK_WEBHOOK", hook.URL+"/"+secret), "work", "check", "--json", "--notify-timeout", "2s",
-		"--notify", "exit 3", "--notify", "echo x >> "+dir+"/$FENCEPOST_ALERT_STATE", "--notify", "sleep 600 & sleep 600", "--notify", "exec /no/such")
+		"--notify", "exit 3", "--notify", "echo x >> "+dir+"/$FENCEPOST_ALERT_STATE", "--notify", "sleep 600 & echo $! >> "+dir+"/children; sleep 600", "--notify", "exec /no/such")
 	require.Less(t, time.Since(began), 30*time.Second)
 	require.Equal(t, exitcodes.Failure, got.code, got.stderr)
 	requireNoSecret(t, got)
 	v := object(t, got.stdout)
 	require.Len(t, v["failing_sinks"], 3)
 	require.Contains(t, fmt.Sprint(v["failing_sinks"]), "the time was over")
+	children, err := os.ReadFile(filepath.Join(dir, "children"))
+	require.NoError(t, err)
+	for _, pid := range strings.Fields(string(children)) {
+		require.Eventually(t, func() bool { // nothing of the command is left, but for what nobody has reaped
+			line, err := os.ReadFile("/proc/" + pid + "/cmdline")
+			return err != nil || len(line) == 0
+		}, time.Minute, time.Millisecond)
+	}
 	lines := 0
 	for _, state := range []string{"firing", "resolved"} {
 		text, err := os.ReadFile(filepath.Join(dir, state))
