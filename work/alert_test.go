@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,8 +84,13 @@ func always(name string, err error) work.Kind {
 
 func TestTheMonitorPagesForAJobThatDoesNotRunForFifteenMinutesAndResolvesWithTheSameKey(t *testing.T) {
 	observe(t, func(l *observer) {
-		away := errAway
-		k := instantly("sync", func(*work.Job) error { return away })
+		var back atomic.Bool
+		k := instantly("sync", func(*work.Job) error {
+			if back.Load() {
+				return nil
+			}
+			return errAway
+		})
 		k.MaxAttempts = -1
 		p := l.open(1, k)
 		p.enqueue("sync", "", "a")
@@ -99,7 +105,7 @@ func TestTheMonitorPagesForAJobThatDoesNotRunForFifteenMinutesAndResolvesWithThe
 		require.Equal(l, "fencepost work show 1", a.Remedy)
 		require.Equal(l, time.Second, time.Since(a.Since).Round(time.Millisecond))
 		require.InDelta(l, 901, a.Value, 0.1)
-		away = nil
+		back.Store(true)
 		l.after(20 * time.Minute)
 		require.Contains(l, l.monitorFires(), "work/stale/sync")
 	})
@@ -121,9 +127,9 @@ func TestEndlessRetriesPageSinceAgeCountsFromWhenAJobWasFirstDue(t *testing.T) {
 
 func TestAJobThatIsRetriedWithinItsStaleDoesNotPage(t *testing.T) {
 	observe(t, func(l *observer) {
-		n := 0
+		var n atomic.Int64
 		k := instantly("sync", func(*work.Job) error {
-			if n++; n < 5 {
+			if n.Add(1) < 5 {
 				return errAway
 			}
 			return nil
