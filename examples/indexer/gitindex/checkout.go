@@ -22,6 +22,10 @@ var (
 	// ErrBusy means that another process uses the folder of the checkout, or a git
 	// that a killed process has left.
 	ErrBusy = errors.New("the checkout is in use")
+
+	// ErrUnguarded means that the index takes a push which its hook must refuse, so
+	// that an old holder could change it. Nothing was changed.
+	ErrUnguarded = errors.New("the index is not guarded")
 )
 
 // trailer is the name under which a commit bears its token.
@@ -45,6 +49,8 @@ type Checkout struct {
 
 	busy  chan struct{} // holds one while a call uses the folder
 	ready bool          // the folder is in order, as far as is known
+
+	guarded bool // the index has refused a push that it must refuse
 }
 
 // Open returns a Checkout. It reads and starts nothing. An error means that the
@@ -116,6 +122,9 @@ func (c *Checkout) update(ctx context.Context, token fence.Token, subject string
 	if err != nil {
 		return "", err
 	}
+	if err := c.prove(ctx); err != nil {
+		return "", err
+	}
 	if token.Compare(newest) < 0 {
 		return "", &fence.Error{Held: token, Current: newest, Guard: guardName(c.cfg.Index)}
 	}
@@ -127,6 +136,28 @@ func (c *Checkout) update(ctx context.Context, token fence.Token, subject string
 		return commit, nil
 	}
 	return c.push(ctx, token, subject)
+}
+
+// hookDeclined is in what git says, in words alone, if a hook has refused a push.
+const hookDeclined = "(hook declined)"
+
+// prove tries once whether the index has its hook: it pushes to a branch that the hook
+// refuses. A hook is lost easily, as when a repository is cloned or copied without its
+// permissions, and git says nothing then.
+func (c *Checkout) prove(ctx context.Context) error {
+	if c.guarded {
+		return nil
+	}
+	const other = branch + "-unguarded"
+	if _, err := c.git.run(ctx, c.cfg.Checkout, "push", "--quiet", "origin", "HEAD:"+other); err != nil {
+		if strings.Contains(err.Error(), hookDeclined) {
+			c.guarded = true
+			return nil
+		}
+		return err
+	}
+	_, err := c.git.run(ctx, c.cfg.Index, "update-ref", "-d", other)
+	return errors.Join(fmt.Errorf("%w: %s has no update hook that git runs: make an index by indexer init, or copy its hooks", ErrUnguarded, c.cfg.Index), err)
 }
 
 // push commits what was changed, under token, and pushes it.

@@ -23,6 +23,9 @@
 // content, so its sync would push nothing, and a delayed push of the yank would still
 // find the branch in its place.
 //
+// A repository without the hook is not used: a Checkout tries once whether a push is
+// refused that must be.
+//
 // # What is not decided here
 //
 // Whether this process is superseded: a refusal is a hint, and only the head of the

@@ -86,6 +86,25 @@ func TestTheHookRefusesWhatIsNotTheNewestHoldersPushToTheBranch(t *testing.T) {
 	require.ErrorContains(t, Guard(t.Context(), nil, nil), "0 arguments")
 }
 
+func TestAnIndexWithoutItsHookIsNotUsed(t *testing.T) {
+	t.Parallel()
+	x := newIndex(t)
+	token := x.claim(t, "g1.e1")
+	c := x.checkout(t, "c")
+	hook := filepath.Join(x.path, "hooks", "update")
+	require.NoError(t, os.Chmod(hook, 0o644)) // git passes over it
+	for range 2 {
+		_, err := c.Sync(t.Context(), token, "left-pad", []byte("1\n"))
+		require.ErrorIs(t, err, ErrUnguarded)
+	}
+	x.has(t, map[string]string{})
+	refs, err := c.git.run(t.Context(), x.path, "for-each-ref", "--format=%(refname)")
+	require.NoError(t, err)
+	require.Equal(t, branch, refs)
+	require.NoError(t, os.Chmod(hook, 0o755))
+	put(t, c, token, "left-pad", "1\n")
+}
+
 func TestAnIndexIsNotMadeOverWhatIsThere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
