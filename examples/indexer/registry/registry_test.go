@@ -168,6 +168,36 @@ func TestEachStageOfAChangeIsToldOverFailuresCoalescingAndAPromotion(t *testing.
 	})
 }
 
+func TestOneSyncRunsAtATimeAndWhatDoesNotNeedTheIndexRunsMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		index, c := newShelf(), open(t, memory.New(), 1)
+		runs := make(chan error)
+		index.before = func(string) error { return <-runs }
+		other := change("two", Publish)
+		other.Name = "right-pad"
+		require.NoError(t, accept(t, c, change("one", Publish)))
+		require.NoError(t, accept(t, c, other))
+		stop := start(t, c, index)
+		synctest.Wait()
+		require.Equal(t, Running, told(t, c, "one").Stage)
+		require.Equal(t, Queued, told(t, c, "two").Stage)
+		announced := 0
+		require.NoError(t, c.View(func(r *catalog.Reader) error {
+			return Feed(r, func(Announced) bool { announced++; return true })
+		}))
+		require.Equal(t, 2, announced)
+		runs <- nil
+		synctest.Wait()
+		require.Equal(t, InIndex, told(t, c, "one").Stage)
+		require.Equal(t, Running, told(t, c, "two").Stage)
+		runs <- nil
+		synctest.Wait()
+		require.Equal(t, InIndex, told(t, c, "two").Stage)
+		stop()
+	})
+}
+
 func TestAChangeWhoseSyncWasGivenUpIsDeadUntilItIsRetriedOrFollowed(t *testing.T) {
 	t.Parallel()
 	index, c := newShelf(), open(t, memory.New(), 1)
