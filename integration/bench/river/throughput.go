@@ -60,7 +60,12 @@ func median(all []float64) float64 {
 
 func perSecond(name string, found map[string][]float64, note string) figure {
 	o, r := median(found["ours"]), median(found["River"])
-	return figure{name: name, ours: fmt.Sprintf("%.0f", o), rivers: fmt.Sprintf("%.0f", r), ratio: o / max(r, 1), note: note}
+	return figure{name: name, ours: spread(found["ours"]), rivers: spread(found["River"]), ratio: o / max(r, 1), note: note}
+}
+
+// spread shows the median, the least and the most.
+func spread(all []float64) string {
+	return fmt.Sprintf("%.0f (%.0f to %.0f)", median(all), slices.Min(all), slices.Max(all))
 }
 
 // burnDown enqueues everything first, and measures how long it takes to run.
