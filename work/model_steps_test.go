@@ -55,8 +55,9 @@ func (w *walk) started(r *modelRun) (easy bool) {
 	}
 	w.runs = append(w.runs, r)
 	w.newest[r.id] = r
-	w.starts[startKey{r.id, r.Token}]++
-	w.fresh = append(w.fresh, startKey{r.id, r.Token})
+	key := startKey{r.id, r.Token}
+	w.starts[key]++
+	w.fresh = append(w.fresh, start{key, w.starts[key]})
 	return w.easy
 }
 
@@ -159,7 +160,7 @@ func (w *walk) progress(r *modelRun) (error, bool) {
 
 // update commits, or fails within a while.
 func (p *player) update(w *walk, fn func(tx *catalog.Tx) error) error {
-	ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), w.scale(time.Second))
 	defer cancel()
 	return p.c.Update(ctx, fn)
 }
@@ -179,7 +180,7 @@ func (w *walk) enqueue(p *player) {
 		case 1:
 			all[i].Member = []string{"m1", "m2"}[w.random.IntN(2)]
 		case 2, 3:
-			all[i].RunAt = time.Now().Add(time.Duration(w.random.IntN(2000)) * time.Millisecond)
+			all[i].RunAt = time.Now().Add(w.scale(time.Duration(w.random.IntN(2000)) * time.Millisecond))
 		}
 	}
 	_ = p.update(w, func(tx *catalog.Tx) error { _, err := work.EnqueueAll(tx, all...); return err })
@@ -212,20 +213,26 @@ func (w *walk) decide(p *player) {
 // check has the ledger judge what was committed, and compares what this process saw
 // of it.
 func (w *walk) check() {
-	require.NoError(w, catalog.ReadLog(w.Context(), w.log, w.ledger.revision, w.ledger.apply))
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	acked, fresh := w.acked, w.fresh
+	w.acked, w.fresh = nil, nil
 	require.Empty(w, w.faults)
-	for _, r := range w.acked {
-		require.Same(w, w.newest[r.id], r, "job %s was completed by a run before its newest", r.id)
+	w.mu.Unlock()
+	require.NoError(w, catalog.ReadLog(w.Context(), w.log, w.ledger.revision, w.ledger.apply))
+	for _, r := range acked {
+		require.Same(w, w.newestRun(r.id), r, "job %s was completed by a run before its newest", r.id)
 		require.Equal(w, r.Token, w.ledger.done[r.id].Claim, "the completion of job %s was acknowledged", r.id)
 		require.Equal(w, effect{1, r.Token}, w.ledger.effects[r.id], "of job %s", r.id)
 	}
-	w.acked = nil
-	for _, key := range w.fresh {
-		require.LessOrEqual(w, w.starts[key], w.ledger.claimed[key], "runs of job %s under %v, and its claims", key.id, key.token)
+	for _, s := range fresh {
+		require.LessOrEqual(w, s.nth, w.ledger.claimed[s.key], "runs of job %s under %v, and its claims", s.key.id, s.key.token)
 	}
-	w.fresh = nil
+}
+
+func (w *walk) newestRun(id string) *modelRun {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.newest[id]
 }
 
 // readStatus looks whether what the newest process sees adds up.
@@ -272,11 +279,10 @@ func (w *walk) calm() {
 	}
 	w.reassign(p, work.Owner{Member: "m1"})
 	w.reassign(p, work.Owner{Member: "m2"})
-	for range 100 {
+	for range 400 {
 		w.release(func(*modelRun) bool { return true })
 		w.pass(500 * time.Millisecond)
-		w.check()
-		if len(w.ledger.jobs) == 0 {
+		if w.check(); len(w.ledger.jobs) == 0 {
 			break
 		}
 	}
@@ -292,7 +298,7 @@ func (w *walk) reassign(p *player, from work.Owner) {
 	if from == (work.Owner{}) {
 		return
 	}
-	require.NoError(w, p.update(w, func(tx *catalog.Tx) error { _, err := work.Reassign(tx, from); return err }))
+	require.NoError(w, p.c.Update(w.Context(), func(tx *catalog.Tx) error { _, err := work.Reassign(tx, from); return err }))
 }
 
 func (w *walk) setEasy(easy bool) {

@@ -53,13 +53,19 @@ func TestNoOlderTokenCompletesAJobAndNoJobIsLostOrDoneTwice(t *testing.T) {
 // A clock waits for what a step has caused.
 type clock interface {
 	settle()
-	pass(d time.Duration)
+	scale(d time.Duration) time.Duration
 }
 
 type inBubble struct{}
 
-func (inBubble) settle()              { synctest.Wait() }
-func (inBubble) pass(d time.Duration) { <-time.After(d); synctest.Wait() }
+func (inBubble) settle()                             { synctest.Wait() }
+func (inBubble) scale(d time.Duration) time.Duration { return d }
+
+// pass lets time pass.
+func (w *walk) pass(d time.Duration) {
+	<-time.After(w.scale(d))
+	w.settle()
+}
 
 // A walk plays random steps on one catalog.
 type walk struct {
@@ -78,7 +84,7 @@ type walk struct {
 	stale  []*modelRun // some of those that have
 	starts map[startKey]int
 	newest map[string]*modelRun // by job
-	fresh  []startKey           // since the last check
+	fresh  []start              // since the last check
 	acked  []*modelRun          // whose Complete was acknowledged, since the last check
 	faults []string
 	easy   bool // runs return nil at once
@@ -100,6 +106,12 @@ type modelRun struct {
 	by     *player
 	orders chan order
 	deaf   bool // it goes on behind the end of its context
+}
+
+// A start is the nth one of a job under a token.
+type start struct {
+	key startKey
+	nth int
 }
 
 type order func(*modelRun) (err error, returns bool)
@@ -178,7 +190,7 @@ func (w *walk) step() {
 
 // force makes a pass, if the process still works.
 func (w *walk) force(p *player) {
-	ctx, cancel := context.WithTimeout(w.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(w.Context(), w.scale(time.Second))
 	defer cancel()
 	_, _ = p.q.Pass(ctx)
 }
@@ -219,11 +231,11 @@ func (w *walk) work(p *player) {
 		if name == "some" && p.c.Token().Generation%2 == 0 {
 			continue
 		}
-		k := work.Kind{Name: name, Order: modelKinds[name], MaxAttempts: 4, Retry: func(int) time.Duration { return time.Duration(len(name)) * 100 * time.Millisecond }}
+		k := work.Kind{Name: name, Order: modelKinds[name], MaxAttempts: 4, Retry: func(int) time.Duration { return w.scale(time.Duration(len(name)) * 100 * time.Millisecond) }}
 		k.Run = func(ctx context.Context, j *work.Job) error { return w.run(ctx, p, j) }
 		known = append(known, k)
 	}
-	q, err := work.New(p.c, work.Config{Kinds: known, Concurrency: 8, Grace: time.Second, Poll: -1})
+	q, err := work.New(p.c, work.Config{Kinds: known, Concurrency: 8, Grace: w.scale(time.Second), Poll: -1})
 	require.NoError(w, err)
 	ctx, stop := context.WithCancelCause(w.Context())
 	done := make(chan error, 1)
