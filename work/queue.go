@@ -204,13 +204,19 @@ func (q *Queue) wait(ctx context.Context, cond func(*dispatcher) bool) error {
 	}
 }
 
-// Status says what the jobs do, and what this Queue has done since it began.
+// Status says what the jobs do, and what this Queue has done since it began. It counts
+// every job, and no job is claimed meanwhile: that takes seconds if there are a million.
+// Right after Run began it first waits until all jobs are read, while jobs run.
 func (q *Queue) Status(ctx context.Context) (Status, error) {
 	var s Status
-	var failed error
-	err := q.ask(ctx, func(d *dispatcher) { s, failed = d.status() })
-	if err == nil {
-		err = failed
+	var failed, err error
+	for all := false; !all && err == nil; { // a pass is made between two askings
+		err = q.ask(ctx, func(d *dispatcher) {
+			d.readOn()
+			if all = d.unread == "" || d.c.Err() != nil; all {
+				s, failed = d.status()
+			}
+		})
 	}
-	return s, err
+	return s, errors.Join(err, failed)
 }

@@ -303,9 +303,6 @@ func (b *book) blockage(l *lane, now time.Time) Blockage {
 
 // status says what the jobs do, as the dispatcher sees them.
 func (d *dispatcher) status() (Status, error) {
-	for d.unread != "" && d.c.Err() == nil {
-		d.readOn()
-	}
 	var st Status
 	err := d.changes.View(func(taken []catalog.Change, s *catalog.Reader) error {
 		r := &reading{s: s, now: d.now()}

@@ -273,3 +273,23 @@ func TestARunThatLostItsJobAndHasNotReturnedIsLeaving(t *testing.T) {
 		require.Equal(l, 0, p.status().Pass.Leaving)
 	})
 }
+
+func TestJobsRunWhileAStatusReadsTheOthers(t *testing.T) {
+	t.Parallel()
+	c, err := catalog.Open(t.Context(), memory.New(), catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.Close()) }()
+	const jobs = 20_000 // several times what is read between two passes
+	require.NoError(t, c.Update(t.Context(), func(tx *catalog.Tx) error { _, err := work.EnqueueAll(tx, requests("later", jobs)...); return err }))
+	q, err := work.New(c, work.Config{})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx) }()
+	st, err := q.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, jobs, st.Live)
+	require.Greater(t, st.Pass.Number, 3)
+	stop(errStopped)
+	require.ErrorIs(t, <-done, errStopped)
+}
