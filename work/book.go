@@ -27,6 +27,7 @@ type book struct {
 	timers *btree.BTreeG[*item] // what may run at a time to come
 	dirty  map[*lane]struct{}   // whose place in the queues has to be found
 	broken map[string]error     // entries that can't be read, by collection and key
+	unread string               // the key from which on jobs are still to be read; empty: all are
 
 	unknown, stranded int
 }
@@ -93,7 +94,7 @@ func newSet(less func(a, b *item) bool) *btree.BTreeG[*item] {
 func newBook(token fence.Token, member string, known []Kind) *book {
 	b := &book{
 		token: token, member: member, kinds: map[string]*shelf{}, items: map[ID]*item{}, held: map[ID]*item{},
-		timers: newSet(byTime), dirty: map[*lane]struct{}{}, broken: map[string]error{},
+		timers: newSet(byTime), dirty: map[*lane]struct{}{}, broken: map[string]error{}, unread: firstEntry,
 	}
 	for _, k := range known {
 		b.kinds[k.Name] = newShelf(k, true)
@@ -105,19 +106,21 @@ func newShelf(k Kind, known bool) *shelf {
 	return &shelf{Kind: k, known: known, ready: newSet(byRank), lanes: map[string]*lane{}}
 }
 
+// firstEntry is at or before the key of every job.
+const firstEntry = "0"
+
 // load reads every job.
 func (b *book) load(s catalog.Source, now time.Time) error {
-	_, err := b.loadSome(s, "", now, func(int) bool { return true })
-	return err
+	b.unread = ""
+	return b.loadSome(s, now, func(int) bool { return true })
 }
 
-// loadSome reads jobs from a key on, in the order of their IDs, until more returns
-// false of how many were read. It returns the key to go on from; empty: all were
-// read.
-func (b *book) loadSome(s catalog.Source, from string, now time.Time, more func(n int) bool) (next string, err error) {
-	became, n := catalog.Bytes(runs.Name()), 0
+// loadSome reads more of the jobs, in the order of their IDs, until more returns
+// false of how many were read.
+func (b *book) loadSome(s catalog.Source, now time.Time, more func(n int) bool) error {
+	became, next, n := catalog.Bytes(runs.Name()), "", 0
 	var failed error
-	err = catalog.Bytes(jobs.Name()).Scan(s, from, func(key string, raw []byte) bool {
+	err := catalog.Bytes(jobs.Name()).Scan(s, b.unread, func(key string, raw []byte) bool {
 		if !more(n) {
 			next = key
 			return false
@@ -131,7 +134,10 @@ func (b *book) loadSome(s catalog.Source, from string, now time.Time, more func(
 		failed = err
 		return err == nil
 	})
-	return next, errors.Join(err, failed)
+	if err = errors.Join(err, failed); err == nil {
+		b.unread = next
+	}
+	return err
 }
 
 // apply makes the changes of commits.
@@ -140,12 +146,26 @@ func (b *book) apply(changes []catalog.Change, now time.Time) {
 		switch {
 		case c.Collection == jobs.Name() && c.Delete:
 			b.remove(c.Key)
-		case c.Collection == jobs.Name():
+		case c.Collection == jobs.Name() && !b.early(c):
 			b.add(c.Key, c.Value)
 		case c.Collection == runs.Name():
 			b.setRun(c.Key, c.Value, now)
 		}
 	}
+}
+
+// early reports whether older jobs of a job's key may still be unread: then the job
+// is read in its turn, since it must not run before them.
+func (b *book) early(c catalog.Change) bool {
+	if b.unread == "" || c.Key < b.unread {
+		return false
+	}
+	var rec indexRecord
+	if json.Unmarshal(c.Value, &rec) != nil {
+		return false
+	}
+	s := b.kinds[rec.Kind]
+	return s != nil && s.Order != Any
 }
 
 // An indexRecord is what a book needs of a jobRecord.

@@ -32,7 +32,6 @@ type dispatcher struct {
 	writes  context.Context // of every commit: ends a while after runs
 	wg      sync.WaitGroup
 	clock   time.Time // of the last pass
-	unread  string    // the key from which on jobs are still to be read; empty: all are
 	next    int64     // when the next job is due; 0: none is
 	last    Report
 	passes  int
@@ -70,14 +69,11 @@ func newDispatcher(q *Queue) (*dispatcher, error) {
 	}
 	d := &dispatcher{
 		Queue: q, changes: changes, book: newBook(q.c.Token(), q.c.Claim().Holder.Name, q.cfg.Kinds),
-		running: map[ID]*run{}, busy: map[string]int{}, keys: map[laneKey]int{}, free: q.cfg.Concurrency, clock: time.Now(), unread: firstEntry,
+		running: map[ID]*run{}, busy: map[string]int{}, keys: map[laneKey]int{}, free: q.cfg.Concurrency, clock: time.Now(),
 		results: make(chan *run, maxConcurrency), // so that no run waits to return
 	}
 	return d, nil
 }
-
-// firstEntry is at or before the key of every job.
-const firstEntry = "0"
 
 // run makes passes until ctx or the handle ends.
 func (d *dispatcher) run(ctx context.Context) error {
@@ -159,7 +155,7 @@ const (
 
 func (d *dispatcher) untilNext() time.Duration {
 	switch {
-	case d.unread != "":
+	case d.book.unread != "":
 		return 0
 	case d.failing != nil:
 		return retryLook
@@ -177,17 +173,13 @@ const readTime = 5 * time.Millisecond
 // readOn reads some of the jobs that were there when the Queue began. What is
 // committed meanwhile comes by d.changes.
 func (d *dispatcher) readOn() {
-	if d.unread == "" {
+	if d.book.unread == "" {
 		return
 	}
 	begun := time.Now()
-	err := d.c.View(func(r *catalog.Reader) (err error) {
-		d.unread, err = d.book.loadSome(r, d.unread, begun, func(n int) bool { return n < 100 || time.Since(begun) < readTime })
-		return err
+	_ = d.c.View(func(r *catalog.Reader) error { // it fails only if the handle has ended
+		return d.book.loadSome(r, begun, func(n int) bool { return n < 100 || time.Since(begun) < readTime })
 	})
-	if err != nil { // the handle has ended
-		d.unread = firstEntry
-	}
 }
 
 // now returns the time, and notices a clock that was set back.
@@ -303,7 +295,7 @@ func (d *dispatcher) slots() int {
 }
 
 func (d *dispatcher) idle() bool {
-	return d.unread == "" && len(d.running) == 0 && d.book.readyCount() == 0 && (d.next == 0 || d.next > time.Now().UnixNano())
+	return d.book.unread == "" && len(d.running) == 0 && d.book.readyCount() == 0 && (d.next == 0 || d.next > time.Now().UnixNano())
 }
 
 // mine reports whether the book says that a run still has its job.

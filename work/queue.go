@@ -213,7 +213,7 @@ func (q *Queue) Status(ctx context.Context) (Status, error) {
 	for all := false; !all && err == nil; { // a pass is made between two askings
 		err = q.ask(ctx, func(d *dispatcher) {
 			d.readOn()
-			if all = d.unread == "" || d.c.Err() != nil; all {
+			if all = d.book.unread == "" || d.c.Err() != nil; all {
 				s, failed = d.status()
 			}
 		})
