@@ -317,21 +317,26 @@ func (d *dispatcher) dropLost() {
 func (d *dispatcher) stop() error {
 	grace := time.NewTimer(d.cfg.Grace)
 	defer grace.Stop()
-	for left := len(d.running) - len(d.finished); left > 0; left-- {
+	for d.notReturned() > 0 {
 		select {
 		case r := <-d.results:
 			d.returned(r)
 		case do := <-d.asks:
 			do(d)
-			left++
 		case <-grace.C:
-			_ = d.settle()
-			return exitcodes.With(fmt.Errorf("%w for %v: %d of them", ErrStillRunning, d.cfg.Grace, left), exitcodes.Halt)
+			d.collect()
+			if left := d.notReturned(); left > 0 {
+				_ = d.settle()
+				return exitcodes.With(fmt.Errorf("%w for %v: %d of them", ErrStillRunning, d.cfg.Grace, left), exitcodes.Halt)
+			}
 		}
 	}
 	d.wg.Wait()
 	return d.settle()
 }
+
+// notReturned returns how many runs have not returned, with or without a job.
+func (d *dispatcher) notReturned() int { return d.cfg.Concurrency - d.free }
 
 // settle writes what became of the runs that have returned, if the token is held.
 func (d *dispatcher) settle() error {
