@@ -168,7 +168,7 @@ func (h *Held) Unlock() error { return releaseFile(h.file) }
 // nobody: others then make calls that they could have saved.
 func (h *Held) write() {
 	text, err := json.Marshal(h.mine)
-	if err != nil {
+	if err != nil || len(text) >= maxLockRecord { // which nobody would take for a record
 		return
 	}
 	if n, err := h.file.WriteAt(append(text, '\n'), 0); err == nil {

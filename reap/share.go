@@ -3,6 +3,7 @@ package reap
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/fencepost/fencepost/generation"
@@ -48,8 +49,15 @@ func (r *run) shareRefusal(d time.Duration) {
 	r.held.write()
 }
 
-// maxFailureText is how much of an error's text others are told.
+// maxFailureText is how many bytes of an error's text others are told. As JSON it takes six
+// times as many at most, so that the record stays below maxLockRecord.
 const maxFailureText = 512
+
+// sharedText is an error's text as ASCII, of maxFailureText bytes at most.
+func sharedText(err error) string {
+	text := strings.Trim(fmt.Sprintf("%+.*q", maxFailureText, err), `"`)
+	return text[:min(len(text), maxFailureText)]
+}
 
 // share notes in the lock file that this pass has ended, unless others have to do it anew.
 func (r *run) share(e *end) {
@@ -64,7 +72,7 @@ func (r *run) share(e *end) {
 		Failed: r.counts[failed],
 	}
 	if e.err != nil {
-		done.Failure = fmt.Sprintf("%.*q", maxFailureText, e.err)
+		done.Failure = sharedText(e.err)
 	}
 	r.held.mine.Ended = &done
 	r.held.write()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -180,4 +181,17 @@ func TestAResultOfAnotherUserIsNotBelieved(t *testing.T) {
 	_, err = f.Do(t.Context(), answer(&calls, "anew", nil))
 	require.NoError(t, err)
 	require.Equal(t, want, calls)
+}
+
+func TestWhateverTheTextOfAFailureIsTheLockFileStaysOne(t *testing.T) {
+	t.Parallel()
+	for _, r := range []string{"<", "\"", "\\", "\x00", "\xff", "\u2028", "\U000f0000", "é"} {
+		p := reap.Policy{Lock: filepath.Join(t.TempDir(), "lock")}
+		src := stale().source()
+		src.List = func(context.Context) ([]reap.Item, error) { return nil, errors.New(strings.Repeat(r, 5000)) }
+		_, err := reap.Pass(t.Context(), src, token(8), p)
+		require.ErrorContains(t, err, r)
+		_, err = reap.Pass(t.Context(), stale("a").source(), token(8), p)
+		require.NoError(t, err, "%q", r)
+	}
 }
