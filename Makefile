@@ -1,5 +1,4 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-work test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-etcd
 .PHONY: help test test-guards test-work test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
 
 help: ## this list

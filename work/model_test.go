@@ -25,7 +25,7 @@ import (
 
 const (
 	lifeSteps = 1000 // of one catalog
-	someLives = 5
+	someLives = 2
 	allLives  = 1000 // with FENCEPOST_WHOLE
 )
 

@@ -279,7 +279,7 @@ func TestJobsRunWhileAStatusReadsTheOthers(t *testing.T) {
 	c, err := catalog.Open(t.Context(), memory.New(), catalog.Config{Generation: 1})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, c.Close()) }()
-	const jobs = 20_000 // several times what is read between two passes
+	const jobs = 8_000 // several times what is read between two passes
 	require.NoError(t, c.Update(t.Context(), func(tx *catalog.Tx) error { _, err := work.EnqueueAll(tx, requests("later", jobs)...); return err }))
 	q, err := work.New(c, work.Config{})
 	require.NoError(t, err)
@@ -289,7 +289,7 @@ func TestJobsRunWhileAStatusReadsTheOthers(t *testing.T) {
 	st, err := q.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, jobs, st.Live)
-	require.Greater(t, st.Pass.Number, 3)
+	require.Greater(t, st.Pass.Number, 2)
 	stop(errStopped)
 	require.ErrorIs(t, <-done, errStopped)
 }

@@ -288,7 +288,7 @@ func (s *service) compare(r *catalog.Reader, head driver.Head, mine work.Status,
 
 func TestTheSumsOfTheStatusAddUpAfterEveryStep(t *testing.T) {
 	t.Parallel()
-	lives, steps := 4, 120
+	lives, steps := 3, 70
 	if os.Getenv(drivertest.WholeVar) != "" {
 		lives, steps = 60, 400
 	}
