@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -186,28 +187,33 @@ func (w *walk) enqueue(p *player) {
 	_ = p.update(w, func(tx *catalog.Tx) error { _, err := work.EnqueueAll(tx, all...); return err })
 }
 
-// decide does what a person may decide about a job.
+// decide does what a person may decide about a job, beside the next steps if its commit
+// takes long.
 func (w *walk) decide(p *player) {
 	live, dead := slices.Sorted(maps.Keys(w.ledger.jobs)), slices.Sorted(maps.Keys(w.ledger.dead))
-	pick := func(from []string) (id work.ID) {
-		id, err := work.ParseID(from[w.random.IntN(len(from))])
+	pick := func(from []string) work.ID {
+		id, err := work.ParseID(strings.TrimLeft(from[w.random.IntN(len(from))], "0"))
 		require.NoError(w, err)
 		return id
 	}
-	_ = p.update(w, func(tx *catalog.Tx) error {
-		switch n := w.random.IntN(4); {
-		case n == 0 && len(live) > 0:
-			return work.Abandon(tx, pick(live), "the walk abandons it")
-		case n == 1 && len(dead) > 0:
-			return work.Retry(tx, pick(dead))
-		case n == 2 && len(dead) > 0:
-			return work.Clear(tx, pick(dead))
-		case len(live) > 0:
-			return work.Retry(tx, pick(live))
-		default:
-			return nil
-		}
-	})
+	var change func(tx *catalog.Tx) error
+	switch n := w.random.IntN(6); {
+	case n < 2 && len(live) > 0:
+		id := pick(live)
+		change = func(tx *catalog.Tx) error { return work.Abandon(tx, id, "the walk abandons it") }
+	case n < 4 && len(dead) > 0:
+		id := pick(dead)
+		change = func(tx *catalog.Tx) error { return work.Retry(tx, id) }
+	case n == 4 && len(dead) > 0:
+		id := pick(dead)
+		change = func(tx *catalog.Tx) error { return work.Clear(tx, id) }
+	case len(live) > 0:
+		id := pick(live)
+		change = func(tx *catalog.Tx) error { return work.Retry(tx, id) }
+	default:
+		return
+	}
+	go func() { _ = p.update(w, change) }()
 }
 
 // check has the ledger judge what was committed, and compares what this process saw
