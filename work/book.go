@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/tidwall/btree"
@@ -62,6 +63,14 @@ type item struct {
 	spot spot
 	at   int64 // in timers
 	rank int   // in ready
+}
+
+// nanos returns a time in ns since 1970. Times beyond the year 2262 are all the last one.
+func nanos(t time.Time) int64 {
+	if t.Unix() >= math.MaxInt64/int64(time.Second) {
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }
 
 // A spot is where an item is queued.
@@ -199,10 +208,10 @@ func (b *book) add(key string, raw []byte) {
 	}
 	it := &item{
 		id: id, shelf: b.shelf(rec.Kind), key: rec.Key, made: rec.Made, pinned: rec.Generation, member: rec.Member,
-		since: latest(rec.MadeAt, rec.RunAt, rec.Again).UnixNano(), priority: rec.Priority,
+		since: nanos(latest(rec.MadeAt, rec.RunAt, rec.Again)), priority: rec.Priority,
 	}
 	if !rec.RunAt.IsZero() {
-		it.due = rec.RunAt.UnixNano()
+		it.due = nanos(rec.RunAt)
 	}
 	if old := b.items[id]; old != nil { // it was reassigned
 		it.run, it.until = old.run, old.until
@@ -336,7 +345,7 @@ func (b *book) setRun(key string, raw []byte, now time.Time) {
 	if !rec.NotBefore.IsZero() {
 		// The wait is never longer than it was meant to be, whatever the clocks of two
 		// holders say.
-		it.until = min(rec.NotBefore.UnixNano(), now.UnixNano()+int64(rec.Wait))
+		it.until = min(nanos(rec.NotBefore), nanos(now.Add(rec.Wait)))
 	}
 	if it.lane != nil {
 		it.lane.stale = true

@@ -84,7 +84,7 @@ func (r Request) check() error {
 	if r.Priority < -MaxPriority || r.Priority > MaxPriority {
 		return fmt.Errorf("%w: the priority %d, want -%d to %d", ErrInvalid, r.Priority, MaxPriority, MaxPriority)
 	}
-	if y := r.RunAt.Year(); !r.RunAt.IsZero() && (y < 1970 || y > 9999) {
+	if y := r.RunAt.UTC().Year(); !r.RunAt.IsZero() && (y < 1970 || y > 9999) {
 		return fmt.Errorf("%w: a time to run at in the year %d", ErrInvalid, y)
 	}
 	return nil

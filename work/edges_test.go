@@ -1,0 +1,54 @@
+package work_test
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/work"
+)
+
+func TestAJobForAnyYearWaitsForIt(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		p := l.open(1, s.kind("sync"))
+		for _, year := range []int{2261, 2262, 2263, 2400, 3000, 5000, 9999} { // ns since 1970 end in 2262
+			at := time.Date(year, 12, 31, 0, 0, 0, 0, time.UTC)
+			info := p.job(p.enqueueAll(work.Request{Kind: "sync", RunAt: at}))
+			require.Equal(l, work.Scheduled, info.State, "%d", year)
+			require.Equal(l, at, info.Due)
+		}
+		require.Empty(l, s.ran())
+		require.NoError(l, p.status().Sums())
+	})
+}
+
+func TestARequestForAYearThatCantBeStoredIsRefusedAndHoldsUpNoOther(t *testing.T) {
+	inLab(t, func(l *lab) {
+		p := l.open(1, instantly("sync", succeed))
+		at := time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("", -7200)) // 10000 in UTC
+		require.ErrorIs(l, work.Request{Kind: "sync", RunAt: at}.Check(), work.ErrInvalid)
+		l.put("1", `{"op":"enqueue","kind":"sync","run_at":"9999-12-31T23:00:00-02:00"}`)
+		l.put("2", `{"op":"enqueue","kind":"sync"}`)
+		l.after(2 * time.Second)
+		require.Contains(l, p.reply("1").Error, "year 10000")
+		require.Empty(l, p.reply("2").Error)
+		require.Empty(l, l.inbox())
+	})
+}
+
+func TestAWaitAsLongAsADurationIsNotOver(t *testing.T) {
+	inLab(t, func(l *lab) {
+		runs := 0
+		never := instantly("failing", func(*work.Job) error { runs++; return errAway })
+		never.Retry = func(int) time.Duration { return math.MaxInt64 }
+		p := l.open(1, never, instantly("later", func(*work.Job) error { runs++; return work.Later(math.MaxInt64) }))
+		p.enqueue("failing", "", "")
+		p.enqueue("later", "", "")
+		l.after(time.Hour)
+		require.Equal(l, 2, runs)
+		require.Equal(l, map[work.State]int{work.Backoff: 2}, p.states())
+	})
+}
