@@ -52,3 +52,33 @@ func TestAWaitAsLongAsADurationIsNotOver(t *testing.T) {
 		require.Equal(l, map[work.State]int{work.Backoff: 2}, p.states())
 	})
 }
+
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text }
+
+type nilCause struct{ cause error }
+
+func (*nilCause) Error() string   { return "its cause can't be read" }
+func (e *nilCause) Unwrap() error { return e.cause }
+
+func TestAFailureThatPanicsIsAFailureOfItsRunAlone(t *testing.T) {
+	inLab(t, func(l *lab) {
+		kinds := []work.Kind{
+			instantly("error", func(*work.Job) error { return (*nilError)(nil) }),
+			instantly("cause", func(*work.Job) error { return (*nilCause)(nil) }),
+			instantly("retry", func(*work.Job) error { return errAway }),
+		}
+		kinds[2].Retry = func(int) time.Duration { panic("no wait") }
+		p := l.open(1, append(kinds, instantly("other", succeed))...)
+		for _, kind := range []string{"error", "cause", "retry"} {
+			info := p.job(p.enqueue(kind, "", ""))
+			require.Equal(l, work.Backoff, info.State, kind)
+			require.Contains(l, info.Error, "panic: ", kind)
+		}
+		require.Contains(l, p.job(3).Error, errAway.Error())
+		require.Positive(l, p.job(3).NotBefore.Sub(time.Now()), "it waits as by default")
+		p.enqueue("other", "", "")
+		require.Equal(l, 3, p.status().Live)
+	})
+}

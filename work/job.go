@@ -203,12 +203,19 @@ func ids(items []*item) []ID {
 // errExited is the failure of a run that ended its goroutine.
 var errExited = errors.New("work: the run ended its goroutine (runtime.Goexit)")
 
-// call calls a kind's Run, and returns a panic as an error.
+// call calls a kind's Run, and returns a panic as an error: also one of the error that
+// Run returned, such as a nil pointer's, which nobody else could contain.
 func call(ctx context.Context, k Kind, j *Job) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
-		}
-	}()
-	return k.Run(ctx, j)
+	defer contain(&err)
+	if err = k.Run(ctx, j); err != nil {
+		_, _ = err.Error(), errors.As(err, new(*permanent))
+	}
+	return err
+}
+
+// contain turns a panic into an error. It is deferred.
+func contain(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+	}
 }

@@ -137,6 +137,14 @@ func DefaultRetry(attempts int) time.Duration {
 	return wait - rand.N(wait/2)
 }
 
+// wait returns the wait behind failed attempts; the default, and the reason, if Retry
+// panics.
+func (k Kind) wait(attempts int) (wait time.Duration, err error) {
+	wait = DefaultRetry(attempts)
+	defer contain(&err)
+	return max(0, k.Retry(attempts)), nil
+}
+
 func (k Kind) withDefaults(concurrency int) Kind {
 	if k.MaxAttempts == 0 {
 		k.MaxAttempts = defaultAttempts

@@ -70,13 +70,24 @@ func (r *run) ending(now time.Time) ack {
 	case r.kind.MaxAttempts > 0 && next.Attempt >= r.kind.MaxAttempts:
 		a.end, a.reason = expires, Exhausted
 	default:
-		a.end = retries
-		a.next.wait(max(0, r.kind.Retry(next.Attempt)))
+		return r.retrying(next)
 	}
-	if a.end == retries || a.end == expires {
+	if a.end == expires {
 		a.next.Error = clip(r.err.Error(), maxError)
 	}
 	return a
+}
+
+// retrying puts off the next run of a job whose run has failed.
+func (r *run) retrying(next runRecord) ack {
+	wait, err := r.kind.wait(next.Attempt)
+	next.wait(wait)
+	text := r.err.Error()
+	if err != nil {
+		text = fmt.Sprintf("Retry: %v\n%s", err, text)
+	}
+	next.Error = clip(text, maxError)
+	return ack{run: r, end: retries, next: next}
 }
 
 // ended returns what follows r once its run has ended.
