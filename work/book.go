@@ -214,7 +214,7 @@ func (b *book) add(key string, raw []byte) {
 		it.due = nanos(rec.RunAt)
 	}
 	if old := b.items[id]; old != nil { // it was reassigned
-		it.run, it.until = old.run, old.until
+		it.run, it.until, it.spoilt = old.run, old.until, old.spoilt
 		b.drop(old)
 		it.shelf = b.shelf(rec.Kind)
 	}
@@ -332,7 +332,9 @@ func (b *book) setRun(key string, raw []byte, now time.Time) {
 		b.spoilt(runs.Name(), key, err)
 		if it != nil {
 			b.unplace(it)
-			it.spoilt = true
+			it.run, it.until, it.spoilt = runRecord{}, 0, true
+			b.hold(it)
+			b.place(it)
 		}
 		return
 	}

@@ -1,12 +1,14 @@
 package work_test
 
 import (
+	"fmt"
 	"math"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/work"
 )
 
@@ -81,4 +83,40 @@ func TestAFailureThatPanicsIsAFailureOfItsRunAlone(t *testing.T) {
 		p.enqueue("other", "", "")
 		require.Equal(l, 3, p.status().Live)
 	})
+}
+
+func TestAJobWhoseRunCantBeReadHoldsUpNoOther(t *testing.T) {
+	for spoilt := range 3 {
+		for _, running := range []bool{false, true} {
+			t.Run(fmt.Sprint(spoilt+1, running), func(t *testing.T) {
+				inLab(t, func(l *lab) {
+					s := newStage()
+					k := s.kind("sync")
+					k.Order = work.Latest
+					p := l.open(1)
+					p.enqueueAll(work.Request{Kind: "sync", Key: "serde"}, work.Request{Kind: "sync", Key: "serde"}, work.Request{Kind: "sync", Key: "serde"})
+					spoil := func() {
+						p.update(func(tx *catalog.Tx) error {
+							return catalog.Bytes("fencepost.work.runs").Set(tx, fmt.Sprintf("%016d", spoilt+1), []byte("{"))
+						})
+					}
+					if !running {
+						spoil()
+					}
+					require.ErrorIs(l, p.quit(), errStopped)
+					p.work(work.Config{Kinds: []work.Kind{k, instantly("free", succeed)}})
+					if running {
+						spoil()
+					}
+					for id := work.ID(3); id > 0; id-- {
+						if s.last(id) != nil {
+							s.end(id, nil)
+						}
+					}
+					p.enqueue("free", "", "")
+					require.Equal(l, map[work.State]int{work.Broken: 1}, p.states())
+				})
+			})
+		}
+	}
 }

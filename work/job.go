@@ -116,6 +116,8 @@ func (j *Job) SetProgress(tx *catalog.Tx, data []byte) error {
 func (j *Job) mine(tx *catalog.Tx) (runRecord, error) {
 	run, found, err := runs.Get(tx, j.ID.entry())
 	switch {
+	case err != nil && found:
+		return run, fmt.Errorf("%w: what became of job %d of kind %s can't be read: %w", ErrNotMine, j.ID, j.Kind, err)
 	case err != nil:
 		return run, err
 	case !found:
@@ -139,11 +141,14 @@ func complete(tx *catalog.Tx, t *Totals, id ID, covers []ID) error {
 // merge removes jobs that a run of a newer one has done too.
 func merge(tx *catalog.Tx, t *Totals, covers []ID) error {
 	for _, id := range covers {
-		run, _, err := runs.Get(tx, id.entry())
+		run, found, err := runs.Get(tx, id.entry())
+		if err != nil && found {
+			continue // the job stays, and is shown
+		}
 		if err != nil {
 			return err
 		}
-		found, err := removeJob(tx, id)
+		found, err = removeJob(tx, id)
 		if err != nil {
 			return err
 		}

@@ -61,11 +61,25 @@ func (l *lane) due() int64 {
 	return max(l.first, l.until)
 }
 
+// head returns the item that may stand for the lane; nil if none may. One of which
+// nobody knows what became of it holds up its key only if that has a strict order.
+func (l *lane) head() *item {
+	for _, it := range l.items {
+		if !it.spoilt {
+			return it
+		}
+		if l.shelf.Order == Each {
+			return nil
+		}
+	}
+	return nil
+}
+
 // placeLane queues what stands for a lane, if it may run now or later and nothing
 // stands for it yet.
 func (b *book) placeLane(l *lane) {
-	head := l.items[0]
-	if l.stands != nil || l.active != nil || head.stray || head.spoilt {
+	head := l.head()
+	if l.stands != nil || l.active != nil || head == nil || head.stray {
 		return
 	}
 	l.stands = head
@@ -106,7 +120,7 @@ func (it *item) covered() []*item {
 		if other.id >= it.id {
 			break
 		}
-		if !other.later(it.run.At.UnixNano()) {
+		if !other.later(it.run.At.UnixNano()) && !other.spoilt {
 			older = append(older, other)
 		}
 	}
