@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -140,22 +141,29 @@ func (o Owner) String() string {
 
 // Reassign lets the holder run the jobs that are pinned to an owner which is gone
 // for good, and returns how many these are. A job that runs now runs on. Each job
-// says from then on whose it was.
+// says from then on whose it was. If the jobs do not all fit into one commit, Update
+// returns driver.ErrTooLarge; a request in the inbox takes as many commits as it needs.
 func Reassign(tx *catalog.Tx, from Owner) (int, error) {
+	moved, _, err := reassign(tx, from, math.MaxInt)
+	return moved, err
+}
+
+// reassign does so until it has rewritten as many bytes of jobs, and reports whether
+// there are more.
+func reassign(tx *catalog.Tx, from Owner, bytes int) (moved int, more bool, err error) {
 	if (from.Generation == generation.None) == (from.Member == "") {
-		return 0, fmt.Errorf("%w: reassign from a generation or from a member", ErrInvalid)
+		return 0, false, fmt.Errorf("%w: reassign from a generation or from a member", ErrInvalid)
 	}
 	current := tx.Token().Generation
 	if from.Generation != generation.None && from.Generation >= current {
-		return 0, fmt.Errorf("%w: generation %d is not gone: the holder is of generation %d", ErrInvalid, from.Generation, current)
+		return 0, false, fmt.Errorf("%w: generation %d is not gone: the holder is of generation %d", ErrInvalid, from.Generation, current)
 	}
 	pins := map[string]bool{}
 	if err := kinds.Scan(tx, "", func(kind string, rec kindRecord) bool { pins[kind] = rec.Pin == SameGeneration.String(); return true }); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	moved := 0
 	var failed error
-	err := catalog.Bytes(jobs.Name()).Scan(tx, "", func(key string, raw []byte) bool {
+	err = catalog.Bytes(jobs.Name()).Scan(tx, "", func(key string, raw []byte) bool {
 		var rec jobRecord
 		if json.Unmarshal(raw, &rec) != nil {
 			return true // status shows it
@@ -172,10 +180,14 @@ func Reassign(tx *catalog.Tx, from Owner) (int, error) {
 		default:
 			return true
 		}
+		if more = bytes <= 0; more {
+			return false
+		}
 		rec.From = from.String()
 		moved++
+		bytes -= len(raw)
 		failed = jobs.Set(tx, key, rec)
 		return failed == nil
 	})
-	return moved, errors.Join(err, failed)
+	return moved, more, errors.Join(err, failed)
 }

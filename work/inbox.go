@@ -156,9 +156,15 @@ func reply(tx *catalog.Tx, ref string, rec replyRecord) error {
 	return replies.Set(tx, ref, rec)
 }
 
+// reassigned is how many bytes of jobs a request has rewritten in one commit.
+const reassigned = 4 << 20
+
+// errMore means that a request was done in part. The rest is for another commit.
+var errMore = errors.New("work: more of the request is to be done")
+
 // perform does what a request asks for. An error of the request itself is its
-// answer; one that is returned fails the commit, but for [ErrFull]: then the request
-// waits, and so do all later ones of a kind in full.
+// answer; one that is returned fails the commit, but for [ErrFull] and errMore: then
+// the request waits, and so do all later ones of a kind in full.
 func perform(tx *catalog.Tx, ref string, raw []byte, full map[string]bool) (rec replyRecord, activate bool, err error) {
 	var n Note
 	if err := json.Unmarshal(raw, &n); err != nil {
@@ -185,9 +191,11 @@ func perform(tx *catalog.Tx, ref string, raw []byte, full map[string]bool) (rec 
 	case OpClear:
 		rec.ID, rec.Text, err = n.ID, "removed from the dead list", Clear(tx, n.ID)
 	case OpReassign:
-		var moved int
-		moved, err = Reassign(tx, Owner{Generation: n.Generation, Member: n.Member})
-		rec.Text = fmt.Sprintf("%d jobs reassigned", moved)
+		var more bool
+		rec.moved, more, err = reassign(tx, Owner{Generation: n.Generation, Member: n.Member}, reassigned)
+		if more && err == nil {
+			err = errMore
+		}
 	case OpActivate:
 		rec.Text, activate = "a pass was made", true
 	default:

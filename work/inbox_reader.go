@@ -3,6 +3,7 @@ package work
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,10 @@ type inboxReader struct {
 	stale bool // taken must be read anew: nobody knows whether a commit has landed
 	found bool // the look found requests
 
+	// Of requests that were done in part:
+	moving map[string]int // how many jobs each has reassigned
+	again  bool           // the look did some, and the next one goes on
+
 	// A sweep goes once through the inbox, in one look or in several.
 	behind string          // the key that it has come to; empty: a new one begins
 	full   map[string]bool // the kinds that had no room since it began
@@ -44,7 +49,7 @@ func (d *dispatcher) readInbox(ctx context.Context) {
 	if d.cfg.Poll < 0 {
 		return
 	}
-	in := &inboxReader{dispatcher: d, board: d.c.Board(), stale: true}
+	in := &inboxReader{dispatcher: d, board: d.c.Board(), stale: true, moving: map[string]int{}}
 	wake := make(chan struct{}, 1)
 	nudge := func() {
 		select {
@@ -92,20 +97,21 @@ func (d *dispatcher) readInbox(ctx context.Context) {
 // More says that there are others, which the look had no time for.
 func (in *inboxReader) look(ctx context.Context) (more bool, err error) {
 	end := time.Now().Add(inboxLook)
+	in.again = false
 	if in.behind == "" {
 		in.full = map[string]bool{}
 	}
 	for after := ""; ; {
 		page, more, err := in.read(ctx, after)
 		if err == nil {
-			err = in.act(ctx, page)
+			err = in.act(ctx, page, nil)
 		}
 		switch {
 		case err != nil:
 			return false, err
 		case !more:
 			in.behind = ""
-			return false, nil
+			return in.again, nil
 		}
 		after = max(page[len(page)-1].Key, in.behind)
 		if in.behind = after; time.Now().After(end) {
@@ -134,13 +140,15 @@ func (in *inboxReader) read(ctx context.Context, after string) (page []driver.No
 var errNothing = errors.New("work: no request is new")
 
 // act acts upon some requests in one commit, and removes those that are done. If one
-// was acted upon before, it is only removed.
-func (in *inboxReader) act(ctx context.Context, notes []driver.Note) error {
+// was acted upon before, it is only removed. If refusal is not nil, it is the answer to
+// those that are new.
+func (in *inboxReader) act(ctx context.Context, notes []driver.Note, refusal error) error {
 	var done, fresh []driver.Note
+	var moved map[string]int
 	activate := false
 	var entry string
 	err := in.c.Update(in.writes, func(tx *catalog.Tx) (err error) {
-		done, fresh, activate = nil, nil, false
+		done, fresh, moved, activate = nil, nil, map[string]int{}, false
 		for _, n := range notes {
 			ref := strings.TrimPrefix(n.Key, InboxPrefix)
 			known, err := in.known(tx, ref)
@@ -151,8 +159,11 @@ func (in *inboxReader) act(ctx context.Context, notes []driver.Note) error {
 				done = append(done, n)
 				continue
 			}
-			rec, active, err := perform(tx, ref, n.Value, in.full)
-			if errors.Is(err, ErrFull) {
+			rec, active, err := in.perform(tx, ref, n.Value, refusal)
+			if errors.Is(err, errMore) {
+				moved[ref] = rec.moved
+			}
+			if errors.Is(err, ErrFull) || errors.Is(err, errMore) {
 				continue
 			}
 			if err == nil {
@@ -164,20 +175,24 @@ func (in *inboxReader) act(ctx context.Context, notes []driver.Note) error {
 			activate = activate || active
 			done, fresh = append(done, n), append(fresh, n)
 		}
-		if len(fresh) == 0 {
-			return errNothing
+		switch {
+		case len(fresh) > 0:
+			entry, err = in.taken.write(tx, fresh)
+		case len(moved) == 0:
+			err = errNothing
 		}
-		entry, err = in.taken.write(tx, fresh)
 		return err
 	})
 	switch {
 	case err == nil:
-		in.taken.wrote(entry, fresh)
+		in.wrote(entry, fresh, moved)
 	case errors.Is(err, driver.ErrTooLarge) && len(notes) > 1:
-		if err := in.act(ctx, notes[:len(notes)/2]); err != nil {
+		if err := in.act(ctx, notes[:len(notes)/2], refusal); err != nil {
 			return err
 		}
-		return in.act(ctx, notes[len(notes)/2:])
+		return in.act(ctx, notes[len(notes)/2:], refusal)
+	case errors.Is(err, driver.ErrTooLarge) && refusal == nil: // else it would hold up all others for ever
+		return in.act(ctx, notes, err)
 	case !errors.Is(err, errNothing):
 		in.stale = true
 		return err
@@ -186,6 +201,32 @@ func (in *inboxReader) act(ctx context.Context, notes []driver.Note) error {
 		_, _ = in.Pass(ctx)
 	}
 	return in.board.RemoveNotes(ctx, done)
+}
+
+// perform does what a request asks for, unless it is refused.
+func (in *inboxReader) perform(tx *catalog.Tx, ref string, raw []byte, refusal error) (rec replyRecord, activate bool, err error) {
+	if refusal != nil {
+		return replyRecord{Error: clip(refusal.Error(), maxError)}, false, nil
+	}
+	rec, activate, err = perform(tx, ref, raw, in.full)
+	if err == nil && rec.Text == "" && rec.Error == "" {
+		rec.Text = fmt.Sprintf("%d jobs reassigned", in.moving[ref]+rec.moved)
+	}
+	return rec, activate, err
+}
+
+// wrote notes what a commit has done of the requests.
+func (in *inboxReader) wrote(entry string, fresh []driver.Note, moved map[string]int) {
+	if len(fresh) > 0 {
+		in.taken.wrote(entry, fresh)
+	}
+	for _, n := range fresh {
+		delete(in.moving, strings.TrimPrefix(n.Key, InboxPrefix))
+	}
+	for ref, n := range moved {
+		in.moving[ref] += n
+		in.again = true
+	}
 }
 
 // known reports whether a request was acted upon before.

@@ -162,6 +162,8 @@ type replyRecord struct {
 	ID     ID        `json:"id,omitempty"`
 	Text   string    `json:"text,omitempty"`
 	Error  string    `json:"error,omitempty"`
+
+	moved int // jobs that this commit has reassigned
 }
 
 // sequenceRecord keeps a number that only grows.
