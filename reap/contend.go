@@ -10,7 +10,7 @@ import (
 // acquire takes the lock of the host.
 func (r *run) acquire(ctx context.Context) *end {
 	lock := HostLock{Path: r.p.Lock, Token: r.now}
-	held, err := lock.tryLock(r.id)
+	held, err := lock.TryLock()
 	if errors.Is(err, ErrLocked) {
 		if r.p.SkipIfLocked {
 			return &end{stop: StoppedLocked}
@@ -30,11 +30,16 @@ func (r *run) acquire(ctx context.Context) *end {
 	if done := held.last.Ended; r.covers(done) {
 		return &end{StoppedShared, done.failure()}
 	}
-	if held.last.Run != r.id && r.waited != WaitPace {
-		r.stale = true
+	if rest := held.last.Paused.left(r.id); rest > 0 {
+		if r.p.SkipIfLocked {
+			return &end{stop: StoppedLocked}
+		}
+		return r.wait(ctx, rest+headStart, held.last.Paused.Why, "another process of this host pauses before its next call")
 	}
-	if rest := held.last.Refused.left(); rest > 0 && held.last.Refused.Run != r.id {
-		return r.wait(ctx, rest, WaitLimited, "the server has refused another process of this host")
+	if held.last.Caller != r.id {
+		r.stale = true
+		held.mine.Caller = r.id
+		held.write()
 	}
 	return nil
 }
@@ -52,7 +57,7 @@ func (r *run) await(ctx context.Context, lock HostLock, why error) (*Held, error
 	defer func() { r.slept(WaitLocked, time.Since(began)) }()
 	ctx, cancel := context.WithTimeout(ctx, rest)
 	defer cancel()
-	return lock.lock(ctx, r.id)
+	return lock.Lock(ctx)
 }
 
 // conflict does what the strategy says about an item that was gone.
@@ -87,8 +92,13 @@ func (r *run) refused(ctx context.Context, limited *LimitedError) *end {
 	r.report.Limited++
 	d, why := r.p.Throttle.Learn(Answer{Limited: true, Remaining: -1, RetryAfter: limited.RetryAfter})
 	r.told()
-	r.shareRefusal(d)
-	return r.wait(ctx, d, why, limited.Error())
+	return r.pause(ctx, d, why, limited.Error())
+}
+
+// pause waits before the next call of the server. The other processes of the host wait, too.
+func (r *run) pause(ctx context.Context, d time.Duration, why WaitReason, detail string) *end {
+	r.sharePause(d, why)
+	return r.wait(ctx, d, why, detail)
 }
 
 // learn takes in that a call went through.

@@ -42,9 +42,9 @@
 //
 // With Policy.Lock the processes of one host take turns by a [HostLock]. If 60 of them begin
 // at once, one lists and deletes; the others are skipped without a listing, either at once,
-// by Policy.SkipIfLocked, or after waiting for a pass that began after they had asked. If the
-// server refuses one of them because of too many requests, the others do not ask it either
-// until that time has passed. A [Flight] does the same for a single call whose result all want.
+// by Policy.SkipIfLocked, or after waiting for a pass that began after they had asked. While
+// one of them pauses, because the server refused it or to keep below a limit, the others do
+// not ask the server either, for 15 minutes at most, and leave the list to it. A [Flight] does the same for a single call whose result all want.
 //
 // # The throttle
 //

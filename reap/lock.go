@@ -2,12 +2,11 @@ package reap
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -67,12 +66,12 @@ type Held struct {
 
 // A lockRecord says who has, or had, a lock, and what others need not do again.
 type lockRecord struct {
-	Format  string        `json:"format"`
-	PID     int           `json:"pid"`
-	Token   fence.Token   `json:"token"`
-	Run     string        `json:"run"`   // one pass, whatever it released in between
-	Ended   *endRecord    `json:"ended"` // the last pass that ended
-	Refused refusalRecord `json:"refused"`
+	Format string      `json:"format"`
+	PID    int         `json:"pid"`
+	Token  fence.Token `json:"token"`
+	Caller string      `json:"caller"` // the pass that last called the source
+	Ended  *endRecord  `json:"ended"`  // the last pass that ended
+	Paused pauseRecord `json:"paused"` // the last pass that left the server alone for a while
 }
 
 const (
@@ -84,9 +83,7 @@ const (
 )
 
 // TryLock acquires the lock, or returns a *[LockedError] at once.
-func (l HostLock) TryLock() (*Held, error) { return l.tryLock(rand.Text()) }
-
-func (l HostLock) tryLock(run string) (h *Held, err error) {
+func (l HostLock) TryLock() (h *Held, err error) {
 	if l.Path == "" {
 		return nil, exitcodes.WithCode(errors.New("reap: lock file: Path is empty: name a file on a disk of this host"), exitcodes.Config)
 	}
@@ -106,7 +103,7 @@ func (l HostLock) tryLock(run string) (h *Held, err error) {
 	}
 	same, err := isStillAt(f, l.Path)
 	if err == nil && same {
-		return l.held(f, run), nil
+		return l.held(f), nil
 	}
 	if err = errors.Join(err, releaseFile(f)); err != nil {
 		return nil, err
@@ -121,18 +118,16 @@ func isThere(folder string) bool {
 
 // Lock acquires the lock, and waits for it as long as ctx allows. After that the error
 // wraps the *[LockedError] and the cause of ctx.
-func (l HostLock) Lock(ctx context.Context) (*Held, error) { return l.lock(ctx, rand.Text()) }
-
-func (l HostLock) lock(ctx context.Context, run string) (*Held, error) {
+func (l HostLock) Lock(ctx context.Context) (*Held, error) {
 	for poll := shortestPoll; ; poll = min(2*poll, longestPoll) {
-		h, err := l.tryLock(run)
+		h, err := l.TryLock()
 		if !errors.Is(err, ErrLocked) {
 			return h, err
 		}
 		if poll == shortestPoll && l.OnWait != nil {
 			l.OnWait(Wait{Reason: WaitLocked, For: timeLeft(ctx), Detail: err.Error()})
 		}
-		if cause := sleep(ctx, poll/2+mathrand.N(poll)); cause != nil {
+		if cause := sleep(ctx, poll/2+rand.N(poll)); cause != nil {
 			return nil, fmt.Errorf("%w: %w", err, cause)
 		}
 	}
@@ -151,11 +146,11 @@ func (l HostLock) locked(f *os.File) error {
 	return &LockedError{Path: l.Path, PID: by.PID, Token: by.Token}
 }
 
-func (l HostLock) held(f *os.File, run string) *Held {
+func (l HostLock) held(f *os.File) *Held {
 	h := &Held{file: f, last: readLockRecord(f), mine: lockRecord{
-		Format: lockFormat, PID: os.Getpid(), Token: l.Token, Run: run,
+		Format: lockFormat, PID: os.Getpid(), Token: l.Token,
 	}}
-	h.mine.Ended, h.mine.Refused = h.last.Ended, h.last.Refused
+	h.mine.Caller, h.mine.Ended, h.mine.Paused = h.last.Caller, h.last.Ended, h.last.Paused
 	h.write()
 	return h
 }

@@ -78,8 +78,8 @@ type Policy struct {
 	// of their own. Default: no lock.
 	Lock string
 
-	// SkipIfLocked skips the pass, without a listing, if another process has the lock.
-	// It is for a pass at start-up. Otherwise a pass waits for the lock, and is skipped if
+	// SkipIfLocked skips the pass, without a listing, if another process has the lock, or
+	// pauses between two calls. It is for a pass at start-up. Otherwise a pass waits for the lock, and is skipped if
 	// one that was allowed to delete all that this one is has begun and ended during the wait.
 	SkipIfLocked bool
 

@@ -105,7 +105,7 @@ func (r *run) step(ctx context.Context) *end {
 		}
 	}
 	if d, why := r.p.Throttle.Pause(); d > 0 && !r.paced() {
-		return r.wait(ctx, d, why, r.p.Throttle.String())
+		return r.pause(ctx, d, why, r.p.Throttle.String())
 	}
 	if r.stale {
 		return r.relist(ctx)

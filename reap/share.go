@@ -2,7 +2,6 @@ package reap
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -23,29 +22,38 @@ type endRecord struct {
 	Failure string                `json:"failure,omitempty"` // why the items could not be listed
 }
 
-// A refusalRecord says for how long the server asked not to be called. The other processes
-// of the host do not each ask it, too.
-type refusalRecord struct {
-	Run   string `json:"run"`
-	Clock string `json:"clock"` // by which Until is
-	Until int64  `json:"until"` // ns
+// A pauseRecord says until when a pass leaves the server alone, because it was refused or
+// keeps below a limit. The other processes of the host leave the server alone, too, and
+// the list to that pass, which goes on a little earlier than they do.
+type pauseRecord struct {
+	Run   string     `json:"run"`
+	Why   WaitReason `json:"why"`
+	Clock string     `json:"clock"` // by which Until is
+	Until int64      `json:"until"` // ns
 }
 
-// left returns how long the server is still not to be called.
-func (r refusalRecord) left() time.Duration {
-	if r.Clock == "" || r.Clock != clock.Timeline() {
+const (
+	// headStart is how much earlier than the others a pass goes on behind its pause.
+	headStart = longestPoll
+
+	// maxSharedPause bounds the pause that others make: the record outlives the pass.
+	maxSharedPause = 15 * time.Minute
+)
+
+// left returns how long another pass than run leaves the server alone.
+func (p pauseRecord) left(run string) time.Duration {
+	if p.Run == run || p.Clock == "" || p.Clock != clock.Timeline() {
 		return 0
 	}
-	return time.Duration(r.Until) - clock.Boot()
+	return time.Duration(p.Until) - clock.Boot()
 }
 
-// shareRefusal notes in the lock file that the server is not to be called for d.
-func (r *run) shareRefusal(d time.Duration) {
-	now := clock.Boot()
-	if r.held == nil || d > math.MaxInt64-now {
+// sharePause notes in the lock file that this pass leaves the server alone for d.
+func (r *run) sharePause(d time.Duration, why WaitReason) {
+	if r.held == nil {
 		return
 	}
-	r.held.mine.Refused = refusalRecord{Run: r.id, Clock: clock.Timeline(), Until: int64(now + d)}
+	r.held.mine.Paused = pauseRecord{Run: r.id, Why: why, Clock: clock.Timeline(), Until: int64(clock.Boot() + min(d, maxSharedPause))}
 	r.held.write()
 }
 

@@ -32,7 +32,10 @@ func behind(t *testing.T, n int, src reap.Source, p reap.Policy) (all []outcome)
 	waiting, got := make(chan struct{}, n), make(chan outcome, n)
 	p.OnWait = func(w reap.Wait) {
 		if w.Reason == reap.WaitLocked {
-			waiting <- struct{}{}
+			select {
+			case waiting <- struct{}{}:
+			default: // all have waited, this one once more
+			}
 		}
 	}
 	for range n {
@@ -156,9 +159,17 @@ func TestTheListStaysWhileTheThrottlePausesAndIsReadAnewBehindALongerWaitOfWhich
 		}
 		met := false
 		r, err := reap.Pass(t.Context(), src, token(8), reap.Policy{Lock: path, Throttle: throttle, OnWait: func(w reap.Wait) {
-			if w.Reason == reason && s.lists == 1 && !met { // another process has the lock for a moment
-				met = true
-				require.False(t, locked(t, path))
+			if w.Reason != reason || s.lists != 1 || met {
+				return
+			}
+			met = true
+			require.False(t, locked(t, path), "another process has the lock for a moment")
+			if reason == reap.WaitLimited { // and one makes a part of a pass
+				ctx, cancel := context.WithCancel(t.Context())
+				other := stale("d").source()
+				other.Delete = func(context.Context, reap.Item) error { cancel(); return nil }
+				_, err := reap.Pass(ctx, other, token(8), reap.Policy{Lock: path})
+				require.ErrorIs(t, err, context.Canceled)
 			}
 		}})
 		require.NoError(t, err)
@@ -194,4 +205,56 @@ func TestWhateverTheTextOfAFailureIsTheLockFileStaysOne(t *testing.T) {
 		_, err = reap.Pass(t.Context(), stale("a").source(), token(8), p)
 		require.NoError(t, err, "%q", r)
 	}
+}
+
+func TestProcessesThatKeepBelowALimitLeaveTheListToOneOfThem(t *testing.T) {
+	t.Parallel()
+	s := stale()
+	for id := 'A'; id < 'A'+12; id++ {
+		s.put(string(id), 1)
+	}
+	src, calls := s.source(), 0
+	var mu sync.Mutex
+	src.Delete = func(ctx context.Context, item reap.Item) error {
+		mu.Lock()
+		calls++
+		refused := calls == 1 || calls == 4
+		mu.Unlock()
+		if refused {
+			return &reap.LimitedError{}
+		}
+		return s.source().Delete(ctx, item)
+	}
+	throttle, err := reap.NewThrottle(reap.ThrottleConfig{Limit: 200, Window: time.Second})
+	require.NoError(t, err)
+	all := behind(t, 8, src, reap.Policy{Throttle: throttle})
+	require.Empty(t, s.items, "no two leave it to each other")
+	require.Equal(t, []int{1, 7}, []int{count(all, reap.StoppedDone), count(all, reap.StoppedShared)})
+	require.Len(t, s.deletes, 12, "none is wasted")
+}
+
+func TestAPassAtStartUpIsSkippedWhileAnotherProcessPauses(t *testing.T) {
+	t.Parallel()
+	s, path, refused := stale("a", "b"), filepath.Join(t.TempDir(), "lock"), false
+	src := s.source()
+	src.Delete = func(ctx context.Context, item reap.Item) error {
+		if !refused {
+			refused = true
+			return &reap.LimitedError{RetryAfter: time.Hour}
+		}
+		return s.source().Delete(ctx, item)
+	}
+	r, err := reap.Pass(t.Context(), src, token(8), reap.Policy{Lock: path})
+	require.NoError(t, err)
+	require.Equal(t, reap.StoppedWaited, r.Stopped)
+	r, err = reap.Pass(t.Context(), src, token(8), reap.Policy{Lock: path, SkipIfLocked: true, OnWait: func(w reap.Wait) { t.Error(w) }})
+	require.NoError(t, err)
+	require.Equal(t, reap.StoppedLocked, r.Stopped)
+	require.Equal(t, 1, s.lists)
+	var wait reap.Wait
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err = reap.Pass(ctx, src, token(8), reap.Policy{Lock: path, MaxWait: time.Hour, OnWait: func(w reap.Wait) { wait = w; cancel() }})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, reap.WaitRetryAfter, wait.Reason)
+	require.LessOrEqual(t, wait.For, 16*time.Minute, "the record outlives the pass, and one call in so long does no harm")
 }
