@@ -23,6 +23,32 @@ const (
 	stateUnclaimed   = "TKN06" // nobody has claimed this catalog since guards were installed
 )
 
+// refusals are what the functions in schema fencepost raise, for the table: those of
+// guards, and those of package work/pgwork. They go to the application, whose
+// transaction was refused.
+func refusals() (all []driver.Entry) {
+	for _, r := range [][4]string{
+		{stateStale, "a guard refused a stale token", "a newer token was claimed", "stop writing; postgres.Refusal returns a *fence.Error, which the catalog's Explain proves"},
+		{stateMissing, "a guard got no token", "the session gave no token", "give it one by SET fencepost.token, or begin by postgres.Begin"},
+		{stateMalformed, "a guard got no valid token", "what the session gave is not of the form g7.e41", "correct the writer"},
+		{stateNeverIssued, "a guard got a token that nobody issued", "no claim of this catalog has installed that token, or the database has lost claims", "check that catalog and database of the writer are the holder's"},
+		{stateCopied, "a guard of a copied database", "the database is a copy in which nobody has claimed since", "correct the writer's database, or run fencepost restored"},
+		{stateUnclaimed, "a guard of an unclaimed catalog", "nobody has claimed the catalog since guards were installed", "let a process claim it"},
+		{"WRK01", "a request for a job is not valid", "its kind, key, priority, time, generation, member or catalog is none", "see the HINT"},
+		{"WRK02", "a request for a job is too large", "its key or payload is above its limit", "keep the payload elsewhere, and enqueue where it is"},
+		{"WRK03", "a request for a job of an unclaimed catalog", "no process has ever claimed a catalog of that name", "correct the name, or let a process claim the catalog first"},
+		{"WRK04", "too many requests with a key in one transaction", "each locks its key until the transaction ends", "enqueue further ones with ordered => false, or one job that enqueues them"},
+		{"WRK05", "a wake-up inside a transaction", "fencepost.wake was called in a transaction that has written", "call it behind the commit"},
+	} {
+		class := callers()
+		class.Remedy = r[3]
+		e := driver.Line(r[0], r[1], class, driver.NotApplied, r[2]+"; the transaction was rolled back")
+		e.Match = func(err error) bool { return sqlState(err) == r[0] }
+		all = append(all, e)
+	}
+	return all
+}
+
 var (
 	// ErrNoGuards means that the database has no guards, or that nobody has claimed
 	// this catalog since they were installed.

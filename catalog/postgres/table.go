@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -100,15 +101,9 @@ func toldApart() driver.Family {
 		pg, ok := answerOf(err)
 		return ok && pg.Code == "0A000" && pg.Routine == "RevalidateCachedQuery"
 	}
-	guards := driver.Line("TKN01 to TKN06", "a guard's refusal", callers(), driver.NotApplied,
-		"the transaction was rolled back; postgres.Refusal says what the refusal means")
-	guards.Match = func(err error) bool {
-		pg, ok := answerOf(err)
-		return ok && strings.HasPrefix(pg.Code, "TKN") && pg.SchemaName == "fencepost"
-	}
 	return driver.Family{
 		Name: "SQLSTATE and more", Source: "PostgreSQL and PgBouncer, where schema, routine or the moment tell apart what shares a code",
 		Note:    severityNote,
-		Entries: append([]driver.Entry{ofOurs, hidden, stale, guards}, door()...),
+		Entries: slices.Concat([]driver.Entry{ofOurs, hidden, stale}, refusals(), door()),
 	}
 }

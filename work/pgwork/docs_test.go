@@ -3,11 +3,15 @@ package pgwork_test
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/catalog/postgres"
 	"github.com/fencepost/fencepost/work"
 	"github.com/fencepost/fencepost/work/pgwork"
 )
@@ -37,4 +41,16 @@ func TestThePageHasEveryParameterLimitAndState(t *testing.T) {
 		require.Contains(t, page, limit)
 	}
 	require.Equal(t, 1<<20, work.MaxPayload)
+}
+
+// TestEveryRefusalIsExplained holds the table behind fencepost explain against the functions.
+func TestEveryRefusalIsExplained(t *testing.T) {
+	t.Parallel()
+	states := slices.Compact(slices.Sorted(slices.Values(regexp.MustCompile(`'(WRK..)'`).FindAllString(pgwork.Schema(), -1))))
+	require.Len(t, states, 5)
+	for _, state := range states {
+		found := postgres.Errors().Find(strings.Trim(state, "'"))
+		require.Len(t, found, 1, state)
+		require.Equal(t, driver.Listed, found[0].Basis)
+	}
 }
