@@ -63,6 +63,11 @@ const refDigits = 15
 // Post puts a request into the inbox of a catalog. Posting the same one again, with
 // the same ref, does nothing more for as long as its answer is kept. The holder of
 // the token acts upon it, and answers: see [ReplyTo].
+//
+// Its error wraps [ErrInvalid] or [ErrTooLarge] if no holder would accept the request,
+// or if it is above the store's limit of a note. A payload grows by a third in a note:
+// on etcd it can have some 190 KiB, on SQLite and PostgreSQL 760 KiB. Nothing was
+// written then.
 func Post(ctx context.Context, b *catalog.Board, ref string, n Note) error {
 	if n.Op == OpEnqueue {
 		if err := n.request().Check(); err != nil {
@@ -70,6 +75,9 @@ func Post(ctx context.Context, b *catalog.Board, ref string, n Note) error {
 		}
 	}
 	_, err := catalog.UpdateNote(ctx, b, InboxPrefix+ref, func(old *Note) error { *old = n; return nil })
+	if errors.Is(err, driver.ErrTooLarge) {
+		return fmt.Errorf("%w: a payload of %d bytes makes a request that the store can't take: keep it elsewhere and enqueue where it is: %w", ErrTooLarge, len(n.Payload), err)
+	}
 	return err
 }
 

@@ -50,6 +50,16 @@ func TestARequestOfAnotherProcessIsPickedUpWithoutAPollOnSQLiteAndEtcd(t *testin
 			post := func(ref, payload string) {
 				require.NoError(t, work.Post(t.Context(), board, ref, work.Note{Op: work.OpEnqueue, Kind: "sync", Key: "k", Payload: []byte(payload)}))
 			}
+			large := work.Note{Op: work.OpEnqueue, Kind: "large", Payload: make([]byte, map[string]int{"sqlite": 760, "etcd": 190}[name]<<10)}
+			require.NoError(t, work.Post(t.Context(), board, "large", large))
+			large.Payload = append(large.Payload, make([]byte, 30<<10)...)
+			err = work.Post(t.Context(), board, "too-large", large)
+			require.ErrorIs(t, err, work.ErrTooLarge)
+			require.ErrorIs(t, err, driver.ErrTooLarge, "it is the store's limit")
+			require.ErrorContains(t, err, "keep it elsewhere")
+			out, err := work.Inbox(t.Context(), board)
+			require.NoError(t, err)
+			require.Equal(t, 1, out.Requests)
 			post("1", "before")
 			post("2", "the holder")
 			ctx, stop := context.WithCancel(t.Context())
