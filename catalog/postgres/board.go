@@ -54,7 +54,17 @@ func (s *Store) notes(ctx context.Context, prefix string) (notes []driver.Note, 
 	return notes, err
 }
 
-// onPool calls a read with a connection, which is left if the server is no good.
+// Lend calls fn with a connection to the server that has the catalog, for statements
+// of others beside the catalog, such as work/pgwork.InstallOn. Errors are classified as
+// those of a write.
+func (s *Store) Lend(ctx context.Context, op string, fn func(*pgx.Conn) error) error {
+	if err := s.onPool(ctx, func(conn *pgxpool.Conn) error { return fn(conn.Conn()) }); err != nil {
+		return s.fail(op, err, commitSent)
+	}
+	return nil
+}
+
+// onPool calls fn with a connection, which is left if the server is no good.
 func (s *Store) onPool(ctx context.Context, fn func(*pgxpool.Conn) error) error {
 	conn, err := s.acquire(ctx, s.pool)
 	if err != nil {

@@ -88,7 +88,7 @@ func TestAPasswordFromTheEnvironmentIsNeverShown(t *testing.T) {
 		env := map[string]string{storeurl.EnvVar: url, "FENCEPOST_ETCD_USERNAME": "u", "FENCEPOST_ETCD_PASSWORD": secret}
 		for _, command := range []string{"status", "history", "generation next", "promote --generation 2",
 			"fence --reason r", "restored --above g1.e1", "dump", "dump --log", "preflight --generation 2",
-			"work status", "work list", "work check", "work retry 1", "work enqueue --kind k"} {
+			"work status", "work list", "work check", "work retry 1", "work enqueue --kind k", "work install"} {
 			for _, more := range []string{" --timeout 100ms", " --timeout 100ms --json"} {
 				args := strings.Fields(command + more)
 				got := run(t, env, args...)

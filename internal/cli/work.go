@@ -26,17 +26,18 @@ What shows something reads the store, needs no token and writes nothing: status,
 list, show, check. What changes something is a request that the holder of the
 token acts upon: enqueue, retry, abandon, clear, reassign, activate. The request
 stands in an inbox beside the catalog until a holder takes it, so that it is not
-lost if none is there.`,
+lost if none is there. On PostgreSQL, install lets web servers make such requests
+inside their own transactions.`,
 		Example: `  fencepost work status
   fencepost work check --notify ./page.sh
   fencepost work list --state dead`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("no command given after work: want status, list, show, check, enqueue, retry, abandon, clear, reassign or activate")
+			return errors.New("no command given after work: want status, list, show, check, enqueue, retry, abandon, clear, reassign, activate or install")
 		},
 	}
 	cmd.AddCommand(a.workStatusCommand(), a.workListCommand(), a.workShowCommand(), a.workCheckCommand(), a.workEnqueueCommand(),
-		a.workRetryCommand(), a.workAbandonCommand(), a.workClearCommand(), a.workReassignCommand(), a.workActivateCommand())
+		a.workRetryCommand(), a.workAbandonCommand(), a.workClearCommand(), a.workReassignCommand(), a.workActivateCommand(), a.workInstallCommand())
 	return cmd
 }
 

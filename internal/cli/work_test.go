@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/storeurl"
+	"github.com/fencepost/fencepost/internal/testpg"
 	"github.com/fencepost/fencepost/leader"
 	"github.com/fencepost/fencepost/work"
 )
@@ -158,4 +162,42 @@ func TestTextOfAJobCantMoveATerminal(t *testing.T) {
 		require.NotContains(t, got.stdout, "\x1b", command)
 		require.Contains(t, got.stdout, "k", command)
 	}
+}
+
+func TestAWebServersRoleEnqueuesOnceTheCommandHasInstalledTheFunctions(t *testing.T) {
+	t.Parallel()
+	dsn := testpg.URL(t)
+	env := map[string]string{storeurl.EnvVar: dsn}
+	got := run(t, env, "work", "install")
+	require.Equal(t, exitcodes.Config, got.code, got.stderr)
+	require.Contains(t, got.stderr, "let a process claim the catalog first")
+	require.NoError(t, hold(t.Context(), dsn, 1, "blue", "", func(*catalog.Catalog) error { return nil }))
+	role := "web \"" + driver.NewID().String()
+	quoted := `"` + strings.ReplaceAll(role, `"`, `""`) + `"`
+	testpg.Exec(t, dsn, "create role "+quoted+" login password 'pw'")
+	t.Cleanup(func() { testpg.Exec(t, dsn, "drop owned by "+quoted+"; drop role "+quoted) })
+	web := testpg.With(t, dsn, func(u *url.URL) { u.User = url.UserPassword(role, "pw") })
+	const enqueue = `select fencepost.enqueue('main', 'sync')`
+
+	got = run(t, env, "work", "install")
+	require.Equal(t, exitcodes.Success, got.code, got.stderr)
+	require.Contains(t, got.stdout, "are installed; no other role was named")
+	_, err := testpg.Connect(t, web).Exec(t.Context(), enqueue)
+	require.ErrorContains(t, err, "SQLSTATE 42501")
+	got = run(t, map[string]string{storeurl.EnvVar: web}, "work", "install", "--enqueuer", role)
+	require.Equal(t, exitcodes.Config, got.code, "only the owner may")
+	require.Contains(t, got.stderr, "owner of schema fencepost")
+	got = run(t, env, "work", "install", "--enqueuer", "nobody-has-this-name")
+	require.Equal(t, exitcodes.Config, got.code)
+	require.Contains(t, got.stderr, "nobody-has-this-name")
+
+	testpg.Exec(t, dsn, "drop function fencepost.wake", "comment on function fencepost.enqueue is null") // each is mended
+	for range 2 {
+		got = run(t, env, "work", "install", "--enqueuer", role, "--json")
+		require.Equal(t, exitcodes.Success, got.code, got.stderr)
+		require.Equal(t, []any{role}, object(t, got.stdout)["enqueuers"])
+	}
+	testpg.Exec(t, web, enqueue, `select fencepost.wake('main')`)
+	got = run(t, env, "work", "status")
+	require.Contains(t, got.stdout, "inbox: 1 requests")
 }

@@ -55,7 +55,7 @@ func rooms() map[string]room {
 		"work":           {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
 		"reap":           {inside: []string{"fence", "generation", "exitcodes", "internal/ownfile", "internal/clock"}},
 		"reap/leftovers": {inside: append([]string{"reap"}, belowLeader...)},
-		"work/pgwork":    {inside: []string{"work", "generation"}, outside: []string{"github.com/jackc/pgx/v5"}},
+		"work/pgwork":    {inside: []string{"work", "generation", "catalog/driver"}, outside: []string{"github.com/jackc/pgx/v5"}},
 
 		"internal/gather":       {},
 		"internal/reapsim":      {inside: []string{"reap", "fence"}},
@@ -72,7 +72,7 @@ func rooms() map[string]room {
 		"internal/process":      {inside: []string{"exitcodes"}, outside: []string{"golang.org/x/sys"}},
 		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock"}, belowLeader...)},
-		"internal/cli":          {inside: append([]string{"work", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
+		"internal/cli":          {inside: append([]string{"work", "work/pgwork", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
 			inside:  []string{"catalog/driver"},

@@ -2,11 +2,13 @@ package pgwork
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/work"
 )
 
@@ -136,6 +138,12 @@ func statements(roles []string) string {
 		"{invalid}", stateInvalid, "{large}", stateTooLarge, "{unclaimed}", stateUnclaimed, "{keys}", stateManyKeys, "{inside}", stateInside,
 		"{enqueue}", enqueueName, "{wake}", wakeName, "{version}", version,
 	).Replace(functionsSQL)
+	return all + Grants(roles...)
+}
+
+// Grants returns the statements that let roles call the functions: each needs usage on
+// schema fencepost and execute on the two, and no other right.
+func Grants(roles ...string) (all string) {
 	for _, role := range roles {
 		quoted := pgx.Identifier{role}.Sanitize()
 		all += "grant usage on schema fencepost to " + quoted + ";\ngrant execute on function " + enqueueName + ", " + wakeName + " to " + quoted + ";\n"
@@ -143,13 +151,29 @@ func statements(roles []string) string {
 	return all
 }
 
-// installedSQL returns whether this version is there and which of the roles $2 lack
-// a right.
-const installedSQL = `select pg_catalog.count(*) > 0, coalesce(pg_catalog.bool_and((select coalesce(pg_catalog.bool_and(
+// installedSQL returns whether both functions are there, of this version, and whether
+// the roles $2 have every right.
+const installedSQL = `select pg_catalog.count(*) = 2 and pg_catalog.count(*) filter (where pg_catalog.obj_description(p.oid, 'pg_proc') = $1) = 1,
+	coalesce(pg_catalog.bool_and((select coalesce(pg_catalog.bool_and(
 		pg_catalog.has_schema_privilege(role, n.oid, 'usage') and pg_catalog.has_function_privilege(role, p.oid, 'execute')), true)
 		from pg_catalog.unnest($2::text[]) as role)), false)
 	from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-	where n.nspname = 'fencepost' and p.proname = 'enqueue' and pg_catalog.obj_description(p.oid, 'pg_proc') = $1`
+	where n.nspname = 'fencepost' and p.proname in ('enqueue', 'wake')`
+
+// ErrElsewhere means that a catalog is not in PostgreSQL, so that there is nothing to
+// install.
+var ErrElsewhere = errors.New("only a catalog in PostgreSQL has functions that enqueue: elsewhere use work.Post or fencepost work enqueue, which need the right to write to the store")
+
+// InstallOn does what [Install] does in the database of a catalog.
+func InstallOn(ctx context.Context, store driver.Store, roles ...string) error {
+	lender, ok := driver.As[interface {
+		Lend(ctx context.Context, op string, fn func(*pgx.Conn) error) error
+	}](store)
+	if !ok {
+		return fmt.Errorf("pgwork: install: %w, not in %s", ErrElsewhere, store)
+	}
+	return lender.Lend(ctx, "install", func(conn *pgx.Conn) error { return Install(ctx, conn, roles...) })
+}
 
 // A Beginner begins transactions, as *pgxpool.Pool and *pgx.Conn do.
 type Beginner interface {
@@ -177,9 +201,9 @@ func Install(ctx context.Context, conn Beginner, roles ...string) error {
 	case err == nil:
 		return nil
 	case sqlState(err) == noSchema:
-		return fmt.Errorf("pgwork: install: %w: let a process claim the catalog first, or run the statements of fencepost schema --store postgres: %w", ErrNotInstalled, err)
+		return fmt.Errorf("pgwork: install: %w: let a process claim the catalog first, or run the statements of fencepost schema --store postgres --enqueuer ROLE: %w", ErrNotInstalled, err)
 	case sqlState(err) == noRight:
-		return fmt.Errorf("pgwork: install: %w: run it as the owner of schema fencepost, or give an operator the statements of pgwork.Schema: %w", ErrNoRight, err)
+		return fmt.Errorf("pgwork: install: %w: run it as the owner of schema fencepost, such as by fencepost work install: %w", ErrNoRight, err)
 	}
 	return fmt.Errorf("pgwork: install: %w", err)
 }

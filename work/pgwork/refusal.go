@@ -61,9 +61,9 @@ func explained(err error) error {
 	case stateInside:
 		return refused(ErrInside, err)
 	case noFunction, noSchema:
-		return fmt.Errorf("%w: run pgwork.Install, or the statements of pgwork.Schema, as the owner of schema fencepost; if they were, this is another database than the catalog's: %w", ErrNotInstalled, err)
+		return fmt.Errorf("%w: run fencepost work install, or pgwork.Install, as the owner of schema fencepost; if that was done, this is another database than the catalog's: %w", ErrNotInstalled, err)
 	case noRight:
-		return fmt.Errorf("%w: name it to pgwork.Install or pgwork.Schema, which grant usage on schema fencepost, and execute on its functions enqueue and wake: %w", ErrNoRight, err)
+		return fmt.Errorf("%w: run fencepost work install --enqueuer ROLE as the owner of schema fencepost: it does grant usage on schema fencepost, and execute on its functions enqueue and wake: %w", ErrNoRight, err)
 	case readOnly:
 		return fmt.Errorf("%w: connect to the primary, such as by target_session_attrs=read-write, and begin the transaction anew: %w", ErrReadOnly, err)
 	}
