@@ -102,6 +102,10 @@ func TestLatestLeavesAJobOfALaterTimeAndWaitsForTheRetryOfItsKey(t *testing.T) {
 		p.enqueue("sync", "", "newer")
 		require.Equal(l, map[work.State]int{work.Scheduled: 1, work.Backoff: 1, work.Blocked: 1}, p.states())
 		require.Equal(l, []string{"now"}, s.ran(), "a newer job does not shorten the wait for what is away")
+		blocked := p.status().Blocked
+		require.Len(l, blocked, 1)
+		require.Equal(l, work.ID(2), blocked[0].Behind, "the one whose retry it waits for")
+		require.Equal(l, "the index is away", blocked[0].Error)
 		l.after(10 * time.Minute)
 		require.Equal(l, []string{"now", "newer"}, s.ran())
 		require.Equal(l, 2, s.last(3).Attempt, "nor does it begin the attempts anew")

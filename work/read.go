@@ -284,11 +284,23 @@ func (b *book) blockages(now time.Time) []Blockage {
 	return all[:min(len(all), kept)]
 }
 
-func (b *book) blockage(l *lane, now time.Time) Blockage {
-	head := l.items[0]
-	if l.shelf.Order == Latest && l.active != nil {
-		head = l.active
+// waitsFor returns the job that the others of a key wait for.
+func (l *lane) waitsFor(now time.Time) *item {
+	if l.shelf.Order == Latest {
+		if l.active != nil {
+			return l.active
+		}
+		for _, it := range l.items {
+			if it.until > now.UnixNano() && it.until == l.until {
+				return it // its retry
+			}
+		}
 	}
+	return l.items[0]
+}
+
+func (b *book) blockage(l *lane, now time.Time) Blockage {
+	head := l.waitsFor(now)
 	bl := Blockage{Kind: l.shelf.Name, Key: l.key, Behind: head.id, State: b.state(head, now), Attempt: head.run.Attempt, Error: head.run.Error}
 	since := now.UnixNano()
 	for _, it := range l.items {
