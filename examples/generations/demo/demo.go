@@ -56,20 +56,9 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "generations: which server? Give -postgres URL, or use make demo-generations")
 		return 64
 	}
-	logs := io.Discard
-	if *verbose {
-		logs = process.Lines(stderr)
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	held, err := play(ctx, *server, *tools, stdout, logs)
-	if err != nil {
-		fmt.Fprintf(stderr, "generations: %v\n", err)
-	}
-	if err != nil || !held {
-		return 1
-	}
-	return 0
+	return process.Play(ctx, "generations", limit, stderr, *verbose, func(ctx context.Context, logs io.Writer) (bool, error) {
+		return play(ctx, *server, *tools, stdout, logs)
+	})
 }
 
 // play makes a database and a folder of its own and plays both rounds.

@@ -54,20 +54,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "guarded: which server? Give -postgres URL, or use make demo-guarded")
 		return 64
 	}
-	logs := io.Discard
-	if *verbose {
-		logs = process.Lines(stderr)
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	held, err := play(ctx, *server, stdout, logs)
-	if err != nil {
-		fmt.Fprintf(stderr, "guarded: %v\n", err)
-	}
-	if err != nil || !held {
-		return 1
-	}
-	return 0
+	return process.Play(ctx, "guarded", limit, stderr, *verbose, func(ctx context.Context, logs io.Writer) (bool, error) { return play(ctx, *server, stdout, logs) })
 }
 
 // play makes a database of its own and plays a round with each table.

@@ -64,20 +64,9 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "twostores: which servers? Give -postgres URL and -etcd URL, or use make demo-twostores")
 		return 64
 	}
-	logs := io.Discard
-	if *verbose {
-		logs = process.Lines(stderr)
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	held, err := play(ctx, *server, *cluster, stdout, logs)
-	if err != nil {
-		fmt.Fprintf(stderr, "twostores: %v\n", err)
-	}
-	if err != nil || !held {
-		return 1
-	}
-	return 0
+	return process.Play(ctx, "twostores", limit, stderr, *verbose, func(ctx context.Context, logs io.Writer) (bool, error) {
+		return play(ctx, *server, *cluster, stdout, logs)
+	})
 }
 
 // play makes stores of its own, and plays a round with each table.
