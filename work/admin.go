@@ -159,7 +159,7 @@ func reassign(tx *catalog.Tx, from Owner, bytes int) (moved int, more bool, err 
 		return 0, false, fmt.Errorf("%w: generation %d is not gone: the holder is of generation %d", ErrInvalid, from.Generation, current)
 	}
 	pins := map[string]bool{}
-	if err := kinds.Scan(tx, "", func(kind string, rec kindRecord) bool { pins[kind] = rec.Pin == SameGeneration.String(); return true }); err != nil {
+	if err := scanKinds(tx, func(kind string, rec kindRecord) bool { pins[kind] = rec.Pin == SameGeneration.String(); return true }); err != nil {
 		return 0, false, err
 	}
 	var failed error

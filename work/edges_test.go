@@ -1,6 +1,7 @@
 package work_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -119,4 +120,26 @@ func TestAJobWhoseRunCantBeReadHoldsUpNoOther(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestWhatAHolderBeforeHasNotedAndCantBeReadIsNotedAnew(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		blue := l.open(1, s.kind("sync"), s.kind("gone"))
+		blue.enqueueAll(work.Request{Kind: "sync", Member: "gone"})
+		blue.update(func(tx *catalog.Tx) error {
+			set := func(collection, key string) error {
+				return catalog.Bytes("fencepost.work."+collection).Set(tx, key, []byte("{"))
+			}
+			return errors.Join(set("kinds", "sync"), set("kinds", "gone"), set("takeovers", "0001"))
+		})
+		blue.enqueue("sync", "", "by this one")
+		ref := blue.post(work.Note{Op: work.OpReassign, Member: "gone"})
+		l.after(2 * time.Second)
+		require.Equal(l, "1 jobs reassigned", blue.reply(ref).Text)
+		green := l.open(2, s.kind("sync"))
+		require.ElementsMatch(l, []string{"by this one", "", "", "by this one"}, s.ran())
+		require.Len(l, green.status().Broken, 2, "the kind that it does not run, and its takeover")
+		require.NoError(l, green.status().Sums())
+	})
 }

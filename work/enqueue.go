@@ -122,7 +122,7 @@ func enqueue(tx *catalog.Tx, now time.Time, made fence.Token, ref string, reques
 		}
 		b := batches[r.Kind]
 		if b == nil {
-			k, known, err := kinds.Get(tx, r.Kind)
+			k, known, err := legible(kinds.Get(tx, r.Kind))
 			if err != nil {
 				return 0, err
 			}

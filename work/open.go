@@ -62,7 +62,7 @@ func (d *dispatcher) open() error {
 		if err != nil {
 			return err
 		}
-		if taken, _, err = takeovers.Get(tx, ring(s.Last, kept)); err != nil {
+		if taken, _, err = legible(takeovers.Get(tx, ring(s.Last, kept))); err != nil {
 			return err
 		}
 		if taken.Token == tx.Token() {
@@ -128,7 +128,7 @@ func (d *dispatcher) openKinds(tx *catalog.Tx) error {
 		return err
 	}
 	for _, k := range d.cfg.Kinds {
-		old, _, err := kinds.Get(tx, k.Name)
+		old, _, err := legible(kinds.Get(tx, k.Name))
 		if err != nil {
 			return err
 		}
@@ -147,7 +147,7 @@ func (d *dispatcher) openKinds(tx *catalog.Tx) error {
 // of its did.
 func (d *dispatcher) closeKinds(tx *catalog.Tx) error {
 	var failed error
-	err := kinds.Scan(tx, "", func(name string, rec kindRecord) bool {
+	err := scanKinds(tx, func(name string, rec kindRecord) bool {
 		known := slices.ContainsFunc(d.cfg.Kinds, func(k Kind) bool { return k.Name == name })
 		if rec.Token != tx.Token() || known {
 			return true
@@ -168,6 +168,22 @@ func openTotals(tx *catalog.Tx) error {
 		return failed == nil
 	})
 	return errors.Join(err, failed)
+}
+
+// scanKinds calls fn for every kind whose entry can be read. Status shows the others.
+func scanKinds(s catalog.Source, fn func(name string, rec kindRecord) bool) error {
+	return catalog.Bytes(kinds.Name()).Scan(s, "", func(name string, raw []byte) bool {
+		var rec kindRecord
+		return json.Unmarshal(raw, &rec) != nil || fn(name, rec)
+	})
+}
+
+// legible returns what was read; nothing if it can't be.
+func legible[V any](v V, found bool, err error) (V, bool, error) {
+	if err != nil && found {
+		return *new(V), false, nil
+	}
+	return v, found, err
 }
 
 func recordOf(k Kind) kindRecord {
