@@ -16,7 +16,7 @@ func TestMoreJobsThanFitIntoOneCommitAreReassignedAndHoldUpNoOtherRequest(t *tes
 		k := instantly("sync", succeed)
 		k.MaxPayload = work.MaxPayload
 		p := l.open(1, k)
-		for range 9 {
+		for range 5 {
 			p.enqueueAll(work.Request{Kind: "sync", Member: "gone", Payload: make([]byte, work.MaxPayload)})
 		}
 		reassign := l.post(work.Note{Op: work.OpReassign, Member: "gone"})
@@ -24,18 +24,18 @@ func TestMoreJobsThanFitIntoOneCommitAreReassignedAndHoldUpNoOtherRequest(t *tes
 		other := l.post(work.Note{Op: work.OpEnqueue, Kind: "sync"})
 		l.after(5 * time.Second)
 		require.Empty(l, l.inbox())
-		require.Equal(l, "9 jobs reassigned", p.reply(reassign).Text)
+		require.Equal(l, "5 jobs reassigned", p.reply(reassign).Text)
 		require.Empty(l, p.reply(other).Error)
 		require.Empty(l, p.states())
-		require.EqualValues(l, 10, p.status().Totals.Completed)
+		require.EqualValues(l, 6, p.status().Totals.Completed)
 	})
 }
 
 func TestARequestThatFitsIntoNoCommitIsAnsweredAndHoldsUpNoOther(t *testing.T) {
 	inLab(t, func(l *lab) {
-		l.store = memory.NewWith(memory.Config{Payload: 2 << 20})
+		l.store = memory.NewWith(memory.Config{Payload: 1 << 20})
 		p := l.open(1, instantly("sync", succeed))
-		for range 38 {
+		for range 16 {
 			p.enqueueAll(work.Request{Kind: "sync", Member: "gone", Payload: make([]byte, 60<<10)})
 		}
 		reassign := l.post(work.Note{Op: work.OpReassign, Member: "gone"})
