@@ -52,8 +52,9 @@ type run struct {
 	stopped error // why its context had ended before that; nil if it had not
 }
 
-// A waiter is told once a condition holds behind a pass.
+// A waiter is told once a condition holds behind a pass, unless its context has ended.
 type waiter struct {
+	ctx     context.Context
 	cond    func(*dispatcher) bool
 	reached chan struct{}
 }
@@ -232,7 +233,7 @@ func (d *dispatcher) pass(why string) {
 		if reached {
 			close(w.reached)
 		}
-		return reached
+		return reached || w.ctx.Err() != nil
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 var ErrNotMine = errors.New("work: the job is not this run's any more")
 
 // ErrAbandoned is the cause with which a run's context ends if its job was
-// abandoned or reassigned meanwhile.
+// abandoned meanwhile.
 var ErrAbandoned = errors.New("work: the job was abandoned")
 
 // ErrTimeout is the cause with which a run's context ends once Kind.Timeout is

@@ -176,10 +176,10 @@ func (q *Queue) Pass(ctx context.Context) (Report, error) {
 // before a handover: what it does not wait for is interrupted and runs again under
 // the next token.
 func (q *Queue) Drain(ctx context.Context) error {
-	return q.wait(ctx, func(d *dispatcher) bool {
-		d.draining = true
-		return len(d.running) == 0
-	})
+	if err := q.ask(ctx, func(d *dispatcher) { d.draining = true }); err != nil {
+		return err
+	}
+	return q.wait(ctx, func(d *dispatcher) bool { return len(d.running) == 0 })
 }
 
 // Idle waits until nothing runs and nothing may run now.
@@ -190,7 +190,7 @@ func (q *Queue) Idle(ctx context.Context) error {
 // wait waits until cond holds behind a pass.
 func (q *Queue) wait(ctx context.Context, cond func(*dispatcher) bool) error {
 	reached := make(chan struct{})
-	w := &waiter{cond: cond, reached: reached}
+	w := &waiter{ctx: ctx, cond: cond, reached: reached}
 	if err := q.ask(ctx, func(d *dispatcher) { d.waiters = append(d.waiters, w) }); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -40,5 +41,30 @@ func TestAPassDuringAStopHidesNoRunThatHasReturned(t *testing.T) {
 		err = <-done
 		require.ErrorIs(t, err, stopped)
 		require.NotErrorIs(t, err, ErrStillRunning)
+	})
+}
+
+func TestAWaitThatWasGivenUpLeavesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, err := catalog.Open(t.Context(), memory.New().Open(), catalog.Config{Generation: 1})
+		require.NoError(t, err)
+		q, err := New(c, Config{Kinds: []Kind{{Name: "sync", Run: func(ctx context.Context, _ *Job) error { <-ctx.Done(); return ctx.Err() }}}})
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() { done <- q.Run(t.Context()) }()
+		require.NoError(t, c.Update(t.Context(), func(tx *catalog.Tx) error { _, err := Enqueue(tx, "sync", "", nil); return err }))
+		for _, wait := range []func(context.Context) error{q.Idle, q.Drain} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			require.ErrorIs(t, wait(ctx), context.DeadlineExceeded)
+			cancel()
+		}
+		require.NoError(t, q.ask(t.Context(), func(d *dispatcher) {
+			require.True(t, d.draining, "Drain is for good")
+			d.pass("asked")
+			require.Empty(t, d.waiters)
+		}))
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, <-done, catalog.ErrClosed)
 	})
 }
