@@ -24,7 +24,7 @@ type Config struct {
 	// left Keep doesn't matter, and MinAge is driver.LeftLife at least.
 	Policy reap.Policy
 
-	// DryRun only reports what would be removed.
+	// DryRun only reports what would be removed. It takes no lock.
 	DryRun bool
 }
 
@@ -129,6 +129,9 @@ func (p pass) run(ctx context.Context, k kind) error {
 	}
 	f := found{fates: map[string]Fate{}}
 	policy.InUse = p.inUse(k, &f, policy.InUse)
+	if p.cfg.DryRun { // it has done nothing that others need not do again
+		policy.Lock, policy.SkipIfLocked, policy.Every = "", false, 0
+	}
 	if policy.Lock != "" {
 		policy.Lock += "-" + strings.ReplaceAll(string(k.name), " ", "-")
 	}

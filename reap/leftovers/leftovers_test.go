@@ -435,6 +435,20 @@ func TestOfManyProcessesOfAHostOneLooksThroughEveryKind(t *testing.T) {
 	}
 }
 
+func TestADryRunSparesNobodyAPass(t *testing.T) {
+	t.Parallel()
+	s := memory.New()
+	claim(t, s, 9)
+	superseded(t, s, 3, old())
+	cfg := leftovers.Config{Policy: reap.Policy{Lock: filepath.Join(t.TempDir(), "reap"), Every: time.Hour, SkipIfLocked: true}}
+	dry := cfg
+	dry.DryRun = true
+	for range 2 {
+		require.Equal(t, 3, pass(t, s, dry).Count(leftovers.Deleted), "and another one spares it none")
+	}
+	require.Equal(t, 3, pass(t, s, cfg).Count(leftovers.Deleted))
+}
+
 func TestThePolicysMistakesAreNamed(t *testing.T) {
 	t.Parallel()
 	s := memory.New()
