@@ -28,6 +28,9 @@ func (r *run) acquire(ctx context.Context) *end {
 	}
 	r.held = held
 	if done := held.last.Ended; r.covers(done) {
+		if !done.Ripe.IsZero() {
+			r.report.Ripe = done.Ripe.Add(r.p.MinAge - done.MinAge)
+		}
 		return &end{StoppedShared, done.failure()}
 	}
 	if rest := held.last.Paused.left(r.id); rest > 0 {

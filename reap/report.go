@@ -97,7 +97,8 @@ type Report struct {
 	Failures []Failure             `json:"failures"` // one for each failed item
 	Waits    map[WaitReason]Waited `json:"waits"`
 
-	// Ripe is when the oldest item that was too young reaches MinAge, or zero.
+	// Ripe is when the oldest item that was too young reaches MinAge, or zero. If the pass
+	// was shared, another process has seen that item.
 	Ripe time.Time `json:"ripe,omitzero"`
 
 	Stopped Stop          `json:"stopped"`

@@ -41,7 +41,7 @@ func Create(ctx context.Context, src Source, now fence.Token, p Policy, create f
 // awaitRoom waits until the oldest item is old enough, if a pass has found none that was.
 func (p Policy) awaitRoom(ctx context.Context, r Report) error {
 	d := time.Until(r.Ripe)
-	if r.Stopped != StoppedYoung || r.Deleted > 0 || r.Gone > 0 || r.Vanished > 0 || d <= 0 {
+	if r.Stopped != StoppedYoung && r.Stopped != StoppedShared || r.Deleted > 0 || r.Gone > 0 || r.Vanished > 0 || d <= 0 {
 		return nil
 	}
 	if most := whole(p.MaxWait, defaultMaxWait, 0); d > most {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,4 +82,46 @@ func TestCreateReturnsWhatElseIsWrong(t *testing.T) {
 	require.ErrorContains(t, err, "MaxWait is 1m0s")
 	_, err = reap.Create(t.Context(), s.source(), token(8), reap.Policy{OnConflict: 9}, s.full(1, &tries))
 	require.ErrorIs(t, err, reap.ErrPolicy)
+}
+
+func TestProcessesOfAHostThatFindNoRoomAllWaitUntilTheOldestItemIsOldEnough(t *testing.T) {
+	t.Parallel()
+	const minAge = time.Hour
+	s, path, waits := stale(), filepath.Join(t.TempDir(), "lock"), make(chan reap.Wait)
+	s.items = append(s.items, reap.Item{ID: "young", Made: token(1), At: time.Now()})
+	held, err := reap.HostLock{Path: path}.TryLock()
+	require.NoError(t, err)
+	var ended sync.WaitGroup
+	waiting := make(chan struct{}, 9)
+	for range 3 {
+		ended.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			_, err := reap.Create(ctx, s.source(), token(8), reap.Policy{Lock: path, MinAge: minAge, MaxWait: 2 * minAge, OnWait: func(w reap.Wait) {
+				if w.Reason == reap.WaitLocked {
+					waiting <- struct{}{}
+					return
+				}
+				waits <- w
+				cancel()
+			}}, func(context.Context) error { return reap.ErrFull })
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+	for range 3 {
+		<-waiting
+	}
+	require.NoError(t, held.Unlock())
+	for range 3 {
+		w := <-waits
+		require.Equal(t, reap.WaitRoom, w.Reason)
+		require.Greater(t, w.For, minAge/2)
+	}
+	ended.Wait()
+	require.Equal(t, 1, s.lists, "one of them has looked")
+	r, err := reap.Pass(t.Context(), s.source(), token(8), reap.Policy{Lock: path, Every: minAge, MinAge: minAge + time.Minute})
+	require.NoError(t, err)
+	require.Equal(t, reap.StoppedShared, r.Stopped)
+	require.True(t, s.items[0].At.Add(minAge+time.Minute).Equal(r.Ripe), "by its own MinAge")
 }

@@ -18,6 +18,7 @@ type endRecord struct {
 	Clock   string                `json:"clock"` // by which Began is
 	Began   int64                 `json:"began"` // ns, when its last listing began
 	Stopped Stop                  `json:"stopped"`
+	Ripe    time.Time             `json:"ripe,omitzero"`     // of its report
 	Failed  int                   `json:"failed"`            // deletions
 	Failure string                `json:"failure,omitempty"` // why the items could not be listed
 }
@@ -76,7 +77,7 @@ func (r *run) share(e *end) {
 		return
 	}
 	done := endRecord{
-		Run: r.id, Spared: r.spared, MinAge: r.p.MinAge, Clock: clock.Timeline(), Began: int64(r.listed), Stopped: e.stop,
+		Run: r.id, Spared: r.spared, MinAge: r.p.MinAge, Clock: clock.Timeline(), Began: int64(r.listed), Stopped: e.stop, Ripe: r.report.Ripe,
 		Failed: r.counts[failed],
 	}
 	if e.err != nil {
