@@ -2,11 +2,11 @@ package reap
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -142,7 +142,10 @@ func (f Flight) write(r flightResult) error {
 	if err != nil {
 		return err
 	}
-	name := f.path("." + rand.Text() + ".new")
+	name := f.path(".new") // only who has the lock makes it
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	file, err := createLike(f.path(".result"), name)
 	if err != nil {
 		return err

@@ -169,3 +169,18 @@ func TestAFlightWithoutAPlaceOrNameIsRefusedAsConfiguration(t *testing.T) {
 		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), "%+v", f)
 	}
 }
+
+func TestAProcessThatDiesWhileItSharesAResultLeavesOneFileAtMost(t *testing.T) {
+	t.Parallel()
+	f := reap.Flight{Dir: t.TempDir(), Name: "call"}
+	require.NoError(t, os.WriteFile(filepath.Join(f.Dir, "call.new"), []byte("half a res"), 0o400))
+	for range 3 {
+		var calls int32
+		got, err := f.Do(t.Context(), answer(&calls, "good", nil))
+		require.NoError(t, err)
+		require.Equal(t, "good", string(got))
+	}
+	names, err := filepath.Glob(filepath.Join(f.Dir, "*"))
+	require.NoError(t, err)
+	require.Equal(t, []string{filepath.Join(f.Dir, "call.lock"), filepath.Join(f.Dir, "call.result")}, names)
+}
