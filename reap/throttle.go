@@ -67,7 +67,7 @@ func (c ThrottleConfig) withDefaults() (ThrottleConfig, error) {
 type Answer struct {
 	Limited    bool          // it refused the call because of too many
 	Remaining  int           // calls that it still allows; below 0 if it does not say
-	RetryAfter time.Duration // for how long it asks not to be called; 0 if it does not say
+	RetryAfter time.Duration // for how long it asks not to be called, whatever it answers, such as 503; 0 if it does not say
 }
 
 // A LimitedError means that a server refused a call because of too many, and did nothing.
@@ -162,15 +162,15 @@ func (t *Throttle) longer(d time.Duration, why WaitReason) (time.Duration, WaitR
 func (t *Throttle) Learn(a Answer) (time.Duration, WaitReason) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if until := t.cfg.Now().Add(a.RetryAfter); a.RetryAfter > 0 && until.After(t.closed) {
+		t.closed = until
+	}
 	if !a.Limited {
 		t.pause -= t.decrease(a.Remaining)
 		return 0, ""
 	}
 	wait := min(t.pause+t.least(), t.cfg.MaxPause)
 	t.pause = min(saturate(float64(wait)*growth), t.cfg.MaxPause)
-	if until := t.cfg.Now().Add(max(a.RetryAfter, 0)); until.After(t.closed) {
-		t.closed = until
-	}
 	return t.longer(wait, WaitLimited)
 }
 

@@ -115,6 +115,26 @@ func TestARetryAfterIsWaitedOutByAllCallsOfTheThrottle(t *testing.T) {
 	})
 }
 
+func TestARetryAfterIsHonouredWhateverTheAnswerIs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		th, err := reap.NewThrottle(reap.ThrottleConfig{})
+		require.NoError(t, err)
+		away := http.Header{"Retry-After": {"120"}}
+		began, calls := time.Now(), 0
+		call := func(context.Context) (reap.Answer, error) {
+			calls++
+			return reap.AnswerTo(http.StatusServiceUnavailable, away, time.Now()), errors.New("503")
+		}
+		require.ErrorContains(t, th.Do(t.Context(), call), "503")
+		require.Zero(t, time.Since(began), "it is no refusal that Do repeats")
+		require.ErrorContains(t, th.Do(t.Context(), call), "503")
+		require.GreaterOrEqual(t, time.Since(began), 2*time.Minute)
+		require.Equal(t, 2, calls)
+		require.Zero(t, th.Learned())
+	})
+}
+
 func TestAThrottleThatWasNeverRefusedDoesNotPause(t *testing.T) {
 	t.Parallel()
 	th, err := reap.NewThrottle(reap.ThrottleConfig{OnWait: func(w reap.Wait) { t.Error(w) }})
