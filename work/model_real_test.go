@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	someRealSteps = 60 // on each store
+	someRealSteps = 40 // on each store
 	allRealSteps  = 20_000
 )
 

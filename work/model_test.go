@@ -203,7 +203,8 @@ func (w *walk) begin(g generation.Generation) {
 		w.processes[len(w.processes)-1].store.disconnect(true)
 	}
 	member := []string{"m1", "m2"}[w.random.IntN(2)]
-	c, err := catalog.Open(w.Context(), p.store, catalog.Config{Generation: g, Holder: fence.Holder{Name: member}})
+	// The ledger reads the whole log.
+	c, err := catalog.Open(w.Context(), p.store, catalog.Config{Generation: g, Holder: fence.Holder{Name: member}, CompactAfter: 1 << 30})
 	require.NoError(w, err)
 	p.c = c
 	w.work(p)
