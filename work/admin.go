@@ -92,13 +92,18 @@ func Abandon(tx *catalog.Tx, id ID, reason string) error {
 	if !found {
 		return fmt.Errorf("%w: %d", ErrNotFound, id)
 	}
-	run, _, err := runs.Get(tx, id.entry())
-	if err != nil { // it is lost, and its job is given up anyway
+	run, found, err := runs.Get(tx, id.entry())
+	claimed := !run.Claim.IsZero()
+	if err != nil && found { // it is lost, and its job is given up anyway
 		run = runRecord{}
+		claimed, err = lostClaim(tx, job.Kind)
+	}
+	if err != nil {
+		return err
 	}
 	sums := tally{}
 	t := sums.of(job.Kind)
-	if !run.Claim.IsZero() {
+	if claimed {
 		t.Withdrawn++
 		run.Claim = fence.Token{}
 	}
@@ -106,6 +111,28 @@ func Abandon(tx *catalog.Tx, id ID, reason string) error {
 		return err
 	}
 	return sums.write(tx)
+}
+
+// lostClaim reports whether the totals of a kind count more claims than can be read.
+func lostClaim(tx *catalog.Tx, kind string) (bool, error) {
+	sum, _, err := totals.Get(tx, kind)
+	if err != nil {
+		return false, err
+	}
+	var claims int64
+	var failed error
+	err = catalog.Bytes(runs.Name()).Scan(tx, "", func(key string, raw []byte) bool {
+		var run runRecord
+		if json.Unmarshal(raw, &run) != nil || run.Claim.IsZero() {
+			return true
+		}
+		var job jobRecord
+		if job, _, _, failed = readJob(tx, key); job.Kind == kind {
+			claims++
+		}
+		return failed == nil
+	})
+	return sum.Claimed() > claims, errors.Join(err, failed)
 }
 
 // Clear removes a job from the dead list, for good.

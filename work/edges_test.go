@@ -143,3 +143,25 @@ func TestWhatAHolderBeforeHasNotedAndCantBeReadIsNotedAnew(t *testing.T) {
 		require.NoError(l, green.status().Sums())
 	})
 }
+
+func TestTheSumsStandOnceAJobWhoseRunCantBeReadIsAbandoned(t *testing.T) {
+	for _, waiting := range []bool{false, true} { // else it runs
+		t.Run(fmt.Sprint(waiting), func(t *testing.T) {
+			inLab(t, func(l *lab) {
+				s := newStage()
+				p := l.open(1, s.kind("sync"))
+				p.enqueue("sync", "", "runs")
+				id := p.enqueue("sync", "", "is spoilt")
+				if waiting {
+					s.end(id, errAway)
+				}
+				p.update(func(tx *catalog.Tx) error {
+					return catalog.Bytes("fencepost.work.runs").Set(tx, fmt.Sprintf("%016d", id), []byte("{"))
+				})
+				p.update(func(tx *catalog.Tx) error { return work.Abandon(tx, id, "it can't be read") })
+				require.NoError(l, p.status().Sums())
+				require.Equal(l, map[work.State]int{work.Running: 1}, p.states())
+			})
+		})
+	}
+}
