@@ -92,6 +92,15 @@ func Abandon(tx *catalog.Tx, id ID, reason string) error {
 	if !found {
 		return fmt.Errorf("%w: %d", ErrNotFound, id)
 	}
+	sums := tally{}
+	if checkName(job.Kind) != nil {
+		if job.Kind, err = lostKind(tx); err != nil {
+			return err
+		}
+		if job.Kind == malformedKind { // no kind has enqueued it
+			sums.of(job.Kind).Enqueued++
+		}
+	}
 	run, found, err := runs.Get(tx, id.entry())
 	claimed := !run.Claim.IsZero()
 	if err != nil && found { // it is lost, and its job is given up anyway
@@ -101,16 +110,37 @@ func Abandon(tx *catalog.Tx, id ID, reason string) error {
 	if err != nil {
 		return err
 	}
-	sums := tally{}
 	t := sums.of(job.Kind)
 	if claimed {
 		t.Withdrawn++
 		run.Claim = fence.Token{}
 	}
-	if err := bury(tx, t, id, nil, deadRecord{Run: run, Reason: Abandoned, Text: reason, At: time.Now().UTC().Round(0), By: tx.Token()}); err != nil {
+	if err := bury(tx, t, id, nil, deadRecord{Job: jobRecord{Kind: job.Kind}, Run: run, Reason: Abandoned, Text: reason, At: time.Now().UTC().Round(0), By: tx.Token()}); err != nil {
 		return err
 	}
 	return sums.write(tx)
+}
+
+// lostKind returns the first kind of which the totals count more jobs than can be read;
+// malformedKind if there is none.
+func lostKind(tx *catalog.Tx) (string, error) {
+	live := map[string]int64{}
+	err := catalog.Bytes(jobs.Name()).Scan(tx, "", func(_ string, raw []byte) bool {
+		var rec indexRecord
+		if json.Unmarshal(raw, &rec) == nil {
+			live[rec.Kind]++
+		}
+		return true
+	})
+	lost := malformedKind
+	scanned := totals.Scan(tx, "", func(kind string, t Totals) bool {
+		if t.Live() <= live[kind] {
+			return true
+		}
+		lost = kind
+		return false
+	})
+	return lost, errors.Join(err, scanned)
 }
 
 // lostClaim reports whether the totals of a kind count more claims than can be read.

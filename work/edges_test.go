@@ -165,3 +165,31 @@ func TestTheSumsStandOnceAJobWhoseRunCantBeReadIsAbandoned(t *testing.T) {
 		})
 	}
 }
+
+func TestAJobOfWhichNothingCanBeReadIsAbandonedByARequestThatHoldsUpNoOther(t *testing.T) {
+	for _, byHand := range []bool{false, true} {
+		t.Run(fmt.Sprint(byHand), func(t *testing.T) {
+			inLab(t, func(l *lab) {
+				p := l.open(1, instantly("sync", succeed), instantly("other", succeed))
+				id := p.enqueueAll(work.Request{Kind: "sync", RunAt: time.Now().Add(time.Hour)})
+				if byHand {
+					id = 77
+				}
+				p.update(func(tx *catalog.Tx) error {
+					return catalog.Bytes("fencepost.work.jobs").Set(tx, fmt.Sprintf("%016d", id), []byte("{"))
+				})
+				abandon := l.post(work.Note{Op: work.OpAbandon, ID: id, Reason: "it can't be read"})
+				l.after(time.Millisecond)
+				other := l.post(work.Note{Op: work.OpEnqueue, Kind: "other"})
+				l.after(2 * time.Second)
+				require.Empty(l, l.inbox())
+				require.Equal(l, "abandoned", p.reply(abandon).Text)
+				require.Empty(l, p.reply(other).Error)
+				require.Equal(l, "{", string(p.job(id).Payload), "nothing of it is lost")
+				require.NoError(l, p.status().Sums())
+				p.update(func(tx *catalog.Tx) error { return work.Clear(tx, id) })
+				require.NoError(l, p.status().Sums())
+			})
+		})
+	}
+}

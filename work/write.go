@@ -231,6 +231,9 @@ func bury(tx *catalog.Tx, t *Totals, id ID, covers []ID, rec deadRecord) error {
 	if !found {
 		return fmt.Errorf("%w: %d", ErrNotFound, id)
 	}
+	if rec.Job.Kind != "" { // else its entry says which
+		job.Kind = rec.Job.Kind
+	}
 	rec.Job = job
 	if err := dead.Set(tx, id.entry(), rec); err != nil {
 		return err
