@@ -62,15 +62,26 @@ func (s schemas) list(ctx context.Context) (items []reap.Item, err error) {
 	return items, err
 }
 
-// delete drops a schema. Reapers of one schema take turns by a lock, so that the second
-// one is told that it is gone, and by no other error. A table that is still read makes it
-// fail.
+// delete drops a schema and its tables. Reapers of one schema take turns by a lock, so that
+// the second one is told that it is gone, and by no other error. Nothing cascades: a table
+// that is still read makes it fail, and so does a view or key of another schema, such as
+// that of a newer generation, which a cascade would drop.
 func (s schemas) delete(ctx context.Context, item reap.Item) error {
 	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `set local lock_timeout = '2s'`); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended('reap ' || $1, 0))`, item.ID); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `set local lock_timeout = '2s'; drop schema `+pgx.Identifier{item.ID}.Sanitize()+` cascade`)
+		var tables string
+		err := tx.QueryRow(ctx, `select coalesce('drop table ' || string_agg(format('%I.%I', schemaname, tablename), ', '), '') from pg_tables where schemaname = $1`, item.ID).Scan(&tables)
+		if err == nil && tables != "" {
+			_, err = tx.Exec(ctx, tables)
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `drop schema `+pgx.Identifier{item.ID}.Sanitize())
+		}
 		return err
 	})
 	var pg *pgconn.PgError
