@@ -33,10 +33,9 @@ func Beside(work leader.Work, store driver.Store, cfg Config) leader.Work {
 		passing, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		wg.Go(func() { made = onePass(passing, store, cfg, log) })
-		err := work(ctx, c)
-		cancel()
-		wg.Wait()
-		return err
+		defer wg.Wait() // also behind a panic of work
+		defer cancel()
+		return work(ctx, c)
 	}
 }
 

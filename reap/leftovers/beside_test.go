@@ -127,3 +127,16 @@ func beat(t testing.TB, s driver.Store) leader.Beat {
 	require.NoError(t, err)
 	return b
 }
+
+func TestThePassIsJoinedThoughTheWorkPanics(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &counted{Store: memory.New()}
+		claim(t, c, 9)
+		work := leftovers.Beside(func(context.Context, *catalog.Catalog) error { panic("in the middle") }, c, leftovers.Config{})
+		require.PanicsWithValue(t, "in the middle", func() { _ = work(t.Context(), nil) })
+		before := c.notes.Load()
+		<-time.After(time.Hour)
+		require.Equal(t, before, c.notes.Load(), "nobody is left who makes it")
+	})
+}
