@@ -19,10 +19,27 @@ import (
 // is in its place stays as it is.
 func openLockFile(path string) (*os.File, error) {
 	f, err := openOwn(path)
-	if err != nil {
+	switch {
+	case err == nil:
+		return f, nil
+	case passes(err):
+		return nil, exitcodes.With(fmt.Errorf("reap: lock file: %w: try again, or give this host more room", err), exitcodes.Retry)
+	default:
 		return nil, exitcodes.WithCode(fmt.Errorf("reap: lock file: %w", err), exitcodes.Config)
 	}
-	return f, nil
+}
+
+// passes reports whether the host lacked something for the moment, such as room or file
+// descriptors: no change of configuration is needed then.
+func passes(err error) bool {
+	for _, lack := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR, syscall.ENOSPC, syscall.EDQUOT,
+	} {
+		if errors.Is(err, lack) {
+			return true
+		}
+	}
+	return false
 }
 
 func openOwn(path string) (*os.File, error) {

@@ -13,11 +13,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/reap"
 )
 
@@ -79,6 +81,14 @@ func child(part, folder string) error {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(r)
+	case "pass without a file descriptor":
+		ready()
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Max: 1 << 8}); err != nil {
+			return err
+		}
+		r, err := reap.Pass(ctx, folderSource(folder), token(8), reap.Policy{Lock: lock.Path})
+		_, perr := fmt.Println(r.Stopped, exitcodes.CodeOf(err), errors.Is(err, syscall.EMFILE))
+		return perr
 	case "flight", "flight with an age", "flight that is slow":
 		f := reap.Flight{Dir: folder, Name: "call", OnWait: onWait}
 		if part == "flight with an age" {
@@ -265,6 +275,13 @@ func TestAPassAtStartUpIsSkippedWithoutAListingIfAnotherProcessHasTheLock(t *tes
 	r, err := reap.Pass(t.Context(), folderSource(folder), token(8), reap.Policy{Lock: filepath.Join(folder, "lock"), SkipIfLocked: true})
 	require.NoError(t, err)
 	require.Equal(t, 3, r.Deleted)
+}
+
+func TestAHostThatLacksAFileDescriptorForTheMomentIsNoMistakeOfConfiguration(t *testing.T) {
+	t.Parallel()
+	text, err := start(t, "pass without a file descriptor", t.TempDir()).end()
+	require.NoError(t, err)
+	require.Equal(t, fmt.Sprintln(reap.StoppedLock, 75, true), text)
 }
 
 func TestTheLockIsReleasedWhenItsProcessDiesThoughAChildOfItLives(t *testing.T) {
