@@ -57,6 +57,9 @@ func (f folders) rest() reap.Source {
 	return reap.Source{
 		List: func(context.Context) ([]reap.Item, error) { return f.list(restOf) },
 		Delete: func(_ context.Context, item reap.Item) error {
+			if _, err := os.Lstat(filepath.Join(f.root, item.ID)); err != nil { // of which RemoveAll says nothing
+				return f.missing(item, err)
+			}
 			return os.RemoveAll(filepath.Join(f.root, item.ID))
 		},
 	}
@@ -99,17 +102,17 @@ func (f folders) list(are func(string, fs.FileInfo) (generation.Generation, time
 func (f folders) delete(_ context.Context, item reap.Item) error {
 	name := fmt.Sprintf("%s%s-%d-%s", removing, item.ID, time.Now().Unix(), rand.Text()[:8])
 	err := os.Rename(filepath.Join(f.root, item.ID), filepath.Join(f.root, name))
-	if errors.Is(err, fs.ErrNotExist) && f.isThere() {
-		return fmt.Errorf("%w: %s", reap.ErrGone, item.ID)
-	}
 	if err != nil {
-		return err
+		return f.missing(item, err)
 	}
 	return os.RemoveAll(filepath.Join(f.root, name))
 }
 
-// isThere reports whether the root is there: without it, nothing is known of a folder.
-func (f folders) isThere() bool {
-	_, err := os.Stat(f.root)
-	return err == nil
+// missing says that a folder is gone if that is what err means. Without the root, nothing
+// is known of a folder.
+func (f folders) missing(item reap.Item, err error) error {
+	if _, rerr := os.Stat(f.root); errors.Is(err, fs.ErrNotExist) && rerr == nil {
+		return fmt.Errorf("%w: %s", reap.ErrGone, item.ID)
+	}
+	return err
 }

@@ -38,9 +38,12 @@ func TestOnlyAFolderThatIsGoneCountsAsGone(t *testing.T) {
 	t.Parallel()
 	f := folders{t.TempDir()}
 	item := reap.Item{ID: "g7", Made: fence.Token{Generation: 7}}
-	require.ErrorIs(t, f.delete(t.Context(), item), reap.ErrGone)
+	require.ErrorIs(t, f.source().Delete(t.Context(), item), reap.ErrGone)
+	require.ErrorIs(t, f.rest().Delete(t.Context(), item), reap.ErrGone)
 	away := folders{filepath.Join(f.root, "not mounted")}
-	err := away.delete(t.Context(), item)
-	require.ErrorIs(t, err, os.ErrNotExist)
-	require.NotErrorIs(t, err, reap.ErrGone)
+	for _, src := range []reap.Source{away.source(), away.rest()} {
+		err := src.Delete(t.Context(), item)
+		require.ErrorIs(t, err, os.ErrNotExist)
+		require.NotErrorIs(t, err, reap.ErrGone)
+	}
 }
