@@ -127,7 +127,7 @@ func enqueue(tx *catalog.Tx, now time.Time, made fence.Token, ref string, reques
 				return 0, err
 			}
 			if !known {
-				k.MaxPayload, k.MaxQueued = defaultPayload, defaultQueued
+				k.MaxPayload, k.MaxQueued = MaxPayload, defaultQueued // the release that knows it may allow as much
 			}
 			b = &batch{kindRecord: k}
 			batches[r.Kind] = b

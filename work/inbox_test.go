@@ -177,3 +177,21 @@ func TestOnlyTheNewestRepliesAreKept(t *testing.T) {
 		}))
 	})
 }
+
+func TestAJobOfAKindThatOnlyTheNextReleaseKnowsIsKeptWhateverItsPayload(t *testing.T) {
+	inLab(t, func(l *lab) {
+		blue := l.open(1)
+		payload := make([]byte, 100<<10) // above the default of a kind
+		ref := l.post(work.Note{Op: work.OpEnqueue, Kind: "new", Payload: payload})
+		blue.enqueue("new", "", string(payload))
+		l.after(2 * time.Second)
+		require.Zero(l, blue.status().Dead)
+		require.Equal(l, work.Unknown, blue.job(blue.reply(ref).ID).State)
+		s := newStage()
+		k := s.kind("new")
+		k.MaxPayload = work.MaxPayload
+		l.open(2, k)
+		l.after(2 * time.Second)
+		require.Equal(l, []string{string(payload), string(payload)}, s.ran())
+	})
+}

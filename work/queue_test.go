@@ -280,7 +280,7 @@ func TestEnqueueRefusesWhatIsBeyondALimitAndWritesNothing(t *testing.T) {
 		revision := p.c.Head().Revision
 		long, zero := strings.Repeat("k", 600), "a\x00b"
 		for want, all := range map[error][]work.Request{
-			work.ErrTooLarge: {{Kind: "sync", Payload: make([]byte, 11)}, {Kind: "sync", Key: long}, {Kind: "other", Payload: make([]byte, 64<<10+1)}},
+			work.ErrTooLarge: {{Kind: "sync", Payload: make([]byte, 11)}, {Kind: "sync", Key: long}, {Kind: "other", Payload: make([]byte, work.MaxPayload+1)}},
 			work.ErrInvalid: {
 				{}, {Kind: zero}, {Kind: long}, {Kind: "\xff"}, {Kind: "sync", Key: "\xff"}, {Kind: "sync", Key: zero}, {Kind: "sync", Member: zero},
 				{Kind: "sync", Priority: 1001}, {Kind: "sync", Priority: -1001}, {Kind: "sync", RunAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)},
