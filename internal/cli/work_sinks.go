@@ -118,10 +118,12 @@ func notifyAll(ctx context.Context, env Env, command string, c workChecked) erro
 	return fmt.Errorf("--notify %q failed for %d of %d alerts: %w", clipped(command), n, len(c.Alerts), first)
 }
 
+var errNotifyTime = errors.New("the time was over: raise --notify-timeout, or use --webhook, which tells all alerts at once")
+
 // notify runs a command for one alert, in a process group that ends with the time.
 func notify(ctx context.Context, env Env, command, store string, a work.Alert) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return errNotifyTime
 	}
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	since := ""
@@ -140,7 +142,7 @@ func notify(ctx context.Context, env Env, command, store string, a work.Alert) e
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			err = errors.New("the time was over")
+			err = errNotifyTime
 		}
 		return fmt.Errorf("%s: %w", a.Key, err)
 	}

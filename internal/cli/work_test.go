@@ -61,7 +61,7 @@ func TestTheMonitorTellsEverySinkAndOneThatFailsStopsNoOther(t *testing.T) {
 	requireNoSecret(t, got)
 	v := object(t, got.stdout)
 	require.Len(t, v["failing_sinks"], 3)
-	require.Contains(t, fmt.Sprint(v["failing_sinks"]), "the time was over")
+	require.Contains(t, fmt.Sprint(v["failing_sinks"]), "the time was over: raise --notify-timeout")
 	children, err := os.ReadFile(filepath.Join(dir, "children"))
 	require.NoError(t, err)
 	for _, pid := range strings.Fields(string(children)) {
