@@ -26,9 +26,9 @@ them. A role needs
 
   usage on schema fencepost, and execute on the two functions,
 
-and no other right: it can put requests for jobs into the inbox, and neither read
-the catalog nor write anything else of it. The functions run with the rights of the
-role that installs them.
+and no other right: it can put requests for jobs into the inbox of every catalog of
+the database, and neither read a catalog nor write anything else of it. The functions
+run with the rights of the role that installs them.
 
 The role in the URL must own schema fencepost. The schema must be there: the first
 claim makes it, or "fencepost schema --enqueuer ROLE", which prints all of this for a

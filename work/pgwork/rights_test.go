@@ -175,3 +175,18 @@ func TestTheFunctionRefusesWhatEnqueueTxDoesAndAcceptsTheRest(t *testing.T) {
 		require.Equal(t, work.Unknown, info.State, "none is on the dead list")
 	}
 }
+
+func TestAKindThatOnlyTheHolderCanTellToBeInvalidGoesToTheDeadListAndIsAnswered(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	h := p.hold(2, p.store(), 20*time.Millisecond)
+	for _, kind := range []string{"a\u00a0b", "a\u200bb", "\u2028"} {
+		require.ErrorIs(t, work.Request{Kind: kind}.Check(), work.ErrInvalid)
+		var ref string
+		require.NoError(t, p.pool.QueryRow(t.Context(), `select fencepost.enqueue('main', $1)`, kind).Scan(&ref))
+		h.empties()
+		reply := h.reply(ref)
+		require.Contains(t, reply.Error, "dead list", kind)
+		require.Equal(t, work.Malformed, h.find(reply.ID).Reason)
+	}
+}
