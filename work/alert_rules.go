@@ -140,7 +140,7 @@ func (c *checking) broken() {
 	}
 	c.counts("work/broken", n, 0, time.Time{},
 		fmt.Sprintf("%d entries can't be read: %q", n, first),
-		"fencepost work status lists them; a newer release may read them, or fencepost work abandon gives a job up", "every entry can be read")
+		"fencepost work status lists or counts them; a newer release may read them, fencepost work abandon gives a job up, and a request without a valid reference is to be removed from the store by hand", "every entry can be read")
 }
 
 func (c *checking) sums() {

@@ -60,15 +60,35 @@ func NewRef(now time.Time) string {
 
 const refDigits = 15
 
+// MaxRef is the size of the longest reference, in bytes.
+const MaxRef = 128
+
+// CheckRef returns why a text can't be the reference of a request: its error wraps
+// [ErrInvalid]. A reference has 1 to [MaxRef] letters, digits, dots, dashes and
+// underscores of ASCII, which can be part of a key on every store.
+func CheckRef(ref string) error {
+	bad := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._", r))
+	}
+	if ref == "" || len(ref) > MaxRef || strings.ContainsFunc(ref, bad) {
+		return fmt.Errorf("%w: the reference %q: want 1 to %d letters, digits, dots, dashes and underscores", ErrInvalid, clip(ref, 64), MaxRef)
+	}
+	return nil
+}
+
 // Post puts a request into the inbox of a catalog. Posting the same one again, with
 // the same ref, does nothing more for as long as its answer is kept. The holder of
 // the token acts upon it, and answers: see [ReplyTo].
 //
-// Its error wraps [ErrInvalid] or [ErrTooLarge] if no holder would accept the request,
+// Its error wraps [ErrInvalid] or [ErrTooLarge] if no holder would accept the request
+// or its reference ([CheckRef]),
 // or if it is above the store's limit of a note. A payload grows by a third in a note:
 // on etcd it can have some 190 KiB, on SQLite and PostgreSQL 760 KiB. Nothing was
 // written then.
 func Post(ctx context.Context, b *catalog.Board, ref string, n Note) error {
+	if err := CheckRef(ref); err != nil {
+		return err
+	}
 	if n.Op == OpEnqueue {
 		if err := n.request().Check(); err != nil {
 			return err
@@ -120,7 +140,7 @@ func Inbox(ctx context.Context, b *catalog.Board) (out Outside, err error) {
 func (out *Outside) add(p driver.Note) {
 	var n Note
 	out.Requests++
-	if json.Unmarshal(p.Value, &n) != nil {
+	if CheckRef(strings.TrimPrefix(p.Key, InboxPrefix)) != nil || json.Unmarshal(p.Value, &n) != nil {
 		out.Unread++
 	}
 	if n.At.IsZero() {

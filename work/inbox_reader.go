@@ -151,6 +151,9 @@ func (in *inboxReader) act(ctx context.Context, notes []driver.Note, refusal err
 		done, fresh, moved, activate = nil, nil, map[string]int{}, false
 		for _, n := range notes {
 			ref := strings.TrimPrefix(n.Key, InboxPrefix)
+			if CheckRef(ref) != nil { // nothing can be noted of it: it stays, and Inbox counts it
+				continue
+			}
 			known, err := in.known(tx, ref)
 			if err != nil {
 				return err

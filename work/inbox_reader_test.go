@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -204,5 +205,29 @@ func TestTheInboxIsCountedByThePage(t *testing.T) {
 		out, err := work.Inbox(l.Context(), catalog.NewBoard(l.store, catalog.Config{}))
 		require.NoError(l, err)
 		require.Equal(l, work.Outside{Requests: 601, Unread: 1, Oldest: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}, out)
+	})
+}
+
+func TestARequestWithoutAUsableReferenceHoldsUpNoOtherAndIsCounted(t *testing.T) {
+	inLab(t, func(l *lab) {
+		s := newStage()
+		p := l.open(1, s.kind("sync"))
+		board := catalog.NewBoard(l.store, catalog.Config{})
+		const text = `{"op":"enqueue","kind":"sync","payload":"YQ=="}`
+		bad := []string{"", strings.Repeat("r", work.MaxRef+1), strings.Repeat("r", 5000), "\xff", "a/b", "a\x00", "\u00e4"}
+		for _, ref := range bad {
+			require.ErrorIs(l, work.Post(l.Context(), board, ref, work.Note{Op: work.OpActivate}), work.ErrInvalid)
+			l.put(ref, text)
+		}
+		l.put(strings.Repeat("z", work.MaxRef), text)
+		l.after(2 * time.Second)
+		require.Equal(l, []string{"a"}, s.ran())
+		out, err := work.Inbox(l.Context(), board)
+		require.NoError(l, err)
+		require.Equal(l, len(bad), out.Requests)
+		require.Equal(l, len(bad), out.Unread)
+		before := p.c.Head().Revision
+		l.after(time.Minute)
+		require.Equal(l, before, p.c.Head().Revision, "nothing is written for them")
 	})
 }

@@ -129,7 +129,11 @@ func (s workStatus) inboxText() string {
 	if s.Inbox.Requests == 0 {
 		return "inbox: empty"
 	}
-	return fmt.Sprintf("inbox: %d requests wait for a holder, the oldest since %s", s.Inbox.Requests, when(s.Inbox.Oldest, s.At))
+	text := fmt.Sprintf("inbox: %d requests wait for a holder, the oldest since %s", s.Inbox.Requests, when(s.Inbox.Oldest, s.At))
+	if s.Inbox.Unread > 0 {
+		text += fmt.Sprintf("; %d of them can't be read", s.Inbox.Unread)
+	}
+	return text
 }
 
 func (s workStatus) seenText() string {

@@ -62,12 +62,9 @@ func (q *asking) run(cmd *cobra.Command, notes ...work.Note) error {
 	})(cmd, nil)
 }
 
-// checkRef accepts what can be part of a note's key on every store.
+// checkRef accepts a reference to which the ID of a job can be added.
 func checkRef(ref string) error {
-	bad := func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._", r))
-	}
-	if ref == "" || len(ref) > longestRef || strings.ContainsFunc(ref, bad) {
+	if work.CheckRef(ref) != nil || len(ref) > longestRef {
 		return fmt.Errorf("--ref %q is no reference: want 1 to %d letters, digits, dots, dashes and underscores", clipped(ref), longestRef)
 	}
 	return nil

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -200,4 +201,16 @@ func TestAWebServersRoleEnqueuesOnceTheCommandHasInstalledTheFunctions(t *testin
 	testpg.Exec(t, web, enqueue, `select fencepost.wake('main')`)
 	got = run(t, env, "work", "status")
 	require.Contains(t, got.stdout, "inbox: 1 requests")
+}
+
+func TestTheStatusCountsRequestsThatCantBeRead(t *testing.T) {
+	t.Parallel()
+	path := enqueued(t)
+	store, err := storeurl.Open(t.Context(), "sqlite:"+path, storeurl.Config{})
+	require.NoError(t, err)
+	_, err = store.Post(t.Context(), driver.Note{Key: work.InboxPrefix + "a/b", Value: []byte(`{"op":"activate"}`)})
+	require.NoError(t, errors.Join(err, store.Close()))
+	require.Contains(t, run(t, on(path), "work", "status").stdout, "inbox: 1 requests wait for a holder, the oldest since ")
+	require.Contains(t, run(t, on(path), "work", "status").stdout, "; 1 of them can't be read")
+	require.Contains(t, run(t, on(path), "work", "check").stdout, "firing    work/broken")
 }
