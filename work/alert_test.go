@@ -36,7 +36,7 @@ func (l *observer) read() (st work.Status) {
 	l.Helper()
 	l.settle()
 	require.NoError(l, catalog.Snapshot(l.Context(), l.store, catalog.Config{}, func(head driver.Head, r *catalog.Reader) (err error) {
-		st, err = work.Read(r, work.Head{Revision: head.Revision, Token: head.Claim.Token, Holder: head.Claim.Holder}, l.now())
+		st, err = work.Read(r, head, l.now())
 		return err
 	}))
 	return st

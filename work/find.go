@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 )
 
 // Find returns a job with its payload, and whether there is one: a job that is
 // done is not there any more. The arguments are those of [Read].
-func Find(s catalog.Source, head Head, id ID, now time.Time) (Info, bool, error) {
+func Find(s catalog.Source, head driver.Head, id ID, now time.Time) (Info, bool, error) {
 	info, found, err := find(s, id)
 	if err != nil || !found || info.Reason != "" {
 		return info, found, err
@@ -31,7 +32,7 @@ func Find(s catalog.Source, head Head, id ID, now time.Time) (Info, bool, error)
 // List calls fn with each live job, in the order of their IDs, and then with each
 // dead one, without their payloads, until fn returns false. The arguments are those
 // of [Read]. Of a job that can't be read wholly it says what is known.
-func List(s catalog.Source, head Head, now time.Time, fn func(Info) bool) error {
+func List(s catalog.Source, head driver.Head, now time.Time, fn func(Info) bool) error {
 	r, err := newReading(s, head, now)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/work"
@@ -157,9 +158,7 @@ func (p *process) job(id work.ID) (info work.Info) {
 	return info
 }
 
-func (p *process) head() work.Head {
-	return work.Head{Revision: p.c.Head().Revision, Token: p.c.Token(), Holder: p.c.Claim().Holder}
-}
+func (p *process) head() driver.Head { return p.c.Head() }
 
 // A stage runs jobs as a test tells it.
 type stage struct {

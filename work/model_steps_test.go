@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/work"
@@ -246,7 +247,7 @@ func (w *walk) readStatus() {
 	p := w.processes[len(w.processes)-1]
 	err := p.c.View(func(r *catalog.Reader) error {
 		claim := p.c.Claim()
-		st, err := work.Read(r, work.Head{Token: claim.Token, Holder: claim.Holder}, time.Now())
+		st, err := work.Read(r, driver.Head{Claim: claim}, time.Now())
 		require.NoError(w, err)
 		sum := 0
 		for _, n := range st.States {

@@ -107,7 +107,6 @@ type Queue struct {
 	used atomic.Bool
 
 	asks  chan func(*dispatcher) // done by the dispatcher's goroutine
-	begun chan struct{}          // closed once Run has read the jobs
 	ended chan struct{}          // closed when Run returns
 	once  sync.Once
 }
@@ -120,7 +119,7 @@ func New(c *catalog.Catalog, cfg Config) (*Queue, error) {
 	}
 	return &Queue{
 		c: c, cfg: cfg.withDefaults(), asks: make(chan func(*dispatcher)),
-		begun: make(chan struct{}), ended: make(chan struct{}),
+		ended: make(chan struct{}),
 	}, nil
 }
 

@@ -9,21 +9,15 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
 )
-
-// Head is what a Status needs of a catalog's head.
-type Head struct {
-	Revision uint64
-	Token    fence.Token
-	Holder   fence.Holder
-}
 
 // Read derives what the jobs in s do, for whoever holds the token: in s a *Reader of
 // the holder, of a follower, or of catalog.Snapshot. Head is the head that s is of.
 // It writes nothing and needs no token. It reads every job. Entries that can't be
 // read are counted and passed over.
-func Read(s catalog.Source, head Head, now time.Time) (Status, error) {
+func Read(s catalog.Source, head driver.Head, now time.Time) (Status, error) {
 	r, err := newReading(s, head, now)
 	if err != nil {
 		return Status{}, err
@@ -47,7 +41,7 @@ type reading struct {
 
 // newReading reads every job, as the holder of head sees them. A holder whose Queue has
 // not begun yet is taken to run the kinds of the holder before.
-func newReading(s catalog.Source, head Head, now time.Time) (*reading, error) {
+func newReading(s catalog.Source, head driver.Head, now time.Time) (*reading, error) {
 	r := &reading{s: s, now: now}
 	if err := r.readKinds(); err != nil {
 		return nil, err
@@ -58,7 +52,7 @@ func newReading(s catalog.Source, head Head, now time.Time) (*reading, error) {
 			known = append(known, rec.kind(name))
 		}
 	}
-	b := newBook(head.Token, head.Holder.Name, known)
+	b := newBook(head.Claim.Token, head.Claim.Holder.Name, known)
 	if err := b.load(s, now); err != nil {
 		return nil, err
 	}
@@ -67,11 +61,11 @@ func newReading(s catalog.Source, head Head, now time.Time) (*reading, error) {
 }
 
 // begin takes the book that the status is derived from.
-func (r *reading) begin(b *book, head Head) {
+func (r *reading) begin(b *book, head driver.Head) {
 	r.book = b
 	b.tick(r.now)
 	maps.Copy(r.broken, b.broken)
-	r.st = Status{At: r.now, Revision: head.Revision, Token: head.Token, Holder: head.Holder, States: zeroStates(), Takeovers: r.takeovers}
+	r.st = Status{At: r.now, Revision: head.Revision, Token: head.Claim.Token, Holder: head.Claim.Holder, States: zeroStates(), Takeovers: r.takeovers}
 	r.st.Unreadable, r.st.Broken, r.st.Kinds = map[string]int{}, []string{}, []KindStatus{} // in JSON, too, they are there
 	r.kinds = map[string]*KindStatus{}
 }
@@ -323,8 +317,7 @@ func (d *dispatcher) status() (Status, error) {
 		}
 		d.book.apply(taken, r.now)
 		d.next = d.book.tick(r.now)
-		claim := d.c.Claim()
-		r.begin(d.book, Head{Revision: d.c.Head().Revision, Token: claim.Token, Holder: claim.Holder})
+		r.begin(d.book, d.c.Head())
 		var err error
 		st, err = r.status()
 		return err

@@ -278,7 +278,7 @@ func (s *service) look(after string) {
 // compare reads the status as somebody who does not run the Queue.
 func (s *service) compare(r *catalog.Reader, head driver.Head, mine work.Status, after string) {
 	s.t.Helper()
-	theirs, err := work.Read(r, work.Head{Revision: head.Revision, Token: head.Claim.Token, Holder: head.Claim.Holder}, mine.At)
+	theirs, err := work.Read(r, head, mine.At)
 	require.NoError(s.t, err, after)
 	require.NoError(s.t, theirs.Sums(), after)
 	if !reflect.DeepEqual(mine, theirs) { // require.Equal alone would format both, each time

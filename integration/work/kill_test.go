@@ -265,7 +265,7 @@ func enqueue(t *testing.T, store driver.Store, jobs int) {
 func addsUp(t *testing.T, store driver.Store, o *outside, jobs, rounds int) {
 	t.Helper()
 	require.NoError(t, catalog.Snapshot(t.Context(), store, catalog.Config{}, func(head driver.Head, r *catalog.Reader) error {
-		st, err := work.Read(r, work.Head{Revision: head.Revision, Token: head.Claim.Token, Holder: head.Claim.Holder}, time.Now())
+		st, err := work.Read(r, head, time.Now())
 		require.NoError(t, err)
 		require.NoError(t, st.Sums())
 		require.Equal(t, [4]int{jobs, jobs, 0, 0}, [4]int{int(st.Totals.Enqueued), int(st.Totals.Completed), st.Live, st.Dead})

@@ -41,15 +41,10 @@ inside their own transactions.`,
 	return cmd
 }
 
-// headOf returns what package work needs of a head.
-func headOf(h driver.Head) work.Head {
-	return work.Head{Revision: h.Revision, Token: h.Claim.Token, Holder: h.Claim.Holder}
-}
-
 // readWork calls fn with the entries of the newest revision.
-func (a *app) readWork(ctx context.Context, store driver.Store, fn func(work.Head, *catalog.Reader) error) error {
+func (a *app) readWork(ctx context.Context, store driver.Store, fn func(driver.Head, *catalog.Reader) error) error {
 	return bounded(ctx, a.timeout, func(ctx context.Context) error {
-		return catalog.Snapshot(ctx, store, a.config(a.timeout), func(head driver.Head, r *catalog.Reader) error { return fn(headOf(head), r) })
+		return catalog.Snapshot(ctx, store, a.config(a.timeout), fn)
 	})
 }
 
@@ -67,7 +62,7 @@ func (a *app) readWorkStatus(ctx context.Context, store driver.Store) (workStatu
 	err := bounded(ctx, a.timeout, func(ctx context.Context) error {
 		return catalog.Snapshot(ctx, store, a.config(a.timeout), func(head driver.Head, r *catalog.Reader) (err error) {
 			claim = head.Claim.ID
-			s.Status, err = work.Read(r, headOf(head), time.Now())
+			s.Status, err = work.Read(r, head, time.Now())
 			return err
 		})
 	})

@@ -105,7 +105,7 @@ func (q *asking) ask(ctx context.Context, store driver.Store, notes []work.Note)
 		all.Requests = append(all.Requests, workRequest{Ref: ref, Op: n.Op, ID: n.ID})
 	}
 	if q.ref != "" { // it may have been done before
-		if err := q.app.readWork(ctx, store, func(head work.Head, r *catalog.Reader) error { all.Token = head.Token; return all.read(r) }); err != nil {
+		if err := q.app.readWork(ctx, store, func(head driver.Head, r *catalog.Reader) error { all.Token = head.Claim.Token; return all.read(r) }); err != nil {
 			return err
 		}
 	}
@@ -264,7 +264,7 @@ func (q *asking) untaken(all workRequests, left int) error {
 // showRequest shows what became of one request.
 func (a *app) showRequest(ctx context.Context, store driver.Store, ref string) error {
 	all := workRequests{Store: store.String(), Requests: []workRequest{{Ref: ref}}}
-	err := a.readWork(ctx, store, func(head work.Head, r *catalog.Reader) error { all.Token = head.Token; return all.read(r) })
+	err := a.readWork(ctx, store, func(head driver.Head, r *catalog.Reader) error { all.Token = head.Claim.Token; return all.read(r) })
 	if err != nil {
 		return err
 	}

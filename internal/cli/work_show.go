@@ -101,8 +101,8 @@ type workJobs struct {
 
 func (a *app) workList(ctx context.Context, store driver.Store, f workFilter) error {
 	all := workJobs{Store: store.String(), Jobs: []work.Info{}}
-	err := a.readWork(ctx, store, func(head work.Head, r *catalog.Reader) error {
-		all.Token = head.Token
+	err := a.readWork(ctx, store, func(head driver.Head, r *catalog.Reader) error {
+		all.Token = head.Claim.Token
 		return work.List(r, head, time.Now(), func(i work.Info) bool {
 			if !f.matches(i) {
 				return true
@@ -210,7 +210,7 @@ type workJob struct {
 func (a *app) showJob(ctx context.Context, store driver.Store, id work.ID) error {
 	shown := workJob{Store: store.String()}
 	found := false
-	err := a.readWork(ctx, store, func(head work.Head, r *catalog.Reader) (err error) {
+	err := a.readWork(ctx, store, func(head driver.Head, r *catalog.Reader) (err error) {
 		shown.Job, found, err = work.Find(r, head, id, time.Now())
 		return err
 	})

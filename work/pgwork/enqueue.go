@@ -83,7 +83,7 @@ func arguments(catalog string, r work.Request, o options) []any {
 	}
 	var pinned *int64
 	if r.Generation != generation.None {
-		g := int64(min(r.Generation, math.MaxInt64)) //nolint:gosec // bounded
+		g := int64(min(r.Generation, math.MaxInt64))
 		pinned = &g
 	}
 	return []any{catalog, r.Kind, r.Key, r.Payload, due, r.Priority, pinned, r.Member, o.ordered}

@@ -181,7 +181,7 @@ func (h *holder) find(id work.ID) (info work.Info) {
 	h.Helper()
 	found := false
 	require.NoError(h, h.c.View(func(r *catalog.Reader) (err error) {
-		info, found, err = work.Find(r, work.Head{Revision: h.c.Head().Revision, Token: h.c.Token()}, id, time.Now())
+		info, found, err = work.Find(r, h.c.Head(), id, time.Now())
 		return err
 	}))
 	require.True(h, found, "job %d", id)

@@ -202,7 +202,7 @@ func TestAChangeWhoseOutcomeIsNotKnownIsToBeSentAgainAndIsDoneOnce(t *testing.T)
 	require.Equal(t, 202, s.ask(t, "POST", "/publish", body, nil))
 	var st work.Status
 	require.NoError(t, s.term.c.View(func(r *catalog.Reader) (err error) {
-		st, err = work.Read(r, s.term.head(), time.Now())
+		st, err = work.Read(r, s.term.c.Head(), time.Now())
 		return err
 	}))
 	require.EqualValues(t, 2, st.Totals.Enqueued, "a sync and an announcement")

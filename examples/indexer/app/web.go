@@ -135,16 +135,10 @@ func readChange(body io.Reader, op registry.Op) (registry.Change, error) {
 	return c, nil
 }
 
-// head returns what the state of jobs is derived from, besides the jobs.
-func (t *term) head() work.Head {
-	claim := t.c.Claim()
-	return work.Head{Revision: t.c.Head().Revision, Token: claim.Token, Holder: claim.Holder}
-}
-
 // tell says what has become of a change.
 func tell(t *term, r *http.Request) (code int, answer any, err error) {
 	err = t.c.View(func(s *catalog.Reader) error {
-		answer, err = registry.Tell(s, t.head(), r.PathValue("id"), time.Now())
+		answer, err = registry.Tell(s, t.c.Head(), r.PathValue("id"), time.Now())
 		return err
 	})
 	return http.StatusOK, answer, err

@@ -32,7 +32,7 @@ func thresholds() work.Thresholds {
 // read reads the catalog as any process beside the service can.
 func (d *demo) read(ctx context.Context, fn func(s *catalog.Reader, st work.Status) error) error {
 	return catalog.Snapshot(ctx, d.store, catalog.Config{}, func(head driver.Head, s *catalog.Reader) error {
-		st, err := work.Read(s, work.Head{Revision: head.Revision, Token: head.Claim.Token, Holder: head.Claim.Holder}, time.Now())
+		st, err := work.Read(s, head, time.Now())
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/work"
 )
@@ -44,7 +45,7 @@ type Fate struct {
 // restarts and promotions, and a sync that did the work of several jobs tells of all
 // their changes. Head is the head that s is of. An error wraps [ErrNotFound] if there
 // is no such change.
-func Tell(s catalog.Source, head work.Head, id string, now time.Time) (Fate, error) {
+func Tell(s catalog.Source, head driver.Head, id string, now time.Time) (Fate, error) {
 	rec, found, err := changes.Get(s, id)
 	if err != nil {
 		return Fate{}, err

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
@@ -84,7 +85,7 @@ func told(t *testing.T, c *catalog.Catalog, id string) Fate {
 	t.Helper()
 	var f Fate
 	require.NoError(t, c.View(func(r *catalog.Reader) (err error) {
-		f, err = Tell(r, work.Head{Revision: c.Head().Revision, Token: c.Token(), Holder: c.Claim().Holder}, id, time.Now())
+		f, err = Tell(r, c.Head(), id, time.Now())
 		return err
 	}))
 	return f
@@ -226,7 +227,7 @@ func TestAChangeWhoseSyncWasGivenUpIsDeadUntilItIsRetriedOrFollowed(t *testing.T
 	worktest.RunAll(t, c, work.Config{Kinds: Kinds(c, index)})
 	require.Equal(t, InIndex, told(t, c, "one").Stage)
 	require.Contains(t, index.files["left-pad"], `"version":"1.0.0"`)
-	require.ErrorIs(t, c.View(func(r *catalog.Reader) error { _, err := Tell(r, work.Head{}, "none", time.Now()); return err }), ErrNotFound)
+	require.ErrorIs(t, c.View(func(r *catalog.Reader) error { _, err := Tell(r, driver.Head{}, "none", time.Now()); return err }), ErrNotFound)
 }
 
 func TestAChangeThatIsSentAgainIsDoneOnce(t *testing.T) {
@@ -275,7 +276,7 @@ func TestAChangeThatCantBeOneIsRefusedAndEnqueuesNothing(t *testing.T) {
 	require.ErrorIs(t, accept(t, c, change("one", Yank)), ErrNotFound)
 	require.ErrorIs(t, accept(t, c, change("one", Unyank)), ErrNotFound)
 	require.NoError(t, c.View(func(r *catalog.Reader) error {
-		st, err := work.Read(r, work.Head{}, time.Now())
+		st, err := work.Read(r, driver.Head{}, time.Now())
 		require.Zero(t, st.Totals.Enqueued)
 		return err
 	}))
