@@ -11,8 +11,10 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 )
 
-// Find returns a job with its payload, and whether there is one: a job that is
-// done is not there any more. The arguments are those of [Read].
+// Find returns a job with its payload, and whether there is one. A job that is done is
+// not there any more. Nor is one of a [Latest] key once the run of a newer job has done
+// it, or has gone to the dead list with it: ask for what the job was about then, and not
+// for its ID. The arguments are those of [Read]; it reads every job.
 func Find(s catalog.Source, head driver.Head, id ID, now time.Time) (Info, bool, error) {
 	info, found, err := find(s, id)
 	if err != nil || !found || info.Reason != "" {

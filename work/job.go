@@ -79,7 +79,10 @@ type Job struct {
 // Complete completes the job in tx: the run's effects on the catalog and the
 // completion are one commit, so these effects happen exactly once. The run returns
 // nil afterwards. An error that wraps [ErrNotMine] means that the job is not this
-// run's any more; the caller then returns it from tx.
+// run's any more; the caller then returns it from tx. The older jobs that a run of
+// [Latest] does too are removed in the same commit, at some 40 bytes each: Update
+// returns driver.ErrTooLarge above what the store takes, which is 64 MiB on SQLite,
+// PostgreSQL and etcd. A run that returns nil without Complete has no such limit.
 func (j *Job) Complete(tx *catalog.Tx) error {
 	if _, err := j.mine(tx); err != nil {
 		return err
