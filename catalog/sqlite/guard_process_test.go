@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +21,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/teststop"
 )
 
 // The parts of children that hold g1.e1. Each has the catalog's file attached to one
@@ -104,7 +104,7 @@ func starts(t *testing.T, part string) (cmd *exec.Cmd, out *bufio.Reader, path s
 	out = bufio.NewReader(stdout)
 	if part != partCommits {
 		requireLine(t, out, "stopping")
-		require.Eventually(t, func() bool { return isStopped(cmd.Process.Pid) }, time.Minute, time.Millisecond)
+		teststop.Await(t, cmd.Process.Pid)
 	}
 	return cmd, out, path, db
 }
@@ -114,11 +114,6 @@ func requireLine(t *testing.T, out *bufio.Reader, want string) {
 	line, err := out.ReadString('\n')
 	require.NoError(t, err)
 	require.Contains(t, line, want)
-}
-
-func isStopped(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && strings.Contains(string(stat), ") T ")
 }
 
 func TestAProcessThatIsStoppedInAGuardedTransactionIsNamedByTheClaimThatItBlocks(t *testing.T) {

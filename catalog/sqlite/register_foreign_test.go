@@ -17,6 +17,7 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/step"
+	"github.com/fencepost/fencepost/internal/teststop"
 )
 
 // foreign is a program in another language, over another library of SQLite. It does
@@ -106,8 +107,7 @@ func TestAProcessThatIsStoppedWhileItWritesIsNamedByTheProofAndByTheRaise(t *tes
 		zombie := startForeign(t, path, token(1, 1))
 		zombie.does("guarded", "done")
 		require.NoError(t, r.Prove(t.Context(), token(2, 2)), "one that goes on only has to be waited for")
-		require.NoError(t, zombie.cmd.Process.Signal(syscall.SIGSTOP))
-		require.Eventually(t, func() bool { return isStopped(zombie.cmd.Process.Pid) }, time.Minute, time.Millisecond)
+		teststop.Stop(t, zombie.cmd.Process.Pid)
 		named := fmt.Sprintf("process %d (python3", zombie.cmd.Process.Pid)
 		for _, call := range []func(context.Context) error{
 			func(ctx context.Context) error { return r.Prove(ctx, token(2, 2)) },

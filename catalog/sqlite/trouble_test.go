@@ -22,6 +22,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/drivertest"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/teststop"
 )
 
 var entries = catalog.Bytes("entries")
@@ -421,11 +422,7 @@ func TestAClaimThatAStoppedProcessBlocksFailsWithinItsBoundAndNamesIt(t *testing
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "stopping\n", line)
-	stopped := func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.Process.Pid))
-		return err == nil && strings.Contains(string(stat), ") T ")
-	}
-	require.Eventually(t, stopped, time.Minute, time.Millisecond)
+	teststop.Await(t, child.Process.Pid)
 	table, err := os.Open("/proc/locks")
 	require.NoError(t, err)
 	held, err := locksOn(table, path)

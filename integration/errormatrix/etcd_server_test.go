@@ -24,6 +24,8 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/fencepost/fencepost/internal/teststop"
 )
 
 // etcdBinary is the server, which is built once for all tests.
@@ -95,6 +97,9 @@ func (m *member) kill() {
 func (m *member) signal(s syscall.Signal) {
 	m.t.Helper()
 	require.NoError(m.t, m.cmd.Process.Signal(s))
+	if s == syscall.SIGSTOP {
+		teststop.Await(m.t, m.cmd.Process.Pid)
+	}
 }
 
 // alone starts a cluster of one.

@@ -75,12 +75,13 @@ func rooms() map[string]room {
 		"internal/cli":          {inside: append([]string{"work", "work/pgwork", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
-			inside:  []string{"catalog/driver"},
+			inside:  []string{"catalog/driver", "internal/teststop"},
 			outside: []string{"github.com/jackc/pgx/v5", "github.com/stretchr/testify"},
 		},
 		"internal/testcert":  {outside: []string{"github.com/stretchr/testify"}},
 		"internal/testlists": {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"github.com/stretchr/testify"}},
-		"internal/testetcd":  {outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
+		"internal/teststop":  {outside: []string{"github.com/stretchr/testify"}},
+		"internal/testetcd":  {inside: []string{"internal/teststop"}, outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
 
 		"cmd/fencepost":            {inside: []string{"internal/cli"}},
 		"examples/kvserver":        {inside: append([]string{"examples/kvserver/app"}, program...)},

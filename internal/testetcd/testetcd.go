@@ -24,6 +24,8 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/fencepost/fencepost/internal/teststop"
 )
 
 // Env names the variable with the URL of the server that a test run shares.
@@ -199,9 +201,13 @@ func (s *Server) Kill() {
 	s.Stop() // waits until it has ended
 }
 
-// Signal sends the server a signal, such as SIGSTOP.
+// Signal sends the server a signal. After SIGSTOP it stands still.
 func (s *Server) Signal(signal syscall.Signal) {
 	s.t.Helper()
+	if signal == syscall.SIGSTOP {
+		teststop.Stop(s.t, s.PID())
+		return
+	}
 	require.NoError(s.t, syscall.Kill(s.PID(), signal))
 }
 

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/internal/teststop"
 )
 
 // A Server is a private PostgreSQL server, which a test may stop and break.
@@ -109,7 +111,7 @@ func (s *Server) Crash() {
 func Pause(t testing.TB, pid int) (resume func()) {
 	t.Helper()
 	require.NotZero(t, pid)
-	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	teststop.Stop(t, pid)
 	resume = func() { _ = syscall.Kill(pid, syscall.SIGCONT) }
 	t.Cleanup(resume)
 	return resume
