@@ -142,7 +142,7 @@ func (f Flight) write(r flightResult) error {
 	if err != nil {
 		return err
 	}
-	name := f.path(".new") // only who has the lock makes it
+	name := f.path(".new") // made only under the lock
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

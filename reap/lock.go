@@ -44,9 +44,9 @@ func (e *LockedError) Disposition() exitcodes.Disposition { return exitcodes.Ret
 // The file is opened by each call, and closed in every program that a process starts.
 // So neither two goroutines nor a process and its children have the lock together. The
 // system releases it when the process ends, however it ends. The file is created with
-// the owner of its folder, is never removed, and is no link. In it stands who had the
-// lock last, for people, and what passes need not do again; mutual exclusion does not rest
-// on it.
+// the owner of its folder, is never removed, and is no link. It names the last owner of the
+// lock, for people, and what passes need not do again; mutual exclusion does not rest on
+// it.
 //
 // The file must be on a disk of this host. Over NFS, where the lock is the server's and
 // may be lost without a word, a HostLock is not supported.

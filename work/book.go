@@ -47,7 +47,6 @@ type item struct {
 	id       ID
 	shelf    *shelf
 	key      string
-	made     fence.Token
 	pinned   generation.Generation
 	member   string
 	due      int64 // before which it does not run, in ns since 1970; 0: at once
@@ -207,7 +206,7 @@ func (b *book) add(key string, raw []byte) {
 		return
 	}
 	it := &item{
-		id: id, shelf: b.shelf(rec.Kind), key: rec.Key, made: rec.Made, pinned: rec.Generation, member: rec.Member,
+		id: id, shelf: b.shelf(rec.Kind), key: rec.Key, pinned: rec.Generation, member: rec.Member,
 		since: nanos(latest(rec.MadeAt, rec.RunAt, rec.Again)), priority: rec.Priority,
 	}
 	if !rec.RunAt.IsZero() {
@@ -417,8 +416,8 @@ func (b *book) place(it *item) {
 	b.queue(it, it.next())
 }
 
-// next returns when a job may run next. Once it has run its time to run at is over,
-// whatever the clock says.
+// next returns when a job may run next. After its first run, only its retry counts:
+// RunAt has passed, even if the clock was set back since.
 func (it *item) next() int64 {
 	if it.run.Serial > 0 {
 		return it.until

@@ -59,7 +59,7 @@ type waiter struct {
 	reached chan struct{}
 }
 
-// newDispatcher reads the jobs of the catalog.
+// newDispatcher begins to follow the jobs of the catalog.
 func newDispatcher(q *Queue) (*dispatcher, error) {
 	changes, err := q.c.Changes(jobs.Name(), runs.Name())
 	if errors.Is(err, catalog.ErrObserved) {
@@ -147,11 +147,9 @@ func (d *dispatcher) loop() {
 	}
 }
 
-// idleLook is how long the dispatcher sleeps at most, and how long it waits behind
-// a commit that failed.
 const (
-	idleLook  = time.Minute
-	retryLook = 100 * time.Millisecond
+	idleLook  = time.Minute            // how long the dispatcher sleeps at most
+	retryLook = 100 * time.Millisecond // how long it waits after a commit that failed
 )
 
 func (d *dispatcher) untilNext() time.Duration {
@@ -327,32 +325,32 @@ func (d *dispatcher) stop() error {
 		case <-grace.C:
 			d.collect()
 			if left := d.notReturned(); left > 0 {
-				_ = d.settle()
+				d.settle()
 				return exitcodes.With(fmt.Errorf("%w for %v: %d of them", ErrStillRunning, d.cfg.Grace, left), exitcodes.Halt)
 			}
 		}
 	}
 	d.wg.Wait()
-	return d.settle()
+	d.settle()
+	return nil
 }
 
 // notReturned returns how many runs have not returned, with or without a job.
 func (d *dispatcher) notReturned() int { return d.cfg.Concurrency - d.free }
 
 // settle writes what became of the runs that have returned, if the token is held.
-func (d *dispatcher) settle() error {
+func (d *dispatcher) settle() {
 	if d.c.Err() != nil {
-		return nil
+		return
 	}
 	now := d.catchUp()
 	d.collect()
 	acks := d.acks()
 	if len(acks) == 0 {
-		return nil
+		return
 	}
 	if err := d.write(acks, nil, now); err != nil && d.c.Err() == nil {
 		// Their jobs are orphans then, and run again under the next token.
 		d.cfg.Logger.Warn("what became of the last runs was not written", "jobs", len(acks), "err", err)
 	}
-	return nil
 }

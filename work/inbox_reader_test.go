@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -229,5 +230,29 @@ func TestARequestWithoutAUsableReferenceHoldsUpNoOtherAndIsCounted(t *testing.T)
 		before := p.c.Head().Revision
 		l.after(time.Minute)
 		require.Equal(l, before, p.c.Head().Revision, "nothing is written for them")
+	})
+}
+
+func TestAHolderThatItsOwnCommitsWakeLooksSeldomAndAfterARequestAtOnceAgain(t *testing.T) {
+	inLab(t, func(l *lab) {
+		var looks atomic.Int64
+		p := l.openWith(1, work.Config{Poll: time.Hour})
+		p.store.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Notes" {
+				looks.Add(1)
+			}
+			return memory.Pass
+		})
+		entries := catalog.Bytes("entries")
+		for range 1000 { // a commit a millisecond
+			p.update(func(tx *catalog.Tx) error { return entries.Set(tx, "k", nil) })
+			l.after(time.Millisecond)
+		}
+		require.LessOrEqual(l, looks.Load(), int64(30))
+		require.Positive(l, looks.Load())
+		l.after(time.Second)
+		ref := l.post(work.Note{Op: work.OpActivate})
+		l.after(10 * time.Millisecond)
+		p.reply(ref)
 	})
 }

@@ -114,8 +114,7 @@ func TestARequestThatCantBeReadGoesToTheDeadList(t *testing.T) {
 	inLab(t, func(l *lab) {
 		p := l.open(1)
 		for i, text := range []string{`{"op":7}`, `{"op":"explode"}`, `{"op":"enqueue","kind":""}`, `{}`, `{"op":"enqueue","kind":"sync","priority":5000}`} {
-			_, err := l.store.Post(l.Context(), driver.Note{Key: fmt.Sprintf("%s%d", work.InboxPrefix, i), Value: []byte(text)})
-			require.NoError(l, err)
+			l.put(fmt.Sprint(i), text)
 		}
 		l.after(2 * time.Second)
 		require.Empty(l, l.inbox())
@@ -162,8 +161,7 @@ func TestOnlyTheNewestRepliesAreKept(t *testing.T) {
 		first := l.post(work.Note{Op: work.OpActivate})
 		l.after(2 * time.Second)
 		for i := range 1100 {
-			_, err := l.store.Post(l.Context(), driver.Note{Key: fmt.Sprintf("%s%04d", work.InboxPrefix, i), Value: []byte(`{"op":"retry","id":1}`)})
-			require.NoError(l, err)
+			l.put(fmt.Sprintf("%04d", i), `{"op":"retry","id":1}`)
 		}
 		l.after(10 * time.Second)
 		require.Empty(l, l.inbox())

@@ -61,8 +61,8 @@ func (l *lane) due() int64 {
 	return max(l.first, l.until)
 }
 
-// head returns the item that may stand for the lane; nil if none may. One of which
-// nobody knows what became of it holds up its key only if that has a strict order.
+// head returns the item that may stand for the lane; nil if none may. An item whose run
+// can't be read is passed over, but blocks the key if the order is Each.
 func (l *lane) head() *item {
 	for _, it := range l.items {
 		if !it.spoilt {

@@ -275,7 +275,7 @@ func (s *service) look(after string) {
 	}
 }
 
-// compare reads the status as somebody who does not run the Queue.
+// compare reads the status from outside of the Queue.
 func (s *service) compare(r *catalog.Reader, head driver.Head, mine work.Status, after string) {
 	s.t.Helper()
 	theirs, err := work.Read(r, head, mine.At)

@@ -13,6 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+const (
+	waits = time.Minute // at most
+	tick  = time.Millisecond
+)
+
 // Stop sends a process SIGSTOP, and returns once every thread of it stands still:
 // until then one of them may still answer.
 func Stop(t testing.TB, pid int) {
@@ -24,7 +29,7 @@ func Stop(t testing.TB, pid int) {
 // Await waits until every thread of a process stands still.
 func Await(t testing.TB, pid int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return stopped(pid) }, time.Minute, time.Millisecond, "process %d goes on", pid)
+	require.Eventually(t, func() bool { return stopped(pid) }, waits, tick, "process %d goes on", pid)
 }
 
 // stopped reports whether every thread of a process stands still.

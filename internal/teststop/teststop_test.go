@@ -1,42 +1,25 @@
-package teststop_test
+package teststop
 
 import (
-	"bufio"
 	"os/exec"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/fencepost/fencepost/internal/teststop"
 )
 
-func TestAProcessThatWasStoppedSaysNothingMoreUntilItIsContinued(t *testing.T) {
+func TestEveryThreadOfAProcessStandsStillOnceItWasStopped(t *testing.T) {
 	t.Parallel()
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", "echo ready; read line; echo $line")
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done")
 	require.NoError(t, cmd.Start())
-	lines := make(chan string)
-	go func() {
-		defer close(lines)
-		for s := bufio.NewScanner(out); s.Scan(); {
-			lines <- s.Text()
-		}
-	}()
-	require.Equal(t, "ready", <-lines)
-	teststop.Stop(t, cmd.Process.Pid)
-	_, err = in.Write([]byte("hello\n"))
-	require.NoError(t, err)
-	select {
-	case line := <-lines:
-		require.Fail(t, "it goes on", line)
-	default:
+	for range 20 {
+		require.False(t, stopped(cmd.Process.Pid))
+		Stop(t, cmd.Process.Pid)
+		require.True(t, stopped(cmd.Process.Pid))
+		require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+		require.Eventually(t, func() bool { return !stopped(cmd.Process.Pid) }, waits, tick)
 	}
-	require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
-	require.Equal(t, "hello", <-lines)
-	<-lines
-	require.NoError(t, cmd.Wait())
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	require.False(t, stopped(cmd.Process.Pid), "one that has ended does not stand still")
 }

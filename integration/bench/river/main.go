@@ -7,8 +7,8 @@
 // The two take turns, in alternating order, and medians over the rounds are compared.
 // So the ratios can be compared between machines, and the figures can't. River runs
 // with the settings of its own command `river bench`, which favour throughput, and
-// inserts by COPY, which is its fastest way. Where its defaults matter, they are
-// measured too.
+// inserts by COPY, which is its fastest way. Figures that depend on its defaults are
+// measured with them, too.
 //
 // FENCEPOST_TEST_POSTGRES names the server, as for the tests.
 package main
