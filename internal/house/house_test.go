@@ -49,7 +49,8 @@ func rooms() map[string]room {
 		"catalog":            {inside: belowDriver, outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
 
-		"leader": {inside: append([]string{"internal/clock"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
+		"leader":                   {inside: append([]string{"internal/clock", "leader/internal/election"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
+		"leader/internal/election": {inside: []string{"catalog/driver", "fence", "generation"}},
 
 		"work/worktest":  {inside: append([]string{"work"}, belowCatalog...)},
 		"work":           {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},

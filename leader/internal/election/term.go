@@ -1,0 +1,270 @@
+package election
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fencepost/fencepost/generation"
+)
+
+// A TermView is what a holder's process has observed.
+type TermView struct {
+	Now time.Duration
+
+	Over   bool // the token is lost, or the process is to stop
+	Leased bool // the store has confirmed the token less than a lease ago
+	Raised bool // every register refuses older tokens
+	Work   Work
+	Ask    Request
+	Offer  Offering
+}
+
+// Work says how the service's work stands.
+type Work uint8
+
+const (
+	// Idle: it does not run.
+	Idle Work = iota
+	// Running: it runs, or its end was asked for and has not come yet.
+	Running
+	// Joined: it ended because it was asked to.
+	Joined
+	// Finished: it ended by itself, and with it the term.
+	Finished
+)
+
+// A Request is the wish that another process take over.
+type Request struct {
+	Made     bool
+	To       generation.Generation // generation.None: to any process of the holder's own
+	At       time.Duration         // when it was made
+	Progress time.Duration         // when the successor last said that it works on the claim; 0: never
+	More     time.Duration         // by how much longer than HandoverTimeout an older build asked the holder to wait
+	Gone     bool                  // whoever made it waits no longer
+}
+
+// An Offering is what became of the offer on the board.
+type Offering uint8
+
+const (
+	// NotOffered: a successor can't claim by an offer.
+	NotOffered Offering = iota
+	// Offered: the offer was written.
+	Offered
+	// Failed: it is not known whether it was written, or withdrawn.
+	Failed
+	// Withdrawn: no claim can land by it any more, and the token was confirmed
+	// since.
+	Withdrawn
+)
+
+// A Duty is what a holder does next.
+type Duty uint8
+
+const (
+	// Stay: go on until something happens.
+	Stay Duty = iota
+	// RaiseRegisters has them refuse older tokens.
+	RaiseRegisters
+	// StartWork starts the work.
+	StartWork
+	// PauseWork acknowledges the request, and asks the work to end for it.
+	PauseWork
+	// SuspendWork asks the work to end, since the token is not confirmed.
+	SuspendWork
+	// StopWork asks the work to end for good.
+	StopWork
+	// WriteOffer writes the offer, and says up to which revision the work has
+	// committed.
+	WriteOffer
+	// WithdrawOffer makes sure that no claim can land by the offer any more, and
+	// confirms the token.
+	WithdrawOffer
+	// RefuseRequest says that this process does not hand over.
+	RefuseRequest
+	// EndTerm ends the term.
+	EndTerm
+)
+
+// An Order is what a holder does next, and why.
+type Order struct {
+	Duty   Duty
+	Reason string // for people
+}
+
+// A TermPhase says what a term does until the next order.
+type TermPhase uint8
+
+const (
+	// Raising: the registers do not refuse older tokens yet.
+	Raising TermPhase = iota
+	// Serving: the work runs.
+	Serving
+	// Pausing: the work was asked to end, for a handover.
+	Pausing
+	// Suspending: the work was asked to end, since the token is not confirmed.
+	Suspending
+	// Stopping: the work was asked to end for good.
+	Stopping
+	// Yielding: the work has ended, and a successor may claim.
+	Yielding
+	// Unconfirmed: no work runs, since the token is not confirmed.
+	Unconfirmed
+	// Ended: the term is over.
+	Ended
+)
+
+// A Term decides what a process does while it holds one token. Its methods must
+// not be called concurrently.
+type Term struct {
+	cfg     Settings
+	phase   TermPhase
+	offered bool // a successor may be able to claim by an offer
+	why     string
+}
+
+// NewTerm returns the Term of a claim that was made for the reason why.
+func NewTerm(cfg Settings, why string) *Term { return &Term{cfg: cfg, why: why} }
+
+// Phase says what the term does until the next order.
+func (t *Term) Phase() TermPhase { return t.phase }
+
+// Next returns what to do about v.
+func (t *Term) Next(v TermView) Order {
+	if v.Offer == Withdrawn {
+		t.offered = false
+	}
+	switch t.phase {
+	case Raising:
+		return t.raising(v)
+	case Serving:
+		return t.serving(v)
+	case Pausing, Suspending, Stopping:
+		return t.joining(v)
+	case Yielding:
+		return t.yielding(v)
+	case Unconfirmed:
+		return t.unconfirmed(v)
+	default:
+		return Order{Duty: Stay}
+	}
+}
+
+func (t *Term) raising(v TermView) Order {
+	switch {
+	case v.Over:
+		return t.end()
+	case v.Ask.Made:
+		return Order{RefuseRequest, "this process leads, and does not serve"}
+	case v.Raised:
+		return t.resume(v)
+	default:
+		return Order{Duty: RaiseRegisters}
+	}
+}
+
+// resume starts the work, once the token is confirmed and no successor can claim
+// by an offer.
+func (t *Term) resume(v TermView) Order {
+	if !v.Leased {
+		t.phase = Unconfirmed
+		return Order{Stay, "the store has not confirmed the token"}
+	}
+	t.phase = Serving
+	return Order{StartWork, t.why}
+}
+
+func (t *Term) serving(v TermView) Order {
+	switch {
+	case v.Work == Finished:
+		return t.end()
+	case v.Over:
+		t.phase = Stopping
+		return Order{StopWork, "the token is lost, or the process is to stop"}
+	case !v.Leased:
+		t.phase = Suspending
+		return Order{SuspendWork, fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease)}
+	case v.Ask.Made:
+		t.phase = Pausing
+		return Order{PauseWork, "another process takes over"}
+	default:
+		return Order{Duty: Stay}
+	}
+}
+
+func (t *Term) joining(v TermView) Order {
+	switch {
+	case v.Work == Finished:
+		return t.end()
+	case v.Work == Running && v.Over && t.phase != Stopping:
+		t.phase = Stopping
+		return Order{StopWork, "the token is lost, or the process is to stop"}
+	case v.Work == Running && t.phase != Pausing && v.Ask.Made:
+		return Order{RefuseRequest, "this process does not serve"}
+	case v.Work == Running:
+		return Order{Duty: Stay}
+	case v.Over:
+		return t.end()
+	case t.phase == Pausing:
+		t.phase, t.offered = Yielding, true
+		return Order{WriteOffer, "the work has ended"}
+	default:
+		t.phase = Unconfirmed
+		return Order{Stay, "the store has not confirmed the token"}
+	}
+}
+
+// yielding waits for the successor's claim.
+func (t *Term) yielding(v TermView) Order {
+	switch why := t.givesUp(v); {
+	case v.Over:
+		return t.end()
+	case why != "":
+		t.why = "not handed over: " + why
+		t.phase = Unconfirmed
+		return Order{WithdrawOffer, t.why}
+	default:
+		return Order{Duty: Stay}
+	}
+}
+
+// givesUp says why the holder waits no longer for its successor; empty: it
+// waits.
+func (t *Term) givesUp(v TermView) string {
+	limit := t.cfg.HandoverTimeout + v.Ask.More
+	until := max(v.Ask.At+limit, v.Ask.Progress+t.cfg.HandoverTimeout)
+	switch {
+	case v.Offer == Failed:
+		return "the offer could not be written"
+	case v.Ask.Gone:
+		return "the successor gave up"
+	case v.Now >= until:
+		return fmt.Sprintf("no other process claimed within %v", until-v.Ask.At)
+	case !v.Leased:
+		return "the store has not confirmed the token"
+	default:
+		return ""
+	}
+}
+
+// unconfirmed waits until the store says that the token is still held, and that
+// no successor can claim by what was offered.
+func (t *Term) unconfirmed(v TermView) Order {
+	switch {
+	case v.Over:
+		return t.end()
+	case v.Ask.Made:
+		return Order{RefuseRequest, "this process does not serve"}
+	case t.offered:
+		return Order{WithdrawOffer, "the offer may stand"}
+	case v.Leased:
+		return t.resume(v)
+	default:
+		return Order{Duty: Stay}
+	}
+}
+
+func (t *Term) end() Order {
+	t.phase = Ended
+	return Order{Duty: EndTerm}
+}
