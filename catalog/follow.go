@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -35,6 +36,7 @@ type Follower struct {
 	wg     sync.WaitGroup
 	once   sync.Once
 	opened bool // Open was called, and has the replica
+	failed bool // it gave it back
 }
 
 // sighting is a head, and when the read that found it was sent.
@@ -53,9 +55,31 @@ func Follow(ctx context.Context, store driver.Store, cfg Config) (*Follower, err
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	return follow(ctx, newReplica(witnessed(store), cfg))
+}
+
+// Again follows on after [Follower.Open] has failed, as [Follow] does, but without
+// reading again what was read, or running again migrations whose run still fits.
+// It returns [ErrClosed] if Open was not called, or has succeeded.
+func (f *Follower) Again(ctx context.Context) (*Follower, error) {
+	f.applying.Lock()
+	free := f.failed
+	f.failed = false // the replica is handed out once
+	f.applying.Unlock()
+	if !free {
+		return nil, ErrClosed
+	}
+	if !f.r.claim.ID.IsZero() { // a claim that landed, and could not be made durable
+		return follow(ctx, newReplica(f.r.store, f.r.cfg))
+	}
+	return follow(ctx, f.r)
+}
+
+func follow(ctx context.Context, r *replica) (*Follower, error) {
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
-	f := &Follower{r: newReplica(witnessed(store), cfg), moved: make(chan struct{}), wake: make(chan struct{}, 1), rehearsing: make(chan struct{}, 1), stop: stop}
+	f := &Follower{r: r, moved: make(chan struct{}), wake: make(chan struct{}, 1), rehearsing: make(chan struct{}, 1), stop: stop}
 	f.end.init()
+	cfg := r.cfg
 	pace := newPace(cfg.ClaimTimeout)
 	for {
 		err := f.look(ctx)
@@ -201,8 +225,8 @@ func (f *Follower) Err() error { return f.end.reason() }
 // reading again what was read already, and without running again migrations
 // that [Follower.Rehearse] has run. It claims over the claim that the follower
 // saw last, and over none of its own generation that came since. If it fails,
-// the follower has ended all the same; a second call fails. Beyond the errors of
-// the function [Open] there is [ErrRefused].
+// the follower has ended all the same, and [Follower.Again] follows on; a second
+// call fails. Beyond the errors of the function [Open] there is [ErrRefused].
 func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error) {
 	err := opts.validate()
 	if err == nil {
@@ -211,15 +235,26 @@ func (f *Follower) Open(ctx context.Context, opts ClaimOptions) (*Catalog, error
 	if closed := f.Close(); err == nil {
 		err = closed
 	}
-	if err != nil {
-		return nil, err
-	}
 	if !f.handOut() {
-		return nil, ErrClosed
+		return nil, cmp.Or(err, ErrClosed)
 	}
 	f.rehearsing <- struct{}{} // a Rehearse under way ends with the follower
-	_, at := f.Head()
-	return f.r.open(ctx, opts, at)
+	var c *Catalog
+	if err == nil {
+		_, at := f.Head()
+		c, err = f.r.open(ctx, opts, at)
+	}
+	if err != nil {
+		f.handBack()
+	}
+	return c, err
+}
+
+// handBack takes the replica back from a claim that failed.
+func (f *Follower) handBack() {
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	f.failed = true
 }
 
 // handOut gives the replica to the caller, unless somebody has it already.

@@ -13,6 +13,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 )
 
 func TestALogThatDoesNotLeadToItsHeadIsNeitherFollowedNorClaimedOver(t *testing.T) {
@@ -162,4 +163,43 @@ func (s slowAnswer) Head(ctx context.Context) (driver.Head, error) {
 	head, err := s.Store.Head(ctx)
 	<-time.After(time.Minute) // of the bubble's clock
 	return head, err
+}
+
+func TestAFollowerWhoseClaimFailedFollowsOnWithWhatItHasReadAndRehearsed(t *testing.T) {
+	t.Parallel()
+	store, runs := memory.New(), 0
+	one, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 1})
+	require.NoError(t, err)
+	names := catalog.JSON[int]("names")
+	require.NoError(t, one.Update(t.Context(), func(tx *catalog.Tx) error { return names.Set(tx, "a", 1) }))
+	cfg := catalog.Config{Generation: 2, Migrations: []catalog.Migration{{Version: 1, Up: func(tx *catalog.Tx) error { runs++; return names.Set(tx, "b", 2) }}}}
+	f, err := catalog.Follow(t.Context(), store.Open(), cfg)
+	require.NoError(t, err)
+	_, err = f.Again(t.Context())
+	require.ErrorIs(t, err, catalog.ErrClosed, "its claim has not failed")
+	_, err = f.Rehearse(t.Context())
+	require.NoError(t, err)
+	for range 3 {
+		_, err = f.Open(t.Context(), catalog.ClaimOptions{IfNeverClaimed: true})
+		require.ErrorIs(t, err, catalog.ErrRefused)
+		require.NoError(t, one.Update(t.Context(), func(tx *catalog.Tx) error { return names.Set(tx, "c", 3) }))
+		last := f
+		f, err = f.Again(t.Context())
+		require.NoError(t, err)
+		_, err = last.Again(t.Context())
+		require.ErrorIs(t, err, catalog.ErrClosed, "it has been followed on already")
+	}
+	two, err := f.Open(t.Context(), catalog.ClaimOptions{})
+	require.NoError(t, err)
+	require.NoError(t, two.View(func(r *catalog.Reader) error {
+		for key, want := range map[string]int{"a": 1, "b": 2, "c": 3} {
+			got, _, err := names.Get(r, key)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		}
+		return nil
+	}))
+	require.Equal(t, 1, runs)
+	require.NoError(t, two.Close())
+	require.ErrorIs(t, one.Close(), fence.ErrSuperseded)
 }

@@ -244,9 +244,16 @@ func (c *claimer) admitLosses(claiming driver.Claiming) error {
 	return forbid(c.store, led.standing())
 }
 
-// CheckLosses returns the error with which a claim would end because a loss stands,
-// or nil. It asks the store once, and excludes nothing: only the claim itself does.
-func (f *Follower) CheckLosses(ctx context.Context) error {
+// CheckClaim returns the error with which a claim by this follower would end
+// whenever it is made, or nil: because a loss stands ([ErrLossStands]), or because
+// another build has this generation ([ErrIncompatible]). It asks the store once,
+// and excludes nothing: only the claim itself does.
+func (f *Follower) CheckClaim(ctx context.Context) error {
+	if head, _ := f.Head(); head.Claim.Token.Generation == f.r.cfg.Generation {
+		if err := sameBuild(head.Claim, f.r.cfg); err != nil {
+			return err
+		}
+	}
 	record, err := callStore(ctx, f.r.cfg.StoreTimeout, f.r.store.Losses)
 	if err != nil {
 		return err

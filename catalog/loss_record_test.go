@@ -147,13 +147,13 @@ func TestAFollowerSaysThatALossForbidsItsClaim(t *testing.T) {
 	cfg := process(1, "follower")
 	f, err := catalog.Follow(t.Context(), store.Open(), cfg)
 	require.NoError(t, err)
-	require.NoError(t, f.CheckLosses(t.Context()))
+	require.NoError(t, f.CheckClaim(t.Context()))
 	keepsLosses(t, store, ledgerOf(t, catalog.Loss{ID: driver.NewID(), From: 3, To: 4}))
-	require.ErrorIs(t, f.CheckLosses(t.Context()), catalog.ErrLossStands)
+	require.ErrorIs(t, f.CheckClaim(t.Context()), catalog.ErrLossStands)
 	require.NoError(t, f.Close())
 	cfg.AcceptLoss = true
 	f, err = catalog.Follow(t.Context(), store.Open(), cfg)
 	require.NoError(t, err)
-	require.NoError(t, f.CheckLosses(t.Context()))
+	require.NoError(t, f.CheckClaim(t.Context()))
 	require.NoError(t, f.Close())
 }

@@ -198,7 +198,7 @@ func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Dur
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := f.CheckLosses(ctx); errors.Is(err, catalog.ErrLossStands) {
+	if err := f.CheckClaim(ctx); errors.Is(err, catalog.ErrLossStands) {
 		return nil, 0, err // and no holder stops its work for a claim that can't pass
 	}
 	if l.Status().Phase == CatchingUp {

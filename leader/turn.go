@@ -104,7 +104,7 @@ func (w *waiting) ready(ctx context.Context, why string) {
 	if w.Status().Phase != CatchingUp {
 		return
 	}
-	if err := w.f.CheckLosses(ctx); errors.Is(err, catalog.ErrLossStands) {
+	if err := w.f.CheckClaim(ctx); errors.Is(err, catalog.ErrLossStands) {
 		w.because(err.Error())
 		return
 	}
