@@ -201,5 +201,5 @@ func TestAFollowerWhoseClaimFailedFollowsOnWithWhatItHasReadAndRehearsed(t *test
 	}))
 	require.Equal(t, 1, runs)
 	require.NoError(t, two.Close())
-	require.ErrorIs(t, one.Close(), fence.ErrSuperseded)
+	require.ErrorIs(t, one.Confirm(t.Context()), fence.ErrSuperseded)
 }
