@@ -15,17 +15,19 @@ type Candidate struct {
 	cfg Settings
 
 	holder    silence // of the holder of the newest claim
-	contender silence // of a higher generation that is promoted
+	contender silence // of the promoted generation's process that is about to claim
 	turn      delay
 
-	readable bool          // some look has succeeded
-	last     time.Duration // when the last look that succeeded was answered
-	ready    bool          // as the last action said
+	readable  bool          // some look has succeeded
+	last      time.Duration // when the last look that succeeded was answered
+	consulted time.Duration // when the intent and the contender were read last
+	ready     bool          // as the last action said
 
 	asked     driver.ID     // the claim whose holder was asked to hand over; zero: nobody was
-	disturbs  bool          // that holder has begun to end its work
-	notBefore time.Duration // when a living holder may be disturbed again
-	disturbed int           // how often one was, in vain
+	disturbed bool          // that holder has begun to end its work
+	spared    driver.ID     // the claim whose holder was asked in vain
+	notBefore time.Duration // when that holder may be asked again
+	failures  int           // how often a holder has ended its work in vain
 }
 
 // NewCandidate returns a Candidate that has observed nothing yet.
@@ -52,17 +54,14 @@ func (c *Candidate) next(v View) Action {
 	}
 	c.readable, c.last = true, v.Board.Answered
 	if v.Nudged {
-		c.notBefore, c.disturbed = 0, 0
+		c.notBefore, c.failures = 0, 0
 	}
-	a := c.waiting(v)
-	if a.Step != Claim {
-		c.turn.reset()
-		return a
+	if rival := v.Board.Contender; v.Board.Consulted {
+		c.consulted = v.Now
+		c.contender.observe(v.Board, source{generation: rival.Generation}, rival.Seq, c.cfg.heartbeat())
 	}
-	if long := c.wait(v); !c.turn.over(v.Now, v.Head.Claim, long) {
-		return Action{Ready: true, Contend: a.Contend, Reason: fmt.Sprintf("%s: this process waits %v for others to claim first", a.Claim.reason, long)}
-	}
-	return a
+	c.turn.next()
+	return c.waiting(v)
 }
 
 // unreadable waits for the store. A process that has not read it for a lease
@@ -78,30 +77,18 @@ func (c *Candidate) unreadable(v View) Action {
 	}
 }
 
-// wait is for how long others have the first right to the claim.
-func (c *Candidate) wait(v View) time.Duration {
-	switch {
-	case v.Alone:
-		return 0
-	case v.Reluctant:
-		return c.cfg.Delay + c.cfg.Reluctance
-	default:
-		return c.cfg.Delay
-	}
-}
-
 // waiting decides for a process that has asked nobody.
 func (c *Candidate) waiting(v View) Action {
 	vacancy, notes := c.vacant(v)
 	switch {
 	case v.Board.Intent.Aborted && v.Head.Token.Generation != c.cfg.Generation:
-		return c.unready(fmt.Sprintf("generation %v was given up", c.cfg.Generation), vacancy)
+		return c.unready(fmt.Sprintf("generation %v was aborted", c.cfg.Generation), vacancy)
 	case v.Ready.Missing != "":
 		return c.unready(v.Ready.Missing, vacancy)
 	case v.Head.Claim.IsZero() || v.Head.Token.Generation == c.cfg.Generation:
 		return c.standby(v, vacancy, notes)
 	default:
-		return c.deploy(v, vacancy)
+		return c.deploy(v, vacancy, notes)
 	}
 }
 
@@ -115,7 +102,7 @@ func (c *Candidate) unready(missing, vacancy string) Action {
 }
 
 // vacant says why nobody holds the token any more, and on which notes that
-// rests; empty: somebody does, as far as is known.
+// rests. Empty: somebody holds it, as far as is known.
 func (c *Candidate) vacant(v View) (why string, notes []Note) {
 	if v.Head.Claim.IsZero() {
 		return "nobody ever claimed", []Note{NoteIntent}
@@ -146,37 +133,56 @@ func (c *Candidate) vacant(v View) (why string, notes []Note) {
 // finds a catalog which nobody ever claimed.
 func (c *Candidate) standby(v View, vacancy string, notes []Note) Action {
 	if vacancy == "" {
-		return Action{Ready: true, Reason: "everything is read; standby of the holder"}
+		a := Action{Ready: true, Reason: "everything is read; standby of the holder"}
+		if !v.Board.Consulted && v.Now-c.consulted >= c.cfg.heartbeat() {
+			a.Step = Consult // to know for how long the contender is silent, should the holder be gone
+		}
+		return a
+	}
+	contend := v.Head.Claim.IsZero() && v.Board.Intent.Generation == c.cfg.Generation
+	if early := c.early(v, vacancy); early != "" {
+		return Action{Ready: true, Contend: contend, Reason: early}
 	}
 	if !v.Board.Consulted {
 		return Action{Step: Consult, Ready: true, Reason: vacancy}
 	}
-	promoted, alive := c.outranked(v)
-	switch {
-	case alive:
-		return Action{Ready: true, Reason: fmt.Sprintf("%s, and generation %v, which is promoted, is about to claim", vacancy, promoted)}
+	if c.outranked(v.Board.Intent) {
+		return Action{Ready: true, Reason: fmt.Sprintf("%s; generation %v is promoted, and is about to claim", vacancy, v.Board.Intent.Generation)}
 	}
-	cond := Conditions{Over: v.Head.Claim, Notes: notes, reason: vacancy}
-	cond.Never = v.Head.Claim.IsZero()
-	return Action{Step: Claim, Claim: cond, Ready: true, Reason: vacancy}
+	cond := Conditions{Never: v.Head.Claim.IsZero(), Over: v.Head.Claim, Notes: notes, Reason: vacancy}
+	return Action{Step: Claim, Claim: cond, Ready: true, Contend: contend, Reason: vacancy}
 }
 
-// outranked returns the higher generation that is promoted, and whether a ready
-// process of it is alive. Its claim comes first. If none was heard for as long
-// as a holder may be silent, lower generations may claim; the promotion stays.
-func (c *Candidate) outranked(v View) (promoted generation.Generation, alive bool) {
-	promoted = v.Board.Intent.Generation
-	if promoted <= c.cfg.Generation || v.Board.Contender.Generation != promoted {
-		return promoted, false
+// outranked reports whether a higher generation is promoted and a ready process
+// of it is alive. Its claim comes first. If none was heard for as long as a holder
+// may be silent, lower generations may claim; the promotion stays.
+func (c *Candidate) outranked(i Intent) bool {
+	return i.Generation > c.cfg.Generation && c.contender.of.generation == i.Generation && c.contender.length < c.cfg.silence()
+}
+
+// early says why it is too early to claim, or to ask the holder: others come
+// first. Empty: it is time. The time counts for as long as every look finds the
+// same reason to claim.
+func (c *Candidate) early(v View, reason string) string {
+	long := c.cfg.Delay
+	if v.Reluctant {
+		long += c.cfg.Reluctance
 	}
-	silent := c.contender.observe(v.Board, source{generation: promoted}, v.Board.Contender.Seq, c.cfg.heartbeat())
-	return promoted, silent < c.cfg.silence()
+	if v.Alone {
+		long = 0
+	}
+	if c.turn.over(v.Now, v.Head.Claim, long) {
+		return ""
+	}
+	return fmt.Sprintf("%s; others may claim first, for %v", reason, long)
 }
 
 // deploy decides for a process of a higher generation than the holder's.
-func (c *Candidate) deploy(v View, vacancy string) Action {
+func (c *Candidate) deploy(v View, vacancy string, notes []Note) Action {
 	intent, mine := v.Board.Intent, c.cfg.Generation
 	switch {
+	case !v.Board.Consulted:
+		return Action{Step: Consult, Ready: c.ready, Reason: "reads which generation is promoted"}
 	case intent.Generation > mine:
 		return c.unready(fmt.Sprintf("generation %v was promoted by %s", intent.Generation, intent.By), vacancy)
 	case intent.Generation < mine && c.cfg.AutoPromote:
@@ -186,78 +192,37 @@ func (c *Candidate) deploy(v View, vacancy string) Action {
 		a.Ready = true
 		return a
 	}
-	alive := vacancy == ""
-	if alive && v.Now < c.notBefore {
-		return Action{Ready: true, Reason: fmt.Sprintf("promoted; the holder was asked in vain, and is asked again in %v", (c.notBefore - v.Now).Round(time.Millisecond))}
+	return c.promoted(v, vacancy, notes)
+}
+
+// promoted decides for a process whose generation is promoted over the holder's.
+func (c *Candidate) promoted(v View, vacancy string, notes []Note) Action {
+	reason := "promoted by " + v.Board.Intent.By
+	a := Action{Ready: true, Contend: true, Reason: reason}
+	alive, pause := vacancy == "", c.notBefore-v.Now
+	if alive && v.Head.Claim == c.spared && pause > 0 {
+		a.Reason = fmt.Sprintf("%s; the holder was asked in vain, and is asked again in %v", reason, pause.Round(time.Millisecond))
+		return a
 	}
-	reason := "promoted by " + intent.By
+	if early := c.early(v, reason); early != "" {
+		a.Reason = early
+		return a
+	}
 	switch {
 	case v.Ready.Level < Fresh:
-		return Action{Step: Examine, Level: Fresh, Ready: true, Contend: true, Reason: reason}
+		a.Step, a.Level = Examine, Fresh
+		return a
 	case alive && v.Reachable:
 		c.asked = v.Head.Claim
-		return Action{Step: Ask, Ready: true, Contend: true, Reason: reason}
+		a.Step = Ask
+		return a
 	default:
-		return c.succeed(reason, NoteIntent)
+		return c.succeed(reason, append(notes, NoteIntent)...)
 	}
 }
 
 // succeed claims over every lower generation, however many have claimed
 // meanwhile.
 func (c *Candidate) succeed(reason string, notes ...Note) Action {
-	return Action{Step: Claim, Claim: Conditions{Lower: true, Notes: notes, reason: reason}, Ready: true, Contend: true, Reason: reason}
-}
-
-// handover decides for a process that has asked the holder.
-func (c *Candidate) handover(v View) Action {
-	h, limit := v.Handover, c.cfg.HandoverTimeout
-	c.disturbs = c.disturbs || h.Stage == Acknowledged || h.Stage == Paused || h.Stage == Resumed
-	reason := "promoted by " + v.Board.Intent.By
-	late := v.Now-h.At >= limit
-	switch {
-	case v.Head.Claim != c.asked:
-		return c.resume("another process has claimed")
-	case h.Stage == Unanswered, h.Stage == Declined:
-		return c.succeed(reason+"; "+h.Detail, NoteIntent)
-	case h.Stage == Acknowledged && late:
-		return c.succeed(fmt.Sprintf("%s; the holder has not ended its work within %v", reason, limit), NoteIntent)
-	case h.Stage == Acknowledged:
-		return Action{Ready: true, Contend: true, Reason: "the holder ends its work"}
-	case h.Stage != Paused:
-		return c.resume(h.Detail)
-	case v.Head.Revision < h.Revision && late:
-		return c.resume(fmt.Sprintf("revision %d of the holder could not be read within %v", h.Revision, limit))
-	case v.Head.Revision < h.Revision:
-		return Action{Ready: true, Contend: true, Reason: fmt.Sprintf("reads up to revision %d, at which the holder has paused", h.Revision)}
-	case v.Ready.Level < Final || v.Ready.Revision < h.Revision:
-		return Action{Step: Examine, Level: Final, Ready: true, Contend: true, Reason: reason}
-	case v.Ready.Missing != "":
-		a := c.resume(v.Ready.Missing)
-		a.Ready = false
-		return a
-	case h.Offered:
-		return c.succeed(reason, NoteIntent, NoteOffer)
-	default:
-		return c.succeed(reason, NoteIntent)
-	}
-}
-
-// resume lets a holder that was asked in vain go on, and leaves it alone for a
-// while.
-func (c *Candidate) resume(why string) Action {
-	return Action{Step: Resume, Ready: true, Reason: why}
-}
-
-// maxBackoff is how many times the pause between two questions to a living
-// holder is doubled at most.
-const maxBackoff = 4
-
-// Over notes that the handover, or the claim, is over without a token. It backs
-// off only if a living holder was disturbed for it.
-func (c *Candidate) Over(now time.Duration) {
-	if c.disturbs {
-		c.notBefore = now + c.cfg.HandoverTimeout<<min(c.disturbed, maxBackoff)
-		c.disturbed++
-	}
-	c.asked, c.disturbs = driver.ID{}, false
+	return Action{Step: Claim, Claim: Conditions{Lower: true, Notes: notes, Reason: reason}, Ready: true, Contend: true, Reason: reason}
 }

@@ -14,23 +14,27 @@ type source struct {
 }
 
 // silence measures for how long a source has given no sign of life. It counts
-// only the time between two looks that both could read the store.
+// only the time between two looks in a row that both could read the store.
 type silence struct {
 	of     source
 	seq    uint64
 	mark   time.Duration // up to when silence was counted
-	looked bool          // the look before could read
+	known  bool          // some look could read
+	blank  bool          // the look before could not
 	length time.Duration
 }
 
 // observe takes what one look has found and returns the silence so far. The sign
 // of life that it saw may have been given up to the answer; that there was no
 // further one is known up to when a later look was sent. Of the time since the
-// look before it counts no more than most.
+// look before it counts no more than most, and nothing if that look could not
+// read.
 func (s *silence) observe(b Board, of source, seq uint64, most time.Duration) time.Duration {
 	switch {
-	case !s.looked || s.of != of || s.seq != seq:
-		*s = silence{of: of, seq: seq, mark: b.Answered, looked: true}
+	case !s.known || s.of != of || s.seq != seq:
+		*s = silence{of: of, seq: seq, mark: b.Answered, known: true}
+	case s.blank:
+		s.mark, s.blank = b.Answered, false
 	case b.Sent > s.mark:
 		s.length += min(b.Sent-s.mark, most)
 		s.mark = b.Sent
@@ -38,22 +42,28 @@ func (s *silence) observe(b Board, of source, seq uint64, most time.Duration) ti
 	return s.length
 }
 
-// blind notes that a look could not read the store: counting begins anew.
-func (s *silence) blind() { s.looked, s.length = false, 0 }
+// blind notes that a look could not read the store. What was counted stays: a
+// store that fails now and then would otherwise keep a dead holder for ever.
+func (s *silence) blind() { s.blank = true }
 
 // delay postpones a claim that others have the first right to.
 type delay struct {
-	claim   driver.ID // over which the claim is due
-	since   time.Duration
-	waiting bool
+	claim driver.ID // over which the claim is due
+	since time.Duration
+	runs  bool // the look before found a reason to claim
+	found bool // this look did
 }
+
+// next begins a look. The delay ends if the look before found no reason to claim.
+func (d *delay) next() { d.runs, d.found = d.runs && d.found, false }
 
 // over reports whether the reason to claim over claim has stood for long enough.
 func (d *delay) over(now time.Duration, claim driver.ID, long time.Duration) bool {
-	if !d.waiting || d.claim != claim {
-		d.claim, d.since, d.waiting = claim, now, true
+	if !d.runs || d.claim != claim {
+		d.claim, d.since, d.runs = claim, now, true
 	}
+	d.found = true
 	return now-d.since >= long
 }
 
-func (d *delay) reset() { d.waiting = false }
+func (d *delay) reset() { *d = delay{} }

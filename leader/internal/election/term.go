@@ -19,6 +19,9 @@ type TermView struct {
 	Offer  Offering
 }
 
+// open reports whether the request has no answer yet.
+func (r Request) open() bool { return r.Made && !r.Acknowledged }
+
 // Work says how the service's work stands.
 type Work uint8
 
@@ -33,21 +36,23 @@ const (
 	Finished
 )
 
-// A Request is the wish that another process take over.
+// A Request is the wish that another process take over. There is one at a time.
+// It is over once it was refused, or the offer was withdrawn for which it was
+// acknowledged.
 type Request struct {
-	Made     bool
-	To       generation.Generation // generation.None: to any process of the holder's own
-	At       time.Duration         // when it was made
-	Progress time.Duration         // when the successor last said that it works on the claim; 0: never
-	More     time.Duration         // by how much longer than HandoverTimeout an older build asked the holder to wait
-	Gone     bool                  // whoever made it waits no longer
+	Made         bool
+	Acknowledged bool                  // PauseWork was carried out for it
+	To           generation.Generation // generation.None: to any process of the holder's own
+	Progress     time.Duration         // when the successor last said that it works on the claim; 0: never
+	More         time.Duration         // by how much longer than HandoverTimeout an older build asked the holder to wait
+	Gone         bool                  // whoever made it waits no longer
 }
 
 // An Offering is what became of the offer on the board.
 type Offering uint8
 
 const (
-	// NotOffered: a successor can't claim by an offer.
+	// NotOffered: no offer was written for this request, as far as is known.
 	NotOffered Offering = iota
 	// Offered: the offer was written.
 	Offered
@@ -78,9 +83,12 @@ const (
 	// committed.
 	WriteOffer
 	// WithdrawOffer makes sure that no claim can land by the offer any more, and
-	// confirms the token.
+	// confirms the token. It writes the note even if it sees no offer: one that is
+	// under way is refused then. The successor is told that this process goes on.
+	// What fails is tried again at the pace of renewals.
 	WithdrawOffer
-	// RefuseRequest says that this process does not hand over.
+	// RefuseRequest says that this process does not hand over. It is never the
+	// answer to a request that was acknowledged.
 	RefuseRequest
 	// EndTerm ends the term.
 	EndTerm
@@ -119,8 +127,9 @@ const (
 type Term struct {
 	cfg     Settings
 	phase   TermPhase
-	offered bool // a successor may be able to claim by an offer
-	why     string
+	offered bool          // a successor may be able to claim by an offer
+	paused  time.Duration // when the work had ended for a successor
+	why     string        // the work starts
 }
 
 // NewTerm returns the Term of a claim that was made for the reason why.
@@ -131,9 +140,6 @@ func (t *Term) Phase() TermPhase { return t.phase }
 
 // Next returns what to do about v.
 func (t *Term) Next(v TermView) Order {
-	if v.Offer == Withdrawn {
-		t.offered = false
-	}
 	switch t.phase {
 	case Raising:
 		return t.raising(v)
@@ -154,7 +160,7 @@ func (t *Term) raising(v TermView) Order {
 	switch {
 	case v.Over:
 		return t.end()
-	case v.Ask.Made:
+	case v.Ask.open():
 		return Order{RefuseRequest, "this process leads, and does not serve"}
 	case v.Raised:
 		return t.resume(v)
@@ -167,8 +173,7 @@ func (t *Term) raising(v TermView) Order {
 // by an offer.
 func (t *Term) resume(v TermView) Order {
 	if !v.Leased {
-		t.phase = Unconfirmed
-		return Order{Stay, "the store has not confirmed the token"}
+		return t.unconfirm(t.why)
 	}
 	t.phase = Serving
 	return Order{StartWork, t.why}
@@ -184,7 +189,9 @@ func (t *Term) serving(v TermView) Order {
 	case !v.Leased:
 		t.phase = Suspending
 		return Order{SuspendWork, fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease)}
-	case v.Ask.Made:
+	case v.Ask.open() && v.Ask.Gone:
+		return Order{RefuseRequest, "nobody waits for the token any more"}
+	case v.Ask.open():
 		t.phase = Pausing
 		return Order{PauseWork, "another process takes over"}
 	default:
@@ -199,49 +206,53 @@ func (t *Term) joining(v TermView) Order {
 	case v.Work == Running && v.Over && t.phase != Stopping:
 		t.phase = Stopping
 		return Order{StopWork, "the token is lost, or the process is to stop"}
-	case v.Work == Running && t.phase != Pausing && v.Ask.Made:
+	case v.Work == Running && v.Ask.open():
 		return Order{RefuseRequest, "this process does not serve"}
 	case v.Work == Running:
 		return Order{Duty: Stay}
-	case v.Over:
+	case v.Over, t.phase == Stopping:
 		return t.end()
-	case t.phase == Pausing:
-		t.phase, t.offered = Yielding, true
-		return Order{WriteOffer, "the work has ended"}
+	case t.phase == Suspending:
+		return t.unconfirm("the store answers again, and the token is still held")
+	case v.Ask.Gone:
+		return t.unconfirm("not handed over: the successor gave up")
 	default:
-		t.phase = Unconfirmed
-		return Order{Stay, "the store has not confirmed the token"}
+		t.phase, t.offered, t.paused = Yielding, true, v.Now
+		return Order{WriteOffer, "the work has ended"}
 	}
+}
+
+// unconfirm waits until the store confirms the token. Why is the reason for which
+// the work starts then.
+func (t *Term) unconfirm(why string) Order {
+	t.phase, t.why = Unconfirmed, why
+	return Order{Stay, "waits for the store to confirm the token"}
 }
 
 // yielding waits for the successor's claim.
 func (t *Term) yielding(v TermView) Order {
-	switch why := t.givesUp(v); {
-	case v.Over:
+	if v.Over {
 		return t.end()
-	case why != "":
-		t.why = "not handed over: " + why
-		t.phase = Unconfirmed
-		return Order{WithdrawOffer, t.why}
-	default:
-		return Order{Duty: Stay}
 	}
+	if why := t.givesUp(v); why != "" {
+		t.unconfirm("not handed over: " + why)
+		return Order{WithdrawOffer, t.why}
+	}
+	return Order{Duty: Stay}
 }
 
-// givesUp says why the holder waits no longer for its successor; empty: it
-// waits.
+// givesUp says why the holder waits no longer for its successor. Empty: it waits.
 func (t *Term) givesUp(v TermView) string {
-	limit := t.cfg.HandoverTimeout + v.Ask.More
-	until := max(v.Ask.At+limit, v.Ask.Progress+t.cfg.HandoverTimeout)
+	until := max(t.paused+v.Ask.More, v.Ask.Progress) + t.cfg.HandoverTimeout
 	switch {
 	case v.Offer == Failed:
 		return "the offer could not be written"
 	case v.Ask.Gone:
 		return "the successor gave up"
 	case v.Now >= until:
-		return fmt.Sprintf("no other process claimed within %v", until-v.Ask.At)
+		return fmt.Sprintf("no other process has claimed for %v", (v.Now - t.paused).Round(time.Millisecond))
 	case !v.Leased:
-		return "the store has not confirmed the token"
+		return fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease)
 	default:
 		return ""
 	}
@@ -250,17 +261,18 @@ func (t *Term) givesUp(v TermView) string {
 // unconfirmed waits until the store says that the token is still held, and that
 // no successor can claim by what was offered.
 func (t *Term) unconfirmed(v TermView) Order {
+	t.offered = t.offered && v.Offer != Withdrawn
 	switch {
 	case v.Over:
 		return t.end()
-	case v.Ask.Made:
+	case v.Ask.open():
 		return Order{RefuseRequest, "this process does not serve"}
 	case t.offered:
-		return Order{WithdrawOffer, "the offer may stand"}
+		return Order{WithdrawOffer, "a successor may still be able to claim"}
 	case v.Leased:
 		return t.resume(v)
 	default:
-		return Order{Duty: Stay}
+		return Order{Stay, "waits for the store to confirm the token"}
 	}
 }
 

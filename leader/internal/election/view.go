@@ -12,7 +12,7 @@ import (
 type Settings struct {
 	Generation      generation.Generation
 	Lease           time.Duration
-	HandoverTimeout time.Duration // from the acknowledgement to the pause; and from the last progress to the claim
+	HandoverTimeout time.Duration // from the acknowledgement to the pause; and from there, or the last progress, to the claim
 	Delay           time.Duration // before a claim that standbys of higher priority make first
 	Reluctance      time.Duration // added to Delay while this process prefers not to lead
 	AutoPromote     bool
@@ -116,7 +116,7 @@ type Readiness struct {
 type Stage uint8
 
 const (
-	// NotAsked: the holder was not asked.
+	// NotAsked: the holder was not asked, or it is not known yet what it answers.
 	NotAsked Stage = iota
 	// Acknowledged: the holder ends its work.
 	Acknowledged
@@ -126,7 +126,8 @@ const (
 	Declined
 	// Unanswered: the holder did not acknowledge in time.
 	Unanswered
-	// Denied: the holder does not see what this process has seen on the board.
+	// Denied: the holder does not see what this process has seen on the board, or
+	// hands over to another process already.
 	Denied
 	// Resumed: the holder works again.
 	Resumed
@@ -181,7 +182,9 @@ const (
 	NoteIntent Note = iota
 	// NoteHeartbeat is the holder's heartbeat.
 	NoteHeartbeat
-	// NoteOffer is the holder's offer.
+	// NoteOffer is the holder's offer. Once the holder was asked, it is the note of
+	// the offer that the holder has named, and until it names one, the note as it
+	// was seen before the question: a holder that pauses too late changes it.
 	NoteOffer
 )
 
@@ -193,8 +196,5 @@ type Conditions struct {
 	Over  driver.ID // the newest claim is this one
 	Notes []Note    // are as they were seen in the same View
 
-	reason string
+	Reason string // for people: why the claim is made
 }
-
-// Reason says for people why the claim is made.
-func (c Conditions) Reason() string { return c.reason }
