@@ -60,6 +60,7 @@ func rooms() map[string]room {
 
 		"internal/gather":       {},
 		"internal/reapsim":      {inside: []string{"reap", "fence"}},
+		"internal/loopback":     {},
 		"internal/clock":        {outside: []string{"golang.org/x/sys"}},
 		"internal/step":         {},
 		"internal/errno":        {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"golang.org/x/sys"}},
