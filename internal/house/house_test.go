@@ -51,6 +51,9 @@ func rooms() map[string]room {
 
 		"leader":                   {inside: append([]string{"internal/clock", "leader/internal/election"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"leader/internal/election": {inside: []string{"catalog/driver", "fence", "generation"}},
+		"leader/internal/admin":    {inside: []string{"generation", "internal/loopback"}},
+
+		"leader": {inside: append([]string{"internal/clock"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 
 		"work/worktest":  {inside: append([]string{"work"}, belowCatalog...)},
 		"work":           {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
