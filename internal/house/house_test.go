@@ -52,6 +52,8 @@ func rooms() map[string]room {
 		"leader":                   {inside: append([]string{"internal/clock", "leader/internal/election"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"leader/internal/election": {inside: []string{"catalog/driver", "fence", "generation"}},
 		"leader/internal/admin":    {inside: []string{"generation", "internal/loopback"}},
+		"leader/internal/peer":     {inside: []string{"catalog/driver", "generation"}},
+		"leader/internal/admin":    {inside: []string{"generation", "internal/loopback"}},
 
 		"leader": {inside: append([]string{"internal/clock"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 
