@@ -20,6 +20,8 @@ type Beat struct {
 	Peer  string      `json:"peer,omitempty"` // where processes of other hosts reach it
 	Host  string      `json:"host,omitempty"` // the boot and network that a loopback Admin is of
 	Left  bool        `json:"left"`           // no work runs, and another process may claim
+
+	Acknowledges bool `json:"acknowledges,omitempty"` // a handover at once; a build before that answers once its work has ended
 }
 
 // reach returns where a process of host can call the holder, if it can: a
@@ -56,6 +58,7 @@ func (t *tenure) beat(ctx context.Context, last bool) error {
 		*b = Beat{
 			Claim: claim.ID, Token: claim.Token, Seq: t.seq, At: time.Now().UTC().Truncate(time.Microsecond),
 			Admin: t.admin.address(), Peer: t.peer.address(), Host: t.host, Left: left,
+			Acknowledges: true,
 		}
 		return nil
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/internal/clock"
+	"github.com/fencepost/fencepost/internal/loopback"
 )
 
 // Config says how a process leads. The zero value of a field means its
@@ -61,6 +62,11 @@ type Config struct {
 	// migrations gets twice the time that they took when they last ran, and at
 	// most Catalog.MigrationTimeout more. Default 5 s.
 	HandoverTimeout time.Duration
+
+	// AcknowledgeTimeout is how long a holder may take to acknowledge a handover
+	// before it is fenced. Only time counts during which the process that asks can
+	// read the store itself. Default 500 ms, or HandoverTimeout if that is shorter.
+	AcknowledgeTimeout time.Duration
 
 	// Priority orders the processes of one generation: those with 0 take over
 	// first, and each further step waits for a fiftieth of Lease more, and at
@@ -157,6 +163,7 @@ func (c Config) withDefaults() Config {
 	c.Lease = cmp.Or(c.Lease, 7500*time.Millisecond)
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
 	c.HandoverTimeout = cmp.Or(c.HandoverTimeout, 5*time.Second)
+	c.AcknowledgeTimeout = cmp.Or(c.AcknowledgeTimeout, min(500*time.Millisecond, c.HandoverTimeout))
 	c.Catalog.StoreTimeout = cmp.Or(c.Catalog.StoreTimeout, max(time.Second, min(c.Lease*2/3, 5*time.Second)))
 	c.Catalog.RetryBudget = cmp.Or(c.Catalog.RetryBudget, time.Hour)
 	c.Catalog.MigrationTimeout = cmp.Or(c.Catalog.MigrationTimeout, catalog.DefaultMigrationTimeout)
@@ -207,13 +214,15 @@ func (c Config) validate() error {
 	wrong(c.Lease < minLease, "Lease is %v, want at least %v", c.Lease, minLease)
 	wrong(c.Poll <= 0 || c.Poll > c.heartbeat(), "Poll is %v with a Lease of %v, want more than 0 and at most a third of it", c.Poll, c.Lease)
 	wrong(c.HandoverTimeout <= 0, "HandoverTimeout is %v, want more than 0", c.HandoverTimeout)
+	wrong(c.AcknowledgeTimeout <= 0 || c.AcknowledgeTimeout > c.HandoverTimeout,
+		"AcknowledgeTimeout is %v with a HandoverTimeout of %v, want more than 0 and no more than that", c.AcknowledgeTimeout, c.HandoverTimeout)
 	wrong(c.Priority < 0 || c.Priority > maxPriority, "Priority is %d, want 0 to %d", c.Priority, maxPriority)
 	wrong(c.CaughtUpFor < 0 || c.CatchUpTimeout < 0, "CaughtUpFor is %v and CatchUpTimeout %v, want no less than 0", c.CaughtUpFor, c.CatchUpTimeout)
 	wrong(c.CatchUpTimeout > 0 && c.CatchUpTimeout <= c.CaughtUpFor, "CatchUpTimeout is %v, and CaughtUpFor alone %v", c.CatchUpTimeout, c.CaughtUpFor)
 	wrong(c.WhenLate > ProceedLate, "WhenLate is %d, want FailLate or ProceedLate", c.WhenLate)
 	wrong(c.Clock > Monotonic, "Clock is %d, want BootTime or Monotonic", c.Clock)
 	if c.Admin != "" {
-		errs = append(errs, checkLoopback(c.Admin))
+		errs = append(errs, loopback.Check(c.Admin))
 	}
 	if c.Peer != "" {
 		errs = append(errs, checkPeer(c.Peer))

@@ -18,6 +18,7 @@ type ask struct {
 	asked  time.Time
 	more   time.Duration   // how much longer than HandoverTimeout the handover may take
 	gone   <-chan struct{} // closed when who asked waits no longer
+	taken  chan struct{}   // closed when the term has taken the request, and stops the work
 	answer chan answer     // receives one, once the work is joined
 	result chan error      // receives one: nil where another process claimed
 }
@@ -29,7 +30,10 @@ type answer struct {
 }
 
 func newAsk(ctx context.Context, reason string, anyone bool) *ask {
-	return &ask{reason: reason, anyone: anyone, asked: time.Now(), gone: ctx.Done(), answer: make(chan answer, 1), result: make(chan error, 1)}
+	return &ask{
+		reason: reason, anyone: anyone, asked: time.Now(), gone: ctx.Done(),
+		taken: make(chan struct{}), answer: make(chan answer, 1), result: make(chan error, 1),
+	}
 }
 
 // refuse answers an ask that nothing comes of. A holder whose work does not run
@@ -43,16 +47,29 @@ func (a *ask) refuse(err error) {
 	a.result <- err
 }
 
-// request hands a to the tenure, and returns once the work is joined: the
-// revision up to which it has committed.
-func (l *Leader) request(ctx context.Context, a *ask) (revision uint64, err error) {
-	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
+// submit hands a to the term, and returns once that has taken it and stops the
+// work.
+func (l *Leader) submit(ctx context.Context, a *ask) error {
+	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(l.cfg.HandoverTimeout))
 	defer cancel()
 	select {
 	case l.asks <- a:
 	case <-bounded.Done():
-		return 0, fmt.Errorf("leader: this process does not lead, or hands over already: its phase is %v", l.Status().Phase)
+		return fmt.Errorf("leader: this process does not lead, or hands over already: its phase is %v", l.Status().Phase)
 	}
+	select {
+	case <-a.taken:
+		return nil
+	case found := <-a.answer:
+		return found.err
+	}
+}
+
+// joined returns once the work is joined: the revision up to which it has
+// committed.
+func (l *Leader) joined(ctx context.Context, a *ask) (revision uint64, err error) {
+	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(l.cfg.HandoverTimeout))
+	defer cancel()
 	select {
 	case found := <-a.answer:
 		return found.revision, found.err
@@ -155,7 +172,10 @@ func (l *Leader) StepDown(ctx context.Context, reason string) error {
 	l.leaving.Add(1)
 	defer l.leaving.Add(-1)
 	a := newAsk(ctx, "stepping down: "+reason, true)
-	_, err := l.request(ctx, a)
+	err := l.submit(ctx, a)
+	if err == nil {
+		_, err = l.joined(ctx, a)
+	}
 	if err == nil {
 		select {
 		case err = <-a.result:

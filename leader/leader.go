@@ -17,6 +17,7 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/clock"
+	"github.com/fencepost/fencepost/leader/internal/peer"
 )
 
 // A Leader takes one process through its phases. Its methods may be called
@@ -31,8 +32,8 @@ type Leader struct {
 
 	admin     listening
 	peer      listening
-	attending atomic.Int64 // connections that are kept for presence
-	standbys  atomic.Int64 // those of them to which this process has proved its claim
+	peers     *peer.Server
+	handing   atomic.Bool // to a successor that has asked
 	reluctant atomic.Bool
 	leaving   atomic.Int64                    // calls of StepDown under way
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
@@ -63,6 +64,7 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 		board:    catalog.NewBoard(store, cfg.boardConfig()),
 		promoted: make(chan told, 1), asks: make(chan *ask), announced: make(chan struct{}),
 	}
+	l.peers = peer.NewServer(holder{l})
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
 	l.lease.born, l.host = l.lease.clock(), clock.Host()
 	l.reluctant.Store(cfg.PreferNotToLead)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/leader/internal/peer"
 )
 
 // A lookout keeps a connection to the process that holds a claim, and so hears
@@ -85,12 +86,12 @@ func (o *lookout) patience() time.Duration { return min(o.l.cfg.heartbeat(), 2*t
 // attend is one connection, until it ends by itself or with ctx. It reports
 // whether the holder proved its claim on it.
 func (o *lookout) attend(ctx context.Context, claim driver.ID, address string) (proven bool) {
-	conn, err := callPresence(ctx, o.patience(), claim, address)
+	conn, err := peer.Dial(ctx, o.patience(), claim, address)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
-	for conn.word() == nil {
+	for conn.Wait() == nil {
 		o.tell() // it has something to say: see the board
 	}
 	return true
@@ -108,7 +109,7 @@ const (
 func (o *lookout) refused(ctx context.Context, claim driver.ID, address string) bool {
 	wait := firstWait
 	for range redials {
-		conn, err := callPresence(ctx, o.patience(), claim, address)
+		conn, err := peer.Dial(ctx, o.patience(), claim, address)
 		var timeout net.Error
 		switch {
 		case err == nil:

@@ -10,6 +10,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/leader/internal/peer"
 )
 
 // A pause is what came of the wish that the holder stop its work for this
@@ -17,37 +18,66 @@ import (
 type pause struct {
 	l       *Leader
 	asked   time.Duration
-	more    time.Duration // beyond HandoverTimeout, that was asked for
-	holder  *peer         // nil: it wasn't asked, or didn't answer
-	paused  bool          // it has stopped, and everything is read that it has committed
-	resumed chan struct{} // closed when it waits no longer
+	more    time.Duration   // beyond HandoverTimeout, that was asked for
+	holder  *peer.Handover  // nil: it wasn't asked, or didn't answer
+	paused  bool            // it has stopped, and everything is read that it has committed
+	resumed <-chan struct{} // closed when it waits no longer
 }
 
 // askHolder asks the holder to stop its work, and reads what it has committed. A
 // holder that doesn't answer is simply fenced.
 func (l *Leader) askHolder(ctx context.Context, f *catalog.Follower, now turn) *pause {
-	p := &pause{l: l, asked: l.lease.now(), more: l.migrationTime(f), resumed: make(chan struct{})}
-	address := now.holder.reach(l.host)
-	if address == "" {
+	p := &pause{l: l, asked: l.lease.now(), more: l.migrationTime(f)}
+	if now.holder.reach(l.host) == "" {
 		return p
 	}
 	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
 	defer cancel()
-	holder, err := callHandover(ctx, l.cfg.HandoverTimeout, now.head.Claim.ID, address, l.cfg.Catalog.Generation, p.more)
+	holder, err := l.acknowledged(ctx, bounded, now, p.more)
+	if err == nil {
+		p.holder, p.resumed = holder, holder.Resumed()
+		err = p.await(bounded, f)
+	}
 	if err != nil {
 		l.log.WarnContext(ctx, "the holder does not hand over, and is fenced", "holder", now.head.Claim.Holder.String(), "err", err)
-		return p
 	}
-	p.holder = holder
-	go func() {
-		defer close(p.resumed)
-		_ = holder.word() // a line or the end of the connection: both say so
-	}()
-	l.log.InfoContext(ctx, "the holder hands over", "holder", now.head.Claim.Holder.String(), "revision", holder.first.Revision)
-	// The claim would read the rest too; until then the holder could resume.
-	err = f.Wait(bounded, func(h driver.Head) bool { return h.Revision >= holder.first.Revision })
-	p.paused = err == nil
 	return p
+}
+
+// acknowledged asks the holder to hand over, for ctx, and returns once it has
+// said that it will. A holder that hands over to a sibling of this process is
+// asked again, until bounded ends: the claim of that sibling is what ends it.
+func (l *Leader) acknowledged(ctx, bounded context.Context, now turn, more time.Duration) (*peer.Handover, error) {
+	a := peer.Ask{
+		Claim: now.head.Claim.ID, Address: now.holder.reach(l.host), Generation: l.cfg.Catalog.Generation,
+		Acknowledge: l.cfg.AcknowledgeTimeout, Migrations: more,
+		Reads: func(ctx context.Context) error {
+			_, err := readNote[Intent](ctx, l, intentKey)
+			return err
+		},
+	}
+	if !now.holder.Acknowledges { // an older build answers once its work has ended
+		a.Acknowledge = l.cfg.HandoverTimeout
+	}
+	for {
+		holder, err := peer.AskHandover(ctx, a)
+		if !errors.Is(err, peer.ErrBusy) || !elapse(bounded, l.cfg.Poll) {
+			return holder, err
+		}
+	}
+}
+
+// await waits until the holder's work has ended, and until everything is read
+// that it has committed: the claim would read the rest too, but until then the
+// holder could resume.
+func (p *pause) await(ctx context.Context, f *catalog.Follower) error {
+	at, err := p.holder.Paused(ctx)
+	if err != nil {
+		return err
+	}
+	p.l.log.InfoContext(ctx, "the holder hands over", "revision", at.Revision)
+	p.paused = f.Wait(ctx, func(h driver.Head) bool { return h.Revision >= at.Revision }) == nil
+	return nil
 }
 
 // migrationTime is how much longer than HandoverTimeout a handover may take,
@@ -103,6 +133,5 @@ func (p *pause) migrate(ctx context.Context, g *gate, f *catalog.Follower) error
 func (p *pause) end() {
 	if p.holder != nil {
 		p.holder.Close()
-		<-p.resumed
 	}
 }

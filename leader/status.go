@@ -60,7 +60,7 @@ func (l *Leader) Status() Status {
 		}
 	}
 	s.LeaseLeft = max(0, l.lease.left().Seconds())
-	s.Reluctant, s.Standbys = l.prefersNot(), l.standbys.Load()
+	s.Reluctant, s.Standbys = l.prefersNot(), l.peers.Standbys()
 	if c := l.holding(); c != nil {
 		s.Revision = c.Head().Revision
 	}

@@ -93,6 +93,7 @@ func (t *tenure) interrupt(ctx context.Context, cancel context.CancelCauseFunc) 
 		t.move(Unconfirmed, fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease))
 	case t.ask = <-t.asks:
 		cancel(ErrHandingOver)
+		close(t.ask.taken)
 		t.move(HandingOver, t.ask.reason)
 	case <-ctx.Done():
 	}
