@@ -214,8 +214,10 @@ func (t *Term) joining(v TermView) Order {
 		return t.end()
 	case t.phase == Suspending:
 		return t.unconfirm("the store answers again, and the token is still held")
-	case v.Ask.Gone:
-		return t.unconfirm("not handed over: the successor gave up")
+	case v.Ask.Gone: // its claim may still be under way
+		t.offered = true
+		t.unconfirm("not handed over: the successor gave up")
+		return Order{WithdrawOffer, t.why}
 	default:
 		t.phase, t.offered, t.paused = Yielding, true, v.Now
 		return Order{WriteOffer, "the work has ended"}
