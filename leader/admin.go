@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/leader/internal/admin"
 )
 
@@ -33,7 +32,7 @@ const theAPI = "the admin API"
 func (l *Leader) promoteByAPI(ctx context.Context, o admin.Order) (Intent, error) {
 	intent, err := promote(ctx, l.store, l.cfg.boardConfig(), o.Generation, theAPI)
 	if err == nil {
-		l.handOn(intent)
+		l.nudge()
 	}
 	return intent.Value, err
 }
@@ -49,15 +48,10 @@ func (s Status) health() admin.Health {
 	}
 }
 
-// handOn hands an intent that was written just now to who waits, in place of an
-// older one.
-func (l *Leader) handOn(intent catalog.Posted[Intent]) {
+// nudge has the candidate look at the board at once.
+func (l *Leader) nudge() {
 	select {
-	case <-l.promoted:
-	default:
-	}
-	select {
-	case l.promoted <- told{intent, l.lease.now()}:
-	default: // somebody else was faster: the process is going to look
+	case l.promoted <- struct{}{}:
+	default: // it is going to look
 	}
 }

@@ -40,8 +40,8 @@ func ReadBeat(ctx context.Context, store driver.Store, cfg catalog.Config) (Beat
 }
 
 // beat posts one sign of life, unless a later claim has posted its own. The last
-// one says that the holder has left, and so does each while the token is offered.
-func (t *tenure) beat(ctx context.Context, last bool) error {
+// one says that the holder has left.
+func (t *term) beat(ctx context.Context, last bool) error {
 	select {
 	case t.posting <- struct{}{}:
 	case <-ctx.Done():
@@ -49,7 +49,6 @@ func (t *tenure) beat(ctx context.Context, last bool) error {
 	}
 	defer func() { <-t.posting }()
 	t.seq++
-	left := last || t.offered.Load()
 	claim := t.c.Claim()
 	_, err := catalog.UpdateNote(ctx, t.board, beatKey, func(b *Beat) error {
 		if b.Token.Compare(claim.Token) > 0 {
@@ -57,7 +56,7 @@ func (t *tenure) beat(ctx context.Context, last bool) error {
 		}
 		*b = Beat{
 			Claim: claim.ID, Token: claim.Token, Seq: t.seq, At: time.Now().UTC().Truncate(time.Microsecond),
-			Admin: t.admin.address(), Peer: t.peer.address(), Host: t.host, Left: left,
+			Admin: t.admin.address(), Peer: t.peer.address(), Host: t.host, Left: last,
 			Acknowledges: true,
 		}
 		return nil
@@ -67,7 +66,7 @@ func (t *tenure) beat(ctx context.Context, last bool) error {
 
 // sayGoodbye tells standbys that they need not wait for silence. Nothing rests
 // on it: a claim by one of them is safe at any time.
-func (t *tenure) sayGoodbye(ctx context.Context) {
+func (t *term) sayGoodbye(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(time.Second, t.cfg.heartbeat()))
 	defer cancel()
 	if err := t.beat(bounded, true); err != nil {
@@ -75,38 +74,3 @@ func (t *tenure) sayGoodbye(ctx context.Context) {
 	}
 	t.announce()
 }
-
-// silence measures for how long a holder has given no sign of life. It knows no
-// clock but the one that it is given the readings of, and counts only the time
-// between two looks that both could read the store.
-type silence struct {
-	claim  driver.ID
-	seq    uint64
-	mark   time.Duration // up to when silence was counted
-	looked bool          // there was a look that could read
-	length time.Duration
-}
-
-// observe takes what one look has found, and when it was sent and answered, and
-// returns the silence so far. The sign of life that it saw may have been given
-// up to the answer; that there was no further one is known up to when a later
-// look was sent. Of the time since the look before it counts no more than most:
-// a process that was frozen in between could not have heard anything.
-func (s *silence) observe(sent, answered time.Duration, claim driver.ID, b Beat, most time.Duration) time.Duration {
-	seq := uint64(0) // a claim that has given no sign yet
-	if b.Claim == claim {
-		seq = b.Seq
-	}
-	switch {
-	case !s.looked || s.claim != claim || s.seq != seq:
-		s.claim, s.seq, s.length, s.mark, s.looked = claim, seq, 0, answered, true
-	case sent > s.mark:
-		s.length += min(sent-s.mark, most)
-		s.mark = sent
-	}
-	return s.length
-}
-
-// blind says that a look could not read the store: what the holder did
-// meanwhile is not known, and counting begins anew.
-func (s *silence) blind() { s.looked, s.length = false, 0 }

@@ -15,6 +15,7 @@ import (
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/internal/clock"
 	"github.com/fencepost/fencepost/internal/loopback"
+	"github.com/fencepost/fencepost/leader/internal/election"
 )
 
 // Config says how a process leads. The zero value of a field means its
@@ -186,10 +187,6 @@ func (c Config) withDefaults() Config {
 // is still a third try.
 func (c Config) heartbeat() time.Duration { return c.Lease / 3 }
 
-// silence is what a standby waits for. The twentieth is for clocks that do not
-// run alike, and for work that is being cancelled.
-func (c Config) silence() time.Duration { return c.Lease + c.Lease/20 }
-
 // delay is how much longer this process waits than the first of its
 // generation.
 func (c Config) delay(reluctant bool) time.Duration {
@@ -198,6 +195,14 @@ func (c Config) delay(reluctant bool) time.Duration {
 		steps += maxPriority + 1
 	}
 	return time.Duration(steps) * max(c.Lease/50, 2*c.Poll)
+}
+
+// election is what the decisions rest on.
+func (c Config) election() election.Settings {
+	return election.Settings{
+		Generation: c.Catalog.Generation, Lease: c.Lease, HandoverTimeout: c.HandoverTimeout, AutoPromote: c.AutoPromote,
+		Delay: c.delay(false), Reluctance: c.delay(true) - c.delay(false),
+	}
 }
 
 // validate names every mistake at once.

@@ -8,49 +8,96 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/leader/internal/election"
 )
 
 // An ask is the wish of another process to take over, or of a person that one
-// does.
+// does. The term's goroutine answers each at most once.
 type ask struct {
-	reason string // for people
-	anyone bool   // any process of this generation may claim
-	asked  time.Time
-	more   time.Duration   // how much longer than HandoverTimeout the handover may take
-	gone   <-chan struct{} // closed when who asked waits no longer
-	taken  chan struct{}   // closed when the term has taken the request, and stops the work
-	answer chan answer     // receives one, once the work is joined
-	result chan error      // receives one: nil where another process claimed
+	reason string                // for people
+	to     generation.Generation // generation.None: any process of this generation may claim
+	more   time.Duration         // how much longer than HandoverTimeout the handover may take
+	gone   <-chan struct{}       // closed when whoever asked waits no longer
+	works  <-chan struct{}       // receives when the successor says that it works on its claim
+
+	taken  chan struct{} // closed once the term has taken the request, and ends the work
+	answer chan answer   // receives one, once the work is joined
+	result chan error    // receives one: nil if another process claimed
+
+	// Of the term's goroutine:
+	acknowledged, answered, settled bool
+
+	left       bool          // gone was closed
+	progressed time.Duration // when the successor last said that it works
 }
 
-// An answer says up to which revision the holder has committed.
+// An answer says up to which revision the holder has committed, and at which
+// version its offer stands on the board.
 type answer struct {
 	revision uint64
+	offer    int64
 	err      error
 }
 
-func newAsk(ctx context.Context, reason string, anyone bool) *ask {
+func (l *Leader) newAsk(ctx context.Context, reason string, to generation.Generation) *ask {
 	return &ask{
-		reason: reason, anyone: anyone, asked: time.Now(), gone: ctx.Done(),
+		reason: reason, to: to, gone: ctx.Done(),
 		taken: make(chan struct{}), answer: make(chan answer, 1), result: make(chan error, 1),
 	}
 }
 
-// refuse answers an ask that nothing comes of. A holder whose work does not run
-// refuses every ask: a successor then claims without waiting for it, and an offer
-// could not be written.
-func (a *ask) refuse(err error) {
-	if a == nil {
+// request says how a stands.
+func (a *ask) request() election.Request {
+	return election.Request{Made: true, Acknowledged: a.acknowledged, To: a.to, Progress: a.progressed, More: a.more, Gone: a.left}
+}
+
+// acknowledge says that the work is about to end.
+func (a *ask) acknowledge() {
+	a.acknowledged = true
+	close(a.taken)
+}
+
+// reply says where the work has ended.
+func (a *ask) reply(with answer) {
+	if !a.answered {
+		a.answered = true
+		a.answer <- with
+	}
+}
+
+// settle says what came of the handover. A may be nil: nobody asked.
+func (a *ask) settle(err error) {
+	if a == nil || a.settled {
 		return
 	}
-	a.answer <- answer{err: err}
+	a.settled = true
+	if err != nil {
+		a.reply(answer{err: err})
+	}
 	a.result <- err
 }
 
-// submit hands a to the term, and returns once that has taken it and stops the
-// work.
+// whenGone receives once when whoever asked waits no longer. A may be nil.
+func (a *ask) whenGone() <-chan struct{} {
+	if a == nil || a.left {
+		return nil
+	}
+	return a.gone
+}
+
+// progress receives when the successor says that it works. A may be nil.
+func (a *ask) progress() <-chan struct{} {
+	if a == nil {
+		return nil
+	}
+	return a.works
+}
+
+// submit hands a to the term, and returns once that has taken it and ends the
+// work. A term whose work does not run refuses it.
 func (l *Leader) submit(ctx context.Context, a *ask) error {
-	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(l.cfg.HandoverTimeout))
+	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
 	defer cancel()
 	select {
 	case l.asks <- a:
@@ -65,59 +112,81 @@ func (l *Leader) submit(ctx context.Context, a *ask) error {
 	}
 }
 
-// joined returns once the work is joined: the revision up to which it has
-// committed.
-func (l *Leader) joined(ctx context.Context, a *ask) (revision uint64, err error) {
-	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(l.cfg.HandoverTimeout))
+// joined returns once the work is joined: where it has ended.
+func (l *Leader) joined(ctx context.Context, a *ask) (answer, error) {
+	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
 	defer cancel()
 	select {
 	case found := <-a.answer:
-		return found.revision, found.err
+		return found, found.err
 	case <-bounded.Done():
-		return 0, fmt.Errorf("leader: the work has not ended within %v", l.cfg.HandoverTimeout)
+		return answer{}, fmt.Errorf("leader: the work has not ended within %v", l.cfg.HandoverTimeout)
 	}
 }
 
-// handOver names the revision and waits until the other process has claimed.
-// Where it doesn't, this one goes on.
-func (t *tenure) handOver(ctx context.Context) (stage, error) {
-	a := t.ask
-	t.ask = nil
-	limit := t.cfg.HandoverTimeout + a.more
-	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(limit))
+// writeOffer says where the work has ended, once a successor may claim by the
+// offer on the board.
+func (t *term) writeOffer(ctx context.Context) {
+	t.run, t.gave = nil, t.ask.to == generation.None
+	t.flush(ctx)
+	posted, err := t.postOffer(ctx, t.ask.to, true)
+	if err != nil {
+		t.offered = election.Failed
+		t.log.WarnContext(ctx, "the offer to take over was not written", "err", err)
+		return
+	}
+	t.offered = election.Offered
+	t.ask.reply(answer{revision: t.c.Head().Revision, offer: posted.Version})
+	t.announce()
+}
+
+func (t *term) postOffer(ctx context.Context, to generation.Generation, open bool) (catalog.Posted[offer], error) {
+	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
 	defer cancel()
-	t.settle(ctx, a)
-	if a.anyone {
-		t.offer(bounded)
-	}
-	a.answer <- answer{revision: t.c.Head().Revision}
-	lapsed, stop := t.lapsed(bounded)
-	defer stop()
-	failed := errors.New("the successor gave up")
-	select {
-	case <-a.gone:
-		elapse(ctx, settling) // most often because it has claimed, of which the store tells by then
-	case <-lapsed:
-	case <-bounded.Done():
-		failed = fmt.Errorf("no other process claimed within %v", limit)
-	}
-	if ctx.Err() != nil {
-		a.result <- claimed(ctx)
-		return nil, context.Cause(ctx)
-	}
-	return t.goOn(ctx, a, failed)
+	claim := t.c.Claim()
+	return catalog.UpdateNote(bounded, t.board, offerKey, func(o *offer) error {
+		*o = offer{Claim: claim.ID, To: to, Open: open, At: now()}
+		return nil
+	})
 }
 
-// settle waits for the commits that the work has left under way: an Update whose
+// flush waits for the commits that the work has left under way: an Update whose
 // context ends does not wait for its own. The revision that is named would else
 // not be the last one, and the successor's migrations would have to run again.
-func (t *tenure) settle(ctx context.Context, a *ask) {
-	bounded, cancel := context.WithDeadline(ctx, a.asked.Add(t.cfg.HandoverTimeout))
+func (t *term) flush(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, t.cfg.HandoverTimeout)
 	defer cancel()
-	_ = t.c.Update(bounded, func(*catalog.Tx) error { return nil }) // behind all others; whoever asked waits no longer where it fails
+	_ = t.c.Update(bounded, func(*catalog.Tx) error { return nil }) // behind all others; the asker waits no longer if it fails
 }
 
-// claimed returns nil where a handover ended because another process claimed.
+// withdrawOffer ends a handover of which nothing came, unless it did at the last
+// moment. The token was as good as given: only what the store says from now on,
+// with the offer withdrawn, lets the work go on. It reports whether that is done;
+// if not, it is tried again.
+func (t *term) withdrawOffer(ctx context.Context, why string) bool {
+	t.lease.forget()
+	err := t.confirm(ctx) // first: nothing is written beside the commits of a successor
+	if err == nil {
+		_, err = t.postOffer(ctx, generation.None, false)
+	}
+	if err == nil {
+		err = t.renew(ctx)
+	}
+	t.announce()
+	if ctx.Err() != nil {
+		return true
+	}
+	t.drop(why + ": this process goes on leading")
+	if err != nil {
+		t.offered = election.Failed
+		t.unconfirmed(fmt.Sprintf("the store has not confirmed the token since it was offered: %v", err))
+		return false
+	}
+	t.offered, t.gave = election.Withdrawn, false
+	return true
+}
+
+// claimed returns nil if a handover ended because another process claimed.
 func claimed(ctx context.Context) error {
 	if err := context.Cause(ctx); !errors.Is(err, fence.ErrFenced) {
 		return err
@@ -125,68 +194,27 @@ func claimed(ctx context.Context) error {
 	return nil
 }
 
-// goOn ends a handover of which nothing came, unless it did at the last moment.
-// The token was as good as given: only what the store says from now on, with the
-// offer withdrawn, lets the work go on.
-func (t *tenure) goOn(ctx context.Context, a *ask, failed error) (stage, error) {
-	t.offered.Store(false)
-	t.lease.forget()
-	err := t.confirm(ctx) // first: nothing is written beside the commits of a successor
-	if err == nil {
-		err = t.renew(ctx)
-	}
-	t.announce()
-	if ctx.Err() != nil {
-		a.result <- claimed(ctx)
-		return nil, context.Cause(ctx)
-	}
-	a.result <- fmt.Errorf("leader: %w: this process goes on leading", failed)
-	t.why = "not handed over: " + failed.Error()
-	if err != nil {
-		t.move(Unconfirmed, fmt.Sprintf("the store has not confirmed the token since it was offered: %v", err))
-		return t.reconfirm, nil
-	}
-	return t.serve, nil
-}
-
-// offer tells standbys that they may claim.
-func (t *tenure) offer(ctx context.Context) {
-	t.offered.Store(true)
-	t.stepped.Store(true)
-	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
-	defer cancel()
-	if err := t.beat(bounded, false); err != nil && ctx.Err() == nil {
-		t.log.WarnContext(ctx, "the offer to take over was not written", "err", err)
-	}
-	t.announce()
-}
-
 // StepDown offers the token to any standby of this generation, and returns nil
-// once one has claimed; this process is a standby then, and prefers not to lead,
-// whatever was said meanwhile (see [Leader.PreferNotToLead]). The work is paused
-// for as long. Where nobody claims within HandoverTimeout, this process goes on
-// leading, and StepDown says so.
+// once one has claimed; this process is a standby then. The work is paused for as
+// long. If nobody claims within HandoverTimeout, this process goes on leading, and
+// StepDown says so.
 func (l *Leader) StepDown(ctx context.Context, reason string) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // where nobody waits for it any more, the offer ends
+	defer cancel() // if nobody waits for it any more, the offer ends
 	l.leaving.Add(1)
 	defer l.leaving.Add(-1)
-	a := newAsk(ctx, "stepping down: "+reason, true)
-	err := l.submit(ctx, a)
-	if err == nil {
-		_, err = l.joined(ctx, a)
+	a := l.newAsk(ctx, "stepping down: "+reason, generation.None)
+	if err := l.submit(ctx, a); err != nil {
+		return err
 	}
-	if err == nil {
-		select {
-		case err = <-a.result:
-		case <-time.After(2 * l.cfg.HandoverTimeout):
-			err = errors.New("leader: what became of the offer is not known")
-		}
+	bounded, stop := context.WithTimeout(ctx, 2*l.cfg.HandoverTimeout)
+	defer stop()
+	select {
+	case err := <-a.result:
+		return err
+	case <-bounded.Done():
+		return errors.New("leader: what became of the offer is not known")
 	}
-	if err == nil {
-		l.PreferNotToLead(true)
-	}
-	return err
 }
 
 // PreferNotToLead sets whether this process waits for ten steps more than its

@@ -13,12 +13,6 @@ import (
 	"github.com/fencepost/fencepost/generation"
 )
 
-// The keys of the notes that this package keeps on the board.
-const (
-	intentKey = "promote"
-	beatKey   = "holder"
-)
-
 // An Intent is the durable wish that a generation shall lead. Its zero value
 // means that none was ever promoted.
 type Intent struct {

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
@@ -38,9 +36,8 @@ type Leader struct {
 	leaving   atomic.Int64                    // calls of StepDown under way
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
 	gone      atomic.Pointer[driver.ID]       // the claim whose process is dead; also behind a claim that failed
-	promoted  chan told                       // holds what the admin API wrote last
-	asks      chan *ask                       // to the tenure, while the work runs
-	cutShort  time.Duration                   // how long the migrations had run when a holder resumed its work; of Run
+	promoted  chan struct{}                   // holds one after a promotion by the admin API
+	asks      chan *ask                       // to the term
 
 	mu        sync.Mutex
 	status    Status
@@ -62,12 +59,12 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 	l := &Leader{
 		store: store, cfg: cfg, log: cfg.Logger,
 		board:    catalog.NewBoard(store, cfg.boardConfig()),
-		promoted: make(chan told, 1), asks: make(chan *ask), announced: make(chan struct{}),
+		promoted: make(chan struct{}, 1), asks: make(chan *ask), announced: make(chan struct{}),
 	}
-	l.peers = peer.NewServer(holder{l})
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
 	l.lease.born, l.host = l.lease.clock(), clock.Host()
 	l.reluctant.Store(cfg.PreferNotToLead)
+	l.peers = peer.NewServer(holder{l})
 	l.status = Status{Generation: cfg.Catalog.Generation, Since: time.Now(), Reason: "started"}
 	return l, nil
 }
@@ -123,31 +120,27 @@ func ended(ctx context.Context, err error) (Phase, string) {
 	}
 }
 
-// lead waits for its turn, claims, and works. Where another process of its
-// generation was faster, or took over as was offered, it waits again, as a
-// standby.
+// lead campaigns, claims, and works. A process whose standby took over, as was
+// offered, campaigns again.
 func (l *Leader) lead(ctx context.Context, work Work) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	warming, stop := context.WithCancel(ctx)
 	defer stop()
 	wg.Go(func() { l.keepWarm(warming) })
-	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = l.cfg.HandoverTimeout, 12*l.cfg.HandoverTimeout
 	for {
-		c, sent, err := l.promote(ctx)
+		c, sent, err := l.campaign(ctx)
 		if err == nil {
-			pause.Reset()
 			err = l.hold(ctx, c, work, sent)
 		}
 		if !errors.Is(err, errAgain) {
 			return err
 		}
-		if errors.Is(err, errLater) {
-			elapse(ctx, pause.NextBackOff())
-		}
 	}
 }
+
+// errAgain means that this process campaigns again, since another one leads.
+var errAgain = errors.New("leader: another process leads")
 
 // How often a waiting process sees to it that its store is warm, and how often
 // where that fails for a reason that does not pass by itself.
@@ -175,58 +168,6 @@ func (l *Leader) keepWarm(ctx context.Context) {
 		}
 		ok = elapse(ctx, next)
 	}
-}
-
-var (
-	// errAgain means that waiting begins anew, such as because another process
-	// leads.
-	errAgain = errors.New("leader: another was faster")
-
-	// errLater is an errAgain behind a claim that failed in passing: to ask the
-	// holder again at once would keep it from its work.
-	errLater = fmt.Errorf("%w, or the store failed", errAgain)
-)
-
-// promote follows until it is this process's turn, and claims. Sent is when the
-// claim was begun, by the lease's clock.
-func (l *Leader) promote(ctx context.Context) (c *catalog.Catalog, sent time.Duration, err error) {
-	l.move(CatchingUp, "reading the catalog")
-	f, err := l.follow(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { _ = f.Close() }() // its reason is known by then
-	now, err := l.awaitTurn(ctx, f)
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := f.CheckClaim(ctx); errors.Is(err, catalog.ErrLossStands) {
-		return nil, 0, err // and no holder stops its work for a claim that can't pass
-	}
-	if l.Status().Phase == CatchingUp {
-		l.move(ReadyToPromote, "no loss stands any more")
-	}
-	l.move(Promoting, now.opts.Reason)
-	holder := l.askHolder(ctx, f, now)
-	defer holder.end()
-	if holder.paused && now.gate != nil { // on the holder's last commit
-		err = holder.migrate(ctx, now.gate, f)
-	}
-	if err == nil {
-		sent = l.lease.now()
-		c, err = f.Open(ctx, now.opts)
-	}
-	switch {
-	case errors.Is(err, catalog.ErrRefused), errors.Is(err, fence.ErrFenced) && !errors.Is(err, fence.ErrSuperseded):
-		l.log.InfoContext(ctx, "the claim came too late", "err", err)
-		err = errAgain
-	case exitcodes.Of(err) == exitcodes.Retry && ctx.Err() != nil: // as in follow
-		err = context.Cause(ctx)
-	case exitcodes.Of(err) == exitcodes.Retry: // to start anew would only come here again
-		l.log.WarnContext(ctx, "the claim did not succeed, and is waited for again", "store", l.store.String(), "err", err)
-		err = errLater
-	}
-	return c, sent, err
 }
 
 // follow begins to read along, and goes on trying while the store can't be

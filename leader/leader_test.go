@@ -288,11 +288,11 @@ func TestTheWorkIsJoinedBeforeRunReturns(t *testing.T) {
 func TestConfigurationNamesEveryMistakeAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := leader.New(memory.New(), leader.Config{
-		Lease: time.Millisecond, Poll: -1, HandoverTimeout: -1, AcknowledgeTimeout: time.Hour, Priority: 10, CaughtUpFor: time.Hour, CatchUpTimeout: time.Minute,
+		Lease: time.Millisecond, Poll: -1, HandoverTimeout: -1, Priority: 10, CaughtUpFor: time.Hour, CatchUpTimeout: time.Minute,
 		WhenLate: 9, Clock: 9, Admin: "0.0.0.0:80", Peer: "0.0.0.0:81",
 	})
 	require.ErrorIs(t, err, generation.ErrMissing)
-	for _, mistake := range []string{"Lease is", "Poll is", "HandoverTimeout is", "AcknowledgeTimeout is", "Priority is", "CatchUpTimeout is", "WhenLate is", "Clock is", "not on loopback", "names no host"} {
+	for _, mistake := range []string{"Lease is", "Poll is", "HandoverTimeout is", "Priority is", "CatchUpTimeout is", "WhenLate is", "Clock is", "not on loopback", "names no host"} {
 		require.ErrorContains(t, err, mistake)
 	}
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))

@@ -54,18 +54,13 @@ func (l *lease) left() time.Duration {
 // not.
 const looks = 30
 
-// lapse waits until the lease can no longer be believed, or ctx ends, and
-// reports whether it lapsed.
-func (l *lease) lapse(ctx context.Context) bool {
-	for {
-		left := l.left()
-		if left <= 0 {
-			return true
-		}
-		if !elapse(ctx, min(left, l.length/looks)) {
-			return false
-		}
+// look returns when to look at the lease again.
+func (l *lease) look() time.Duration {
+	long := l.length / looks
+	if left := l.left(); left > 0 {
+		return min(left, long)
 	}
+	return long
 }
 
 // elapse waits for d, and reports false where ctx ends before.

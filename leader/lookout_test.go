@@ -86,7 +86,7 @@ func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
 	require.Error(t, cmd.Wait())
 	history := claims(t, store)
 	require.Len(t, history, 2)
-	require.Contains(t, history[1].Reason, "is gone")
+	require.Contains(t, history[1].Reason, "has ended")
 	require.NoError(t, standby.end(t))
 }
 

@@ -28,7 +28,7 @@ func (l holder) Claim() (driver.ID, bool) {
 
 func (l holder) News() <-chan struct{} { return l.news() }
 
-// HandOver stops the work for a successor. The store must say that the
+// HandOver ends the work for a successor. The store must say that the
 // successor's generation is to lead: a process that can't write there disturbs
 // nobody.
 func (l holder) HandOver(ctx context.Context, s *peer.Successor) error {
@@ -43,19 +43,19 @@ func (l holder) HandOver(ctx context.Context, s *peer.Successor) error {
 		return fmt.Errorf("leader: this process %w", peer.ErrBusy)
 	}
 	defer l.handing.Store(false)
-	a := newAsk(ctx, fmt.Sprintf("generation %v, promoted by %s, takes over", s.Generation, intent.By), false)
-	a.more = s.Migrations
+	a := l.newAsk(ctx, fmt.Sprintf("generation %v, promoted by %s, takes over", s.Generation, intent.By), s.Generation)
+	a.more, a.works = s.Migrations, s.Progress()
 	if err := l.submit(ctx, a); err != nil {
 		return err
 	}
 	if err := s.Acknowledge(); err != nil {
 		return err // and the holder goes on
 	}
-	revision, err := l.joined(ctx, a)
+	at, err := l.joined(ctx, a)
 	if err != nil {
 		return err
 	}
-	if err := s.Pause(peer.Paused{Revision: revision}); err != nil {
+	if err := s.Pause(peer.Paused{Revision: at.revision, Version: at.offer}); err != nil {
 		return err // likewise
 	}
 	select {

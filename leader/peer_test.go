@@ -44,7 +44,7 @@ func TestAHandoverThatTheStoreSaysNothingOfIsRefusedWhoeverAsks(t *testing.T) {
 	for _, g := range []generation.Generation{1, 2, 3} {
 		ask.Generation = g
 		_, err = peer.AskHandover(t.Context(), ask)
-		require.ErrorIs(t, err, peer.ErrNotPromoted)
+		require.ErrorIs(t, err, peer.ErrRefused)
 		require.ErrorContains(t, err, "is not promoted over 2", "%v", g)
 	}
 	require.Equal(t, Leading, l.Status().Phase)

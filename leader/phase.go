@@ -74,7 +74,7 @@ var allowed = [numPhases][]Phase{
 	Initializing:   {CatchingUp, Superseded, Fenced, Stopped, Failed},
 	CatchingUp:     {ReadyToPromote, Superseded, Fenced, Stopped, Failed},
 	ReadyToPromote: {CatchingUp, Promoting, Superseded, Fenced, Stopped, Failed},
-	Promoting:      {CatchingUp, Leading, Superseded, Fenced, Stopped, Failed},
+	Promoting:      {CatchingUp, Leading, Unconfirmed, Superseded, Fenced, Stopped, Failed},
 	Leading:        {HandingOver, Unconfirmed, Superseded, Fenced, Stopped, Failed},
 	HandingOver:    {CatchingUp, Leading, Unconfirmed, Superseded, Fenced, Stopped, Failed},
 	Unconfirmed:    {Leading, Superseded, Fenced, Stopped, Failed},

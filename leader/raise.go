@@ -40,7 +40,7 @@ func (l *Leader) each(ctx context.Context, registers []fence.Register, fn func(c
 
 // unraisable says which registers this process could not raise, as far as they can
 // tell before the claim: then the holder is not asked for the handover, and serves on.
-func (g *gate) unraisable(ctx context.Context) (missing string) {
+func (g *readiness) unraisable(ctx context.Context) (missing string) {
 	if len(g.l.cfg.Registers) == 0 {
 		return ""
 	}
@@ -55,43 +55,40 @@ func (g *gate) unraisable(ctx context.Context) (missing string) {
 	return ""
 }
 
-// raisable says the same, and asks once a heartbeat.
-func (g *gate) raisable(ctx context.Context) (missing string) {
-	if now := g.l.lease.now(); g.provedAt == 0 || now-g.provedAt >= g.l.cfg.heartbeat() {
-		g.proved, g.provedAt = g.unraisable(ctx), now
-	}
-	return g.proved
+// A raising has every register refuse older tokens before the work begins. It is
+// tried for as long as this process leads: the token is not given up for a store
+// that is away.
+type raising struct {
+	pending []fence.Register
+	pace    *backoff.ExponentialBackOff
+	next    time.Duration // when to try again, by the lease's clock
 }
 
-var errNotServing = errors.New("leader: this process leads, and does not serve")
+func (l *Leader) newRaising() raising {
+	r := raising{pending: l.cfg.Registers, pace: backoff.NewExponentialBackOff()}
+	r.pace.InitialInterval, r.pace.MaxInterval = l.cfg.Poll, raiseAgain
+	return r
+}
 
-// raise has every register refuse older tokens before the work begins. It tries for
-// as long as this process leads: the token is not given up for a store that is away.
-func (t *tenure) raise(ctx context.Context) (stage, error) {
-	pending, token, by := t.cfg.Registers, t.c.Claim().Token, t.c.Claim().Holder
-	pace := backoff.NewExponentialBackOff()
-	pace.InitialInterval, pace.MaxInterval = t.cfg.Poll, raiseAgain
-	for {
-		var err error
-		pending, err = t.each(ctx, pending, func(ctx context.Context, r fence.Register) error { return r.Raise(ctx, token, by) })
-		if len(pending) == 0 {
-			return t.serve, nil
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if why := t.c.Explain(ctx, err); t.c.Err() != nil {
-			return nil, why
-		}
-		t.log.WarnContext(ctx, "leads, and does not serve", "err", err)
-		t.because("leads, not serving: " + exitcodes.OneLine(err.Error()))
-		wait := time.NewTimer(pace.NextBackOff())
-		select {
-		case <-wait.C:
-		case a := <-t.asks:
-			a.refuse(errNotServing)
-		case <-ctx.Done():
-		}
-		wait.Stop()
+func (r *raising) done() bool { return len(r.pending) == 0 }
+
+// raise tries once, if it is time, and reports whether that is done.
+func (t *term) raise(ctx context.Context) bool {
+	r := &t.raising
+	if t.lease.now() < r.next {
+		return false
 	}
+	token, by := t.c.Claim().Token, t.c.Claim().Holder
+	var err error
+	r.pending, err = t.each(ctx, r.pending, func(ctx context.Context, r fence.Register) error { return r.Raise(ctx, token, by) })
+	if err == nil || ctx.Err() != nil {
+		return true
+	}
+	if t.c.Explain(ctx, err); t.c.Err() != nil {
+		return true // the handle has ended, and ctx with it
+	}
+	t.log.WarnContext(ctx, "leads, and does not serve", "err", err)
+	t.because("leads, not serving: " + exitcodes.OneLine(err.Error()))
+	r.next = t.lease.now() + r.pace.NextBackOff()
+	return false
 }

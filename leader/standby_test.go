@@ -26,7 +26,7 @@ func TestAStandbyClaimsOnlyAfterTheHoldersSilence(t *testing.T) {
 		require.Greater(t, time.Since(begun), 7500*time.Millisecond, "before the holder's lease was over")
 		require.Less(t, time.Since(begun), 8250*time.Millisecond, "more than a lease and a tenth")
 		require.ErrorIs(t, dead.Close(), fence.ErrFenced)
-		require.Contains(t, claims(t, store)[1].Reason, "no sign of life of g1.e1")
+		require.Contains(t, claims(t, store)[1].Reason, "no heartbeat of g1.e1")
 
 		second := start(t, store, config(1))
 		elapse(20 * time.Minute)

@@ -140,7 +140,7 @@ func (c *Candidate) standby(v View, vacancy string, notes []Note) Action {
 		return a
 	}
 	contend := v.Head.Claim.IsZero() && v.Board.Intent.Generation == c.cfg.Generation
-	if early := c.early(v, vacancy); early != "" {
+	if early := c.early(v, v.Head.Claim, vacancy); early != "" {
 		return Action{Ready: true, Contend: contend, Reason: early}
 	}
 	if !v.Board.Consulted {
@@ -162,8 +162,8 @@ func (c *Candidate) outranked(i Intent) bool {
 
 // early says why it is too early to claim, or to ask the holder: others come
 // first. Empty: it is time. The time counts for as long as every look finds the
-// same reason to claim.
-func (c *Candidate) early(v View, reason string) string {
+// same reason to claim over the same claim; zero: over any.
+func (c *Candidate) early(v View, over driver.ID, reason string) string {
 	long := c.cfg.Delay
 	if v.Reluctant {
 		long += c.cfg.Reluctance
@@ -171,7 +171,7 @@ func (c *Candidate) early(v View, reason string) string {
 	if v.Alone {
 		long = 0
 	}
-	if c.turn.over(v.Now, v.Head.Claim, long) {
+	if c.turn.over(v.Now, over, long) {
 		return ""
 	}
 	return fmt.Sprintf("%s; others may claim first, for %v", reason, long)
@@ -204,7 +204,7 @@ func (c *Candidate) promoted(v View, vacancy string, notes []Note) Action {
 		a.Reason = fmt.Sprintf("%s; the holder was asked in vain, and is asked again in %v", reason, pause.Round(time.Millisecond))
 		return a
 	}
-	if early := c.early(v, reason); early != "" {
+	if early := c.early(v, driver.ID{}, reason); early != "" {
 		a.Reason = early
 		return a
 	}

@@ -48,7 +48,7 @@ func (s *silence) blind() { s.blank = true }
 
 // delay postpones a claim that others have the first right to.
 type delay struct {
-	claim driver.ID // over which the claim is due
+	claim driver.ID // over which the claim is due; zero: over any
 	since time.Duration
 	runs  bool // the look before found a reason to claim
 	found bool // this look did

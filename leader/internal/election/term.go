@@ -252,7 +252,7 @@ func (t *Term) givesUp(v TermView) string {
 	case v.Ask.Gone:
 		return "the successor gave up"
 	case v.Now >= until:
-		return fmt.Sprintf("no other process has claimed for %v", (v.Now - t.paused).Round(time.Millisecond))
+		return fmt.Sprintf("no other process claimed within %v", (until - t.paused).Round(time.Millisecond))
 	case !v.Leased:
 		return fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease)
 	default:

@@ -1,0 +1,339 @@
+package leader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/leader/internal/election"
+)
+
+// A term is the time for which this process holds one token. It observes, lets
+// an [election.Term] decide, and does what that says. The work runs in it once,
+// and again after each pause.
+type term struct {
+	*Leader
+	c      *catalog.Catalog
+	work   Work
+	decide *election.Term
+
+	posting chan struct{} // holds one while a heartbeat is posted: seq is its poster's
+	seq     uint64
+	renewed chan struct{} // holds one after a renewal of the lease
+
+	// Of the goroutine that runs the term:
+	run     *run  // of the work; nil: it does not run
+	err     error // with which the work ended the term
+	raising raising
+	ask     *ask // the handover under way; nil: there is none
+	offered election.Offering
+	gave    bool // the token was offered to this process's own generation
+}
+
+// A run is one call of the work.
+type run struct {
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	cause  error // why its end was asked for; nil: it was not
+	err    error // once done is closed
+}
+
+var errWorkEnded = errors.New("leader: the work has ended")
+
+// hold goes through a term, and returns when it is over and everything is
+// joined. Sent is when the claim was begun.
+func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent time.Duration) error {
+	t := &term{
+		Leader: l, c: c, work: work, decide: election.NewTerm(l.cfg.election(), c.Claim().Reason),
+		posting: make(chan struct{}, 1), renewed: make(chan struct{}, 1), raising: l.newRaising(),
+	}
+	l.holds(c)
+	l.lease.renew(sent)
+	held, cancel := c.Context(ctx)
+	var wg sync.WaitGroup
+	if l.lease.left() < l.cfg.Lease/2 { // a claim with long migrations
+		_ = t.renew(held) // if it fails, the lease expires
+	}
+	wg.Go(func() { t.keepRenewing(held) })
+	for t.decide.Phase() != election.Ended {
+		if order := t.decide.Next(t.observe(held)); !t.do(held, order) {
+			t.wait(held)
+		}
+	}
+	cancel(errWorkEnded)
+	wg.Wait()
+	l.lease.forget()
+	return t.conclude(ctx)
+}
+
+// observe returns how the term stands.
+func (t *term) observe(ctx context.Context) election.TermView {
+	v := election.TermView{
+		Now: t.lease.now(), Over: ctx.Err() != nil, Leased: t.lease.left() > 0,
+		Raised: t.raising.done(), Work: t.run.stands(), Offer: t.offered,
+	}
+	if t.ask != nil {
+		v.Ask = t.ask.request()
+	}
+	return v
+}
+
+// stands returns how the work stands. R may be nil.
+func (r *run) stands() election.Work {
+	if r == nil {
+		return election.Idle
+	}
+	select {
+	case <-r.done:
+	default:
+		return election.Running
+	}
+	if paused(r.cause, r.err) {
+		return election.Joined
+	}
+	return election.Finished
+}
+
+// do does what was decided, and reports whether to decide anew at once.
+func (t *term) do(ctx context.Context, o election.Order) (again bool) {
+	switch o.Duty {
+	case election.Stay:
+		t.show(o)
+		return false
+	case election.RaiseRegisters:
+		return t.raise(ctx)
+	case election.StartWork:
+		t.drop(o.Reason)
+		t.start(ctx, o.Reason)
+	case election.PauseWork:
+		t.run.end(ErrHandingOver) // first: telling of it may take a while
+		t.ask.acknowledge()
+		t.move(HandingOver, t.ask.reason)
+	case election.SuspendWork:
+		t.run.end(ErrUnconfirmed)
+		t.move(Unconfirmed, o.Reason)
+	case election.StopWork:
+		t.run.end(context.Cause(ctx))
+	case election.WriteOffer:
+		t.writeOffer(ctx)
+	case election.WithdrawOffer:
+		return t.withdrawOffer(ctx, o.Reason)
+	case election.RefuseRequest:
+		t.drop(o.Reason)
+	case election.EndTerm:
+		t.end(ctx)
+	}
+	return true
+}
+
+// drop ends the request, if there is one: this process goes on leading.
+func (t *term) drop(why string) {
+	t.ask.settle(fmt.Errorf("leader: %s", why))
+	t.ask = nil
+}
+
+// end notes with what the term ended.
+func (t *term) end(ctx context.Context) {
+	if t.run.stands() == election.Finished {
+		t.err = t.run.err
+		t.ask.settle(errWorkEnded)
+		return
+	}
+	t.err = context.Cause(ctx)
+	t.ask.settle(claimed(ctx))
+}
+
+// show moves the process into the phase of a term that waits.
+func (t *term) show(o election.Order) {
+	if t.decide.Phase() == election.Unconfirmed && t.Status().Phase != Unconfirmed {
+		t.unconfirmed(o.Reason)
+	}
+}
+
+func (t *term) unconfirmed(why string) {
+	if t.Status().Phase == Unconfirmed {
+		t.because(why)
+		return
+	}
+	t.move(Unconfirmed, why)
+}
+
+// start calls the work.
+func (t *term) start(ctx context.Context, why string) {
+	t.run = &run{done: make(chan struct{})}
+	working, cancel := context.WithCancelCause(ctx)
+	t.run.cancel = cancel
+	t.move(Leading, why)
+	go func(r *run) {
+		defer close(r.done)
+		defer cancel(errWorkEnded)
+		r.err = errors.New("leader: the work ended its goroutine, as runtime.Goexit does")
+		r.err = t.work(working, t.c)
+	}(t.run)
+}
+
+// end asks the work to end.
+func (r *run) end(cause error) {
+	if r != nil {
+		r.cause = cause
+		r.cancel(cause)
+	}
+}
+
+// wait returns when there may be something to decide.
+func (t *term) wait(ctx context.Context) {
+	timer := time.NewTimer(t.next())
+	defer timer.Stop()
+	var asks <-chan *ask
+	if t.ask == nil {
+		asks = t.asks
+	}
+	over, ended := ctx.Done(), (<-chan struct{})(nil)
+	if t.run.stands() == election.Running {
+		ended = t.run.done
+	}
+	if t.decide.Phase() == election.Stopping {
+		over = nil
+	}
+	select {
+	case t.ask = <-asks:
+		t.offered = election.NotOffered
+	case <-t.ask.whenGone():
+		elapse(ctx, settling) // most often because it has claimed, of which the store tells by then
+		t.ask.left = true
+	case <-t.ask.progress():
+		t.ask.progressed = t.lease.now()
+	case <-ended:
+	case <-t.renewed:
+	case <-over:
+	case <-timer.C:
+	}
+}
+
+// next is when to look at the clock again.
+func (t *term) next() time.Duration {
+	long := t.lease.look()
+	if t.decide.Phase() == election.Raising {
+		long = min(long, max(0, t.raising.next-t.lease.now()))
+	}
+	if t.ask != nil {
+		long = min(long, t.cfg.Poll)
+	}
+	return long
+}
+
+// paused reports whether the work ended because of a cause behind which it may
+// go on, and of nothing worse: what it says then of the store is the outage.
+func paused(cause, err error) bool {
+	if !errors.Is(cause, ErrHandingOver) && !errors.Is(cause, ErrUnconfirmed) {
+		return false
+	}
+	d := exitcodes.Of(err)
+	return err == nil || errors.Is(err, cause) && d <= exitcodes.Retry || d == exitcodes.Retry || d == exitcodes.None && errors.Is(err, context.Canceled)
+}
+
+// settling is how long a successor that went away may take until the store tells
+// of its claim.
+const settling = 20 * time.Millisecond
+
+// keepRenewing renews the lease until ctx ends. A failure is no reason to stop
+// the work: the lease expires by itself.
+func (t *term) keepRenewing(ctx context.Context) {
+	failing := false
+	for {
+		sent := t.lease.now()
+		err := t.renew(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && !failing {
+			t.log.WarnContext(ctx, "the lease was not renewed", "left", t.lease.left().Round(time.Millisecond), "err", err)
+		}
+		failing = err != nil
+		wait := t.cfg.heartbeat() - (t.lease.now() - sent)
+		if failing {
+			wait = t.cfg.heartbeat() / 10
+		}
+		if !elapse(ctx, wait) {
+			return
+		}
+	}
+}
+
+// renew posts a heartbeat and then asks whether the claim is still mine; the
+// lease begins anew from before both.
+func (t *term) renew(ctx context.Context) error {
+	sent := t.lease.now()
+	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
+	defer cancel()
+	if err := t.beat(bounded, false); err != nil {
+		return err
+	}
+	if err := t.c.Confirm(bounded); err != nil {
+		return err
+	}
+	t.lease.renew(sent)
+	select {
+	case t.renewed <- struct{}{}:
+	default: // one is there already
+	}
+	return nil
+}
+
+// confirm asks whether the claim is still mine.
+func (t *term) confirm(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
+	defer cancel()
+	return t.c.Confirm(bounded)
+}
+
+// conclude closes the handle and returns why the term is over.
+func (t *term) conclude(ctx context.Context) error {
+	why := t.lastWord(ctx, t.err)
+	t.holds(nil)
+	switch {
+	case why == nil:
+		t.sayGoodbye(ctx)
+		return t.err
+	case t.steppedDown(why):
+		t.log.InfoContext(ctx, "another process took over, as was offered", "err", why)
+		return errAgain
+	case explained(t.err):
+		return why
+	default:
+		return errors.Join(why, t.err) // package exitcodes ranks them
+	}
+}
+
+// steppedDown reports whether the handle ended because a process of this
+// generation took over while that was offered.
+func (t *term) steppedDown(why error) bool {
+	return t.gave && errors.Is(why, fence.ErrFenced) && exitcodes.Of(why) == exitcodes.Halt
+}
+
+// explained reports whether what the work returned is only the echo of why the
+// handle had ended.
+func explained(err error) bool {
+	d := exitcodes.Of(err)
+	return err == nil || d == exitcodes.None && errors.Is(err, context.Canceled) || d != exitcodes.Panic && errors.Is(err, fence.ErrFenced)
+}
+
+// lastWord closes the handle and returns why it had ended, if it had. A guard's
+// refusal, with which the work may have ended, is looked up in the head. A process
+// that was fenced by epoch asks once more: it may have been superseded since, and
+// then it must not come back.
+func (t *term) lastWord(ctx context.Context, err error) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = t.c.Explain(bounded, err)                                      // what it finds, Close returns
+	_ = catalog.NoteRefusal(bounded, t.board, t.c.Claim().Holder, err) // nothing rests on it
+	if t.c.Err() != nil {
+		_ = t.c.Confirm(bounded) // so is this
+	}
+	return t.c.Close()
+}
