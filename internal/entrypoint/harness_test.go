@@ -22,6 +22,7 @@ import (
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/identity"
 	"github.com/fencepost/fencepost/internal/process"
 )
 
@@ -83,6 +84,12 @@ func (p player) play(step string) {
 		os.Exit(number)
 	case "kill": // a shell, because Go's runtime turns SIGSEGV into exit 2
 		must(syscall.Exec("/bin/sh", []string{"sh", "-c", "kill -" + arg + " $$"}, os.Environ()))
+	case "told": // says who it is, and of whose end it was told
+		me, err := identity.Self()
+		must(err)
+		p.report("me=" + me.String())
+		p.report("ended=" + os.Getenv(identity.EndedEnv))
+		os.Exit(number)
 	case "wait":
 		p.report("ready")
 		forever()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/identity"
 	"github.com/fencepost/fencepost/internal/process"
 )
 
@@ -82,6 +83,14 @@ type child struct {
 	ready          time.Time // when it first said READY=1; zero before
 }
 
+// waitedFor names the process of the last start, if it has ended and was waited for.
+func (c child) waitedFor() string {
+	if c.Group == nil {
+		return ""
+	}
+	return c.WaitedFor().String()
+}
+
 func (s *supervisor) run() (exitcodes.Code, error) {
 	for {
 		e, err := s.attempt()
@@ -149,6 +158,7 @@ func (s *supervisor) start() error {
 		Command: s.cfg.Command,
 		Environ: process.With(s.cfg.Environ, map[string]string{
 			exitcodes.TerminationLogEnv: s.log.Path(), exitcodes.NotifySocketEnv: s.manager.name,
+			identity.EndedEnv: s.child.waitedFor(),
 		}),
 		Files:     [3]*os.File{s.cfg.Stdin, s.cfg.Stdout, s.cfg.Stderr},
 		StopGrace: s.cfg.StopGrace, KillGrace: s.cfg.KillGrace, Tell: s.tell,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/identity"
 )
 
 // pollGroup is the pace of looking for the end of a process group. On Linux all of the
@@ -21,6 +22,7 @@ type Group struct {
 	spec    Spec
 	pid     int
 	started time.Time
+	who     identity.Process // of the command; zero if the system does not tell
 
 	exited chan struct{}      // closed when the command is reaped
 	news   chan struct{}      // holds one after any child of this process was reaped
@@ -40,6 +42,17 @@ type Group struct {
 
 // PID is the id of the command, and of its group.
 func (g *Group) PID() int { return g.pid }
+
+// WaitedFor returns the identity of the command once it has ended and was waited for.
+// Before, and if the system tells no identities, it is that of no process.
+func (g *Group) WaitedFor() identity.Process {
+	select {
+	case <-g.exited:
+		return g.who
+	default:
+		return identity.Process{}
+	}
+}
 
 // Exited is closed once the command has ended and was reaped. Others of its
 // group may still be there.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/identity"
 )
 
 // Unstartable is the status of a process whose command can't be started because
@@ -104,6 +105,7 @@ func (r *Reaper) fork(path string, s Spec, attr *syscall.ProcAttr) (*Group, erro
 		return nil, err
 	}
 	g := &Group{spec: s, pid: pid, started: started, exited: make(chan struct{}), news: make(chan struct{}, 1)}
+	g.who, _ = identity.Child(pid) // nobody reaps it meanwhile; without one, less is known of its end
 	r.groups[pid] = g
 	return g, nil
 }
