@@ -3,7 +3,6 @@ package leader
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -22,7 +21,7 @@ type campaign struct {
 	candidate *election.Candidate
 	f         *catalog.Follower
 	ready     *readiness
-	detector  *lookout
+	detector  *detector
 
 	holder    holderNotes   // as of the look at sent
 	sent      time.Duration // by the lease's clock, as answered is; 0: not yet
@@ -45,7 +44,7 @@ func (l *Leader) campaign(ctx context.Context) (c *catalog.Catalog, sent time.Du
 	if err != nil {
 		return nil, 0, err
 	}
-	w := &campaign{Leader: l, f: f, ready: l.newReadiness(), detector: newLookout(l), candidate: election.NewCandidate(l.cfg.election())}
+	w := &campaign{Leader: l, f: f, ready: l.newReadiness(), detector: newDetector(l), candidate: election.NewCandidate(l.cfg.election())}
 	defer w.close()
 	poll := time.NewTicker(l.cfg.Poll)
 	defer poll.Stop()
@@ -75,7 +74,7 @@ func (l *Leader) campaign(ctx context.Context) (c *catalog.Catalog, sent time.Du
 		case <-poll.C:
 		case <-l.promoted:
 			w.nudged = true
-		case <-w.detector.nudge:
+		case <-w.detector.wake:
 		case <-w.asked.news():
 		case <-w.f.Done():
 			return nil, 0, w.f.Err()
@@ -130,14 +129,9 @@ func (w *campaign) look(ctx context.Context, head driver.Head, v *election.View)
 	}
 	v.Board.Sent, v.Board.Answered = w.sent, w.answered
 	beat := w.holder.beat.Value
-	if beat.Claim != head.Claim.ID {
-		beat = Beat{Claim: head.Claim.ID}
-	}
-	w.detector.at(ctx, beat.Claim, beat.reach(w.host))
-	if w.detector.dead(head.Claim.ID) {
-		v.Death = fmt.Sprintf("its connection broke, and %s refuses another", beat.reach(w.host))
-	}
-	v.Reachable = beat.reach(w.host) != ""
+	w.detector.at(ctx, head.Claim.ID, beat)
+	v.Death, _ = w.detector.dead(head.Claim.ID)
+	v.Reachable = beat.Claim == head.Claim.ID && beat.reach(w.host) != ""
 	if w.found.Level > election.Basic { // just now
 		return nil
 	}

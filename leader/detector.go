@@ -3,113 +3,175 @@ package leader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/internal/identity"
 	"github.com/fencepost/fencepost/leader/internal/peer"
 )
 
-// A lookout keeps a connection to the process that holds a claim, and so hears
-// of its death at once. That process is dead where a connection on which it had
-// proved its claim is lost and its address, whose listener it closes last,
-// refuses another. Every other loss says nothing, and only makes the waiting
-// process look at the board again.
-type lookout struct {
-	l     *Leader
-	nudge chan struct{} // holds one where there is something to look at
+// A detector is a failure detector for the process that holds a claim. It has three
+// proofs that this process has ended:
+//
+//   - the process is of this host, and the kernel says that it has ended, or ended
+//     before the detector was started: see package identity;
+//   - the supervisor of both processes waited for it, and says so by FENCEPOST_ENDED;
+//   - a connection on which it proved its claim is lost, and its address, whose
+//     listener it closes last, refuses another one.
+//
+// Every other loss proves nothing, and only wakes the waiting process, which looks at
+// the board again. A process that can't be proven to have ended is waited for until
+// its silence is as long as a lease.
+type detector struct {
+	l    *Leader
+	wake chan struct{} // holds one if there is something to look at
 
 	// Of the waiting goroutine:
+	target target
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// A target is a process that a detector watches.
+type target struct {
 	claim   driver.ID
-	address string
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	process string // its identity, as its heartbeat has it; empty: unknown
+	address string // where it answers; empty: nowhere that this process can reach
 }
 
-func newLookout(l *Leader) *lookout {
-	return &lookout{l: l, nudge: make(chan struct{}, 1), cancel: func() {}}
+// A death is a proof that the process of a claim has ended.
+type death struct {
+	claim driver.ID
+	why   string // how that is known, for people
 }
 
-// at says which claim to watch, and at which address; none where it is empty.
-func (o *lookout) at(ctx context.Context, claim driver.ID, address string) {
-	if o.claim == claim && o.address == address {
+func newDetector(l *Leader) *detector {
+	return &detector{l: l, wake: make(chan struct{}, 1), cancel: func() {}}
+}
+
+// at has the detector watch the process of claim, which is found by its heartbeat.
+// If that process has ended already, and can be proven to have, it is dead when at
+// returns.
+func (d *detector) at(ctx context.Context, claim driver.ID, beat Beat) {
+	next := target{claim: claim, process: beat.Process, address: beat.reach(d.l.host)}
+	if beat.Claim != claim || d.target == next {
 		return
 	}
-	o.stop()
-	o.claim, o.address = claim, address
-	ctx, o.cancel = context.WithCancel(ctx)
-	if w, ok := driver.As[driver.PresenceWatcher](o.l.store); ok {
-		o.wg.Go(func() { o.heed(ctx, w, claim) })
+	d.stop()
+	d.target = next
+	ctx, d.cancel = context.WithCancel(ctx)
+	process, err := identity.Parse(next.process)
+	if err == nil {
+		d.look(claim, process)
 	}
-	if address != "" {
-		o.wg.Go(func() { o.watch(ctx, claim, address) })
+	if _, dead := d.dead(claim); dead {
+		return
+	}
+	if err == nil {
+		d.wg.Go(func() { d.watchProcess(ctx, claim, process) })
+	}
+	if next.address != "" {
+		d.wg.Go(func() { d.watchConnection(ctx, claim, next.address) })
 	}
 }
 
 // stop ends the watch and joins it.
-func (o *lookout) stop() {
-	o.cancel()
-	o.wg.Wait()
+func (d *detector) stop() {
+	d.cancel()
+	d.wg.Wait()
 }
 
-// dead reports whether the process of claim is known to be.
-func (o *lookout) dead(claim driver.ID) bool {
-	gone := o.l.gone.Load()
-	return gone != nil && *gone == claim
+// dead reports whether the process of claim is proven to have ended, and how. The
+// proof outlives the detector, so that a claim which failed is tried again at once.
+func (d *detector) dead(claim driver.ID) (why string, ok bool) {
+	if found := d.l.death.Load(); found != nil && found.claim == claim {
+		return found.why, true
+	}
+	return "", false
 }
 
-// watch stays connected to the holder of claim until it is dead or ctx ends.
-func (o *lookout) watch(ctx context.Context, claim driver.ID, address string) {
+// prove notes that the process of claim has ended.
+func (d *detector) prove(claim driver.ID, why string) {
+	d.l.death.Store(&death{claim: claim, why: why})
+	d.notify()
+}
+
+// look looks once whether the process of claim has ended.
+func (d *detector) look(claim driver.ID, process identity.Process) {
+	if os.Getenv(identity.EndedEnv) == process.String() {
+		d.prove(claim, fmt.Sprintf("the supervisor of this process waited for the end of process %d", process.PID()))
+		return
+	}
+	if ended, why := process.Ended(); ended {
+		d.prove(claim, why)
+	}
+}
+
+// watchProcess waits until the process of claim has ended or ctx has.
+func (d *detector) watchProcess(ctx context.Context, claim driver.ID, process identity.Process) {
+	switch why, err := process.Watch(ctx); {
+	case err == nil:
+		d.prove(claim, why)
+	case ctx.Err() == nil:
+		d.l.log.DebugContext(ctx, "the holder's process can't be watched from here", "err", err)
+	}
+}
+
+// watchConnection stays connected to the process of claim until it is dead or ctx
+// ends.
+func (d *detector) watchConnection(ctx context.Context, claim driver.ID, address string) {
 	proven := false
 	for ctx.Err() == nil {
-		if o.attend(ctx, claim, address) {
+		if d.connect(ctx, claim, address) {
 			proven = true
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if proven && o.refused(ctx, claim, address) {
-			o.l.gone.Store(&claim)
-			o.tell()
+		if proven && d.refused(ctx, claim, address) {
+			d.prove(claim, fmt.Sprintf("its connection broke, and %s refuses another", address))
 			return
 		}
-		o.tell()
-		elapse(ctx, o.patience()/10)
+		d.notify()
+		elapse(ctx, d.patience()/10)
 	}
 }
 
 // patience is how long the holder may take to answer.
-func (o *lookout) patience() time.Duration { return min(o.l.cfg.heartbeat(), 2*time.Second) }
+func (d *detector) patience() time.Duration { return min(d.l.cfg.heartbeat(), 2*time.Second) }
 
-// attend is one connection, until it ends by itself or with ctx. It reports
-// whether the holder proved its claim on it.
-func (o *lookout) attend(ctx context.Context, claim driver.ID, address string) (proven bool) {
-	conn, err := peer.Dial(ctx, o.patience(), claim, address)
+// connect keeps one connection until it is lost or ctx ends. It reports whether the
+// holder proved its claim on it.
+func (d *detector) connect(ctx context.Context, claim driver.ID, address string) (proven bool) {
+	conn, err := peer.Dial(ctx, d.patience(), claim, address)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
 	for conn.Wait() == nil {
-		o.tell() // it has something to say: see the board
+		d.notify() // the board has changed
 	}
 	return true
 }
 
-// The tries at an address behind a connection that broke: a process that is
-// dying may still take connections that nobody answers.
+// The dials at an address behind a connection that was lost: a process that is
+// ending may still take connections that nobody answers.
 const (
 	redials   = 8
 	firstWait = time.Millisecond
 )
 
-// refused reports whether the address refuses a connection. A holder that
-// answers, and one that does not answer at all, may be alive.
-func (o *lookout) refused(ctx context.Context, claim driver.ID, address string) bool {
+// refused reports whether the address refuses a connection. A holder that answers,
+// and one that does not answer at all, may be alive.
+func (d *detector) refused(ctx context.Context, claim driver.ID, address string) bool {
 	wait := firstWait
 	for range redials {
-		conn, err := peer.Dial(ctx, o.patience(), claim, address)
+		conn, err := peer.Dial(ctx, d.patience(), claim, address)
 		var timeout net.Error
 		switch {
 		case err == nil:
@@ -125,21 +187,9 @@ func (o *lookout) refused(ctx context.Context, claim driver.ID, address string) 
 	return false
 }
 
-// heed looks at the board whenever the store says that the holder's presence is
-// lost.
-func (o *lookout) heed(ctx context.Context, w driver.PresenceWatcher, claim driver.ID) {
-	for ctx.Err() == nil {
-		err := w.WatchPresence(ctx, claim, o.tell)
-		if ctx.Err() == nil {
-			o.l.log.DebugContext(ctx, "the store can't tell of the holder's presence", "err", err)
-		}
-		elapse(ctx, o.l.cfg.Lease)
-	}
-}
-
-func (o *lookout) tell() {
+func (d *detector) notify() {
 	select {
-	case o.nudge <- struct{}{}:
+	case d.wake <- struct{}{}:
 	default: // it is going to look already
 	}
 }

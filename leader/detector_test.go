@@ -1,13 +1,16 @@
 package leader_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,87 +26,128 @@ import (
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/entrypoint"
 	"github.com/fencepost/fencepost/leader"
 )
 
-// childVar names the file of the catalog that a child is to lead.
-const childVar = "FENCEPOST_LEADER_TEST_CHILD"
+// The variables of a child: the file of the catalog that it is to lead, the address
+// of its admin API, and that it runs itself beneath a supervisor.
+const (
+	childVar = "FENCEPOST_LEADER_TEST_CHILD"
+	adminVar = "FENCEPOST_LEADER_TEST_ADMIN"
+	runVar   = "FENCEPOST_LEADER_TEST_RUN"
+)
 
 func TestMain(m *testing.M) {
+	if os.Getenv(runVar) != "" {
+		_ = os.Unsetenv(runVar) // it is a valid name
+		os.Exit(int(entrypoint.Main(entrypoint.Config{Command: os.Args[:1]})))
+	}
 	if path := os.Getenv(childVar); path != "" {
 		os.Exit(child(path))
 	}
 	os.Exit(m.Run())
 }
 
-// child leads until it is killed.
+// child leads until it is killed, and says its pid.
 func child(path string) int {
 	store, err := sqlite.Open(path, sqlite.Config{})
 	if err != nil {
 		return 1
 	}
-	l, err := leader.New(store, leader.Config{Catalog: catalog.Config{Generation: 1}, Admin: "127.0.0.1:0"})
+	l, err := leader.New(store, leader.Config{
+		Catalog: catalog.Config{Generation: 1}, Admin: os.Getenv(adminVar), Lease: time.Hour,
+	})
 	if err != nil {
 		return 1
 	}
 	_ = l.Run(context.Background(), func(ctx context.Context, c *catalog.Catalog) error {
-		_, _ = io.WriteString(os.Stdout, "leads\n")
+		fmt.Println(os.Getpid())
 		<-ctx.Done()
 		return context.Cause(ctx)
 	})
 	return 1
 }
 
-func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "catalog.db")
+// A killable is a process that leads a catalog.
+type killable struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	says *bufio.Scanner
+}
+
+// begin starts a process that leads the catalog at path, and with what env says.
+func begin(t *testing.T, path string, env ...string) *killable {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childVar+"="+path)
+	cmd.Env = append(append(os.Environ(), childVar+"="+path, "GORACE=atexit_sleep_ms=0"), env...)
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
-	line := make([]byte, len("leads\n"))
-	_, err = io.ReadFull(stdout, line)
-	require.NoError(t, err)
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }) // most are killed before
+	return &killable{t, cmd, bufio.NewScanner(stdout)}
+}
 
+// leads waits until the process leads once more, and returns its pid.
+func (k *killable) leads() int {
+	k.t.Helper()
+	require.True(k.t, k.says.Scan(), k.says.Err())
+	pid, err := strconv.Atoi(k.says.Text())
+	require.NoError(k.t, err)
+	return pid
+}
+
+func (k *killable) kill() {
+	k.t.Helper()
+	require.NoError(k.t, k.cmd.Process.Kill())
+	require.Error(k.t, k.cmd.Wait())
+}
+
+// connected waits until a standby is connected to the holder.
+func connected(t *testing.T, admin string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, s := ask(t, admin, http.MethodGet, "/api/leader/status", "", "")
+		return s["standbys"] == 1.0
+	}, time.Minute, time.Millisecond)
+}
+
+// A stopped process, and one whose connection is the only proof.
+func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "catalog.db")
+	holder := begin(t, path, adminVar+"=127.0.0.1:0")
+	holder.leads()
 	store, err := sqlite.Open(path, sqlite.Config{})
 	require.NoError(t, err)
 	defer store.Close()
+	post(t, store, func(b *leader.Beat) { b.Process = "" })
 	cfg := config(1)
 	cfg.Lease = time.Hour // nothing but the death can be the reason
 	cfg.Poll = time.Second
 	standby := start(t, store, cfg)
 	standby.reached(t, leader.ReadyToPromote)
-	admin := signOfLife(t, store).Admin
-	require.Eventually(t, func() bool {
-		_, s := ask(t, admin, http.MethodGet, "/api/leader/status", "", "")
-		return s["standbys"] == 1.0
-	}, time.Minute, time.Millisecond)
-	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP)) // which is no death
+	connected(t, signOfLife(t, store).Admin)
+	require.NoError(t, holder.cmd.Process.Signal(syscall.SIGSTOP)) // which is no death
 	require.Never(t, func() bool { return standby.Status().Phase != leader.ReadyToPromote }, 300*time.Millisecond, 10*time.Millisecond)
-	require.NoError(t, cmd.Process.Kill())
+	holder.kill()
 	standby.reached(t, leader.Leading)
-	require.Error(t, cmd.Wait())
 	history := claims(t, store)
 	require.Len(t, history, 2)
-	require.Contains(t, history[1].Reason, "has ended")
+	require.Contains(t, history[1].Reason, "is gone: its connection broke")
 	require.NoError(t, standby.end(t))
 }
 
-// It can't hear of the death a second time.
+// A connection that broke proves nothing a second time.
 func TestAStandbyWhoseClaimFailedStillKnowsThatTheHolderIsDead(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "catalog.db")
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childVar+"="+path)
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	_, err = io.ReadFull(stdout, make([]byte, len("leads\n")))
-	require.NoError(t, err)
+	holder := begin(t, path, adminVar+"=127.0.0.1:0")
+	holder.leads()
 	file, err := sqlite.Open(path, sqlite.Config{})
 	require.NoError(t, err)
 	defer file.Close()
+	post(t, file, func(b *leader.Beat) { b.Process = "" })
 	store := &unclaimable{Store: file}
 	store.refuses.Store(true)
 	cfg := config(1)
@@ -111,13 +155,8 @@ func TestAStandbyWhoseClaimFailedStillKnowsThatTheHolderIsDead(t *testing.T) {
 	cfg.Catalog.ClaimTimeout = 10 * time.Millisecond
 	standby := start(t, store, cfg)
 	standby.reached(t, leader.ReadyToPromote)
-	admin := signOfLife(t, file).Admin
-	require.Eventually(t, func() bool {
-		_, s := ask(t, admin, http.MethodGet, "/api/leader/status", "", "")
-		return s["standbys"] == 1.0
-	}, time.Minute, time.Millisecond)
-	require.NoError(t, cmd.Process.Kill())
-	require.Error(t, cmd.Wait())
+	connected(t, signOfLife(t, file).Admin)
+	holder.kill()
 	require.Eventually(t, func() bool { return store.tries.Load() > 0 }, time.Minute, time.Millisecond)
 	store.refuses.Store(false)
 	standby.reached(t, leader.Leading)
@@ -194,8 +233,9 @@ func (r *relay) close() {
 }
 
 // post changes the holder's sign of life, as if it had given another one.
-func post(t *testing.T, store *memory.Store, change func(*leader.Beat)) {
+func post(t *testing.T, store driver.Store, change func(*leader.Beat)) {
 	t.Helper()
+	signOfLife(t, store)
 	_, err := catalog.UpdateNote(t.Context(), catalog.NewBoard(store, catalog.Config{}), "holder", func(b *leader.Beat) error {
 		change(b)
 		return nil

@@ -35,7 +35,7 @@ type Leader struct {
 	reluctant atomic.Bool
 	leaving   atomic.Int64                    // calls of StepDown under way
 	holder    atomic.Pointer[catalog.Catalog] // while this process holds the token
-	gone      atomic.Pointer[driver.ID]       // the claim whose process is dead; also behind a claim that failed
+	death     atomic.Pointer[death]           // the newest one that was proven; kept over a claim that failed
 	promoted  chan struct{}                   // holds one after a promotion by the admin API
 	asks      chan *ask                       // to the term
 
