@@ -21,8 +21,8 @@
 //	78    halt           only configuration or rights help           restarts, longest delay
 //	126   -              fencepost run: CMD can't be executed        leaves it down
 //	127   -              fencepost run: CMD was not found            leaves it down
-//	128+n -              ended at once by signal n while stopping    restarts, growing back-off
-//	129   -              ended in good order after SIGHUP            restarts, growing back-off
+//	128+n -              ended at once by signal n while stopping    restarts at once, then back-off
+//	129   -              ended in good order after SIGHUP            restarts at once, then back-off
 //	166   halt           fenced by epoch; must start anew            restarts at once, then back-off
 //
 // SIGHUP, of which terminals mean "stop" and operators "start anew", is

@@ -84,7 +84,7 @@ var meanings = []Meaning{
 		Means: "ended by a signal, such as by a crash, or for want of memory. The signal's number is the code minus 128; " +
 			"137 is SIGKILL, and 143 SIGTERM. 129 is SIGHUP, also after a graceful ending.",
 		Producer: "exitcodes.Main, after SIGHUP, and when a second signal comes while it stops; the kernel, by way of shells and containers",
-		Supervisors: restarted(Advice{byRun, backOff, "unless it was told to stop itself"},
+		Supervisors: restarted(Advice{byRun, "restarts at once, then growing delays", "unless it was told to stop itself"},
 			"but where SIGHUP, SIGINT, SIGTERM or SIGPIPE killed; RestartForceExitStatus=SIGHUP SIGPIPE restarts after those two as well", ""),
 	},
 }

@@ -10,8 +10,9 @@
 //	any other 0                           the end, with 0
 //	64                                    the end, with 64: a restart mends no command line
 //	166, a halt                           restart at once the first time, then with back-off
+//	128+n, a signal                       likewise
 //	78                                    restart after the longest delay
-//	75, 2, other codes, a signal          restart with back-off
+//	75, 2, other codes                    restart with back-off
 //	anything, after a requested stop      the end, with the child's code
 //
 // Back-off doubles from 1 s to 30 s, with jitter, and starts anew once a child

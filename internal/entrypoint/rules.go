@@ -35,6 +35,13 @@ func (e ending) superseded() bool {
 	return e.code == exitcodes.Success && e.record != nil && e.record.Superseded
 }
 
+// bySignal reports whether a signal ended the child, or a process beneath it, of
+// which shells say so by their own status.
+func (e ending) bySignal() bool {
+	const first, last = 129, 192 // 128 plus the number of a signal
+	return e.code >= first && e.code <= last
+}
+
 // healthy reports whether the child was well for long enough to forget what was
 // before. One that speaks was well once it said that it is ready; of one that
 // has no word for that, being up is all there is.
@@ -97,6 +104,7 @@ type rules struct {
 	cfg    Config
 	delays *backoff.ExponentialBackOff // since a child was last healthy
 	halted bool                        // a halt was answered at once since then
+	killed bool                        // likewise an end by a signal
 	budget budget                      // of halts, whoever was healthy
 	spent  *backoff.ExponentialBackOff // since the budget was last enough
 }
@@ -120,7 +128,7 @@ func growing(cfg Config) *backoff.ExponentialBackOff {
 
 func (r *rules) forget() {
 	r.delays.Reset()
-	r.halted = false
+	r.halted, r.killed = false, false
 }
 
 // after returns what follows e.
@@ -137,6 +145,9 @@ func (r *rules) after(e ending) decision {
 		return decision{step: restart, delay: r.cfg.MaxDelay}
 	case e.code == exitcodes.Restart:
 		return r.afterHalt(e)
+	case e.bySignal() && !r.killed: // such as for want of memory: it is known to be dead, and the next may lead at once
+		r.killed = true
+		return decision{step: restart}
 	default:
 		return decision{step: restart, delay: r.next(r.delays)}
 	}

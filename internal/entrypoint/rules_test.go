@@ -2,6 +2,7 @@ package entrypoint
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -44,8 +45,22 @@ func TestAHaltRestartsAtOnceTheFirstTimeAndBacksOffAfterwards(t *testing.T) {
 	}
 }
 
+func TestAnEndByASignalRestartsAtOnceTheFirstTimeAndBacksOffAfterwards(t *testing.T) {
+	for _, code := range []exitcodes.Code{129, 137, 139, 192} {
+		r := newRules(defaults())
+		require.Zero(t, r.after(exited(code)).delay)
+		for i := range 8 {
+			requireBackOff(t, i, r.after(exited(code)).delay)
+		}
+		well := exited(code)
+		well.uptime = time.Hour
+		require.Zero(t, r.after(well).delay, "it was healthy again")
+		require.Zero(t, r.after(exited(166)).delay, "halts count for themselves")
+	}
+}
+
 func TestACrashBacksOffFromTheFirstTime(t *testing.T) {
-	for _, code := range []exitcodes.Code{1, 2, 3, 75, 126, 137, 139, 255} {
+	for _, code := range []exitcodes.Code{1, 2, 3, 75, 126, 128, 193, 255} {
 		r := newRules(defaults())
 		for i := range 8 {
 			requireBackOff(t, i, r.after(exited(code)).delay)
@@ -89,7 +104,7 @@ func TestWhatTheMeaningsSayOfRunIsWhatTheRulesDo(t *testing.T) {
 		case "restarts at once, then growing delays":
 			require.Equal(t, decision{step: restart}, first)
 			requireBackOff(t, 0, second.delay)
-			require.Contains(t, run.Note, "five times within ten minutes")
+			require.Equal(t, m.Code == exitcodes.Restart, strings.Contains(run.Note, "five times within ten minutes"))
 			require.Equal(t, 5, defaults().HaltBudget)
 			require.Equal(t, 10*time.Minute, defaults().HaltWindow)
 		case "restarts, growing delays":

@@ -39,8 +39,8 @@ func TestAChildThatFailsIsStartedAgainUntilItIsDone(t *testing.T) {
 	lines := r.read(r.stderr)
 	require.Equal(t, len(steps)-1, strings.Count(lines, ": restarting "))
 	require.Contains(t, lines, "exited 78: restarting in 40ms")
-	require.Contains(t, lines, "was killed by signal 9 (killed): restarting in ")
-	require.Contains(t, lines, "was killed by signal 11 (segmentation fault): restarting in ")
+	require.Contains(t, lines, "was killed by signal 9 (killed): restarting at once, ", "the first signal")
+	require.Contains(t, lines, "was killed by signal 11 (segmentation fault): restarting in ", "the second one")
 	require.Contains(t, lines, "exited 166 (fenced by epoch: held g7.e41, the store has g7.e42 of twin: "+
 		"end, and start again as a standby): restarting at once, after 7 restarts\n", "the first halt")
 	require.Contains(t, lines, "exited 166: restarting in ", "the second one")
