@@ -16,9 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The main goroutine runs on the main thread only if it is locked to it from here on.
-func init() { runtime.LockOSThread() }
-
 // The test binary plays the processes that are looked for.
 func TestMain(m *testing.M) {
 	if len(os.Args) != 2 || !strings.HasPrefix(os.Args[1], "play-") {
@@ -27,10 +24,19 @@ func TestMain(m *testing.M) {
 	me, err := Self()
 	fmt.Println(me, err)
 	if os.Args[1] == "play-headless" { // its main thread ends, and the process goes on
-		go time.Sleep(time.Hour)
+		go exitMainThread()
+	}
+	<-time.After(time.Hour)
+}
+
+// exitMainThread keeps one thread after another until it runs on the main one.
+func exitMainThread() {
+	runtime.LockOSThread()
+	if unix.Gettid() == os.Getpid() {
 		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
 	}
-	time.Sleep(time.Hour)
+	go exitMainThread()
+	<-time.After(time.Hour)
 }
 
 // play starts this binary, beneath a command if one is given, and returns the
