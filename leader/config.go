@@ -31,8 +31,8 @@ type Config struct {
 
 	// Admin is the address on which the admin API listens, such as
 	// 127.0.0.1:7001; the host must be a loopback address. Empty: none. Other
-	// processes of this host reach this one there, for handover and for
-	// noticing its death at once.
+	// processes of this host reach this one there, for handover and, if the
+	// kernel doesn't tell of it, for noticing its death at once.
 	Admin string
 
 	// Peer is the address on which processes of other hosts reach this one, for

@@ -372,18 +372,3 @@ func TestOneListenerThatIsTakenOpensNeither(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	require.True(t, strings.HasPrefix(l.Status().Admin, "127.0.0.1:"))
 }
-
-func TestTheLossOfAllPresenceAloneIsNoDeath(t *testing.T) {
-	t.Parallel()
-	store := memory.New()
-	holder, _ := behind(t, store)
-	standby := standbyOf(t, store)
-	require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, time.Minute, time.Millisecond)
-	for range 5 {
-		store.BreakOff() // every session, lock and lease at once
-		require.Never(t, func() bool { return standby.Status().Phase != leader.ReadyToPromote }, 50*time.Millisecond, time.Millisecond)
-	}
-	require.Len(t, claims(t, store), 1)
-	require.NoError(t, standby.end(t))
-	require.NoError(t, holder.end(t))
-}

@@ -52,14 +52,20 @@
 // is cancelled; when the store answers again and the token is still held, it goes
 // on, under the same token.
 //
-// A process that dies is replaced sooner. Standbys keep a connection to the
-// holder, on which both prove that they know the claim. Dead is a holder whose
-// connection is lost and whose address refuses another: it closes that listener
-// last. A loopback address counts within one boot and one network of one host.
-// Everything else (a connection that breaks, a session, lock or lease of the
-// store that ends) only makes a standby look again. A standby whose claim comes
-// too late goes on waiting: a claim names the claim whose silence it judged, and
-// is refused over any other.
+// A process that is proven to have ended is replaced sooner. There are three proofs.
+// The heartbeat names the holder's process by boot, host name, pid namespace, pid and
+// start time: a process of the same pid namespace is told of its end by the kernel,
+// and one that starts afterwards finds at its first look that it is gone. A supervisor
+// that has waited for the holder says so to the process that it starts. And standbys
+// keep a connection to the holder, on which both prove that they know the claim: a
+// holder whose connection is lost, and whose address refuses another one, has ended,
+// since it closes that listener last. A loopback address counts within one boot and
+// one network of one host.
+//
+// Everything else, such as a connection that breaks or a pid that can't be seen, proves
+// nothing. A proof is kept over a claim that failed. A standby whose claim comes too
+// late goes on waiting: a claim names the claim whose silence it judged, and is
+// refused over any other.
 //
 // The defaults: a Lease of 7.5 s is longer than three elections of an etcd, of
 // at most 2 s each, so that neither those nor the restart of a database are taken
@@ -79,8 +85,8 @@
 // # What is not decided here
 //
 // Which writes land: a holder that has not heard yet that it lost the token can
-// commit nothing, because package catalog asks the store. Heartbeats, presence
-// and offers only say when to try a claim; a wrong guess costs the other process
-// a restart, and never safety. What the process does when [Leader.Run] returns
+// commit nothing, because package catalog asks the store. Heartbeats, proofs
+// of a death and offers only say when to try a claim; a wrong guess costs the other
+// process a restart, and never safety. What the process does when [Leader.Run] returns
 // is for package exitcodes.
 package leader

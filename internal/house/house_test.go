@@ -49,11 +49,10 @@ func rooms() map[string]room {
 		"catalog":            {inside: belowDriver, outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
 
-		"leader":                   {inside: append([]string{"internal/clock", "internal/loopback", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
+		"leader":                   {inside: append([]string{"internal/clock", "internal/identity", "internal/loopback", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"leader/internal/election": {inside: []string{"catalog/driver", "fence", "generation"}},
 		"leader/internal/peer":     {inside: []string{"catalog/driver", "generation"}},
 		"leader/internal/admin":    {inside: []string{"generation", "internal/loopback"}},
-		"leader":                   {inside: append([]string{"internal/clock", "internal/identity"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 
 		"work/worktest":  {inside: append([]string{"work"}, belowCatalog...)},
 		"work":           {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
