@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-work test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
+.PHONY: help test test-guards test-work test-recipes test-matrix sim shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ test-guards: ## guards in every order of steps and in 100,000 random ones, 30 mi
 
 test-work: ## jobs in 1,000,000 random steps, and 200 kills at concurrency 64 on each store, 25 minutes
 	@FENCEPOST_WHOLE=1 ./scripts/test.sh bash -c 'go test -run "TestNoOlderTokenCompletesAJob|TestTheSumsOfTheStatus" -timeout 1h -v ./work && cd integration && go test -timeout 1h -v ./work'
+
+sim: ## leadership in 1,000,000 lives of processes in virtual time, some minutes; SEED=7 plays one schedule again, and prints it
+	@go test -timeout 1h -v ./leader/internal/election/sim $(if $(SEED),-run InNoSchedule -seed $(SEED),-schedules 55000 -plays 300)
 
 test-recipes: ## how object stores and Kafka are guarded, by tests; the servers take minutes to compile
 	@cd integration/recipes/large && go vet ./... && go test ./...
