@@ -20,7 +20,7 @@ type Candidate struct {
 
 	readable  bool          // some look has succeeded
 	last      time.Duration // when the last look that succeeded was answered
-	consulted time.Duration // when the intent and the contender were read last
+	consulted time.Duration // when the intent and the contender were read last; 0: never
 	ready     bool          // as the last action said
 
 	asked     driver.ID     // the claim whose holder was asked to hand over; zero: nobody was
@@ -56,19 +56,34 @@ func (c *Candidate) next(v View) Action {
 	if v.Nudged {
 		c.notBefore, c.failures = 0, 0
 	}
-	if rival := v.Board.Contender; v.Board.Consulted {
-		c.consulted = v.Now
-		c.contender.observe(v.Board, source{generation: rival.Generation}, rival.Seq, c.cfg.heartbeat())
+	if v.Board.Consulted {
+		c.consult(v)
 	}
 	c.turn.next()
 	return c.waiting(v)
 }
 
+// consult notes for how long no ready process of the promoted generation was heard.
+// A promotion that is new may have one that was not heard yet. One that stood
+// before this process looked first has none, if there is no word of any.
+func (c *Candidate) consult(v View) {
+	promoted, rival, seq := v.Board.Intent.Generation, v.Board.Contender, uint64(0)
+	if rival.Generation == promoted {
+		seq = rival.Seq
+	}
+	first := c.consulted == 0
+	c.contender.observe(v.Board, source{generation: promoted}, seq, c.cfg.heartbeat())
+	if first && seq == 0 {
+		c.contender.length = c.cfg.silence()
+	}
+	c.consulted = v.Now
+}
+
 // unreadable waits for the store. A process that has not read it for a lease
 // could not lead.
 func (c *Candidate) unreadable(v View) Action {
-	c.holder.blind()
-	c.contender.blind()
+	c.holder.blind(v.Now)
+	c.contender.blind(v.Now)
 	c.turn.reset()
 	lasts := v.Now - c.last
 	return Action{
@@ -154,8 +169,8 @@ func (c *Candidate) standby(v View, vacancy string, notes []Note) Action {
 }
 
 // outranked reports whether a higher generation is promoted and a ready process
-// of it is alive. Its claim comes first. If none was heard for as long as a holder
-// may be silent, lower generations may claim; the promotion stays.
+// of it may be alive. Its claim comes first. If none was heard for as long as a
+// holder may be silent, lower generations may claim; the promotion stays.
 func (c *Candidate) outranked(i Intent) bool {
 	return i.Generation > c.cfg.Generation && c.contender.of.generation == i.Generation && c.contender.length < c.cfg.silence()
 }

@@ -136,6 +136,18 @@ func TestSilenceCountsOnlyBetweenTwoLooksThatCouldRead(t *testing.T) {
 	require.Equal(t, election.Claim, p.look(poll).Step, "what was counted stays")
 }
 
+func TestALookFromBeforeAnOutageDoesNotEndIt(t *testing.T) {
+	p := standby(t).consulted()
+	p.look(poll)
+	sent := p.view.Now
+	p.blind(lease)
+	p.view.Board.Sent, p.view.Board.Answered = sent, sent
+	p.c.Next(p.view)
+	require.Equal(t, election.Wait, p.look(lease).Step)
+	require.Equal(t, election.Wait, p.looks(silence-poll).Step)
+	require.Equal(t, election.Claim, p.look(poll).Step)
+}
+
 func TestAStoreThatFailsNowAndThenDoesNotKeepADeadHolder(t *testing.T) {
 	p := standby(t).consulted()
 	p.look(poll)
@@ -242,6 +254,23 @@ func TestAStandbyLeavesTheClaimToALivingContenderOfAPromotedGeneration(t *testin
 	}
 	require.Equal(t, election.Wait, p.looks(silence-lease-poll).Step)
 	require.Equal(t, election.Claim, p.looks(2*poll).Step, "none was heard for a lease and a twentieth")
+}
+
+func TestALowerGenerationWaitsForTheFirstWordOfAPromotionThatIsNew(t *testing.T) {
+	p := standby(t).consulted()
+	p.look(poll)
+	p.promote(3)
+	p.view.Death = "gone"
+	p.look(poll)
+	require.Equal(t, election.Wait, p.looks(silence-poll).Step)
+	require.Equal(t, election.Claim, p.look(poll).Step)
+}
+
+func TestAPromotionThatStoodBeforeWithoutAProcessKeepsNobody(t *testing.T) {
+	p := standby(t)
+	p.promote(3)
+	p.view.Death = "gone"
+	require.Equal(t, election.Claim, p.look(poll).Step)
 }
 
 func TestAContenderThatDoesNotCountKeepsNobody(t *testing.T) {

@@ -20,7 +20,7 @@ type silence struct {
 	seq    uint64
 	mark   time.Duration // up to when silence was counted
 	known  bool          // some look could read
-	blank  bool          // the look before could not
+	blank  time.Duration // the last look that could not, if no later one could; 0: none
 	length time.Duration
 }
 
@@ -33,8 +33,10 @@ func (s *silence) observe(b Board, of source, seq uint64, most time.Duration) ti
 	switch {
 	case !s.known || s.of != of || s.seq != seq:
 		*s = silence{of: of, seq: seq, mark: b.Answered, known: true}
-	case s.blank:
-		s.mark, s.blank = b.Answered, false
+	case s.blank > 0:
+		if b.Sent >= s.blank {
+			s.mark, s.blank = b.Answered, 0
+		}
 	case b.Sent > s.mark:
 		s.length += min(b.Sent-s.mark, most)
 		s.mark = b.Sent
@@ -44,7 +46,7 @@ func (s *silence) observe(b Board, of source, seq uint64, most time.Duration) ti
 
 // blind notes that a look could not read the store. What was counted stays: a
 // store that fails now and then would otherwise keep a dead holder for ever.
-func (s *silence) blind() { s.blank = true }
+func (s *silence) blind(now time.Duration) { s.blank = now }
 
 // delay postpones a claim that others have the first right to.
 type delay struct {
