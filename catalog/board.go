@@ -248,22 +248,25 @@ func (b *Board) LastGeneration(ctx context.Context) (generation.Generation, erro
 	return posted.Value.Last, err
 }
 
-// Reserve makes sure that NextGeneration gives out nothing up to g: the number
-// of a release that was named without being given out here.
+// Reserve hands out g, and every number below it, to a release that was given its
+// number elsewhere: NextGeneration goes on above it. If g was handed out already it
+// changes nothing. It returns an error that wraps [generation.ErrNoRoom], and
+// changes nothing, if g is so high that hardly a release could follow.
 func (b *Board) Reserve(ctx context.Context, g generation.Generation) error {
 	_, err := UpdateNote(ctx, b, generationsKey, func(a *allocated) error {
 		if a.Last >= g {
 			return ErrUnchanged
 		}
 		a.Last = g
-		return nil
+		return g.CheckRoom()
 	})
 	return err
 }
 
 // NextGeneration gives out a generation that nobody was ever given here, above
 // every one that ever claimed. A number that was given out is spent, whether it
-// is used or not: an answer that is lost costs a number and nothing else.
+// is used or not: an answer that is lost costs a number and nothing else. The
+// error wraps [generation.ErrOverflow] if no further release could follow.
 func (b *Board) NextGeneration(ctx context.Context) (generation.Generation, error) {
 	select { // so that callers of one process don't contend for the note
 	case b.allocating <- struct{}{}:
@@ -278,7 +281,9 @@ func (b *Board) NextGeneration(ctx context.Context) (generation.Generation, erro
 		return err
 	}
 	_, err := updateNote(ctx, b, generationsKey, readHead, func(a *allocated) (err error) {
-		next, err = max(a.Last, head.Claim.Token.Generation).Next()
+		if next, err = max(a.Last, head.Claim.Token.Generation).Next(); err == nil {
+			_, err = next.Next() // no release could follow the largest number
+		}
 		a.Last = next
 		return err
 	})

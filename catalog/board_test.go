@@ -23,6 +23,33 @@ func TestToReserveALowerNumberGivesNoNumberOutAgain(t *testing.T) {
 	require.EqualValues(t, 10, next)
 }
 
+func TestANumberThatLeavesNoRoomIsNotReservedAndTheLastOneIsNotHandedOut(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	board := catalog.NewBoard(store, catalog.Config{})
+	for _, g := range []generation.Generation{generation.Max, generation.Max - 1, generation.Max - generation.Room + 1} {
+		require.ErrorIs(t, board.Reserve(t.Context(), g), generation.ErrNoRoom)
+	}
+	last, err := board.LastGeneration(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, last)
+	require.NoError(t, board.Reserve(t.Context(), generation.Max-generation.Room))
+
+	// An older build has reserved more.
+	notes, err := store.Notes(t.Context(), "generations")
+	require.NoError(t, err)
+	_, err = store.Post(t.Context(), driver.Note{Key: "generations", Version: notes[0].Version, Value: []byte(`{"last":9223372036854775805}`)})
+	require.NoError(t, err)
+	next, err := board.NextGeneration(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, generation.Max-1, next)
+	_, err = board.NextGeneration(t.Context())
+	require.ErrorIs(t, err, generation.ErrOverflow)
+	last, err = board.LastGeneration(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, generation.Max-1, last)
+}
+
 // beaten is a store before each of whose first posts somebody else posts.
 type beaten struct {
 	driver.Store

@@ -206,8 +206,8 @@ func (p *preflight) handedOut(ctx context.Context) {
 	case err != nil:
 		p.failed(CheckGeneration, err)
 	case last != generation.None && mine > last:
-		p.Add(CheckGeneration, driver.Warning, "use `fencepost generation next` for every release, or for none",
-			"generation %v is higher than %v, which leads, and was never handed out: %v was the last, and %v may be handed out again",
+		p.Add(CheckGeneration, driver.Warning, "take the number from `fencepost generation next`, or hand out your own by `fencepost generation reserve`",
+			"generation %v is higher than %v, which leads, and was never handed out: %v was the last, and %v may be handed out until a process of it is ready",
 			mine, p.Head.Claim.Token.Generation, last, mine)
 	case p.Head.IsZero():
 		p.ok(CheckGeneration, "generation %v would be the first", mine)

@@ -30,11 +30,20 @@ const (
 	// Max is the last epoch. It is the largest number that every store can
 	// hold: SQL's bigint has a sign.
 	Max Epoch = math.MaxInt64
+
+	// Room is how many numbers [Epoch.CheckRoom] wants above an epoch.
+	Room = 1 << 32
 )
 
-// ErrOverflow means that a number is above [Max]. It does not heal: epochs are
-// never reused, so a resource whose epochs are spent needs a new catalog.
-var ErrOverflow = errors.New("epoch: above the largest epoch")
+var (
+	// ErrOverflow means that a number is above [Max]. It does not heal: epochs are
+	// never reused, so a resource whose epochs are spent needs a new catalog.
+	ErrOverflow = errors.New("epoch: above the largest epoch")
+
+	// ErrNoRoom means that a number leaves too few above it for the claims that are
+	// to follow.
+	ErrNoRoom = errors.New("epoch: too few numbers are left above it")
+)
 
 // Next returns the epoch that follows e, or [ErrOverflow] where there is none.
 // It never wraps around: that would let every past owner write again.
@@ -43,6 +52,16 @@ func (e Epoch) Next() (Epoch, error) {
 		return e, fmt.Errorf("%w: %d has no successor, the largest is %d", ErrOverflow, uint64(e), uint64(Max))
 	}
 	return e + 1, nil
+}
+
+// CheckRoom returns an error that wraps [ErrNoRoom] if fewer than [Room] numbers
+// are above e. It is for numbers that are chosen freely, such as the one above
+// which a restored catalog goes on.
+func (e Epoch) CheckRoom() error {
+	if e > Max-Room {
+		return fmt.Errorf("%w: %d, want at most %d, so that %d further claims can follow", ErrNoRoom, uint64(e), uint64(Max-Room), uint64(Room))
+	}
+	return nil
 }
 
 // String returns e in decimal.

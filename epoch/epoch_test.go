@@ -28,6 +28,15 @@ func TestNextNeverWrapsAround(t *testing.T) {
 	}
 }
 
+func TestAFreelyChosenNumberLeavesRoomForLaterClaims(t *testing.T) {
+	for _, e := range []epoch.Epoch{epoch.None, 1, epoch.Max - epoch.Room} {
+		require.NoError(t, e.CheckRoom())
+	}
+	for _, e := range []epoch.Epoch{epoch.Max - epoch.Room + 1, epoch.Max, math.MaxUint64} {
+		require.ErrorIs(t, e.CheckRoom(), epoch.ErrNoRoom)
+	}
+}
+
 func TestTextIsDecimal(t *testing.T) {
 	require.Equal(t, "0", epoch.None.String())
 	require.Equal(t, "9223372036854775807", epoch.Max.String())

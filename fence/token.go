@@ -50,6 +50,12 @@ func (t Token) Next(g generation.Generation) (Token, error) {
 	return Token{Generation: g, Epoch: e}, nil
 }
 
+// CheckRoom returns an error that wraps [generation.ErrNoRoom] or
+// [epoch.ErrNoRoom] if too few numbers are above those of t.
+func (t Token) CheckRoom() error {
+	return errors.Join(t.Generation.CheckRoom(), t.Epoch.CheckRoom())
+}
+
 // String returns the text form, such as g7.e41.
 func (t Token) String() string { return string(t.appendText(nil)) }
 

@@ -66,6 +66,12 @@ func TestNextKeepsTheEpochGoing(t *testing.T) {
 	require.ErrorIs(t, err, generation.ErrOverflow)
 }
 
+func TestATokenLeavesRoomIfBothItsNumbersDo(t *testing.T) {
+	require.NoError(t, token(7, 41).CheckRoom())
+	require.ErrorIs(t, token(generation.Max, 41).CheckRoom(), generation.ErrNoRoom)
+	require.ErrorIs(t, token(7, epoch.Max-1).CheckRoom(), epoch.ErrNoRoom)
+}
+
 // golden returns the lines of testdata/tokens.txt: text form and binary form
 // of the tokens of ascending. The file is frozen: it only grows.
 func golden(t testing.TB) [][2]string {

@@ -33,6 +33,9 @@ const (
 	// can hold: SQL's bigint has a sign.
 	Max Generation = math.MaxInt64
 
+	// Room is how many numbers [Generation.CheckRoom] wants above a generation.
+	Room = 1 << 32
+
 	// EnvVar names the environment variable that [Resolve] reads.
 	EnvVar = "FENCEPOST_GENERATION"
 )
@@ -40,6 +43,10 @@ const (
 var (
 	// ErrOverflow means that a number is above [Max]. It does not heal.
 	ErrOverflow = errors.New("generation: above the largest generation")
+
+	// ErrNoRoom means that a number leaves too few above it for the releases that
+	// are to follow.
+	ErrNoRoom = errors.New("generation: too few numbers are left above it")
 
 	// ErrMissing means that a process that wants to write was given no
 	// generation. Whoever starts the process must give it one.
@@ -56,6 +63,16 @@ func (g Generation) Next() (Generation, error) {
 		return g, fmt.Errorf("%w: %d has no successor, the largest is %d", ErrOverflow, uint64(g), uint64(Max))
 	}
 	return g + 1, nil
+}
+
+// CheckRoom returns an error that wraps [ErrNoRoom] if fewer than [Room] numbers
+// are above g. It is for numbers that are chosen freely: a number is never taken
+// back, so that a typing error near [Max] would leave none for later releases.
+func (g Generation) CheckRoom() error {
+	if g > Max-Room {
+		return fmt.Errorf("%w: %d, want at most %d, so that %d further releases can follow", ErrNoRoom, uint64(g), uint64(Max-Room), uint64(Room))
+	}
+	return nil
 }
 
 // String returns g in decimal.

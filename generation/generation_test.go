@@ -28,6 +28,15 @@ func TestNextNeverWrapsAround(t *testing.T) {
 	}
 }
 
+func TestAFreelyChosenNumberLeavesRoomForLaterReleases(t *testing.T) {
+	for _, g := range []generation.Generation{generation.None, 1, 20261130131754, generation.Max - generation.Room} {
+		require.NoError(t, g.CheckRoom())
+	}
+	for _, g := range []generation.Generation{generation.Max - generation.Room + 1, generation.Max, math.MaxUint64} {
+		require.ErrorIs(t, g.CheckRoom(), generation.ErrNoRoom)
+	}
+}
+
 func TestTextIsDecimal(t *testing.T) {
 	require.Equal(t, "0", generation.None.String())
 	require.Equal(t, "9223372036854775807", generation.Max.String())
