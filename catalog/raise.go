@@ -23,8 +23,9 @@ type RaiseOptions struct {
 
 	// Above is the highest token that was ever issued, if the catalog came
 	// back from a backup: the head's is lower, and the new one is above both.
-	// If the head's is not lower, the raise is refused. Zero: the new token
-	// is above the head's alone.
+	// If the head's is not lower, the raise is refused. So is one above a token
+	// that leaves no room for later claims and releases: see
+	// [fence.Token.CheckRoom]. Zero: the new token is above the head's alone.
 	Above fence.Token
 }
 
@@ -35,6 +36,8 @@ func (o RaiseOptions) validate() error {
 	}
 	if _, err := o.Above.Next(o.Above.Generation); err != nil {
 		errs = append(errs, fmt.Errorf("no token is above %v: %w", o.Above, err))
+	} else if err := o.Above.CheckRoom(); err != nil {
+		errs = append(errs, fmt.Errorf("above %v: %w", o.Above, err))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return exitcodes.WithCode(fmt.Errorf("catalog: raise: %w", err), exitcodes.Config)
@@ -67,6 +70,9 @@ func (o RaiseOptions) validate() error {
 // stays the head's as long as the generation does, because it is the
 // generation's and not the tool's.
 //
+// Raise notes on the board that nobody holds its claim, so that a standby claims at
+// once and not after a lease of silence: see [HasNoHolder].
+//
 // Raise reads no log. It tries again within cfg.ClaimTimeout. A lost answer is
 // settled, and the token is raised once. Its errors: [ErrNeverClaimed];
 // [ErrNotBelow];
@@ -96,6 +102,7 @@ func Raise(ctx context.Context, store driver.Store, cfg Config, opts RaiseOption
 	if err != nil {
 		return driver.Claim{}, r.outcome(err)
 	}
+	r.announceLate(ctx)
 	return r.claim, nil
 }
 
@@ -126,7 +133,11 @@ func refusesOthers(plain context.Context, store driver.Store, timeout time.Durat
 type raiser struct {
 	claimer
 	opts  RaiseOptions
-	begun bool        // base is set
+	begun bool // base is set
+
+	id        driver.ID // of the claim of the next try
+	announced bool      // the board says that nobody will hold it
+
 	moved func() bool // nobody but the raiser may go on from this head, since it came from another system; a failure in passing is no such word
 }
 
@@ -139,6 +150,7 @@ func (r *raiser) try(ctx context.Context) (settled bool, err error) {
 	if done, err := r.admit(ctx, head, false); done || err != nil {
 		return done, err
 	}
+	r.announce(ctx)
 	claiming, err := r.beginClaim(ctx, preemption{Operator: true, Generation: head.Claim.Token.Generation, By: r.cfg.Holder.String()}, head.Claim.Token)
 	if err != nil {
 		return false, err
@@ -267,5 +279,7 @@ func (r *raiser) over(head driver.Head) (driver.Claim, error) {
 	if holder.Build = ""; token.Generation == current.Generation {
 		holder.Build = head.Claim.Holder.Build
 	}
-	return claimOver(head, token, holder, r.opts.Reason), nil
+	claim := claimOver(head, token, holder, r.opts.Reason)
+	claim.ID = r.id
+	return claim, nil
 }

@@ -5,14 +5,17 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/epoch"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/generation"
 )
 
 func claimsOnce(t *testing.T, store *memory.Store, cfg catalog.Config) fence.Token {
@@ -123,4 +126,70 @@ func TestAClaimThatAProcessMadeIsSeenByIt(t *testing.T) {
 	store.Rollback(head.Revision)
 	_, err = process.Head(t.Context())
 	requireLost(t, err)
+}
+
+func TestAFloorThatLeavesNoRoomAboveItIsRefused(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	c, err := catalog.Open(t.Context(), store, process(1, "blue"))
+	require.NoError(t, err)
+	for above, want := range map[fence.Token]error{
+		{Generation: generation.Max, Epoch: 1}: generation.ErrNoRoom, {Generation: generation.Max - 1, Epoch: 1}: generation.ErrNoRoom,
+		{Generation: 1, Epoch: epoch.Max - 1}: epoch.ErrNoRoom, {Generation: 1, Epoch: epoch.Max - epoch.Room + 1}: epoch.ErrNoRoom,
+		{Generation: 1, Epoch: epoch.Max}: epoch.ErrOverflow,
+	} {
+		_, err := catalog.Raise(t.Context(), store, process(0, "operator"), catalog.RaiseOptions{Reason: "r", Above: above})
+		require.ErrorIs(t, err, want, above)
+		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	}
+	require.NoError(t, c.Confirm(t.Context()))
+	require.NoError(t, c.Close())
+}
+
+func TestATokenThatAToolHasRaisedIsSaidToHaveNoHolder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		board := catalog.NewBoard(store, catalog.Config{})
+		c, err := catalog.Open(t.Context(), store, process(1, "blue"))
+		require.NoError(t, err)
+		said := func(claim driver.ID) bool {
+			yes, err := catalog.HasNoHolder(t.Context(), board, claim)
+			require.NoError(t, err)
+			return yes
+		}
+		require.False(t, said(c.Claim().ID))
+		for range 20 { // the newest 16 are remembered
+			claim, err := catalog.Raise(t.Context(), store, process(0, "operator"), catalog.RaiseOptions{Reason: "r"})
+			require.NoError(t, err)
+			require.True(t, said(claim.ID))
+		}
+		require.Error(t, c.Close())
+
+		// The board can't be written before the claim, such as while another one is
+		// under way: it is written behind it.
+		handle := store.Open()
+		installed := false
+		handle.Inject(func(c memory.Call) memory.Fault {
+			installed = installed || c.Method == "Install"
+			if c.Method == "Post" && !installed {
+				return memory.Refuse
+			}
+			return memory.Pass
+		})
+		claim, err := catalog.Raise(t.Context(), handle, process(0, "operator"), catalog.RaiseOptions{Reason: "r"})
+		require.NoError(t, err)
+		require.True(t, said(claim.ID))
+
+		// Nor behind it: the token is raised nevertheless.
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Post" {
+				return memory.Refuse
+			}
+			return memory.Pass
+		})
+		claim, err = catalog.Raise(t.Context(), handle, process(0, "operator"), catalog.RaiseOptions{Reason: "r"})
+		require.NoError(t, err)
+		require.False(t, said(claim.ID))
+	})
 }
