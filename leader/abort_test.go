@@ -23,16 +23,16 @@ func TestAnAbortedGenerationIsNeverPromotedAgain(t *testing.T) {
 		blue := start(t, store.Open(), config(1))
 		blue.await(t, leader.Leading)
 		promote(t, store, 300) // a slip of the finger
-		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test"})
 		var overtaken *leader.OvertakenError
 		require.ErrorAs(t, err, &overtaken)
 		for range 2 { // it is idempotent
-			i, err := leader.Abort(t.Context(), store, catalog.Config{}, 300, "test")
+			i, err := leader.Abort(t.Context(), store, catalog.Config{}, 300, leader.AbortOptions{By: "test"})
 			require.NoError(t, err)
 			require.Zero(t, i.Generation)
 		}
 		var aborted *leader.AbortedError
-		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 300, "test")
+		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 300, leader.PromoteOptions{By: "test"})
 		require.ErrorAs(t, err, &aborted)
 		cfg := config(300)
 		cfg.AutoPromote = true
@@ -45,7 +45,7 @@ func TestAnAbortedGenerationIsNeverPromotedAgain(t *testing.T) {
 		green := start(t, store.Open(), config(2))
 		green.await(t, leader.Leading)
 		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
-		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 300, "test")
+		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 300, leader.PromoteOptions{By: "test"})
 		require.ErrorAs(t, err, &aborted, "the next promotion has forgotten it")
 		require.NoError(t, given.end(t))
 		require.NoError(t, green.end(t))
@@ -56,7 +56,7 @@ func TestAGenerationThatWasGivenUpDoesNotLeadAnEmptyCatalogEither(t *testing.T) 
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
-		_, err := leader.Abort(t.Context(), store, catalog.Config{}, 1, "test")
+		_, err := leader.Abort(t.Context(), store, catalog.Config{}, 1, leader.AbortOptions{By: "test"})
 		require.NoError(t, err)
 		given := start(t, store.Open(), config(1))
 		elapse(time.Hour)
@@ -76,7 +76,7 @@ func TestItIsTooLateToAbortWhatLeads(t *testing.T) {
 		p.await(t, leader.Leading)
 		var late *leader.TooLateError
 		for _, g := range []generation.Generation{4, 5} {
-			_, err := leader.Abort(t.Context(), store, catalog.Config{}, g, "test")
+			_, err := leader.Abort(t.Context(), store, catalog.Config{}, g, leader.AbortOptions{By: "test"})
 			require.ErrorAs(t, err, &late, "%v", g)
 		}
 		i, err := leader.ReadIntent(t.Context(), store, catalog.Config{})
@@ -108,7 +108,7 @@ func TestOfAnAbortAndAClaimExactlyOneWins(t *testing.T) {
 					calls++
 					return memory.Pass
 				})
-				_, err := leader.Abort(t.Context(), handle, catalog.Config{}, 2, "test")
+				_, err := leader.Abort(t.Context(), handle, catalog.Config{}, 2, leader.AbortOptions{By: "test"})
 				elapse(time.Minute)
 				var tooLate *leader.TooLateError
 				switch leads := green.Status().Phase == leader.Leading; {
@@ -145,7 +145,7 @@ func TestAnAbortThatIsAcknowledgedBeforeTheClaimLandsWins(t *testing.T) {
 				handle.Inject(func(c memory.Call) memory.Fault {
 					if c.Method == method { // green has read the intent
 						once.Do(func() {
-							_, err := leader.Abort(t.Context(), store.Open(), catalog.Config{}, 2, "test")
+							_, err := leader.Abort(t.Context(), store.Open(), catalog.Config{}, 2, leader.AbortOptions{By: "test"})
 							require.NoError(t, err)
 						})
 					}
@@ -188,7 +188,7 @@ func TestAnAbortThatComesTooLateChangesNothing(t *testing.T) {
 			return memory.Pass
 		})
 		var late *leader.TooLateError
-		_, err = leader.Abort(t.Context(), handle, catalog.Config{}, 2, "test")
+		_, err = leader.Abort(t.Context(), handle, catalog.Config{}, 2, leader.AbortOptions{By: "test"})
 		require.ErrorAs(t, err, &late)
 		after, err := leader.ReadIntent(t.Context(), store, catalog.Config{})
 		require.NoError(t, err)

@@ -18,7 +18,7 @@ func (l *Leader) Handler() http.Handler {
 		Health:     Status.health,
 		Promote:    l.promoteByAPI,
 		Abort: func(ctx context.Context, o admin.Order) (Intent, error) {
-			return Abort(ctx, l.store, l.cfg.boardConfig(), o.Generation, theAPI)
+			return Abort(ctx, l.store, l.cfg.boardConfig(), o.Generation, AbortOptions{By: theAPI, Reason: o.Reason})
 		},
 		StepDown: func(ctx context.Context, o admin.Order) error { return l.StepDown(ctx, o.Reason) },
 		Prefer:   func(notToLead bool) { l.PreferNotToLead(notToLead) },
@@ -30,7 +30,7 @@ func (l *Leader) Handler() http.Handler {
 const theAPI = "the admin API"
 
 func (l *Leader) promoteByAPI(ctx context.Context, o admin.Order) (Intent, error) {
-	intent, err := promote(ctx, l.store, l.cfg.boardConfig(), o.Generation, theAPI)
+	intent, err := promote(ctx, l.store, l.cfg.boardConfig(), o.Generation, PromoteOptions{By: theAPI, Reason: o.Reason, Force: true})
 	if err == nil {
 		l.nudge()
 	}

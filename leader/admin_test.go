@@ -232,7 +232,7 @@ func TestWhatTheAdminAPIHasPromotedHoldsForOneLook(t *testing.T) {
 	code, _ := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
 	require.Equal(t, http.StatusAccepted, code)
 	looksOnce()
-	_, err := leader.Abort(t.Context(), store, catalog.Config{}, 2, "test")
+	_, err := leader.Abort(t.Context(), store, catalog.Config{}, 2, leader.AbortOptions{By: "test"})
 	require.NoError(t, err)
 	caughtUp.Store(true)
 	green.reached(t, leader.ReadyToPromote)
@@ -264,7 +264,7 @@ func TestWhatTheAdminAPIHasPromotedIsReadAgainBehindALongLook(t *testing.T) {
 	green.reached(t, leader.ReadyToPromote)
 	code, _ := request(t, green, http.MethodPost, "/api/leader/promote", "", `{"generation":2}`)
 	require.Equal(t, http.StatusAccepted, code)
-	_, err := leader.Abort(t.Context(), store, catalog.Config{}, 2, "test")
+	_, err := leader.Abort(t.Context(), store, catalog.Config{}, 2, leader.AbortOptions{By: "test"})
 	require.NoError(t, err)
 	elapse(2 * cfg.Poll)
 	for range 9 {

@@ -32,6 +32,8 @@ type campaign struct {
 	asked     *asking // the handover under way; nil: nobody was asked
 	nudged    bool    // a promotion was asked for at this process
 	alarm     alarm
+	number    number
+	nobody    holderless // the newest claim
 
 	contending func() // stops the signs of life; nil: there are none
 }
@@ -131,12 +133,18 @@ func (w *campaign) look(ctx context.Context, head driver.Head, v *election.View)
 	beat := w.holder.beat.Value
 	w.detector.at(ctx, head.Claim.ID, beat)
 	v.Death, _ = w.detector.dead(head.Claim.ID)
+	if beat.Claim != head.Claim.ID && w.nobody.check(ctx, w.Leader, head.Claim.ID) {
+		v.Raised = head.Claim.Holder.Name
+	}
 	v.Reachable = beat.Claim == head.Claim.ID && beat.reach(w.host) != ""
 	if w.found.Level > election.Basic { // just now
 		return nil
 	}
+	taken := w.number.take(ctx, w.Leader) // as early as can be
 	var err error
-	w.found, err = w.ready.examine(ctx, w.f, election.Basic, nil)
+	if w.found, err = w.ready.examine(ctx, w.f, election.Basic, nil); err == nil && taken != nil && w.found.Missing == "" {
+		w.found.Missing = taken.Error()
+	}
 	return err
 }
 
@@ -170,7 +178,7 @@ func (w *campaign) seen(b *election.Board) {
 	b.Heartbeat = election.Heartbeat{Claim: beat.Claim, Seq: beat.Seq, Left: beat.Left}
 	b.Offer = election.Offer{Claim: offer.Claim, To: offer.To, Open: offer.Open}
 	intent, rival := w.promotion.intent.Value, w.promotion.contender.Value
-	b.Intent = election.Intent{Generation: intent.Generation, By: intent.By, Aborted: intent.aborts(w.cfg.Catalog.Generation)}
+	b.Intent = election.Intent{Generation: intent.Generation, By: intent.By + because(intent.Reason()), Aborted: intent.aborts(w.cfg.Catalog.Generation)}
 	b.Contender = election.Contender{Generation: rival.Of, Seq: rival.Seq}
 }
 
@@ -208,7 +216,7 @@ func (w *campaign) do(ctx context.Context, a election.Action) (again bool, err e
 	case election.Examine:
 		return true, w.examine(ctx, a.Level)
 	case election.Promote:
-		_, err := Promote(ctx, w.store, w.cfg.boardConfig(), w.cfg.Catalog.Generation, "itself")
+		_, err := Promote(ctx, w.store, w.cfg.boardConfig(), w.cfg.Catalog.Generation, PromoteOptions{By: "itself", Force: true})
 		if err != nil && ctx.Err() == nil && !refusal(err) && exitcodes.Of(err) != exitcodes.Retry {
 			return false, err
 		}

@@ -29,7 +29,7 @@ func set(key string, n int) func(*catalog.Tx) error {
 
 func promote(t *testing.T, store driver.Store, g generation.Generation) {
 	t.Helper()
-	_, err := leader.Promote(t.Context(), store, catalog.Config{}, g, "test")
+	_, err := leader.Promote(t.Context(), store, catalog.Config{}, g, leader.PromoteOptions{By: "test", Force: true})
 	require.NoError(t, err)
 }
 
@@ -250,7 +250,7 @@ func TestOfTwoGenerationsPromotedAtOnceTheHigherLeadsAndTheOtherEndsSuperseded(t
 			done := make(chan error, 2)
 			for _, g := range []generation.Generation{2, 3} {
 				go func() {
-					_, err := leader.Promote(t.Context(), store.Open(), catalog.Config{}, g, "test")
+					_, err := leader.Promote(t.Context(), store.Open(), catalog.Config{}, g, leader.PromoteOptions{By: "test", Force: true})
 					done <- err
 				}()
 			}

@@ -450,7 +450,7 @@ func TestAHolderThatIsUnconfirmedIsReplacedAtOnce(t *testing.T) {
 	patient.Catalog.Generation, patient.Lease = 2, 0
 	two := run(t, store.Open(), patient, green.work)
 	two.reached(t, leader.ReadyToPromote)
-	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test"})
 	require.NoError(t, err)
 	two.reached(t, leader.Leading)
 	blinking.gone.Store(false)

@@ -23,134 +23,145 @@ type Intent struct {
 	// Aborted are the generations that were given up and may never lead. Those
 	// that can't, because a higher one led since, are left out.
 	Aborted []generation.Generation `json:"aborted,omitempty"`
+
+	// Promotion and Abort are the newest of each, with their reasons; zero if there
+	// was none. They are earlier ones if an older build has written since.
+	Promotion Change `json:"promotion,omitzero"`
+	Abort     Change `json:"abort,omitzero"`
 }
 
-// maxAborted bounds the generations that an Intent remembers as given up while
-// none of a higher number leads.
-const maxAborted = 1000
-
-// Promote writes down that generation g shall lead. It is idempotent, and it
-// is durable: a process of g that starts later claims at once. It does not wait
-// for the claim.
-//
-// It returns an error that matches fence.ErrSuperseded where a higher
-// generation leads, an *OvertakenError where one was promoted already, and an
-// *AbortedError where g was given up. It succeeds, and promotes nothing, where
-// g leads and no higher one was promoted.
-func Promote(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, by string) (Intent, error) {
-	posted, err := promote(ctx, store, cfg, g, by)
+// ReadIntent returns the newest intent.
+func ReadIntent(ctx context.Context, store driver.Store, cfg catalog.Config) (Intent, error) {
+	posted, err := catalog.ReadNote[Intent](ctx, catalog.NewBoard(store, cfg), intentKey)
 	return posted.Value, err
 }
 
-// promote is [Promote], and returns the intent as it stands on the board.
-func promote(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, by string) (none catalog.Posted[Intent], err error) {
-	if err := checkNumber("promote", g); err != nil {
-		return none, err
+// aborts reports whether g was given up.
+func (i Intent) aborts(g generation.Generation) bool { return slices.Contains(i.Aborted, g) }
+
+// refuses returns why g can't be promoted any more; nil if it can be, or was.
+func (i Intent) refuses(g generation.Generation) error {
+	switch {
+	case i.aborts(g):
+		return &AbortedError{Generation: g, Abort: i.abortOf(g)}
+	case i.Generation > g:
+		return &OvertakenError{Wanted: g, Promoted: i}
 	}
-	board := catalog.NewBoard(store, cfg)
-	reserved := make(chan error, 1)
-	go func() { reserved <- board.Reserve(ctx, g) }() // it takes as long as the head
+	return nil
+}
+
+// Refuses returns why generation g will not lead, although it may have been
+// promoted: an *[AbortedError] if it was given up, an *[OvertakenError] if a higher
+// one was promoted. It returns nil if neither is so.
+func (i Intent) Refuses(g generation.Generation) error { return i.refuses(g) }
+
+// Reason returns why the generation was promoted; empty if nobody said.
+func (i Intent) Reason() string { return i.promotion().Reason }
+
+// promotion returns the promotion that stands; zero if none does.
+func (i Intent) promotion() Change {
+	if i.Generation == generation.None {
+		return Change{}
+	}
+	c := Change{Kind: Promoted, Generation: i.Generation, At: i.At, By: i.By}
+	if i.Promotion.same(c) {
+		return i.Promotion
+	}
+	return c
+}
+
+// abortOf returns the abort of g, as far as the intent knows it.
+func (i Intent) abortOf(g generation.Generation) Change {
+	if i.Abort.Generation == g {
+		return i.Abort
+	}
+	return Change{Kind: Aborted, Generation: g}
+}
+
+// changes returns the promotions and aborts that the intent knows, oldest first.
+func (i Intent) changes() (all []Change) {
+	if p := i.promotion(); !p.same(i.Promotion) {
+		all = append(all, p)
+	}
+	all = append(all, i.Promotion, i.Abort)
+	all = slices.DeleteFunc(all, func(c Change) bool { return c.Kind == "" })
+	slices.SortStableFunc(all, func(a, b Change) int { return a.At.Compare(b.At) })
+	return all
+}
+
+// has reports whether c is the newest promotion or the newest abort.
+func (i Intent) has(c Change) bool { return i.Promotion.same(c) || i.Abort.same(c) }
+
+// A standing is what a catalog says about its generations before a promotion or
+// an abort.
+type standing struct {
+	claim  driver.Claim
+	last   generation.Generation // the highest number that was handed out
+	intent catalog.Posted[Intent]
+}
+
+// readStanding reads all three at once: a person waits for the answer.
+func readStanding(ctx context.Context, board *catalog.Board) (s standing, err error) {
+	errs := make(chan error, 2)
+	go func() {
+		var err error
+		s.last, err = board.LastGeneration(ctx)
+		errs <- err
+	}()
+	go func() {
+		var err error
+		s.intent, err = catalog.ReadNote[Intent](ctx, board, intentKey)
+		errs <- err
+	}()
 	head, err := board.Head(ctx)
-	notReserved := <-reserved
-	if err != nil {
-		return none, err
+	for range 2 {
+		if other := <-errs; err == nil {
+			err = other
+		}
 	}
-	current := head.Claim
-	if current.Token.Generation > g {
-		return none, fence.Check(fence.Token{Generation: g}, current.Token, current.Holder)
-	}
-	if current.Token.Generation == g {
-		return leadsAlready(ctx, board, g)
-	}
-	if notReserved != nil {
-		return none, notReserved
+	s.claim = head.Claim
+	return s, err
+}
+
+// leads returns the generation of the newest token.
+func (s standing) leads() generation.Generation { return s.claim.Token.Generation }
+
+// handedOut reports whether a release may bear the number g.
+func (s standing) handedOut(g generation.Generation) bool { return g <= max(s.last, s.leads()) }
+
+// errMoved means that somebody else has changed the intent since it was read.
+var errMoved = errors.New("leader: the intent has changed meanwhile")
+
+// replace changes the intent with fn and notes that as change, on condition that
+// it says what was read before. What it has said is kept first, so that the
+// history loses nothing. A change that an earlier try has made is found.
+func (s standing) replace(ctx context.Context, board *catalog.Board, change Change, fn func(*Intent)) (catalog.Posted[Intent], error) {
+	if err := keep(ctx, board, s.intent.Value.changes()...); err != nil {
+		return s.intent, err
 	}
 	return catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
 		switch {
-		case i.aborts(g):
-			return &AbortedError{Generation: g}
-		case i.Generation > g:
-			return &OvertakenError{Wanted: g, Promoted: *i}
-		case i.Generation == g:
+		case i.has(change):
 			return catalog.ErrUnchanged
+		case !slices.EqualFunc(i.changes(), s.intent.Value.changes(), Change.same):
+			return errMoved
 		}
-		*i = Intent{Generation: g, At: now(), By: by, Aborted: above(i.Aborted, current.Token.Generation)}
-		return nil
-	})
-}
-
-// Abort gives generation g up, for good: nobody can promote it any more, and no
-// process of it claims. It may name a generation that was never promoted. Of an
-// abort and a claim exactly one succeeds: Abort returns a *TooLateError where
-// the claim did, and then changes nothing. It is idempotent.
-func Abort(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, by string) (Intent, error) {
-	if err := checkNumber("abort", g); err != nil {
-		return Intent{}, err
-	}
-	board := catalog.NewBoard(store, cfg)
-	leads, err := leadsOrLed(ctx, board, g)
-	if err != nil {
-		return Intent{}, err
-	}
-	var before Intent
-	posted, err := catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
-		if i.aborts(g) {
-			return catalog.ErrUnchanged
-		}
-		before = *i
-		i.Aborted = append(above(i.Aborted, leads), g)
-		if len(i.Aborted) > maxAborted {
-			return fmt.Errorf("leader: more than %d generations above %v were given up: promote a higher one first", maxAborted, leads)
-		}
-		if i.Generation == g {
-			i.Generation, i.At, i.By = generation.None, now(), by
+		if fn(i); change.Kind == Promoted {
+			i.Promotion = change
+		} else {
+			i.Abort = change
 		}
 		return nil
 	})
-	if err != nil {
-		return posted.Value, err
-	}
-	// A claim is conditional on the note: behind the write above none lands.
-	// One before it did.
-	if _, err := leadsOrLed(ctx, board, g); err != nil {
-		var late *TooLateError
-		if errors.As(err, &late) {
-			err = errors.Join(err, putBack(ctx, board, before, posted.Version))
-		}
-		return posted.Value, err
-	}
-	return posted.Value, nil
 }
 
-// putBack undoes an abort that came too late, unless somebody has written since.
-func putBack(ctx context.Context, board *catalog.Board, before Intent, version int64) error {
-	now, err := catalog.ReadNote[Intent](ctx, board, intentKey)
-	if err != nil || now.Version != version {
-		return err
-	}
-	_, err = catalog.UpdateNote(ctx, board, intentKey, func(i *Intent) error {
-		*i = before
-		return nil
-	})
-	return err
-}
-
-// leadsOrLed returns which generation leads, and an error where that is g or a
-// higher one.
-func leadsOrLed(ctx context.Context, board *catalog.Board, g generation.Generation) (generation.Generation, error) {
-	head, err := board.Head(ctx)
-	if err != nil {
-		return generation.None, err
-	}
-	if head.Claim.Token.Generation >= g {
-		return generation.None, &TooLateError{Generation: g, Holding: Holding{Token: head.Claim.Token, Holder: head.Claim.Holder}}
-	}
-	return head.Claim.Token.Generation, nil
-}
-
+// checkNumber refuses a number that no release can have.
 func checkNumber(verb string, g generation.Generation) error {
-	if g == generation.None || g > generation.Max {
-		return fmt.Errorf("leader: cannot %s generation %v: want 1 to %v", verb, g, generation.Max)
+	if g == generation.None {
+		return fmt.Errorf("leader: cannot %s generation %v: want 1 or more", verb, g)
+	}
+	if g >= generation.Max {
+		return fmt.Errorf("leader: cannot %s generation %v: %w", verb, g, g.CheckRoom())
 	}
 	return nil
 }
@@ -162,59 +173,13 @@ func above(all []generation.Generation, g generation.Generation) []generation.Ge
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
-// leadsAlready returns the intent that stands while g leads.
-func leadsAlready(ctx context.Context, board *catalog.Board, g generation.Generation) (catalog.Posted[Intent], error) {
-	i, err := catalog.ReadNote[Intent](ctx, board, intentKey)
-	if err == nil && i.Value.Generation > g {
-		err = &OvertakenError{Wanted: g, Promoted: i.Value}
-	}
-	return i, err
-}
-
-// An OvertakenError says that a generation can't be promoted because a higher
-// one was.
-type OvertakenError struct {
-	Wanted   generation.Generation
-	Promoted Intent
-}
-
-func (e *OvertakenError) Error() string {
-	return fmt.Sprintf("leader: generation %v can't be promoted: generation %v was, at %s by %s",
-		e.Wanted, e.Promoted.Generation, e.Promoted.At.Format(time.RFC3339), e.Promoted.By)
-}
-
-// An AbortedError says that a generation was given up, and may never lead.
-type AbortedError struct{ Generation generation.Generation }
-
-func (e *AbortedError) Error() string {
-	return fmt.Sprintf("leader: generation %v was aborted, and can't be promoted any more: give the release a new number", e.Generation)
-}
-
-// A TooLateError says that a generation can't be given up because it led before
-// the abort was written, or a higher one did.
-type TooLateError struct {
-	Generation generation.Generation
-	Holding    Holding
-}
-
-func (e *TooLateError) Error() string {
-	return fmt.Sprintf("leader: too late to abort generation %v: %v leads", e.Generation, e.Holding.Token)
-}
-
 // refusal reports whether err says that a generation can't be promoted or
 // given up, whatever is tried again.
 func refusal(err error) bool {
 	var overtaken *OvertakenError
 	var aborted *AbortedError
 	var late *TooLateError
-	return errors.Is(err, fence.ErrSuperseded) || errors.As(err, &overtaken) || errors.As(err, &aborted) || errors.As(err, &late)
-}
-
-// aborts reports whether g was given up.
-func (i Intent) aborts(g generation.Generation) bool { return slices.Contains(i.Aborted, g) }
-
-// ReadIntent returns the newest intent.
-func ReadIntent(ctx context.Context, store driver.Store, cfg catalog.Config) (Intent, error) {
-	posted, err := catalog.ReadNote[Intent](ctx, catalog.NewBoard(store, cfg), intentKey)
-	return posted.Value, err
+	var unknown *NotHandedOutError
+	return errors.Is(err, fence.ErrSuperseded) || errors.Is(err, generation.ErrNoRoom) ||
+		errors.As(err, &overtaken) || errors.As(err, &aborted) || errors.As(err, &late) || errors.As(err, &unknown)
 }

@@ -118,7 +118,7 @@ func TestAHigherGenerationWaitsForPromotionAndTheOldOneIsSuperseded(t *testing.T
 		require.Equal(t, leader.ReadyToPromote, green.Status().Phase)
 		require.Equal(t, leader.Leading, blue.Status().Phase)
 
-		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test", Force: true})
 		require.NoError(t, err)
 		green.await(t, leader.Leading)
 		err = <-blue.ended
@@ -138,21 +138,21 @@ func TestPromotionIsDurableIdempotentAndNeverGoesBack(t *testing.T) {
 		store := memory.New()
 		blue := start(t, store, config(1))
 		blue.await(t, leader.Leading)
-		first, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, "a")
+		first, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, leader.PromoteOptions{By: "a", Force: true})
 		require.NoError(t, err)
-		again, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, "b")
+		again, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, leader.PromoteOptions{By: "b", Force: true})
 		require.NoError(t, err)
 		require.Equal(t, first, again)
 		var overtaken *leader.OvertakenError
-		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, "c")
+		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "c", Force: true})
 		require.ErrorAs(t, err, &overtaken)
 
 		green := start(t, store, config(3)) // it starts only after the promotion
 		green.await(t, leader.Leading)
 		<-blue.ended
-		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 3, "d")
+		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 3, leader.PromoteOptions{By: "d", Force: true})
 		require.NoError(t, err)
-		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, "e")
+		_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "e", Force: true})
 		require.ErrorIs(t, err, fence.ErrSuperseded)
 		require.NoError(t, green.end(t))
 	})
@@ -242,7 +242,7 @@ func TestAnEpochFenceDoesNotExplainThePanicOfTheWork(t *testing.T) {
 func TestANumberThatWasPromotedIsNotGivenOutAgain(t *testing.T) {
 	t.Parallel()
 	store := memory.New()
-	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, "a deploy that is cancelled later")
+	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, leader.PromoteOptions{By: "a deploy that is cancelled later", Force: true})
 	require.NoError(t, err)
 	next, err := catalog.NewBoard(store, catalog.Config{}).NextGeneration(t.Context())
 	require.NoError(t, err)

@@ -25,7 +25,7 @@ func TestAPromotionOverALossIsNotReadyAndTheHolderNeverStopsItsWork(t *testing.T
 	two.reached(t, leader.ReadyToPromote)
 
 	lose(t, store)
-	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test"})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		s := two.Status()

@@ -17,6 +17,7 @@ import (
 // prefix returns a note and what belongs to it.
 const (
 	intentKey    = "promote"
+	changesKey   = "promotions" // what the intent has replaced
 	contenderKey = "promote/contender"
 	beatKey      = "holder"
 	offerKey     = "holder/offer"

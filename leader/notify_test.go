@@ -58,7 +58,7 @@ func TestTheServiceManagerIsToldOfReadinessOnceAndOfEveryStanding(t *testing.T) 
 		since := func(p *process) string { return p.Status().Since.UTC().Format(time.RFC3339) }
 		ledSince := since(blue)
 		elapse(time.Minute)
-		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test"})
 		require.NoError(t, err)
 		green.await(t, leader.Leading)
 		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)

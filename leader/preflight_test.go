@@ -48,7 +48,7 @@ func TestPreflightSaysWhichGenerationIsPromoted(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 	require.Equal(t, driver.Fine, checked(t, store, 2, leader.CheckPromotion).Grade)
-	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 3, "bob")
+	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 3, leader.PromoteOptions{By: "bob", Force: true})
 	require.NoError(t, err)
 	for mine, want := range map[generation.Generation]driver.Grade{2: driver.Failure, 3: driver.Warning, 4: driver.Warning} {
 		f := checked(t, store, mine, leader.CheckPromotion)

@@ -84,7 +84,7 @@ func TestAPromotionIsRefusedWhileAStoreCouldNotBeRaisedAndBlueServesOn(t *testin
 		s := two.Status()
 		return s.Phase == leader.CatchingUp && s.Reason == "a store could not be raised: files: the disk is full"
 	}, time.Minute, time.Millisecond)
-	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test", Force: true})
 	require.NoError(t, err)
 	for range 3 {
 		asked := provings(files)
@@ -116,7 +116,7 @@ func TestAStoreIsProvedAgainBeforeTheHolderIsAsked(t *testing.T) {
 	two := run(t, store.Open(), seldom, green.work)
 	two.reached(t, leader.ReadyToPromote)
 	files.set(errors.New("the disk is full"), nil)
-	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+	_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test", Force: true})
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		return two.Status().Reason == "a store could not be raised: files: the disk is full"
@@ -184,7 +184,7 @@ func TestAHolderThatCanRaiseNothingIsReplacedAtOnceAndStopsWhenTold(t *testing.T
 			patient.Catalog.Generation = 2
 			two := run(t, store.Open(), patient, green.work)
 			two.reached(t, leader.ReadyToPromote)
-			_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+			_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test", Force: true})
 			require.NoError(t, err)
 			two.reached(t, leader.Leading)
 			require.ErrorIs(t, <-p.ended, fence.ErrSuperseded)

@@ -132,7 +132,7 @@ func TestTwentyProcessesOfAGenerationThatIsPromotedMakeOneClaim(t *testing.T) {
 			green.await(t, leader.ReadyToPromote)
 			greens = append(greens, green)
 		}
-		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test"})
 		require.NoError(t, err)
 		elapse(time.Minute)
 		require.Len(t, claims(t, store), 2)

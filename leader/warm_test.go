@@ -114,7 +114,7 @@ func TestASupersededPromotionSaysSoThoughItsNumberCantBeReserved(t *testing.T) {
 			}
 			return memory.Pass
 		})
-		_, err := leader.Promote(t.Context(), handle, catalog.Config{RetryBudget: time.Second}, 1, "test")
+		_, err := leader.Promote(t.Context(), handle, catalog.Config{RetryBudget: time.Second}, 1, leader.PromoteOptions{By: "test"})
 		require.ErrorIs(t, err, fence.ErrSuperseded)
 		require.NoError(t, holder.end(t))
 	})

@@ -80,6 +80,7 @@ say "green: worker.sh under fencepost lead --generation 2, promoted"
 "$work/fencepost" lead --generation 2 --name green --admin 127.0.0.1:0 --handover-timeout 1s -- sh "$here/worker.sh" >"$work/green.log" 2>&1 &
 green=$!
 started+=("$green")
+fencepost generation reserve 2 # the demo numbers its releases itself
 fencepost promote --generation 2
 sold() { [ "$(query "select count(*) from $1_sold where seller like 'g2.%'")" -ge 3 ]; }
 until_true sold guarded

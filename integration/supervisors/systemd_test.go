@@ -258,7 +258,7 @@ func TestGenerationsReplaceEachOtherUnderSystemd(t *testing.T) {
 	serverUnits(t, units)
 	s := beginSystemd(t, units, "fencepost@1.service", "fencepost@2.service", "fencepost-run@3.service", "fencepost-run@4.service")
 	promote := func(generation string) {
-		cmd := exec.CommandContext(t.Context(), binary("fencepost"), "promote", "--generation", generation, "--timeout", "60s",
+		cmd := exec.CommandContext(t.Context(), binary("fencepost"), "promote", "--force", "--generation", generation, "--timeout", "60s",
 			"--store", "sqlite:"+filepath.Join(s.dir, "catalog.db"))
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, string(out))

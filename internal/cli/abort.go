@@ -15,33 +15,35 @@ import (
 )
 
 func (a *app) abortCommand() *cobra.Command {
-	var number, by string
+	var number string
+	var opts leader.AbortOptions
 	cmd := &cobra.Command{
 		Use:   "abort --generation N",
 		Short: "Give generation N up before it leads, for good",
 		Long: `Abort takes a promotion back and gives its generation up: no process of it will
 ever lead, and nobody can promote it again. The next release gets a new number.
-A generation that was never promoted can be given up as well.
+A generation that was never promoted can be given up as well. Its number is never
+handed out.
 
 Of an abort and the claim of the generation exactly one wins. Abort fails with
-status 1, and changes nothing, where the generation leads or led: then deploy a
+status 1, and changes nothing, if the generation leads or led: then deploy a
 higher one (docs/rollback.md).`,
-		Example: `  fencepost abort --generation 9
+		Example: `  fencepost abort --generation 9 --reason 'fails its smoke test'
   fencepost abort --generation 300 --json   # a slip of the finger`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&number, "generation", "", "`N`, the generation to give up (required)")
-	cmd.Flags().StringVar(&by, "by", "", "who gives it up, for people; default is user and host")
+	whoAndWhy(cmd, &opts.By, &opts.Reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		g, err := parseGeneration("abort", number)
 		if err != nil {
 			return err
 		}
-		if by == "" {
-			by = a.who()
+		if err := a.checkWhoAndWhy(&opts.By, opts.Reason); err != nil {
+			return err
 		}
 		return a.action(func(ctx context.Context) error {
-			return a.withStore(ctx, func(ctx context.Context, store driver.Store) error { return a.abort(ctx, store, g, by) })
+			return a.withStore(ctx, func(ctx context.Context, store driver.Store) error { return a.abort(ctx, store, g, opts) })
 		})(cmd, args)
 	}
 	return cmd
@@ -54,10 +56,10 @@ type aborted struct {
 	Aborted    []generation.Generation `json:"aborted"` // all that are given up and not below the one that leads
 }
 
-func (a *app) abort(ctx context.Context, store driver.Store, g generation.Generation, by string) error {
+func (a *app) abort(ctx context.Context, store driver.Store, g generation.Generation, opts leader.AbortOptions) error {
 	var intent leader.Intent
 	err := bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
-		intent, err = leader.Abort(ctx, store, a.config(a.timeout), g, by)
+		intent, err = leader.Abort(ctx, store, a.config(a.timeout), g, opts)
 		return err
 	})
 	var late *leader.TooLateError

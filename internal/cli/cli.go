@@ -50,7 +50,7 @@ func Main(ctx context.Context, env Env) exitcodes.Code {
 		return a.code
 	}
 	f := a.failureOf(err)
-	f.print(env.Stderr, a.json)
+	f.print(printable{env.Stderr}, a.json)
 	return f.Code
 }
 
@@ -212,7 +212,7 @@ func (f failure) print(stderr io.Writer, asJSON bool) {
 // show prints the answer: v as one JSON object, or what people does.
 func (a *app) show(v any, people func(w io.Writer) error) error {
 	if a.json {
-		return json.NewEncoder(a.env.Stdout).Encode(v)
+		return json.NewEncoder(printable{a.env.Stdout}).Encode(v)
 	}
-	return people(a.env.Stdout)
+	return people(printable{a.env.Stdout})
 }

@@ -102,7 +102,7 @@ type commit struct {
 
 func (d *dumping) run(ctx context.Context, store driver.Store) error {
 	d.out = bufio.NewWriter(d.app.env.Stdout)
-	d.enc = json.NewEncoder(d.out)
+	d.enc = json.NewEncoder(printable{d.out})
 	d.enc.SetEscapeHTML(false)
 	dump := d.entries
 	if d.log {

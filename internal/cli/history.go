@@ -11,18 +11,21 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/leader"
 )
 
 func (a *app) historyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "history",
-		Short: "Show every claim that was ever made, oldest first",
+		Short: "Show every claim that was ever made, and the promotions, oldest first",
 		Long: `History shows each claim: its token, when it was made by the clock of the one
 who made it, by whom, of which build, why, and at which revision. Below it shows
-what the store was found to have lost, by whom, and how that ended. It writes
-nothing and needs no token.`,
+the newest 200 promotions and aborts, by whom, when and why, those that were
+overtaken or given up among them; and what the store was found to have lost, by
+whom, and how that ended. It writes nothing and needs no token.`,
 		Example: `  fencepost history
-  fencepost history --json | jq -r '.claims[].token'`,
+  fencepost history --json | jq -r '.claims[].token'
+  fencepost history --json | jq '.changes[] | select(.generation == 8)'`,
 		Args: cobra.NoArgs,
 		RunE: a.action(func(ctx context.Context) error { return a.withStore(ctx, a.history) }),
 	}
@@ -30,16 +33,22 @@ nothing and needs no token.`,
 
 // claims is the history in JSON.
 type claims struct {
-	Store  string         `json:"store"`
-	Claims []driver.Claim `json:"claims"`
-	Losses []catalog.Loss `json:"losses"`
+	Store   string          `json:"store"`
+	Claims  []driver.Claim  `json:"claims"`
+	Changes []leader.Change `json:"changes"` // promotions and aborts
+	Losses  []catalog.Loss  `json:"losses"`
 }
 
 func (a *app) history(ctx context.Context, store driver.Store) error {
-	c := claims{Store: store.String(), Claims: []driver.Claim{}, Losses: []catalog.Loss{}}
+	c := claims{Store: store.String(), Claims: []driver.Claim{}, Changes: []leader.Change{}, Losses: []catalog.Loss{}}
 	err := bounded(ctx, a.timeout, func(ctx context.Context) error {
 		read, err := catalog.History(ctx, store)
 		c.Claims = append(c.Claims, read...)
+		if err != nil {
+			return err
+		}
+		changes, err := leader.Changes(ctx, store, a.config(a.timeout))
+		c.Changes = append(c.Changes, changes...)
 		if err != nil {
 			return err
 		}
@@ -54,25 +63,50 @@ func (a *app) history(ctx context.Context, store driver.Store) error {
 }
 
 func (c claims) print(w io.Writer, now time.Time) error {
-	if len(c.Claims) == 0 && len(c.Losses) == 0 {
-		_, err := fmt.Fprintf(w, "nobody has claimed %s yet\n", c.Store)
-		return err
+	var tables [][][]string
+	if len(c.Claims) > 0 {
+		tables = append(tables, claimTable(c.Claims, now))
+	} else if len(c.Losses) == 0 {
+		tables = append(tables, [][]string{{fmt.Sprintf("nobody has claimed %s yet", c.Store)}})
 	}
+	if len(c.Changes) > 0 {
+		tables = append(tables, changeTable(c.Changes, now))
+	}
+	if len(c.Losses) > 0 {
+		tables = append(tables, lossTable(c.Losses, now))
+	}
+	for i, rows := range tables {
+		if i > 0 {
+			if _, err := fmt.Fprintln(w); err != nil {
+				return err
+			}
+		}
+		if err := table(w, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func claimTable(claims []driver.Claim, now time.Time) [][]string {
 	rows := [][]string{{"TOKEN", "WHEN", "NAME", "ADDRESS", "BUILD", "REVISION", "REASON"}}
-	for _, claim := range c.Claims {
+	for _, claim := range claims {
 		h := claim.Holder
 		rows = append(rows, []string{
 			claim.Token.String(), when(h.Since, now), cell(h.Name), cell(h.Address), cell(h.Build),
 			strconv.FormatUint(claim.Revision, 10), cell(claim.Reason),
 		})
 	}
-	if err := table(w, rows); err != nil || len(c.Losses) == 0 {
-		return err
+	return rows
+}
+
+// changeTable lists promotions and aborts.
+func changeTable(changes []leader.Change, now time.Time) [][]string {
+	rows := [][]string{{"GENERATION", "WAS", "WHEN", "BY", "REASON"}}
+	for _, c := range changes {
+		rows = append(rows, []string{c.Generation.String(), cell(string(c.Kind)), when(c.At, now), cell(c.By), cell(c.Reason)})
 	}
-	if _, err := fmt.Fprintln(w); err != nil {
-		return err
-	}
-	return table(w, lossTable(c.Losses, now))
+	return rows
 }
 
 // lossTable lists losses, and how they ended.

@@ -45,11 +45,11 @@ func TestPromoteReplacesAServerThatLeadsByTheNextOne(t *testing.T) {
 	defer cancel()
 	path := filepath.Join(t.TempDir(), "c.db")
 	blue := serving(ctx, t, "sqlite:"+path, 1, true)
-	got := run(t, on(path), "promote", "--generation", "1", "--timeout", "30s")
+	got := run(t, on(path), "promote", "--force", "--generation", "1", "--timeout", "30s")
 	require.Equal(t, exitcodes.Success, got.code, got.stderr)
 
 	green := serving(ctx, t, "sqlite:"+path, 2, false)
-	answer := object(t, run(t, on(path), "promote", "--generation", "2", "--timeout", "30s", "--json").stdout)
+	answer := object(t, run(t, on(path), "promote", "--force", "--generation", "2", "--timeout", "30s", "--json").stdout)
 	require.Equal(t, "g2.e2", answer["token"])
 	require.Equal(t, true, answer["leading"])
 	require.Equal(t, exitcodes.GracefulExit, exitcodes.Of(<-blue))

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
@@ -23,7 +26,7 @@ type promoting struct {
 	generation generation.Generation
 	timeout    time.Duration
 	noWait     bool
-	by         string
+	opts       leader.PromoteOptions
 }
 
 func (a *app) promoteCommand() *cobra.Command {
@@ -34,10 +37,20 @@ func (a *app) promoteCommand() *cobra.Command {
 		Short: "Let generation N lead from now on, and wait until it does",
 		Long: `Promote writes down that generation N shall lead, and waits until it has
 claimed. The intent is durable: a crash of either side loses nothing, and to
-promote the same generation again changes nothing. It fails with status 1 where
-a higher generation leads or was promoted. Where the time is over it ends with
-75; the intent stays.`,
+promote the same generation again changes nothing.
+
+It fails with status 1, at once, if a higher generation leads or was promoted, or
+if N was aborted, also while it waits. A promotion that is refused changes
+nothing. If the time is over it ends with 75; the intent stays. A token that
+fencepost fence or restored has raised is nobody's: the wait goes on until a
+process has claimed.
+
+A number that was never handed out is refused too, because most of them are typing
+errors: start a process of the generation first, take its number from fencepost
+generation next, or hand out your own by fencepost generation reserve. --force
+promotes it nevertheless, and hands it out.`,
 		Example: `  fencepost promote --generation 8
+  fencepost promote --generation 8 --reason 'release 2.4, change 4711'
   fencepost promote --generation 8 --timeout 5m --json
   fencepost promote --generation 8 --no-wait`,
 		Args: cobra.NoArgs,
@@ -46,9 +59,13 @@ a higher generation leads or was promoted. Where the time is over it ends with
 	flags.StringVar(&number, "generation", "", "`N`, the generation that shall lead (required)")
 	flags.DurationVar(&p.timeout, "timeout", time.Minute, "how long to wait until it leads")
 	flags.BoolVar(&p.noWait, "no-wait", false, "only write the intent")
-	flags.StringVar(&p.by, "by", "", "who promotes, for people; default is user and host")
+	flags.BoolVar(&p.opts.Force, "force", false, "promote a number that was never handed out, too")
+	whoAndWhy(cmd, &p.opts.By, &p.opts.Reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if p.generation, err = parseGeneration("promote", number); err != nil {
+			return err
+		}
+		if err := a.checkWhoAndWhy(&p.opts.By, p.opts.Reason); err != nil {
 			return err
 		}
 		if p.timeout <= 0 {
@@ -89,12 +106,12 @@ func (p *promoting) run(ctx context.Context, store driver.Store) error {
 	}
 	answer := promoted{Store: store.String(), Promotion: promotionOf(intent)}
 	if intent.Generation == p.generation {
-		p.say("generation %v is promoted in %s by %s, %s", p.generation, answer.Store, cell(intent.By), when(intent.At, time.Now()))
+		p.say("generation %v is promoted in %s by %s, %s%s", p.generation, answer.Store, cell(intent.By), when(intent.At, time.Now()), why(intent.Reason()))
 	}
 	if p.noWait {
 		return p.answer(answer)
 	}
-	claim, err := p.await(ctx, store)
+	claim, err := (&waitFor{promoting: p, store: store, board: catalog.NewBoard(store, p.app.config(longestCall))}).await(ctx)
 	if err != nil {
 		return err
 	}
@@ -109,7 +126,7 @@ func (p *promoting) run(ctx context.Context, store driver.Store) error {
 func (p *promoting) promote(ctx context.Context, store driver.Store) (intent leader.Intent, err error) {
 	budget := min(p.app.timeout, p.timeout)
 	err = bounded(ctx, budget, func(ctx context.Context) (err error) {
-		intent, err = leader.Promote(ctx, store, p.app.config(budget), p.generation, p.who())
+		intent, err = leader.Promote(ctx, store, p.app.config(budget), p.generation, p.opts)
 		return err
 	})
 	if err == nil && intent.Generation > p.generation {
@@ -124,11 +141,14 @@ func advised(err error) error {
 	var fenced *fence.Error
 	var overtaken *leader.OvertakenError
 	var aborted *leader.AbortedError
+	var unknown *leader.NotHandedOutError
 	switch {
 	case errors.As(err, &fenced) && fenced.Superseded():
-		return fmt.Errorf("superseded: token %v leads, of %s: %s", fenced.Current, holder(fenced.By), goHigher)
+		return fmt.Errorf("superseded: the newest token is %v, of %s: %s", fenced.Current, holder(fenced.By), goHigher)
 	case errors.As(err, &overtaken), errors.As(err, &aborted):
 		return fmt.Errorf("%w: %s", err, goHigher)
+	case errors.As(err, &unknown):
+		return fmt.Errorf("%w (`fencepost generation reserve %v`, --force)", err, unknown.Generation)
 	default:
 		return err
 	}
@@ -139,7 +159,7 @@ const goHigher = "promote a higher generation; `fencepost generation next` hands
 // say tells people how far it is. When that fails, the promotion still goes on.
 func (p *promoting) say(format string, args ...any) {
 	if !p.app.json {
-		_, _ = fmt.Fprintf(p.app.env.Stdout, format+"\n", args...)
+		_, _ = fmt.Fprintf(printable{p.app.env.Stdout}, format+"\n", args...)
 	}
 }
 
@@ -148,19 +168,39 @@ func (p *promoting) answer(v promoted) error {
 	return p.app.show(v, func(io.Writer) error { return nil })
 }
 
-// who returns the name that the intent bears.
-func (p *promoting) who() string {
-	if p.by != "" {
-		return p.by
-	}
-	return p.app.who()
-}
-
 // who names user and host of whoever runs the command.
 func (a *app) who() string {
 	name := cmp.Or(a.env.Getenv("USER"), a.env.Getenv("LOGNAME"), "unknown")
 	if host, err := os.Hostname(); err == nil {
 		name += "@" + host
 	}
-	return name
+	return strings.ToValidUTF8(name[:min(len(name), leader.MaxBy)], "")
+}
+
+// whoAndWhy adds the flags of a command that the history shows.
+func whoAndWhy(cmd *cobra.Command, by, reason *string) {
+	cmd.Flags().StringVar(by, "by", "", "who asks, for people; default is user and host")
+	cmd.Flags().StringVar(reason, "reason", "", "why, for the history")
+}
+
+// checkWhoAndWhy completes the name, and refuses what the board would not take.
+func (a *app) checkWhoAndWhy(by *string, reason string) error {
+	if *by == "" {
+		*by = a.who()
+	}
+	if len(*by) > leader.MaxBy || !utf8.ValidString(*by) {
+		return fmt.Errorf("--by has %d bytes, want at most %d of UTF-8", len(*by), leader.MaxBy)
+	}
+	if len(reason) > catalog.MaxReason || !utf8.ValidString(reason) {
+		return fmt.Errorf("--reason has %d bytes, want at most %d of UTF-8", len(reason), catalog.MaxReason)
+	}
+	return nil
+}
+
+// why returns a reason as a part of a line.
+func why(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + cell(reason) + ")"
 }

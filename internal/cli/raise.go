@@ -27,9 +27,10 @@ func (a *app) fenceCommand() *cobra.Command {
 		Short: "Take the token from whoever holds it, on purpose",
 		Long: `Fence raises the epoch, so that the holder can commit nothing from now on. It
 asks nothing and changes nothing else: generation, data and promotion stay. The
-holder hears "fenced by epoch" and ends with 166, and whoever supervises it
-starts it again; a process of the same generation, it or a standby, claims as
-soon as it has seen no sign of life for long enough.
+holder hears "fenced by epoch" and ends with 166, and its supervisor starts it
+again. The board says that nobody holds the raised token, so that a process of
+the same generation, a ready standby or the one that was started again, claims at
+once.
 
 It fails with status 1 where nobody ever claimed, and where somebody else claimed
 meanwhile: then the holder that was to be fenced is fenced already. With 75 it

@@ -73,13 +73,14 @@ type promotion struct {
 	Generation generation.Generation `json:"generation"`
 	At         time.Time             `json:"at"`
 	By         string                `json:"by"`
+	Reason     string                `json:"reason"`
 }
 
 func promotionOf(i leader.Intent) *promotion {
 	if i.Generation == generation.None {
 		return nil
 	}
-	return &promotion{Generation: i.Generation, At: i.At, By: i.By}
+	return &promotion{Generation: i.Generation, At: i.At, By: i.By, Reason: i.Reason()}
 }
 
 // abortedAbove returns the generations that were given up and could lead
@@ -215,7 +216,7 @@ func (s status) promotion(now time.Time) string {
 	case s.Generation > p.Generation:
 		state = "superseded"
 	}
-	return fmt.Sprintf("generation %v by %s, %s: %s", p.Generation, cell(p.By), when(p.At, now), state)
+	return fmt.Sprintf("generation %v by %s, %s%s: %s", p.Generation, cell(p.By), when(p.At, now), why(p.Reason), state)
 }
 
 func (s status) heartbeat(now time.Time) string {

@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/fencepost/fencepost/fence"
 )
@@ -33,6 +35,34 @@ func cell(text string) string {
 		return strconv.Quote(text)
 	}
 	return text
+}
+
+// A printable is an output for a terminal. Whatever is written to it, a name out of
+// a store or an error that has one, arrives without a control character but tabs and
+// line ends: others become \u001b and the like, which is also their form in JSON. One
+// call of Write has whole characters.
+type printable struct{ to io.Writer }
+
+func (p printable) Write(text []byte) (int, error) {
+	shown := make([]byte, 0, len(text))
+	for rest := text; len(rest) > 0; {
+		r, size := utf8.DecodeRune(rest)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			shown = fmt.Appendf(shown, `\x%02x`, rest[0])
+		case r == '\n' || r == '\t' || unicode.IsPrint(r):
+			shown = append(shown, rest[:size]...)
+		default:
+			for _, unit := range utf16.Encode([]rune{r}) {
+				shown = fmt.Appendf(shown, `\u%04x`, unit)
+			}
+		}
+		rest = rest[size:]
+	}
+	if _, err := p.to.Write(shown); err != nil {
+		return 0, err
+	}
+	return len(text), nil
 }
 
 // holder names who holds a token, without since when.

@@ -206,7 +206,7 @@ func (s *service) command(code int, args ...string) string {
 
 func (s *service) promote(generation int) {
 	s.t.Helper()
-	s.command(0, "promote", "--timeout", "50s", "--generation", fmt.Sprint(generation))
+	s.command(0, "promote", "--force", "--timeout", "50s", "--generation", fmt.Sprint(generation))
 }
 
 // address is one on which nobody listens.

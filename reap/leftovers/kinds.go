@@ -35,9 +35,9 @@ type kind struct {
 // kinds lists the sources, in the order in which they are reaped.
 func kinds() []kind {
 	return []kind{
-		noteKind(Intent, leader.LeftIntent),
-		noteKind(Beat, leader.LeftBeat),
-		noteKind(Request, catalog.LeftRequest),
+		noteKind(Intent, leader.LeftIntent, leader.RemoveIntent),
+		noteKind(Beat, leader.LeftBeat, removeNote),
+		noteKind(Request, catalog.LeftRequest, removeNote),
 		deadKind(ScratchPlace),
 		deadKind(UnfinishedFile),
 	}
@@ -72,8 +72,16 @@ func (e entry) item(k kind) reap.Item {
 	return reap.Item{ID: e.name(), Made: made, At: e.at()}
 }
 
+func removeNote(ctx context.Context, b *catalog.Board, n catalog.LeftNote) (removed bool, err error) {
+	return b.RemoveLeft(ctx, n)
+}
+
 // noteKind is a kind of notes on the board, of which there is one at most.
-func noteKind(name Kind, list func(context.Context, *catalog.Board) ([]catalog.LeftNote, error)) kind {
+func noteKind(
+	name Kind,
+	list func(context.Context, *catalog.Board) ([]catalog.LeftNote, error),
+	remove func(context.Context, *catalog.Board, catalog.LeftNote) (bool, error),
+) kind {
 	return kind{
 		name: name,
 		list: func(ctx context.Context, p pass) (entries []entry, err error) {
@@ -83,7 +91,7 @@ func noteKind(name Kind, list func(context.Context, *catalog.Board) ([]catalog.L
 			}
 			return entries, err
 		},
-		remove: func(ctx context.Context, p pass, e entry) (bool, error) { return p.board.RemoveLeft(ctx, e.note) },
+		remove: func(ctx context.Context, p pass, e entry) (bool, error) { return remove(ctx, p.board, e.note) },
 		changed: func(ctx context.Context, p pass, e entry) (bool, error) {
 			now, err := list(ctx, p.board)
 			return len(now) > 0 && now[0].Version != e.note.Version, err

@@ -49,7 +49,8 @@ func Lead(ctx context.Context, logs io.Writer, store driver.Store, name string, 
 	if err != nil {
 		return nil, fence.Token{}, err
 	}
-	_, err = leader.Promote(ctx, store, catalog.Config{}, generation.Generation(g), "the demo")
+	// The demo numbers its shops itself, and does not wait until this one is ready.
+	_, err = leader.Promote(ctx, store, catalog.Config{}, generation.Generation(g), leader.PromoteOptions{By: "the demo", Force: true})
 	var e Event
 	if err == nil {
 		e, err = p.Expect("leading")

@@ -100,7 +100,8 @@ func (c *cluster) start(ctx context.Context) error {
 		return err
 	}
 	g := generation.Generation(c.generation)
-	if _, err := leader.Promote(ctx, c.store, catalog.Config{}, g, "the demo"); err != nil {
+	// The demo numbers its generations itself, and does not wait until this one is ready.
+	if _, err := leader.Promote(ctx, c.store, catalog.Config{}, g, leader.PromoteOptions{By: "the demo", Force: true}); err != nil {
 		return err
 	}
 	if _, err := c.wait(ctx, first, func(t fence.Token, _ fence.Holder) bool { return t.Generation == g }); err != nil {

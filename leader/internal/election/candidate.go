@@ -135,6 +135,8 @@ func (c *Candidate) vacant(v View) (why string, notes []Note) {
 		return fmt.Sprintf("the holder of %v has left", token), []Note{NoteHeartbeat}
 	case offer.Open && offer.Claim == claim && offer.To == generation.None:
 		return fmt.Sprintf("the holder of %v offers it", token), []Note{NoteOffer}
+	case v.Raised != "":
+		return fmt.Sprintf("nobody holds %v, which was raised by %s", token, v.Raised), nil
 	case v.Death != "":
 		return fmt.Sprintf("the process of %v has ended: %s", token, v.Death), nil
 	case silent >= c.cfg.silence():

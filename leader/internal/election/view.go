@@ -34,6 +34,7 @@ type View struct {
 	Board Board
 
 	Death     string // the proof that the process of Head.Claim has ended; empty: there is none
+	Raised    string // who raised the newest token by a tool, so that no process holds it; empty: a process claimed it
 	Reachable bool   // the holder can be asked to hand over
 	Ready     Readiness
 	Handover  Handover

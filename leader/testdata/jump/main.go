@@ -65,7 +65,7 @@ func run() error {
 	if holder.Status().Phase != leader.Leading || standby.Status().Phase != leader.ReadyToPromote || works.Load() != 1 || !holder.Held() {
 		return fmt.Errorf("the holder is %v, the standby %v, after %d works", holder.Status().Phase, standby.Status().Phase, works.Load())
 	}
-	if _, err := leader.Promote(ctx, store, catalog.Config{}, 2, "test"); err != nil {
+	if _, err := leader.Promote(ctx, store, catalog.Config{}, 2, leader.PromoteOptions{By: "test", Force: true}); err != nil {
 		return err
 	}
 	green, err := start(catalog.Config{Generation: 2})
