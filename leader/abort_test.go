@@ -3,6 +3,7 @@ package leader_test
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,7 +91,7 @@ func TestItIsTooLateToAbortWhatLeads(t *testing.T) {
 func TestOfAnAbortAndAClaimExactlyOneWins(t *testing.T) {
 	t.Parallel()
 	var aborts, claimed int
-	for held := range 8 {
+	for held := range int64(12) {
 		for late := range 3 {
 			synctest.Test(t, func(t *testing.T) {
 				store := memory.New()
@@ -100,12 +101,11 @@ func TestOfAnAbortAndAClaimExactlyOneWins(t *testing.T) {
 				green.await(t, leader.ReadyToPromote)
 				promote(t, store, 2)
 				handle := store.Open()
-				calls := 0
+				var calls atomic.Int64
 				handle.Inject(func(memory.Call) memory.Fault {
-					if calls == held {
+					if calls.Add(1) == held+1 {
 						elapse(time.Duration(late) * 60 * time.Millisecond)
 					}
-					calls++
 					return memory.Pass
 				})
 				_, err := leader.Abort(t.Context(), handle, catalog.Config{}, 2, leader.AbortOptions{By: "test"})

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -134,7 +135,7 @@ func (w *campaign) look(ctx context.Context, head driver.Head, v *election.View)
 	w.detector.at(ctx, head.Claim.ID, beat)
 	v.Death, _ = w.detector.dead(head.Claim.ID)
 	if beat.Claim != head.Claim.ID && w.nobody.check(ctx, w.Leader, head.Claim.ID) {
-		v.Raised = head.Claim.Holder.Name
+		v.Raised = cmp.Or(head.Claim.Holder.Name, "an unnamed tool")
 	}
 	v.Reachable = beat.Claim == head.Claim.ID && beat.reach(w.host) != ""
 	if w.found.Level > election.Basic { // just now

@@ -27,7 +27,8 @@
 // promoted: by [Promote], by the command `fencepost promote` or by its own admin
 // API. The intent is durable, so that a crash behind it loses nothing, and it is
 // a part of the claim's condition, so that of an [Abort] and the claim exactly
-// one wins. Before the claim the migrations are rehearsed again if commits have
+// one wins. Before it is ready it reserves the number of its generation, so that no
+// other release is given it, and [Promote] takes it for no typing error. Before the claim the migrations are rehearsed again if commits have
 // changed what they read; if not, the claim installs what they did. A process of
 // a lower generation ends, as superseded. If nobody ever claimed, the first
 // process claims at once.
@@ -62,7 +63,8 @@
 // since it closes that listener last. A loopback address counts within one boot and
 // one network of one host.
 //
-// Everything else, such as a connection that breaks or a pid that can't be seen, proves
+// A token that a tool has raised, as `fencepost fence` does, has no holder, and a
+// standby claims at once. Everything else, such as a connection that breaks or a pid that can't be seen, proves
 // nothing. A proof is kept over a claim that failed. A standby whose claim comes too
 // late goes on waiting: a claim names the claim whose silence it judged, and is
 // refused over any other.

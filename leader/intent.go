@@ -39,8 +39,10 @@ func ReadIntent(ctx context.Context, store driver.Store, cfg catalog.Config) (In
 // aborts reports whether g was given up.
 func (i Intent) aborts(g generation.Generation) bool { return slices.Contains(i.Aborted, g) }
 
-// refuses returns why g can't be promoted any more; nil if it can be, or was.
-func (i Intent) refuses(g generation.Generation) error {
+// Refuses returns why generation g can't be promoted any more, and will not lead
+// unless it does already: an *[AbortedError] if it was given up, an *[OvertakenError]
+// if a higher one was promoted; nil if neither is so.
+func (i Intent) Refuses(g generation.Generation) error {
 	switch {
 	case i.aborts(g):
 		return &AbortedError{Generation: g, Abort: i.abortOf(g)}
@@ -49,11 +51,6 @@ func (i Intent) refuses(g generation.Generation) error {
 	}
 	return nil
 }
-
-// Refuses returns why generation g will not lead, although it may have been
-// promoted: an *[AbortedError] if it was given up, an *[OvertakenError] if a higher
-// one was promoted. It returns nil if neither is so.
-func (i Intent) Refuses(g generation.Generation) error { return i.refuses(g) }
 
 // Reason returns why the generation was promoted; empty if nobody said.
 func (i Intent) Reason() string { return i.promotion().Reason }

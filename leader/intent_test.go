@@ -319,3 +319,35 @@ func TestAPromotionThatIsOvertakenInItsMiddleHandsNoNumberOut(t *testing.T) {
 		require.EqualValues(t, 20, last)
 	}
 }
+
+func TestALostAnswerOfAPromotionOrAnAbortIsSettled(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(context.Context, driver.Store) error{
+		"promoted 8 by me": func(ctx context.Context, s driver.Store) error { return promoteAs(ctx, s, 8, "me", true) },
+		"aborted 8 by me":  func(ctx context.Context, s driver.Store) error { return abortAs(ctx, s, 8, "me") },
+	} {
+		for _, fault := range []memory.Fault{memory.LoseAnswer, memory.LoseRequest, memory.Refuse} {
+			for lost := int64(0); ; lost++ {
+				var posts int64
+				synctest.Test(t, func(t *testing.T) {
+					store := memory.New()
+					require.NoError(t, promoteAs(t.Context(), store, 5, "op", true))
+					handle := store.Open()
+					var calls atomic.Int64
+					handle.Inject(func(memory.Call) memory.Fault {
+						if calls.Add(1) == lost+1 {
+							return fault
+						}
+						return memory.Pass
+					})
+					require.NoError(t, do(t.Context(), handle), "%v of call %d", fault, lost)
+					require.Equal(t, []string{"promoted 5 by op", name}, kept(t, store))
+					posts = calls.Load()
+				})
+				if posts <= lost {
+					break
+				}
+			}
+		}
+	}
+}

@@ -70,7 +70,7 @@ func promoteOnce(ctx context.Context, board *catalog.Board, change Change, force
 		}
 		return s.intent, err
 	}
-	if err := s.intent.Value.refuses(g); err != nil || s.intent.Value.Generation == g {
+	if err := s.intent.Value.Refuses(g); err != nil || s.intent.Value.Generation == g {
 		return s.intent, err
 	}
 	if !s.handedOut(g) {
@@ -104,7 +104,7 @@ func Reserve(ctx context.Context, store driver.Store, cfg catalog.Config, g gene
 	if s.leads() > g {
 		return fence.Check(fence.Token{Generation: g}, s.claim.Token, s.claim.Holder)
 	}
-	if err := s.intent.Value.refuses(g); err != nil {
+	if err := s.intent.Value.Refuses(g); err != nil {
 		return err
 	}
 	if s.handedOut(g) {

@@ -6,9 +6,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -154,16 +157,36 @@ func TestANumberAboveTheLargestIsNotHandedOut(t *testing.T) {
 	require.Contains(t, got.stderr, "above the largest generation")
 }
 
+// The names and reasons are as evil as they can be: ESC, the CSI of C1, DEL, a
+// carriage return, a right-to-left override, a tab and a line end.
 func TestTextOfTheStoreCantMoveATerminal(t *testing.T) {
 	t.Parallel()
+	const evil = "evil\x1b[2J\u009b2J\x7f\r\u202e\n\tname"
 	path := filepath.Join(t.TempDir(), "c.db")
-	require.NoError(t, hold(t.Context(), "sqlite:"+path, 1, "evil\x1b[2J\nname", "a\treason\r", func(*catalog.Catalog) error { return nil }))
-	for _, command := range []string{"status", "history", "preflight --generation 2", "fence --reason drill"} {
-		got := run(t, on(path), strings.Fields(command)...)
-		require.Equal(t, exitcodes.Success, got.code)
-		require.NotContains(t, got.stdout, "\x1b")
-		require.NotContains(t, got.stdout, "\r")
-		require.NotContains(t, got.stdout, "\t")
-		require.Contains(t, got.stdout, `\x1b[2J\n`)
+	require.NoError(t, hold(t.Context(), "sqlite:"+path, 1, evil, evil, func(c *catalog.Catalog) error {
+		return c.Update(t.Context(), func(tx *catalog.Tx) error { return catalog.Bytes(evil).Set(tx, evil, []byte(evil)) })
+	}))
+	for _, command := range []string{
+		"promote --generation 2 --force --no-wait --by EVIL --reason EVIL", "abort --generation 3 --by EVIL --reason EVIL",
+		"status", "history", "dump", "dump --log", "preflight --generation 2", "preflight --generation 1", "preflight --generation 3",
+		"promote --generation 1 --no-wait", "promote --generation 3 --no-wait", "promote --generation 2 --timeout 1ms",
+		"fence --reason EVIL", "restored --above g1.e9 --reason EVIL", "restored --above g1.e2 --reason EVIL", "restored --dismiss=EVIL",
+		"abort --generation 1", "explain EVIL", "EVIL", "status --store sqlite:EVIL", "generation reserve EVIL", "work status", "work list", "history",
+	} {
+		args := strings.Fields(command)
+		for i, arg := range args {
+			args[i] = strings.ReplaceAll(arg, "EVIL", evil)
+		}
+		for _, args := range [][]string{args, append(slices.Clone(args), "--json")} {
+			got := run(t, on(path), args...)
+			for _, r := range got.stdout + got.stderr {
+				require.True(t, r == '\n' || unicode.IsPrint(r), "%q: %q", args, got)
+			}
+			require.True(t, utf8.ValidString(got.stdout+got.stderr), "%q", args)
+			if command == "history" {
+				require.Equal(t, 0, strings.Count(got.stdout, "\u202e"))
+				require.Contains(t, got.stdout, `\u202e`)
+			}
+		}
 	}
 }
