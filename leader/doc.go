@@ -27,11 +27,11 @@
 // promoted: by [Promote], by the command `fencepost promote` or by its own admin
 // API. The intent is durable, so that a crash behind it loses nothing, and it is
 // a part of the claim's condition, so that of an [Abort] and the claim exactly
-// one wins. Before it is ready it reserves the number of its generation, so that no
-// other release is given it, and [Promote] takes it for no typing error. Before the claim the migrations are rehearsed again if commits have
-// changed what they read; if not, the claim installs what they did. A process of
-// a lower generation ends, as superseded. If nobody ever claimed, the first
-// process claims at once.
+// one wins. Before it is ready it reserves the number of its generation, so that
+// no other release is given it, and [Promote] takes it for no typing error. Before
+// the claim the migrations are rehearsed again if commits have changed what they
+// read; if not, the claim installs what they did. A process of a lower generation
+// ends, as superseded. If nobody ever claimed, the first process claims at once.
 //
 // # Handover
 //
