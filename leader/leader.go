@@ -84,10 +84,12 @@ func (l *Leader) Run(ctx context.Context, work Work) error {
 		return err
 	}
 	defer stop()
+	leave := l.enroll(ctx)
 	err = l.lead(ctx, work)
 	phase, reason := ended(ctx, err)
 	l.fencedBy(err)
 	l.move(phase, reason)
+	leave()
 	if phase == Stopped {
 		return nil
 	}

@@ -16,6 +16,7 @@ const maxMoves = 128
 
 // A Status is what a process knows of itself, without asking the store.
 type Status struct {
+	Member     string                `json:"member"` // the ID of this Run on the board: see Member
 	Phase      Phase                 `json:"phase"`
 	Generation generation.Generation `json:"generation"`
 	Token      *fence.Token          `json:"token"`              // held by this process; null without one
