@@ -145,7 +145,7 @@ func (t *term) postOffer(ctx context.Context, to generation.Generation, open boo
 	defer cancel()
 	claim := t.c.Claim()
 	return catalog.UpdateNote(bounded, t.board, offerKey, func(o *offer) error {
-		*o = offer{Claim: claim.ID, To: to, Open: open, At: now()}
+		*o = offer{Claim: claim.ID, Token: claim.Token, To: to, Open: open, At: now()}
 		return nil
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 )
 
@@ -29,6 +30,7 @@ const (
 // must mean the same.
 type offer struct {
 	Claim driver.ID             `json:"claim"`        // of the holder
+	Token fence.Token           `json:"token"`        // of that claim
 	To    generation.Generation `json:"to,omitempty"` // generation.None: to any process of the holder's own
 	Open  bool                  `json:"open"`         // false: it was withdrawn
 	At    time.Time             `json:"at"`           // by the holder's clock, for people

@@ -16,6 +16,7 @@
 //   - [Beat]: the sign of life of a holder that was superseded by one that gives none;
 //   - [Request]: the question to a claim under way to give way, which no claim of today
 //     can be asked any more;
+//   - [Member]: what a process said of itself that died while no holder looked after that;
 //   - driver.ScratchPlace: where a check of the store raced that was killed in the middle;
 //   - driver.UnfinishedFile: a file that its process was about to name when it died.
 //

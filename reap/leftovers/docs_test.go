@@ -17,7 +17,7 @@ func TestThePageNamesEveryKind(t *testing.T) {
 	s := memory.New()
 	claim(t, s, 9)
 	passes := pass(t, s, leftovers.Config{}).Passes
-	require.Len(t, passes, 5)
+	require.Len(t, passes, 6)
 	for kind := range passes {
 		require.Contains(t, string(page), "**"+string(kind)+"**")
 	}

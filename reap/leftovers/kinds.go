@@ -2,6 +2,7 @@ package leftovers
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -17,6 +18,7 @@ const (
 	Intent  Kind = "promotion intent"
 	Beat    Kind = "sign of life"
 	Request Kind = "request to give way"
+	Member  Kind = "member's note"
 
 	ScratchPlace   = Kind(driver.ScratchPlace)
 	UnfinishedFile = Kind(driver.UnfinishedFile)
@@ -38,6 +40,7 @@ func kinds() []kind {
 		noteKind(Intent, leader.LeftIntent, leader.RemoveIntent),
 		noteKind(Beat, leader.LeftBeat, removeNote),
 		noteKind(Request, catalog.LeftRequest, removeNote),
+		noteKind(Member, leader.LeftMembers, removeNote),
 		deadKind(ScratchPlace),
 		deadKind(UnfinishedFile),
 	}
@@ -76,7 +79,7 @@ func removeNote(ctx context.Context, b *catalog.Board, n catalog.LeftNote) (remo
 	return b.RemoveLeft(ctx, n)
 }
 
-// noteKind is a kind of notes on the board, of which there is one at most.
+// noteKind is a kind of notes on the board.
 func noteKind(
 	name Kind,
 	list func(context.Context, *catalog.Board) ([]catalog.LeftNote, error),
@@ -94,7 +97,7 @@ func noteKind(
 		remove: func(ctx context.Context, p pass, e entry) (bool, error) { return remove(ctx, p.board, e.note) },
 		changed: func(ctx context.Context, p pass, e entry) (bool, error) {
 			now, err := list(ctx, p.board)
-			return len(now) > 0 && now[0].Version != e.note.Version, err
+			return slices.ContainsFunc(now, func(n catalog.LeftNote) bool { return n.Key == e.note.Key && n.Version != e.note.Version }), err
 		},
 	}
 }

@@ -160,6 +160,19 @@ func TestNotesOfAGenerationThatIsOverAreRemovedAndNothingElseIs(t *testing.T) {
 	}
 }
 
+func TestTheNotesOfMembersOfAGenerationThatIsOverAreRemoved(t *testing.T) {
+	t.Parallel()
+	s := memory.New()
+	claim(t, s, 9)
+	for i, g := range []generation.Generation{3, 4, 9, 10} {
+		post(t, s, "member/"+fmt.Sprint(i), leader.Member{Generation: g, At: old()})
+	}
+	require.Equal(t, 2, pass(t, s, leftovers.Config{}).Count(leftovers.Deleted))
+	require.NotContains(t, board(t, s), "member/1")
+	require.Contains(t, board(t, s), "member/2")
+	require.Contains(t, board(t, s), "member/3")
+}
+
 func TestNothingOfTheGenerationThatLeadsOrOfAHigherOneIsRemoved(t *testing.T) {
 	t.Parallel()
 	everything := leftovers.Config{Policy: reap.Policy{Keep: reap.KeepNone, MinAge: reap.NoMinAge}}
