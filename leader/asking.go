@@ -60,7 +60,7 @@ func (w *campaign) question() peer.Ask {
 		Acknowledge: w.cfg.AcknowledgeTimeout, Migrations: w.ready.migrationTime(w.f),
 		Reads: func(ctx context.Context) error { _, err := w.readNotes(ctx, intentKey); return err },
 	}
-	if !beat.Acknowledges { // an older build answers once its work has ended
+	if said, _ := beat.State(); !said.Acknowledges { // an older build answers once its work has ended
 		q.Acknowledge = w.cfg.HandoverTimeout
 	}
 	return q

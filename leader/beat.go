@@ -7,7 +7,6 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
-	"github.com/fencepost/fencepost/internal/identity"
 )
 
 // A Beat is the holder's sign of life on the board. Its counter is what
@@ -22,11 +21,7 @@ type Beat struct {
 	Host  string      `json:"host,omitempty"` // the boot and network that a loopback Admin is of
 	Left  bool        `json:"left"`           // no work runs, and another process may claim
 
-	// Process is the identity of the holder's process, by which another process of
-	// its host knows of its end. It is empty if the system tells none.
-	Process string `json:"process,omitempty"`
-
-	Acknowledges bool `json:"acknowledges,omitempty"` // a handover at once; a build before that answers once its work has ended
+	Said *HolderState `json:"said,omitempty"` // see Beat.State
 }
 
 // reach returns where a process of host can call the holder, if it can: a
@@ -54,19 +49,21 @@ func (t *term) beat(ctx context.Context, last bool) error {
 	}
 	defer func() { <-t.posting }()
 	t.seq++
-	process, _ := identity.Self() // without one its end is noticed later
 	claim := t.c.Claim()
-	_, err := catalog.UpdateNote(ctx, t.board, beatKey, func(b *Beat) error {
+	posted, err := catalog.UpdateNote(ctx, t.board, beatKey, func(b *Beat) error {
 		if b.Token.Compare(claim.Token) > 0 {
 			return catalog.ErrUnchanged
 		}
 		*b = Beat{
 			Claim: claim.ID, Token: claim.Token, Seq: t.seq, At: time.Now().UTC().Truncate(time.Microsecond),
 			Admin: t.admin.address(), Peer: t.peer.address(), Host: t.host, Left: last,
-			Process: process.String(), Acknowledges: true,
-		}
+					}
+		b.Said = t.says(*b)
 		return nil
 	})
+	if said, ok := posted.Value.State(); ok && err == nil {
+		t.said.Store(said.Serving)
+	}
 	return err
 }
 

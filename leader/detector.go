@@ -58,7 +58,8 @@ func newDetector(l *Leader) *detector {
 // If that process has ended already, and can be proven to have, it is dead when at
 // returns.
 func (d *detector) at(ctx context.Context, claim driver.ID, beat Beat) {
-	next := target{claim: claim, process: beat.Process, address: beat.reach(d.l.host)}
+	said, _ := beat.State() // what an older build left of an earlier holder says nothing
+	next := target{claim: claim, process: said.Process, address: beat.reach(d.l.host)}
 	if beat.Claim != claim || d.target == next {
 		return
 	}

@@ -38,6 +38,8 @@ type Leader struct {
 	death     atomic.Pointer[death]           // the newest one that was proven; kept over a claim that failed
 	promoted  chan struct{}                   // holds one after a promotion by the admin API
 	asks      chan *ask                       // to the term
+	changed   chan struct{}                   // holds one if this process may have changed since a heartbeat
+	said      atomic.Bool                     // that this process serves, by the newest heartbeat
 
 	mu        sync.Mutex
 	status    Status
@@ -59,7 +61,7 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 	l := &Leader{
 		store: store, cfg: cfg, log: cfg.Logger,
 		board:    catalog.NewBoard(store, cfg.boardConfig()),
-		promoted: make(chan struct{}, 1), asks: make(chan *ask), announced: make(chan struct{}),
+		promoted: make(chan struct{}, 1), asks: make(chan *ask), announced: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
 	l.lease.born, l.host = l.lease.clock(), clock.Host()

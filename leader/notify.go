@@ -9,6 +9,7 @@ import (
 // from what it was told last. Ready is who has read everything: a deploy waits
 // for the new process to be ready before it promotes it.
 func (l *Leader) tell() {
+	l.change()
 	s := l.Status()
 	l.say(s.line())
 	if seen := (sighting{s.Phase, s.Since, s.holding()}); seen != l.seen && l.cfg.Changed != nil {

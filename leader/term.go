@@ -259,7 +259,7 @@ func (t *term) keepRenewing(ctx context.Context) {
 		if failing {
 			wait = t.cfg.heartbeat() / 10
 		}
-		if !elapse(ctx, wait) {
+		if !t.untilNextBeat(ctx, wait) {
 			return
 		}
 	}
