@@ -57,7 +57,7 @@ func (t *term) beat(ctx context.Context, last bool) error {
 		*b = Beat{
 			Claim: claim.ID, Token: claim.Token, Seq: t.seq, At: time.Now().UTC().Truncate(time.Microsecond),
 			Admin: t.admin.address(), Peer: t.peer.address(), Host: t.host, Left: last,
-					}
+		}
 		b.Said = t.says(*b)
 		return nil
 	})

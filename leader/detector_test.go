@@ -121,7 +121,7 @@ func TestAStandbyTakesOverAtOnceFromAProcessThatWasKilled(t *testing.T) {
 	store, err := sqlite.Open(path, sqlite.Config{})
 	require.NoError(t, err)
 	defer store.Close()
-	post(t, store, func(b *leader.Beat) { b.Process = "" })
+	post(t, store, func(b *leader.Beat) { b.Said.Process = "" })
 	cfg := config(1)
 	cfg.Lease = time.Hour // nothing but the death can be the reason
 	cfg.Poll = time.Second
@@ -147,7 +147,7 @@ func TestAStandbyWhoseClaimFailedStillKnowsThatTheHolderIsDead(t *testing.T) {
 	file, err := sqlite.Open(path, sqlite.Config{})
 	require.NoError(t, err)
 	defer file.Close()
-	post(t, file, func(b *leader.Beat) { b.Process = "" })
+	post(t, file, func(b *leader.Beat) { b.Said.Process = "" })
 	store := &unclaimable{Store: file}
 	store.refuses.Store(true)
 	cfg := config(1)

@@ -26,7 +26,7 @@ func openLed(t *testing.T) (*killable, *sqlite.Store) {
 	store, err := sqlite.Open(path, sqlite.Config{})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	require.NotEmpty(t, signOfLife(t, store).Process)
+	require.NotEmpty(t, signOfLife(t, store).Said.Process)
 	return holder, store
 }
 
@@ -65,7 +65,7 @@ func TestAProcessThatStartsAfterwardsKnowsAtItsFirstLookThatTheHolderIsGone(t *t
 func TestAPidThatAnotherProcessHasNowIsAProof(t *testing.T) {
 	t.Parallel()
 	_, store := openLed(t)
-	post(t, store, func(b *leader.Beat) { b.Process = b.Process[:strings.LastIndex(b.Process, ".")] + ".1" })
+	post(t, store, func(b *leader.Beat) { b.Said.Process = b.Said.Process[:strings.LastIndex(b.Said.Process, ".")] + ".1" })
 	second := start(t, store, patient())
 	second.reached(t, leader.Leading)
 	require.Contains(t, claims(t, store)[1].Reason, "belongs to another process now")
@@ -80,7 +80,7 @@ func TestASupervisorsWordOfAnEndIsAProof(t *testing.T) {
 	defer store.Close()
 	holder := start(t, store, patient()) // of which that word is false
 	holder.reached(t, leader.Leading)
-	second := begin(t, path, identity.EndedEnv+"="+signOfLife(t, store).Process)
+	second := begin(t, path, identity.EndedEnv+"="+signOfLife(t, store).Said.Process)
 	second.leads()
 	require.Contains(t, claims(t, store)[1].Reason, "the supervisor of this process waited for")
 	require.ErrorIs(t, <-holder.ended, fence.ErrFenced)
@@ -126,7 +126,7 @@ func TestAProcessThatMerelyCantBeSeenIsNotDead(t *testing.T) {
 				store := memory.New()
 				holder := start(t, store.Open(), patient())
 				holder.await(t, leader.Leading)
-				post(t, store, func(b *leader.Beat) { b.Process = process })
+				post(t, store, func(b *leader.Beat) { b.Said.Process = process })
 				standby := start(t, store.Open(), patient())
 				standby.await(t, leader.ReadyToPromote)
 				elapse(15 * time.Minute) // a look, and no heartbeat

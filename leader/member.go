@@ -60,7 +60,7 @@ func (l *Leader) memberOf(id string, s Status) Member {
 	return Member{
 		ID: id, Name: cut(h.Name, maxMemberName), Build: cut(h.Build, maxMemberName), Generation: s.Generation,
 		Phase: s.Phase.String(), Since: s.Since.UTC().Truncate(time.Microsecond), Reason: cut(s.Reason, maxMemberReason),
-		Ready: s.couldLead(), Serving: s.Serving, Token: s.Token, Lease: l.cfg.Lease.Seconds(),
+		Ready: s.Ready, Serving: s.Serving, Token: s.Token, Lease: l.cfg.Lease.Seconds(),
 		Admin: s.Admin, Peer: l.peer.address(), Host: l.host,
 	}
 }

@@ -20,6 +20,7 @@ type Status struct {
 	Phase      Phase                 `json:"phase"`
 	Generation generation.Generation `json:"generation"`
 	Token      *fence.Token          `json:"token"`              // held by this process; null without one
+	Ready      bool                  `json:"ready"`              // it holds the token, or could lead
 	Serving    bool                  `json:"serving"`            // the work runs, and answers requests as far as it says
 	LeaseLeft  float64               `json:"lease_left_seconds"` // for how long the token is believed to be held without asking
 	Reluctant  bool                  `json:"prefer_not_to_lead"`
@@ -54,6 +55,7 @@ func (l *Leader) Status() Status {
 	s := l.status
 	s.Moves = append([]Move(nil), s.Moves...)
 	s.Store, s.Admin = l.store.String(), l.admin.address()
+	s.Ready = s.couldLead()
 	if s.Phase == Leading {
 		missing := l.cfg.Serves()
 		if s.Serving = missing == nil; !s.Serving {

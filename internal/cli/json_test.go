@@ -34,8 +34,8 @@ func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
 	t.Parallel()
 	held, raised := claimed(t), claimed(t)
 	shapes := map[string][]string{
-		"status": {"aborted_generations", "allocated_generation", "claim", "commit", "data_version", "epoch", "generation", "heartbeat",
-			"holder", "hosts", "losses", "promotion", "readable_by", "reason", "revision", "store", "token"},
+		"status": {"aborted_generations", "allocated_generation", "claim", "commit", "data_version", "epoch", "expected", "generation", "heartbeat",
+			"holder", "hosts", "losses", "members", "members_unheard", "more_members", "other_catalogs", "promotion", "readable_by", "reason", "revision", "store", "token", "verdict"},
 		"history":                          {"changes", "claims", "losses", "store"},
 		"generation next":                  {"generation", "store"},
 		"promote --generation 1":           {"holder", "leading", "promotion", "store", "token", "waited_ms"},

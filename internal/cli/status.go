@@ -12,36 +12,88 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/epoch"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/leader"
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var expect expectation
+	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show who holds the token, since when, and what is promoted",
-		Long: `Status shows the token and its holder, how long the log is, the promotion that
-is asked for, the holder's last heartbeat, what the store was found to have lost,
-until somebody has dealt with that, and the servers that keep the store: for
-PostgreSQL every host of the URL, with its role, timeline and system identifier,
-or why it can't be reached. It writes nothing and needs no token. A catalog that
-nobody has claimed yet is no error.`,
+		Short: "Say who leads and serves, or that nobody does and why",
+		Long: `Status begins with the verdict: who leads and serves, since when; or that nobody
+does, since when, why, and who could. Below it stand the token and its holder, how
+long the log is, the promotion that is asked for, the holder's last heartbeat,
+what the store was found to have lost, until somebody has dealt with that, the
+servers that keep the store (for PostgreSQL every host of the URL, with its role,
+timeline and system identifier, or why it can't be reached), and the members: every
+process of the service, and whether it could lead or why not. It writes nothing
+and needs no token.
+
+A member writes its note when something changes, and once a lease; behind is how
+many commits it has not read yet, which is asked by its admin API if it is on this
+host. A member whose note is three leases old by this clock is left out, and
+counted; the holder removes its note.
+
+A catalog that nobody has claimed yet is no error. The other catalogs of the same
+store are named then, as the name may be mistyped.
+
+With --expect the status is a script's answer: serving, a process holds the token
+and says that it serves; claimed, a process holds the token, whether it serves or
+not. Only a living process is believed: one on this host that answers by its
+admin API, or a heartbeat that comes while the command looks, which takes a third of the
+holder's lease at most (2.5s by default) and ends with --timeout. A token that
+fence or restored has raised is held by nobody. It ends with 0 if it is so, with 1
+if it is not, with 75 if that was not known in time.`,
 		Example: `  fencepost status --store sqlite:/var/lib/app/catalog.db
-  fencepost status --json | jq -r .token`,
+  fencepost status --expect serving --timeout 30s
+  fencepost status --json | jq -r .verdict.state`,
 		Args: cobra.NoArgs,
-		RunE: a.action(func(ctx context.Context) error { return a.withStore(ctx, a.status) }),
 	}
+	cmd.Flags().StringVar((*string)(&expect), "expect", "", "end with 0 only if it is so: `serving` or claimed")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := expect.check(); err != nil {
+			return err
+		}
+		return a.action(func(ctx context.Context) error {
+			return a.withStore(ctx, func(ctx context.Context, store driver.Store) error { return a.status(ctx, store, expect) })
+		})(cmd, args)
+	}
+	return cmd
 }
 
-func (a *app) status(ctx context.Context, store driver.Store) error {
+func (a *app) status(ctx context.Context, store driver.Store, expect expectation) error {
 	var s status
+	cfg := a.config(a.timeout)
+	var l look
 	err := bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
-		s, err = readStatus(ctx, store, a.config(a.timeout))
+		l, err = readLook(ctx, store, cfg)
 		return err
 	})
+	var found *expected
+	if err == nil && expect != "" {
+		err = bounded(ctx, 2*a.timeout, func(ctx context.Context) error {
+			later, x, err := expect.await(ctx, store, cfg, l, a.timeout)
+			l, found = later, &x
+			return err
+		})
+	}
+	if err == nil {
+		err = bounded(ctx, a.timeout, func(ctx context.Context) (err error) {
+			s, err = readStatus(ctx, store, cfg, l)
+			return err
+		})
+	}
 	if err != nil {
 		return err
+	}
+	if s.Expected = found; found != nil && !found.Met {
+		a.code = exitcodes.Failure
+		if found.Unknown {
+			a.code = exitcodes.TempFail
+		}
 	}
 	return a.show(s, func(w io.Writer) error { return s.print(w, time.Now()) })
 }
@@ -49,7 +101,10 @@ func (a *app) status(ctx context.Context, store driver.Store) error {
 // A status is what a catalog's head and board say. What nobody wrote yet is
 // null in JSON.
 type status struct {
+	Verdict     verdict                 `json:"verdict"`
+	Expected    *expected               `json:"expected"` // null: nothing was expected
 	Store       string                  `json:"store"`
+	Others      *others                 `json:"other_catalogs"` // of the same store; null: this one was claimed
 	Token       *fence.Token            `json:"token"`
 	Generation  generation.Generation   `json:"generation"`
 	Epoch       epoch.Epoch             `json:"epoch"`
@@ -66,6 +121,9 @@ type status struct {
 	Allocated   generation.Generation   `json:"allocated_generation"`
 	Hosts       []driver.Host           `json:"hosts"`  // that keep the store
 	Losses      []catalog.Loss          `json:"losses"` // that nobody has dealt with
+	Members     []member                `json:"members"`
+	Unheard     int                     `json:"members_unheard"` // whose note is three leases old by this clock
+	More        bool                    `json:"more_members"`    // there are more than were read
 }
 
 // A promotion is the intent that one generation shall lead.
@@ -115,20 +173,26 @@ func heartbeatOf(b leader.Beat, head driver.Head, now time.Time) *heartbeat {
 	}
 }
 
-// readStatus asks the store, the head first.
-func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (status, error) {
-	head, err := catalog.ReadHead(ctx, store, cfg)
-	if err != nil {
-		return status{}, err
+// readLook asks who leads. The head comes last: what the holder says is true as long as
+// the head says that it holds the token.
+func readLook(ctx context.Context, store driver.Store, cfg catalog.Config) (l look, err error) {
+	l.at = time.Now()
+	if l.intent, err = leader.ReadIntent(ctx, store, cfg); err != nil {
+		return l, err
 	}
-	intent, err := leader.ReadIntent(ctx, store, cfg)
-	if err != nil {
-		return status{}, err
+	if l.beat, err = leader.ReadBeat(ctx, store, cfg); err != nil {
+		return l, err
 	}
-	beat, err := leader.ReadBeat(ctx, store, cfg)
-	if err != nil {
-		return status{}, err
+	if l.members, err = leader.ReadMembers(ctx, store, cfg); err != nil {
+		return l, err
 	}
+	l.ask(ctx)
+	l.head, err = catalog.ReadHead(ctx, store, cfg)
+	return l, err
+}
+
+// readStatus asks for the rest.
+func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config, l look) (status, error) {
 	given, err := catalog.NewBoard(store, cfg).LastGeneration(ctx)
 	if err != nil {
 		return status{}, err
@@ -137,12 +201,17 @@ func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config) (st
 	if err != nil {
 		return status{}, err
 	}
-	s := statusOf(head)
+	s, now := statusOf(l.head), time.Now()
 	s.Losses = slices.DeleteFunc(append([]catalog.Loss{}, losses...), func(l catalog.Loss) bool { return !l.Open() })
 	s.Store = store.String()
-	s.Promotion, s.Aborted = promotionOf(intent), abortedAbove(intent, head)
-	s.Heartbeat = heartbeatOf(beat, head, time.Now())
+	s.Verdict = l.verdict(now)
+	s.Promotion, s.Aborted = promotionOf(l.intent), abortedAbove(l.intent, l.head)
+	s.Heartbeat = heartbeatOf(l.beat, l.head, now)
 	s.Allocated = given
+	s.Members, s.Unheard, s.More = membersOf(l, now), len(l.members.Unheard), l.members.More
+	if l.head.IsZero() {
+		s.Others = othersOf(ctx, store)
+	}
 	s.Hosts, err = hostsOf(ctx, store)
 	return s, err
 }
@@ -170,12 +239,16 @@ func statusOf(head driver.Head) status {
 
 // print lays the status out for people.
 func (s status) print(w io.Writer, now time.Time) error {
+	if err := s.printVerdict(w); err != nil {
+		return err
+	}
 	rows := [][]string{{"store", s.Store}}
 	add := func(name, format string, args ...any) {
 		rows = append(rows, []string{name, fmt.Sprintf(format, args...)})
 	}
 	if s.Token == nil {
 		add("token", "none: nobody has claimed this catalog yet")
+		rows = append(rows, s.Others.rows()...)
 	} else {
 		add("token", "%v", s.Token)
 		add("holder", "%s", holder(*s.Holder))
@@ -201,7 +274,30 @@ func (s status) print(w io.Writer, now time.Time) error {
 	for _, l := range s.Losses {
 		rows = append(rows, lossRows(l, now)...)
 	}
-	return table(w, rows)
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	return s.printMembers(w, now)
+}
+
+// printVerdict says first what is most asked for.
+func (s status) printVerdict(w io.Writer) error {
+	text := s.Verdict.Text + "\n"
+	if s.Verdict.May != "" {
+		text += "→ " + s.Verdict.May + "\n"
+	}
+	if x := s.Expected; x != nil {
+		answer := "no"
+		switch {
+		case x.Met:
+			answer = "yes"
+		case x.Unknown:
+			answer = "not known in time"
+		}
+		text += fmt.Sprintf("expected %s: %s: %s\n", x.Expect, answer, cell(x.Why))
+	}
+	_, err := fmt.Fprintln(w, text)
+	return err
 }
 
 func (s status) promotion(now time.Time) string {
