@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -14,11 +15,13 @@ import (
 const (
 	CheckPromotion = "promotion"
 	CheckHeartbeat = "heartbeat"
+	CheckOthers    = "other catalogs"
 )
 
 // Preflight is [catalog.Preflight] for a service that this package runs: it
 // says besides which generation is promoted, and whether the holder gives signs
-// of life. It writes nothing.
+// of life; of a catalog that nobody ever claimed, which others its store has. It writes
+// nothing.
 func Preflight(ctx context.Context, store driver.Store, cfg catalog.Config) catalog.Report {
 	store = catalog.Witnessed(store) // for what is asked besides
 	r := catalog.Preflight(ctx, store, cfg)
@@ -29,6 +32,7 @@ func Preflight(ctx context.Context, store driver.Store, cfg catalog.Config) cata
 	}
 	checkPromotion(ctx, store, cfg, &r)
 	checkHeartbeat(ctx, store, cfg, &r)
+	checkOthers(ctx, store, &r)
 	return r
 }
 
@@ -77,10 +81,35 @@ func checkHeartbeat(ctx context.Context, store driver.Store, cfg catalog.Config,
 	case beat.At.IsZero() || beat.Claim != r.Head.Claim.ID:
 		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "there is none of the claim that holds the token")
 	case beat.Left:
-		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "the holder has left, %v ago", age)
+		left := "the holder has left"
+		if said, ok := beat.State(); ok && said.Phase == HandingOver.String() {
+			left = "the holder runs no work, and offers the token to other processes"
+		}
+		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "%s, %v ago", left, age)
 	case age > old:
 		r.Add(CheckHeartbeat, driver.Warning, "see that the holder is alive, or know that it is not", "the last one is %v old", age)
 	default:
 		r.Add(CheckHeartbeat, driver.Fine, "", "%v ago", age)
+	}
+}
+
+// checkOthers names the other catalogs of the store if nobody ever claimed this one.
+func checkOthers(ctx context.Context, store driver.Store, r *catalog.Report) {
+	lister, ok := driver.As[driver.Lister](store)
+	if !ok || !r.Head.IsZero() {
+		return
+	}
+	names, more, err := lister.OtherCatalogs(ctx)
+	list := strings.Join(names, ", ")
+	if more {
+		list += " and more"
+	}
+	switch {
+	case err != nil:
+		r.Add(CheckOthers, driver.Warning, "see that the name of the catalog is spelled as it was meant", "not known: %v", err)
+	case len(names) > 0:
+		r.Add(CheckOthers, driver.Warning, "see that the name of the catalog is spelled as it was meant", "nobody ever claimed this one; the same store has %s", list)
+	default:
+		r.Add(CheckOthers, driver.Fine, "", "none is in the same store")
 	}
 }

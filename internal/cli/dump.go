@@ -47,7 +47,7 @@ under the same name with _base64 behind it: {"key_base64":"/w==","value":"v"}.
   fencepost dump --collection accounts | jq -r 'select(.key) | .key'
   fencepost dump --log | jq -c 'select(.token == "g7.e41")'`,
 		Args: cobra.NoArgs,
-		RunE: a.action(func(ctx context.Context) error { return a.withStore(ctx, d.run) }),
+		RunE: a.action(func(ctx context.Context) error { return a.withReadStore(ctx, d.run) }),
 	}
 	cmd.Flags().StringVar(&d.collection, "collection", "", "only the collection `NAME`")
 	cmd.Flags().BoolVar(&d.log, "log", false, "print commits instead of entries")

@@ -37,6 +37,7 @@ type claims struct {
 	Claims  []driver.Claim  `json:"claims"`
 	Changes []leader.Change `json:"changes"` // promotions and aborts
 	Losses  []catalog.Loss  `json:"losses"`
+	Others  *others         `json:"other_catalogs,omitempty"` // of the same store, if nobody ever claimed this one
 }
 
 func (a *app) history(ctx context.Context, store driver.Store) error {
@@ -59,6 +60,9 @@ func (a *app) history(ctx context.Context, store driver.Store) error {
 	if err != nil {
 		return err
 	}
+	if len(c.Claims) == 0 {
+		c.Others = othersOf(ctx, store)
+	}
 	return a.show(c, func(w io.Writer) error { return c.print(w, time.Now()) })
 }
 
@@ -67,7 +71,7 @@ func (c claims) print(w io.Writer, now time.Time) error {
 	if len(c.Claims) > 0 {
 		tables = append(tables, claimTable(c.Claims, now))
 	} else if len(c.Losses) == 0 {
-		tables = append(tables, [][]string{{fmt.Sprintf("nobody has claimed %s yet", c.Store)}})
+		tables = append(tables, [][]string{{fmt.Sprintf("nobody has claimed %s yet%s", c.Store, c.Others.text())}})
 	}
 	if len(c.Changes) > 0 {
 		tables = append(tables, changeTable(c.Changes, now))

@@ -68,7 +68,7 @@ removed.`,
 			return err
 		}
 		return a.action(func(ctx context.Context) error {
-			return a.withStore(ctx, func(ctx context.Context, store driver.Store) error { return a.reap(ctx, store, policy, f.dryRun) })
+			return a.withReadStore(ctx, func(ctx context.Context, store driver.Store) error { return a.reap(ctx, store, policy, f.dryRun) })
 		})(cmd, args)
 	}
 	return cmd

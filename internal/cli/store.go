@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -30,6 +31,36 @@ func (a *app) withStore(ctx context.Context, fn func(context.Context, driver.Sto
 	defer func() { err = errors.Join(err, store.Close()) }()
 	a.name = store.String()
 	return fn(ctx, catalog.Witnessed(store))
+}
+
+// withReadStore is withStore for a command that only shows something. If nobody ever
+// claimed the catalog and others stand beside it, it says so on standard error: the name
+// may be mistyped.
+func (a *app) withReadStore(ctx context.Context, fn func(context.Context, driver.Store) error) error {
+	return a.withStore(ctx, func(ctx context.Context, store driver.Store) error {
+		if err := fn(ctx, store); err != nil {
+			return err
+		}
+		bounded, cancel := context.WithTimeout(ctx, a.timeout)
+		defer cancel()
+		if head, err := store.Head(bounded); err == nil && head.IsZero() { // if it can't be asked, the answer stands
+			a.warn(othersOf(bounded, store).text(), store)
+		}
+		return nil
+	})
+}
+
+// warn says on standard error what others of an empty catalog there are, if any.
+func (a *app) warn(others string, store driver.Store) {
+	if others == "" {
+		return
+	}
+	text := "nobody ever claimed " + store.String() + others
+	if a.json {
+		_ = json.NewEncoder(a.env.Stderr).Encode(map[string]string{"warning": text, "store": a.name}) // the answer was given
+		return
+	}
+	_, _ = fmt.Fprintf(a.env.Stderr, "fencepost: %s\n", text)
 }
 
 // bounded calls fn under a deadline. Where that is what ended fn, the error

@@ -98,7 +98,7 @@ page of work.Handler in the holder has it.`,
   fencepost work status --json | jq .states`,
 		Args: cobra.NoArgs,
 		RunE: a.action(func(ctx context.Context) error {
-			return a.withStore(ctx, func(ctx context.Context, store driver.Store) error {
+			return a.withReadStore(ctx, func(ctx context.Context, store driver.Store) error {
 				s, err := a.readWorkStatus(ctx, store)
 				if err != nil {
 					return err

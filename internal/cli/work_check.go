@@ -85,7 +85,7 @@ const checkKey = "work/check"
 
 func (c *workChecking) run(ctx context.Context) error {
 	checked := workChecked{At: time.Now().UTC().Round(0), Failing: []string{}}
-	looked := c.app.withStore(ctx, func(ctx context.Context, store driver.Store) error {
+	looked := c.app.withReadStore(ctx, func(ctx context.Context, store driver.Store) error {
 		s, err := c.app.readWorkStatus(ctx, store)
 		if err == nil {
 			checked.Alerts = work.Check(s.Status, s.Inbox, c.th)

@@ -50,7 +50,7 @@ their payloads. Jobs that are done are not kept.`,
 			return err
 		}
 		return a.action(func(ctx context.Context) error {
-			return a.withStore(ctx, func(ctx context.Context, store driver.Store) error { return a.workList(ctx, store, f) })
+			return a.withReadStore(ctx, func(ctx context.Context, store driver.Store) error { return a.workList(ctx, store, f) })
 		})(cmd, args)
 	}
 	return cmd
@@ -187,7 +187,7 @@ holder answered. The newest 1024 answers are kept.`,
 				return err
 			}
 			return a.action(func(ctx context.Context) error {
-				return a.withStore(ctx, func(ctx context.Context, store driver.Store) error { return a.showRequest(ctx, store, ref) })
+				return a.withReadStore(ctx, func(ctx context.Context, store driver.Store) error { return a.showRequest(ctx, store, ref) })
 			})(cmd, args)
 		}
 		id, err := work.ParseID(args[0])
@@ -195,7 +195,7 @@ holder answered. The newest 1024 answers are kept.`,
 			return err
 		}
 		return a.action(func(ctx context.Context) error {
-			return a.withStore(ctx, func(ctx context.Context, store driver.Store) error { return a.showJob(ctx, store, id) })
+			return a.withReadStore(ctx, func(ctx context.Context, store driver.Store) error { return a.showJob(ctx, store, id) })
 		})(cmd, args)
 	}
 	return cmd
