@@ -181,7 +181,7 @@ func (p *preflight) generation(ctx context.Context) {
 		p.Add(CheckGeneration, driver.Failure, "give the release a number: "+next, "none is given, and a writer needs one")
 	case mine < current.Token.Generation:
 		p.Add(CheckGeneration, driver.Failure, "give this build a new number, also where it is an old build that comes back: "+next,
-			"generation %v would be superseded: %v leads, of %v", mine, current.Token, current.Holder)
+			"generation %v would be superseded: %v is the newest token, claimed by %v", mine, current.Token, current.Holder)
 	case mine == current.Token.Generation:
 		p.sameGeneration(current)
 	default:
@@ -195,7 +195,7 @@ func (p *preflight) sameGeneration(current driver.Claim) {
 		return
 	}
 	p.Add(CheckGeneration, driver.Warning, "give a new release a new number; a further process of the same release keeps it",
-		"generation %v leads already, as %v of %v: a process of it is a standby", p.cfg.Generation, current.Token, current.Holder)
+		"generation %v has claimed already, as %v of %v: a further process of it is a standby", p.cfg.Generation, current.Token, current.Holder)
 }
 
 // handedOut compares with the numbers that were handed out.
@@ -275,11 +275,11 @@ func (p *preflight) knowsItsData(ctx context.Context) bool {
 
 func (p *preflight) holder() {
 	if p.Head.IsZero() {
-		p.ok(CheckHolder, "nobody leads")
+		p.ok(CheckHolder, "nobody ever claimed")
 		return
 	}
 	c := p.Head.Claim
-	p.ok(CheckHolder, "%v, of %v", c.Token, c.Holder)
+	p.ok(CheckHolder, "%v was claimed by %v", c.Token, c.Holder)
 }
 
 // replay reads the log as a claim would.

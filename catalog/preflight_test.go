@@ -66,9 +66,9 @@ func TestPreflightSaysWhetherTheGenerationIsGivenFreeAndHigher(t *testing.T) {
 		detail string
 	}{
 		{ready(generation.None, ""), driver.Failure, "none is given"},
-		{ready(6, "b6"), driver.Failure, "generation 6 would be superseded: g7.e1 leads"},
+		{ready(6, "b6"), driver.Failure, "generation 6 would be superseded: g7.e1 is the newest token"},
 		{ready(7, "other"), driver.Failure, `generation 7 belongs to build "b7", and this is build "other"`},
-		{ready(7, "b7"), driver.Warning, "generation 7 leads already"},
+		{ready(7, "b7"), driver.Warning, "generation 7 has claimed already"},
 		{ready(8, "b8"), driver.Fine, "generation 8 is free, and higher than 7"},
 	} {
 		r := catalog.Preflight(t.Context(), led(t, ready(7, "b7")), row.cfg)

@@ -109,7 +109,15 @@ func (e *Error) Error() string {
 	if e.Superseded() {
 		reason, advice = "superseded", "end for good: a newer generation leads"
 	}
-	return fmt.Sprintf("%s: held %v, the store has %v of %v: %s", reason, e.Held, e.Current, e.By, advice)
+	return fmt.Sprintf("%s: %s, the store has %v of %v: %s", reason, e.held(), e.Current, e.By, advice)
+}
+
+// held says which token the process held. Before its claim it held none.
+func (e *Error) held() string {
+	if e.Held.Epoch == 0 {
+		return fmt.Sprintf("generation %v held no token", e.Held.Generation)
+	}
+	return "held " + e.Held.String()
 }
 
 // Is makes errors.Is find ErrFenced, and ErrSuperseded where it applies.

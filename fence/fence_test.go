@@ -54,6 +54,11 @@ func TestSupersededEndsGracefully(t *testing.T) {
 		"end for good: a newer generation leads")
 }
 
+func TestAProcessThatWasSupersededBeforeItsClaimIsNotSaidToHaveHeldAToken(t *testing.T) {
+	err := fence.Check(token(7, 0), token(8, 42), fence.Holder{})
+	require.EqualError(t, err, "superseded: generation 7 held no token, the store has g8.e42 of an unnamed holder: end for good: a newer generation leads")
+}
+
 func TestAFenceMatchesNothingElse(t *testing.T) {
 	err := fence.Check(token(7, 41), token(8, 42), someone())
 	require.NotErrorIs(t, err, fence.ErrMalformed)

@@ -77,7 +77,7 @@ func checkHeartbeat(ctx context.Context, store driver.Store, cfg catalog.Config,
 	case err != nil:
 		r.Add(CheckHeartbeat, driver.Failure, unread, "%v", err)
 	case r.Head.IsZero():
-		r.Add(CheckHeartbeat, driver.Fine, "", "nobody leads")
+		r.Add(CheckHeartbeat, driver.Fine, "", "nobody ever claimed")
 	case beat.At.IsZero() || beat.Claim != r.Head.Claim.ID:
 		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "there is none of the claim that holds the token")
 	case beat.Left:

@@ -51,7 +51,7 @@ func (s Status) heldText() string {
 	if s.Token.IsZero() {
 		return "token none: nobody has claimed this catalog yet"
 	}
-	held := fmt.Sprintf("token %v, held by %s", s.Token, shown(s.Holder.Name))
+	held := fmt.Sprintf("token %v, claimed by %s", s.Token, shown(s.Holder.Name))
 	if !s.Holder.Since.IsZero() {
 		held += fmt.Sprintf(", since %s", seconds(s.At.Sub(s.Holder.Since)))
 	}

@@ -29,7 +29,7 @@ that is parked, one of three questions:
 
   live     is it up, or parked?           /livez
   standby  has it read everything?        /readyz/standby
-  leader   does it hold the token?        /readyz/leader
+  leader   does it lead and serve?        /readyz/leader
 
 It ends with 0 for yes and 1 for everything else. The API answers on loopback
 only, so probes of a container run this inside of it. Readiness is standby: a

@@ -160,7 +160,8 @@ type heartbeat struct {
 	Sequence uint64    `json:"seq"`
 	Admin    string    `json:"admin"`
 	Claim    driver.ID `json:"claim"`
-	Current  bool      `json:"current"` // of the one who holds the token now
+	Current  bool      `json:"current"` // of the newest claim
+	Left     bool      `json:"left"`    // no work runs, and other processes may claim
 }
 
 func heartbeatOf(b leader.Beat, head driver.Head, now time.Time) *heartbeat {
@@ -169,7 +170,7 @@ func heartbeatOf(b leader.Beat, head driver.Head, now time.Time) *heartbeat {
 	}
 	return &heartbeat{
 		At: b.At, Age: now.Sub(b.At).Seconds(), Sequence: b.Seq,
-		Admin: b.Admin, Claim: b.Claim, Current: b.Claim == head.Claim.ID,
+		Admin: b.Admin, Claim: b.Claim, Current: b.Claim == head.Claim.ID, Left: b.Left,
 	}
 }
 
@@ -251,8 +252,8 @@ func (s status) print(w io.Writer, now time.Time) error {
 		rows = append(rows, s.Others.rows()...)
 	} else {
 		add("token", "%v", s.Token)
-		add("holder", "%s", holder(*s.Holder))
-		add("since", "%s", when(s.Holder.Since, now))
+		add("claimed by", "%s", holder(*s.Holder))
+		add("claimed", "%s", when(s.Holder.Since, now))
 		add("reason", "%s", cell(s.Reason))
 		add("revision", "%d", s.Revision)
 		add("newest commit", "%v", s.Commit)
@@ -307,8 +308,10 @@ func (s status) promotion(now time.Time) string {
 	}
 	state := "waits for it to claim"
 	switch {
-	case s.Generation == p.Generation:
+	case s.Generation == p.Generation && s.Verdict.known():
 		state = "it leads"
+	case s.Generation == p.Generation:
+		state = "it has claimed"
 	case s.Generation > p.Generation:
 		state = "superseded"
 	}
@@ -324,8 +327,11 @@ func (s status) heartbeat(now time.Time) string {
 	if b.Admin != "" {
 		text += ", admin at " + cell(b.Admin)
 	}
-	if !b.Current {
+	switch {
+	case !b.Current:
 		text += ", of an earlier holder"
+	case b.Left:
+		text += ", with which the holder let others claim"
 	}
 	return text
 }

@@ -72,7 +72,7 @@ func bounded(ctx context.Context, d time.Duration, fn func(context.Context) erro
 	if err == nil || short.Err() == nil || ctx.Err() != nil || exitcodes.Of(err) > exitcodes.Retry {
 		return err
 	}
-	return exitcodes.With(fmt.Errorf("no answer of the store within %v: %w", d, err), exitcodes.Retry)
+	return exitcodes.With(fmt.Errorf("not done within %v: %w", d, err), exitcodes.Retry)
 }
 
 // config bounds what the library tries by the time that the command has.

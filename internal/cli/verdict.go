@@ -128,6 +128,9 @@ func leads(s leader.StandingState) bool {
 	return s == leader.StandingServing || s == leader.StandingNotServing || s == leader.StandingClaimed
 }
 
+// known reports whether a process is known to lead, and not only to have claimed.
+func (v verdict) known() bool { return leads(v.State) && v.Evidence != byHead }
+
 // may says who could claim while nobody leads.
 func (l look) may() string {
 	leading, promoted := l.head.Claim.Token.Generation, l.intent.Generation

@@ -53,6 +53,8 @@ type workStatus struct {
 	Store string `json:"store"`
 	work.Status
 	Inbox work.Outside `json:"inbox"`
+
+	left bool // the holder lets others claim
 }
 
 // readWorkStatus reads everything that says how the work goes.
@@ -75,7 +77,7 @@ func (a *app) readWorkStatus(ctx context.Context, store driver.Store) (workStatu
 		}
 		beat, err := leader.ReadBeat(ctx, store, a.config(a.timeout))
 		if beat.Claim == claim {
-			s.Inbox.Seen = beat.At
+			s.Inbox.Seen, s.left = beat.At, beat.Left
 		}
 		return err
 	})
@@ -134,6 +136,9 @@ func (s workStatus) inboxText() string {
 func (s workStatus) seenText() string {
 	if s.Inbox.Seen.IsZero() {
 		return "holder: gives no sign of life on the board, so it is not known whether it is there"
+	}
+	if s.left {
+		return "holder: has let others claim " + when(s.Inbox.Seen, s.At)
 	}
 	return "holder: last sign of life " + when(s.Inbox.Seen, s.At)
 }

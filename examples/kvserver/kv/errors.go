@@ -83,6 +83,9 @@ func fencedText(e *fence.Error, effect string) string {
 	if e.Superseded() {
 		reason = "superseded by"
 	}
-	return fmt.Sprintf("%s %s %v of %v: this server held %v, and %s",
-		prefixFenced, reason, e.Current, e.By, e.Held, effect)
+	held := "this server held " + e.Held.String()
+	if e.Held.Epoch == 0 {
+		held = "this server held no token"
+	}
+	return fmt.Sprintf("%s %s %v of %v: %s, and %s", prefixFenced, reason, e.Current, e.By, held, effect)
 }
