@@ -74,6 +74,14 @@
 // for a loss; a host that vanishes costs as much. A dead process costs some
 // milliseconds, a promotion the time to finish what is under way and one claim.
 //
+// # Members
+//
+// Every process keeps a note on the board that says who it is and whether it could
+// lead: see [Member]. It writes the note when something changes, at most once a second,
+// and otherwise once a lease, and removes it when it ends; the holder removes those that
+// have not changed for three leases. Each heartbeat says whether the holder serves: see
+// [StandingOf]. Nothing rests on either.
+//
 // # Clocks
 //
 // No decision reads the wall clock, or a time that stands in the store. The
