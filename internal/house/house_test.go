@@ -74,6 +74,7 @@ func rooms() map[string]room {
 		"internal/house":        {},
 		"internal/orders":       {},
 		"internal/ownfile":      {outside: []string{"golang.org/x/sys"}},
+		"internal/spool":        {},
 		"internal/storeurl":     {inside: append([]string{"catalog/sqlite", "catalog/postgres", "catalog/etcd"}, belowDriver...)},
 		"internal/errordoc":     {inside: []string{"internal/storeurl", "catalog/driver", "exitcodes"}},
 		"internal/errordoc/gen": {inside: []string{"internal/errordoc"}},
