@@ -1,12 +1,8 @@
 package exitcodes
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -22,9 +18,15 @@ type Options struct {
 	// last element of the program's path.
 	Name string
 
-	// Grace is how long the work may take to return once its context has
-	// ended. The default is 10 s.
+	// Grace is how long the process may take to end once the context of its work
+	// has ended. The work has all of it but the last quarter, or the last second
+	// if that is less, which is kept for the record and the last lines. The
+	// default is 10 s.
 	Grace time.Duration
+
+	// Flush writes out what a logger of the program still holds back, within a
+	// time. Main calls it before its own last line. The default is nothing.
+	Flush func(within time.Duration)
 
 	// OwnHangup leaves SIGHUP to the work, such as for reading its
 	// configuration anew.
@@ -34,6 +36,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	o.Name = cmp.Or(o.Name, filepath.Base(os.Args[0]))
 	o.Grace = cmp.Or(o.Grace, 10*time.Second)
+	if o.Flush == nil {
+		o.Flush = func(time.Duration) {}
+	}
 	return o
 }
 
@@ -41,11 +46,20 @@ func (o Options) withDefaults() Options {
 // what run returns. It never returns.
 //
 // SIGTERM and SIGINT request a stop: the context of run ends with a cause that
-// matches [ErrStopRequested], and run has opts.Grace to return. What it returns
-// then is a success where it is nil, or says only that the work was cancelled;
-// a fence or a broken invariant still decides. Work that does not return in
-// time is cut off, with the code of the cause. A second signal ends the
-// process at once, with 128 plus the signal's number.
+// matches [ErrStopRequested], and run has most of opts.Grace to return. What it
+// returns then is a success if it is nil, or says only that the work was
+// cancelled; a fence or a broken invariant still decides. Work that does not
+// return in time is cut off, with the code of the cause. A second signal ends the
+// process at once, with 128 plus the signal's number. Signals that come within
+// 250 ms of the first belong to the same request, since supervisors send one to
+// the process and one to its group.
+//
+// Nothing keeps the process longer than opts.Grace, or a quarter of a second more
+// if that is less than a second: not a clean-up or a deferred call that hangs, and
+// not a standard error, an ending record or a service manager that nobody reads.
+// What can't be written by then is lost; the code is not. Work that returned
+// without being asked to leaves a second for that. Once the work has returned, a
+// second signal cuts only the writing short.
 //
 // SIGHUP ends the work in the same way, and the process with 129 where nothing
 // else decides: it means "stop" to a terminal and "start anew" to an operator,
@@ -77,16 +91,16 @@ func Main(run func(ctx context.Context) error, opts Options) {
 	// would ignore too. Nobody reads it, and what does not fit is dropped.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	p := newProgram(opts)
-	os.Exit(int(p.await(run, signals).conclude(opts.Name, os.Stderr, ownRecordPath())))
+	os.Exit(int(p.finish(p.await(run, signals), os.Stderr, ownRecordPath(), signals)))
 }
 
 // Exit ends the process at once because of err, as the end of [Main] does: an
 // ending record, a line on standard error, the stacks for a panic, and the
-// code. Nothing is cleaned up; [End] gives the work its grace. Within the work
-// of Main the record goes where Main's would.
+// code, within a second. Nothing is cleaned up; [End] gives the work its grace.
+// Within the work of Main the record goes where Main's would.
 func Exit(err error) {
-	e := endingOf(err, decide(voices(err)))
-	os.Exit(int(e.conclude(Options{}.withDefaults().Name, os.Stderr, ownRecordPath())))
+	p := newProgram(Options{}.withDefaults())
+	os.Exit(int(p.finish(endingOf(err, decide(voices(err))), os.Stderr, ownRecordPath(), nil)))
 }
 
 // keptEnv names the environment variable with the number of a process in which
@@ -111,74 +125,4 @@ func ownRecordPath() string {
 		return path
 	}
 	return RecordPath(os.Getenv)
-}
-
-// An ending is all that is left to say of a process.
-type ending struct {
-	record Record
-	remark string // what happened besides; may be empty
-	stacks []byte // of a panic
-}
-
-func endingOf(err error, decided voice) ending {
-	e := ending{record: recordOf(err, decided)}
-	if decided.disposition != Panic {
-		return e
-	}
-	var caught *goPanic
-	if errors.As(err, &caught) {
-		e.stacks = caught.stacks
-	} else {
-		e.stacks = allStacks()
-	}
-	return e
-}
-
-// conclude leaves the record at path, says the rest on stderr, and returns the
-// code. The record comes first: whoever reads stderr may have stopped reading.
-func (e ending) conclude(name string, stderr io.Writer, path string) Code {
-	e.record.Name = name
-	if e.remark != "" {
-		e.record.Reason = strings.TrimLeft(e.record.Reason+"; "+e.remark, "; ")
-	}
-	// A reader of stderr that is gone must not turn this ending into a death
-	// by SIGPIPE, which a supervisor would answer with a restart.
-	signal.Ignore(syscall.SIGPIPE)
-	if path != "" {
-		if err := WriteRecord(path, e.record); err != nil {
-			say(stderr, "%s: %v\n", name, err)
-		}
-	}
-	e.record.notify()
-	if len(e.stacks) > 0 {
-		say(stderr, "%s\n", bytes.TrimRight(e.stacks, "\n"))
-	}
-	say(stderr, "%s: %s\n", name, e.record.summary())
-	return e.record.Code
-}
-
-// say writes to stderr. When that fails there is nobody left to tell.
-func say(stderr io.Writer, format string, args ...any) {
-	_, _ = fmt.Fprintf(stderr, format, args...)
-}
-
-// summary is the ending in one line.
-func (r Record) summary() string {
-	reason := cmp.Or(OneLine(r.Reason), "done")
-	if r.Disposition == None.String() {
-		return fmt.Sprintf("%s (exit %d)", reason, r.Code)
-	}
-	return fmt.Sprintf("%s (%s, exit %d)", reason, r.Disposition, r.Code)
-}
-
-// OneLine returns text with its lines joined by semicolons, for logs in which
-// an error is one line.
-func OneLine(text string) string {
-	var lines []string
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" {
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, "; ")
 }

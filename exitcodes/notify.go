@@ -45,10 +45,35 @@ func Notify(assignments ...string) error {
 	return nil
 }
 
-// notifyStopping tells that the work has grace left to return. The service
-// manager waits for that long even where its own time-out is shorter.
+// notices run one after the other, beside the goroutine that asks for them, since
+// a service manager may have stopped reading. Go and Wait are for one goroutine at
+// a time.
+type notices struct{ last chan struct{} }
+
+// Go runs notice once those before it are done.
+func (n *notices) Go(notice func()) {
+	before, done := n.last, make(chan struct{})
+	n.last = done
+	go func() {
+		defer close(done)
+		if before != nil {
+			<-before
+		}
+		notice()
+	}()
+}
+
+// Wait returns once all notices are done.
+func (n *notices) Wait() {
+	if n.last != nil {
+		<-n.last
+	}
+}
+
+// notifyStopping tells that the process has grace left to end. The service
+// manager waits for that long even if its own time-out is shorter.
 func notifyStopping(why error, grace time.Duration) {
-	longer := grace + time.Second // the ending itself takes a moment
+	longer := grace + time.Second // and a moment for the exit itself
 	_ = Notify("STOPPING=1", fmt.Sprintf("STATUS=stopping: %v", why),
 		fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", longer.Microseconds())) // a hint, as all of these
 }

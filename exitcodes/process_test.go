@@ -51,10 +51,17 @@ func play(role string) {
 	if name, ok := strings.CutPrefix(role, "exit "); ok {
 		exitcodes.Exit(endings()[name])
 	}
+	opts := exitcodes.Options{Name: "db", Grace: 200 * time.Millisecond, OwnHangup: role == "own hangup"}
+	if role == "wait" {
+		opts.Grace = time.Hour
+	}
+	if role == "flush hangs" {
+		opts.Flush = func(time.Duration) { select {} }
+	}
 	exitcodes.Main(func(ctx context.Context) error {
 		exitcodes.Annotate(ctx, exitcodes.AdminField, "127.0.0.1:6878")
 		return work(ctx, role)
-	}, exitcodes.Options{Name: "db", Grace: 200 * time.Millisecond, OwnHangup: role == "own hangup"})
+	}, opts)
 }
 
 func work(ctx context.Context, role string) error {
@@ -70,9 +77,14 @@ func work(ctx context.Context, role string) error {
 		fmt.Println("ready")
 		<-ctx.Done()
 		return endings()["fenced"]
-	case "hang":
+	case "hang", "wait":
 		fmt.Println("ready")
 		select {}
+	case "clean-up hangs":
+		defer func() { select {} }()
+		fmt.Println("ready")
+		<-ctx.Done()
+		return ctx.Err()
 	case "log on": // what it logs nobody reads any more
 		fmt.Println("ready")
 		for ctx.Err() == nil {
@@ -130,6 +142,7 @@ func endings() map[string]error {
 		"usage":        exitcodes.WithCode(errors.New("no such flag"), exitcodes.Usage),
 		"broken":       exitcodes.With(errors.New("lost commit"), exitcodes.Panic),
 		"plain":        errors.New("plain"),
+		"escapes":      errors.New("\x1b[2Jgone"),
 		"unproven":     exitcodes.With(errors.New("tired"), exitcodes.GracefulExit),
 		"not stopping": context.Canceled,
 	}
@@ -208,7 +221,7 @@ func TestAFenceThatIsMetWhileStoppingStillDecides(t *testing.T) {
 func TestAProcessThatHangsIsCutOffAndSaysSo(t *testing.T) {
 	p := stopped(t, "hang", syscall.SIGTERM)
 	require.Equal(t, 0, p.code, p.stderr)
-	require.Contains(t, p.stderr, "did not return within 200ms")
+	require.Contains(t, p.stderr, "did not return within 150ms")
 }
 
 // stopped sends signals to a role once it is ready, and returns what is left.
@@ -291,7 +304,7 @@ func TestSIGHUPEndsTheWorkInGoodOrderAndTheServiceComesBack(t *testing.T) {
 func TestSIGHUPAfterAStopIsNoSecondStop(t *testing.T) {
 	p := stopped(t, "hang", syscall.SIGTERM, syscall.SIGHUP)
 	require.Equal(t, 0, p.code, p.stderr)
-	require.Contains(t, p.stderr, "did not return within 200ms")
+	require.Contains(t, p.stderr, "did not return within 150ms")
 }
 
 func TestWhatIgnoresSIGHUPGoesOnIgnoringIt(t *testing.T) {

@@ -25,8 +25,11 @@ type program struct {
 	opts   Options
 	ctx    context.Context // of the work; carries the program itself
 	cancel context.CancelCauseFunc
-	forced <-chan time.Time // fires when the grace is over; nil until the context ends
-	stops  int              // signals so far that ask for a stop
+	forced <-chan time.Time // fires when the work's time is over; nil until the context ends
+	stop   time.Time        // when the first signal came that asks for a stop; zero before
+	cut    bool             // a second signal asked for the end at once
+
+	telling notices // to the service manager
 
 	mu     sync.Mutex
 	fields map[string]string // for the ending record
@@ -67,6 +70,38 @@ func newProgram(opts Options) *program {
 	return p
 }
 
+// The bounds of the time for saying how the process ends.
+const (
+	leastWords = 250 * time.Millisecond
+	mostWords  = time.Second
+)
+
+// workTime is how long the work may take to return. The rest of the grace is for
+// the last words.
+func (p *program) workTime() time.Duration { return p.opts.Grace - min(p.opts.Grace/4, mostWords) }
+
+// lastWords is how long it may take to say how the process ends.
+func (p *program) lastWords() time.Duration {
+	if p.cut {
+		return leastWords
+	}
+	return max(leastWords, min(p.opts.Grace/4, mostWords))
+}
+
+// oneRequest is how long after a stop signal further ones still belong to the same
+// request: supervisors send one to the process and one to its group.
+const oneRequest = 250 * time.Millisecond
+
+// again reports whether a signal asks for a stop once more, and is to end the
+// process at once. The first one does not, nor do those that belong to it.
+func (p *program) again() bool {
+	if p.stop.IsZero() {
+		p.stop = time.Now()
+		return false
+	}
+	return time.Since(p.stop) >= oneRequest
+}
+
 // await runs the work until it returns, its grace is over, or a second signal
 // arrives, and says how the process ends.
 func (p *program) await(run func(context.Context) error, signals <-chan os.Signal) ending {
@@ -82,14 +117,15 @@ func (p *program) await(run func(context.Context) error, signals <-chan os.Signa
 				p.cancel(errHangup)
 				continue
 			}
-			if p.stops++; p.stops > 1 {
+			if p.again() {
 				return p.cutShort(sig)
 			}
 			p.cancel(fmt.Errorf("%w by signal %v", ErrStopRequested, sig))
 		case <-ended:
 			ended = nil
-			p.forced = time.After(p.opts.Grace)
-			notifyStopping(context.Cause(p.ctx), p.opts.Grace)
+			p.forced = time.After(p.workTime())
+			why := context.Cause(p.ctx)
+			p.telling.Go(func() { notifyStopping(why, p.opts.Grace) })
 		case <-p.forced:
 			return p.overdue()
 		}
@@ -130,7 +166,7 @@ func (p *program) judge(err error) ending {
 		heard = voices(cause)
 	}
 	// A SIGTERM that came with it, in whatever order, asks for more.
-	hungUp := errors.Is(cause, errHangup) && p.stops == 0
+	hungUp := errors.Is(cause, errHangup) && p.stop.IsZero()
 	if hungUp && len(heard) == 0 {
 		err = cause
 	}
@@ -151,13 +187,14 @@ func (v voice) echoes() bool {
 // overdue is the ending of work that did not return within its grace.
 func (p *program) overdue() ending {
 	e := p.judge(nil)
-	e.remark = fmt.Sprintf("the work did not return within %v and was cut off", p.opts.Grace)
+	e.remark = fmt.Sprintf("the work did not return within %v and was cut off", p.workTime())
 	return e
 }
 
 // cutShort is the ending by a second signal: at once, with 128 and the
 // signal's number, as shells count.
 func (p *program) cutShort(sig os.Signal) ending {
+	p.cut = true
 	e := p.judge(nil)
 	e.remark = fmt.Sprintf("signal %v while stopping ended the process at once", sig)
 	e.record.Disposition, e.record.Superseded = None.String(), false

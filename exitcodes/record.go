@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"time"
 	"unicode/utf8"
 )
@@ -177,94 +175,4 @@ func encode(v any) ([]byte, error) {
 		return nil, fmt.Errorf("encoding the ending record: %w", err)
 	}
 	return bytes.TrimRight(buf.Bytes(), "\n"), nil
-}
-
-// ReadRecord reads the ending record at path. The error matches fs.ErrNotExist
-// where there is none.
-func ReadRecord(path string) (Record, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return Record{}, fmt.Errorf("reading the ending record: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxRecordSize+1))
-	if err == nil && len(data) == 0 {
-		err = os.ErrNotExist
-	}
-	var r Record
-	if err == nil {
-		err = json.Unmarshal(data, &r)
-	}
-	if err != nil {
-		return Record{}, fmt.Errorf("reading the ending record in %s: %w", path, err)
-	}
-	return r, nil
-}
-
-// WriteRecord writes r to path as one line of at most [MaxRecordSize] bytes. A
-// reader sees all of it or nothing, except where the path is a device or a
-// mount, or its folder can't be written to.
-func WriteRecord(path string, r Record) error {
-	line, err := r.line()
-	if err != nil {
-		return err
-	}
-	if replaceable(path) && replace(path, line) == nil {
-		return nil
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return fmt.Errorf("writing the ending record: %w", err)
-	}
-	_, err = f.Write(line)
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err != nil {
-		return fmt.Errorf("writing the ending record: %w", err)
-	}
-	return nil
-}
-
-// replaceable reports whether path may be replaced by renaming: Kubernetes'
-// file is watched by its inode, and a link or device must stay what it is.
-func replaceable(path string) bool {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return os.IsNotExist(err)
-	}
-	return info.Mode().IsRegular() && path != kubernetesLog
-}
-
-func replace(path string, line []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".ending-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(line)
-	if closing := tmp.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name()) // the plain write that follows is what counts
-	}
-	return err
-}
-
-// RecordPath returns where a process leaves its ending record: what getenv
-// gives for [TerminationLogEnv], else Kubernetes' /dev/termination-log where
-// that exists and can be written. It returns "" where neither is there.
-func RecordPath(getenv func(string) string) string {
-	if path := getenv(TerminationLogEnv); path != "" {
-		return path
-	}
-	f, err := os.OpenFile(kubernetesLog, os.O_WRONLY, 0)
-	if err != nil {
-		return ""
-	}
-	_ = f.Close() // nothing was written
-	return kubernetesLog
 }

@@ -90,6 +90,7 @@ func rooms() map[string]room {
 		"internal/testcert":  {outside: []string{"github.com/stretchr/testify"}},
 		"internal/testlists": {inside: append([]string{"catalog/driver"}, numbers...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/teststop":  {outside: []string{"github.com/stretchr/testify"}},
+		"internal/testpipe":  {outside: []string{"github.com/stretchr/testify"}},
 		"internal/testetcd":  {inside: []string{"internal/teststop"}, outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
 
 		"cmd/fencepost":            {inside: []string{"internal/cli"}},

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package exitcodes
+
+import "os"
+
+func ownAlone(os.FileInfo) bool { return true }
