@@ -25,6 +25,10 @@
 //	129   -              ended in good order after SIGHUP            restarts at once, then back-off
 //	166   halt           fenced by epoch; must start anew            restarts at once, then back-off
 //
+// Go's package flag ends a program with 2 for a wrong command line, which a
+// supervisor would take for a broken invariant: parse flags by [ParseFlags], which
+// asks for 64.
+//
 // SIGHUP, of which terminals mean "stop" and operators "start anew", is
 // answered by a graceful ending with 129, so that a service comes back from it;
 // SIGPIPE ends nothing. See [Main].
@@ -34,6 +38,11 @@
 // Generations() (held, current uint64) of the error that claims graceful exit,
 // or of one that it wraps, and is there where current is above held. A claim
 // without it is a defect in the program: it ends with 2, and says so.
+//
+// A process ends within its grace though nobody reads its standard error, its
+// ending record or what it tells its service manager. The exception is a panic in
+// a goroutine of the program's own: Go's runtime itself writes the stacks then,
+// and waits for a reader.
 //
 // [Main] runs a whole program this way, and [Exit] ends one at once. Both
 // leave an ending record, a [Record], where FENCEPOST_TERMINATION_LOG says, or

@@ -45,7 +45,8 @@ var meanings = []Meaning{
 		Code: PanicExit, Last: PanicExit, Name: "panic", Disposition: Panic.String(),
 		Means: "a broken invariant, or a panic of Go's. Or corruption, a lost commit, an error that nobody knows. Somebody must look. " +
 			"A loss of commits is recorded in the store: fencepost status shows it, and no process claims until fencepost restored.",
-		Producer: "every program of exitcodes.Main; Go's runtime; a command that finds the catalog broken",
+		Producer: "every program of exitcodes.Main; Go's runtime; a command that finds the catalog broken; Go's package flag for a wrong command line, " +
+			"unless exitcodes.ParseFlags takes its place, which ends with 64",
 		Supervisors: restarted(Advice{byRun, backOff, "raise an alarm on its line in the log"},
 			"raise an alarm on the exit status in its journal: OnFailure= comes only once the unit is given up at its start limit",
 			"raise an alarm on the exit code"),
@@ -53,7 +54,7 @@ var meanings = []Meaning{
 	{
 		Code: Usage, Last: Usage, Name: "usage", Disposition: Halt.String(),
 		Means:       "the command line is wrong. Starting the same one again changes nothing.",
-		Producer:    "fencepost; programs that mark an error with exitcodes.Usage",
+		Producer:    "fencepost; programs that parse their flags by exitcodes.ParseFlags, or mark an error with exitcodes.Usage. Go's package flag by itself ends with 2",
 		Supervisors: kept(Advice{byRun, "ends with 64", ""}, "64", "correct the command line", "for nothing: correct the command line"),
 	},
 	{

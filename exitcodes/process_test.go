@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -97,6 +98,8 @@ func work(ctx context.Context, role string) error {
 			}
 		}
 		return ctx.Err()
+	case "flags": // as a program that declares its flags by package flag itself
+		return exitcodes.ParseFlags(flag.NewFlagSet("the-program", flag.ExitOnError), os.Args[1:])
 	case "help on": // a process that it starts dies of SIGPIPE as ever
 		return exec.Command("sh", "-c", "kill -PIPE $$").Run()
 	case "own hangup":

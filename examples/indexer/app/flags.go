@@ -78,10 +78,10 @@ func parse(args []string, getenv func(string) string, stdout io.Writer) (command
 	default:
 		return command, f, misused(fmt.Errorf("%.64q is no command: want init, serve or demo", command))
 	}
-	if err := set.Parse(args); errors.Is(err, flag.ErrHelp) {
+	if err := exitcodes.ParseFlags(set, args); errors.Is(err, flag.ErrHelp) {
 		return command, f, help(set, stdout)
 	} else if err != nil {
-		return command, f, misused(err)
+		return command, f, err
 	}
 	if err := storeurl.CheckArgument(f.store); err != nil {
 		return command, f, err

@@ -63,7 +63,11 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	var number string
 	var version bool
 	set := flag.NewFlagSet(Name, flag.ContinueOnError)
-	set.SetOutput(io.Discard)
+	set.SetOutput(stdout)
+	set.Usage = func() {
+		_, _ = fmt.Fprint(set.Output(), usage) // to memory
+		set.PrintDefaults()
+	}
 	set.StringVar(&f.store, "store", "", "the `URL` of the catalog's store, without a password: sqlite:PATH, postgres://host/database?catalog=NAME, etcd://host:2379/prefix; default "+storeurl.EnvVar)
 	set.StringVar(&number, "generation", "", "the `number` of this release; default "+generation.EnvVar)
 	set.StringVar(&f.listen, "listen", "127.0.0.1:6380", "the `address` for clients")
@@ -80,12 +84,12 @@ func parseFlags(args []string, getenv func(string) string, stdout io.Writer) (fl
 	set.DurationVar(&f.drain, "drain", 10*time.Second, "for how `long` a server that was superseded forwards its clients' commands at most; with 0 it refuses them at once")
 	set.BoolVar(&f.acceptLoss, "accept-loss", false, "claim over a loss of commits that was found in the store, which otherwise ends with 78 until fencepost restored")
 	set.BoolVar(&version, "version", false, "print the version and end")
-	err := set.Parse(args)
+	err := exitcodes.ParseFlags(set, args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		return f, help(set, stdout)
+		return f, errAnswered
 	case err != nil:
-		return f, misused(err)
+		return f, err
 	case set.NArg() > 0:
 		return f, misused(fmt.Errorf("%q is no flag", set.Arg(0)))
 	case version:
@@ -120,15 +124,6 @@ func whichGeneration(number string, getenv func(string) string) (g generation.Ge
 // misused marks an error of whoever typed the command line.
 func misused(err error) error {
 	return exitcodes.WithCode(fmt.Errorf("%w: see %s -h", err, Name), exitcodes.Usage)
-}
-
-func help(set *flag.FlagSet, stdout io.Writer) error {
-	if err := answer(stdout, "%s", usage); !errors.Is(err, errAnswered) {
-		return err
-	}
-	set.SetOutput(stdout)
-	set.PrintDefaults()
-	return errAnswered
 }
 
 // answer prints what was asked for.
