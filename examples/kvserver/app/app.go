@@ -174,8 +174,8 @@ func (p *program) serve(ctx context.Context, ln net.Listener) error {
 // that: this process stepped down.
 func (p *program) changed(s leader.Status) {
 	waits := s.Phase == leader.CatchingUp || s.Phase == leader.ReadyToPromote
-	if waits && s.Leader != nil && s.Leader.Holder.Address != "" && s.Leader.Holder.Address != p.address && p.server.Standby() {
-		p.server.Forward(s.Leader.Holder.Address)
+	if waits && s.Leader != nil && s.Leader.Holder.Address != "" && s.Leader.Holder.Address != p.address {
+		p.server.Redirect(s.Leader.Holder.Address)
 	}
 }
 

@@ -25,12 +25,27 @@ func TestWhatIsHeldBackGoesOnInOrderWhereTheServerLeadsAgain(t *testing.T) {
 	client := dial(t, address)
 	require.Equal(t, "+OK", client.words("SET a 1"))
 	server.Hold()
-	require.True(t, server.Standby())
 	client.sendLines("INCR a", "INCR a", "GET a")
 	require.Equal(t, "+PONG", client.another().words("PING"), "what needs no data is answered")
 	server.Lead(c)
 	require.Equal(t, []string{":2", ":3", `"3"`}, []string{client.reply(), client.reply(), client.reply()})
-	require.False(t, server.Standby())
+}
+
+func TestOnlyAServerThatHoldsCommandsBackOrForwardsThemIsRedirected(t *testing.T) {
+	server, address := standby(t, kv.Config{})
+	other, elsewhere := standby(t, kv.Config{})
+	other.Lead(open(t, memory.New(), catalog.Config{}))
+	client := dial(t, address)
+	server.Redirect(elsewhere)
+	require.Contains(t, client.words("SET a 1"), "-READONLY", "it follows")
+	server.Lead(open(t, memory.New(), catalog.Config{}))
+	server.Redirect(elsewhere)
+	require.Equal(t, "+OK", client.words("SET a 2"))
+	require.Equal(t, "nil", dial(t, elsewhere).words("GET a"), "it leads, as an old word must not change")
+	server.Hold()
+	server.Redirect(elsewhere)
+	require.Equal(t, "+OK", client.words("SET a 3"))
+	require.Equal(t, `"3"`, dial(t, elsewhere).words("GET a"))
 }
 
 func TestWhatIsHeldBackForTooLongIsRefusedAndChangedNothing(t *testing.T) {

@@ -2,7 +2,9 @@ package kv_test
 
 import (
 	"context"
+	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -74,4 +76,29 @@ func TestAClientThatBreaksTheProtocolIsToldAndLeft(t *testing.T) {
 		require.Error(t, err, name)
 	}
 	require.Equal(t, "+PONG", dial(t, address).words("PING"))
+}
+
+func TestAnHTTPRequestIsLeftUnansweredAndNoneOfItsLinesIsExecuted(t *testing.T) {
+	c := leading(t, newFile(t), kv.Config{})
+	for name, request := range map[string]string{
+		"POST":               "POST / HTTP/1.1\r\nSET a 1\r\n",
+		"the body of a GET":  "GET / HTTP/1.1\r\nHost: localhost:6380\r\n\r\nSET a 1\r\n",
+		"a method in small":  "put /x HTTP/1.1\r\n\r\nSET a 1\r\n",
+		"OPTIONS":            "OPTIONS * HTTP/1.1\r\nSET a 1\r\n",
+		"headers only":       "Host: localhost:6380\r\nSET a 1\r\n",
+		"in a transaction":   "MULTI\r\nSET a 1\r\nPOST / HTTP/1.1\r\nEXEC\r\n",
+		"a header by itself": "x-y: SET\r\nSET a 1\r\n",
+	} {
+		browser := c.another()
+		_, err := browser.conn.Write([]byte(request))
+		require.NoError(t, err)
+		answer, err := io.ReadAll(browser.conn)
+		if err != nil { // closed before all of it was read
+			require.ErrorIs(t, err, syscall.ECONNRESET, name)
+		}
+		require.NotContains(t, string(answer), "ERR", name)
+		require.Equal(t, "nil", c.do("GET", "a"), name)
+	}
+	require.Equal(t, "+OK", c.do("SET", "HTTP/1.1", "Host:"), "an argument may be what it likes")
+	require.Equal(t, `"Host:"`, c.do("GET", "HTTP/1.1"))
 }

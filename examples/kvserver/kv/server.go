@@ -139,21 +139,26 @@ func (s *Server) change(do func()) {
 	s.mu.Lock()
 	old := s.term
 	do()
+	ended := old != s.term
 	close(s.changed)
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
-	old.drain(s.cfg.DrainTimeout)
+	if ended {
+		old.drain(s.cfg.DrainTimeout)
+	}
 }
 
 // Connected returns how many clients are connected.
 func (s *Server) Connected() int64 { return s.connected.Load() }
 
-// Standby reports whether commands are neither answered nor refused here, but
-// held back or forwarded.
-func (s *Server) Standby() bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.holding || s.leader != ""
+// Redirect is Forward for a server whose commands are held back or forwarded
+// already. It does nothing for one that leads or follows.
+func (s *Server) Redirect(address string) {
+	s.change(func() {
+		if s.holding || s.leader != "" {
+			s.holding, s.leader = false, address
+		}
+	})
 }
 
 // A term is one time of leading.

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,12 +89,16 @@ func (s *session) send() error {
 }
 
 // answer runs commands and appends their replies. It reports whether the client
-// asked to be left, and ignores what stands behind that.
+// asked to be left, or speaks HTTP, and ignores what stands behind that.
 func (s *session) answer(ctx context.Context, cmds []redcon.Command) (quit bool) {
 	units := make([]unit, 0, len(cmds))
 	for _, cmd := range cmds {
 		s.server.processed.Add(1)
 		name := strings.ToLower(string(cmd.Args[0]))
+		if isHTTP(name, cmd.Args) {
+			quit = true
+			break
+		}
 		units = append(units, s.take(name, cmd.Args))
 		if name == "quit" {
 			quit = true
@@ -102,6 +107,19 @@ func (s *session) answer(ctx context.Context, cmds []redcon.Command) (quit bool)
 	}
 	s.run(ctx, units)
 	return quit
+}
+
+// isHTTP reports whether a command is the first line or a header of an HTTP
+// request. A web page can make a browser send one here, with commands in its body
+// that this host alone may give.
+func isHTTP(name string, args [][]byte) bool {
+	switch name {
+	case "post", "put", "head", "delete", "options", "patch", "trace", "connect":
+		return true
+	case "get":
+		return len(args) == 3 && bytes.HasPrefix(args[2], []byte("HTTP/"))
+	}
+	return strings.HasSuffix(name, ":")
 }
 
 // take makes a unit of a command, or puts it into the transaction.
