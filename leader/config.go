@@ -15,6 +15,7 @@ import (
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/internal/clock"
 	"github.com/fencepost/fencepost/internal/loopback"
+	"github.com/fencepost/fencepost/internal/spool"
 	"github.com/fencepost/fencepost/leader/internal/election"
 )
 
@@ -111,16 +112,21 @@ type Config struct {
 
 	// Notify is told how this process stands, in the words of sd_notify(3):
 	// READY=1 once it has read everything or leads, and a STATUS whenever that
-	// changes. Default: exitcodes.Notify, which does nothing unless a service
-	// manager listens. A process with several Leaders gives its own.
+	// changes. It is called as Changed is. Default: exitcodes.Notify, which does
+	// nothing unless a service manager listens. A process with several Leaders gives
+	// its own.
 	Notify func(assignments ...string) error
 
 	// Changed is called after every change of the phase or of who leads, one call
-	// at a time and in order. It must return soon, and not call Run.
+	// at a time and in order, beside the Leader: nothing waits for a call to return,
+	// and by then the process may have gone on, as Status says. If a call blocks,
+	// the newest 1024 changes wait for it, and older ones are left out. Run returns
+	// once the last call has, or after 250 ms.
 	Changed func(Status)
 
-	// Logger receives changes of phase and what no caller is told. Default:
-	// discard.
+	// Logger receives changes of phase and what no caller is told. Its handler is
+	// called in order too, and beside the Leader, as that of Catalog.Logger: a log that
+	// nobody reads holds up nothing. Default: discard.
 	Logger *slog.Logger
 }
 
@@ -180,6 +186,12 @@ func (c Config) withDefaults() Config {
 	if c.Catalog.Logger == nil {
 		c.Catalog.Logger = c.Logger
 	}
+	same := c.Catalog.Logger == c.Logger
+	c.Logger = spool.Logger(c.Logger)
+	if same { // then one order
+		c.Catalog.Logger = c.Logger
+	}
+	c.Catalog.Logger = spool.Logger(c.Catalog.Logger)
 	return c
 }
 

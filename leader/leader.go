@@ -45,6 +45,7 @@ type Leader struct {
 	status    Status
 	announced chan struct{} // closed and replaced when there is something to see on the board
 
+	out   outlets
 	told  string // the last STATUS; of the goroutine that moves, as seen and ready are
 	seen  sighting
 	ready bool // READY=1 was told
@@ -63,6 +64,7 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 		board:    catalog.NewBoard(store, cfg.boardConfig()),
 		promoted: make(chan struct{}, 1), asks: make(chan *ask), announced: make(chan struct{}), changed: make(chan struct{}, 1),
 	}
+	l.out = newOutlets(cfg)
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
 	l.lease.born, l.host = l.lease.clock(), clock.Host()
 	l.reluctant.Store(cfg.PreferNotToLead)
@@ -85,6 +87,7 @@ func (l *Leader) Run(ctx context.Context, work Work) error {
 	if err != nil {
 		return err
 	}
+	defer l.flush()
 	defer stop()
 	leave := l.enroll(ctx)
 	err = l.lead(ctx, work)

@@ -3,22 +3,56 @@ package leader
 import (
 	"fmt"
 	"time"
+
+	"github.com/fencepost/fencepost/internal/spool"
 )
 
-// tell says to the service manager how this process stands, where that differs
-// from what it was told last. Ready is who has read everything: a deploy waits
-// for the new process to be ready before it promotes it.
+// outlets are what a Leader says to others, beside its own path: none of its
+// decisions waits for a reader. The log has an outlet of its own, in Config.Logger.
+type outlets struct {
+	notices *spool.Queue[string]
+	changes *spool.Queue[Status]
+}
+
+const (
+	waitingWords = 1024                   // that an outlet keeps
+	farewell     = 250 * time.Millisecond // at the end of Run, for all outlets together
+)
+
+func newOutlets(cfg Config) outlets {
+	return outlets{
+		notices: spool.New(waitingWords, func(assignment string, _ int) {
+			if err := cfg.Notify(assignment); err != nil {
+				cfg.Logger.Warn("the service manager was not told", "assignment", assignment, "err", err)
+			}
+		}),
+		changes: spool.New(waitingWords, func(s Status, _ int) { cfg.Changed(s) }),
+	}
+}
+
+// flush waits until everything is said, if it is read.
+func (l *Leader) flush() {
+	until := time.Now().Add(farewell)
+	l.out.notices.Flush(time.Until(until))
+	l.out.changes.Flush(time.Until(until))
+	spool.Flush(l.log, time.Until(until))
+	spool.Flush(l.cfg.Catalog.Logger, time.Until(until))
+}
+
+// tell says to the service manager how this process stands, if that differs from
+// what it was told last. A process is ready once it has read everything: a deploy
+// waits for the new process to be ready before it promotes it.
 func (l *Leader) tell() {
 	l.change()
 	s := l.Status()
 	l.say(s.line())
 	if seen := (sighting{s.Phase, s.Since, s.holding()}); seen != l.seen && l.cfg.Changed != nil {
 		l.seen = seen
-		l.cfg.Changed(s)
+		l.out.changes.Put(s)
 	}
 	if !l.ready && (s.Phase == ReadyToPromote || s.Phase == Leading) {
 		l.ready = true
-		l.notify("READY=1")
+		l.out.notices.Put("READY=1")
 	}
 }
 
@@ -32,13 +66,7 @@ type sighting struct {
 func (l *Leader) say(line string) {
 	if line != l.told {
 		l.told = line
-		l.notify("STATUS=" + line)
-	}
-}
-
-func (l *Leader) notify(assignment string) {
-	if err := l.cfg.Notify(assignment); err != nil {
-		l.log.Warn("the service manager was not told", "assignment", assignment, "err", err)
+		l.out.notices.Put("STATUS=" + line)
 	}
 }
 

@@ -33,6 +33,7 @@ func (m *manager) notify(assignments ...string) error {
 }
 
 func (m *manager) hears() []string {
+	synctest.Wait() // it is told beside the process
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.heard)

@@ -49,12 +49,10 @@ func rooms() map[string]room {
 		"catalog":            {inside: belowDriver, outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
 
-		"leader":                       {inside: append([]string{"internal/clock", "internal/identity", "internal/loopback", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
+		"leader":                       {inside: append([]string{"internal/clock", "internal/identity", "internal/loopback", "internal/spool", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"leader/internal/election":     {inside: []string{"catalog/driver", "fence", "generation"}},
 		"leader/internal/peer":         {inside: []string{"catalog/driver", "generation"}},
 		"leader/internal/admin":        {inside: []string{"generation", "internal/loopback"}},
-		"leader":                       {inside: append([]string{"internal/clock", "leader/internal/election"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
-		"leader/internal/election":     {inside: []string{"catalog/driver", "fence", "generation"}},
 		"leader/internal/election/sim": {inside: []string{"leader/internal/election", "catalog/memory", "catalog/driver", "fence", "generation"}},
 
 		"work/worktest":  {inside: append([]string{"work"}, belowCatalog...)},
