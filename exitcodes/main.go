@@ -51,8 +51,7 @@ func (o Options) withDefaults() Options {
 // cancelled; a fence or a broken invariant still decides. Work that does not
 // return in time is cut off, with the code of the cause. A second signal ends the
 // process at once, with 128 plus the signal's number. Signals that come within
-// 250 ms of the first belong to the same request, since supervisors send one to
-// the process and one to its group.
+// [StopWindow] of the first belong to the same request.
 //
 // Nothing keeps the process longer than opts.Grace, or a quarter of a second more
 // if that is less than a second: not a clean-up or a deferred call that hangs, and

@@ -88,9 +88,9 @@ func (p *program) lastWords() time.Duration {
 	return max(leastWords, min(p.opts.Grace/4, mostWords))
 }
 
-// oneRequest is how long after a stop signal further ones still belong to the same
-// request: supervisors send one to the process and one to its group.
-const oneRequest = 250 * time.Millisecond
+// StopWindow is how long after the first stop signal further ones belong to the same
+// request, since supervisors send one to a process and one to its group.
+const StopWindow = 250 * time.Millisecond
 
 // again reports whether a signal asks for a stop once more, and is to end the
 // process at once. The first one does not, nor do those that belong to it.
@@ -99,7 +99,7 @@ func (p *program) again() bool {
 		p.stop = time.Now()
 		return false
 	}
-	return time.Since(p.stop) >= oneRequest
+	return time.Since(p.stop) >= StopWindow
 }
 
 // await runs the work until it returns, its grace is over, or a second signal

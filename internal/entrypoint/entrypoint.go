@@ -27,7 +27,8 @@
 // in between, do it a few times a minute at most.
 //
 // SIGTERM and SIGINT request a stop. They, and SIGHUP, SIGQUIT, SIGUSR1 and
-// SIGUSR2, go to the whole process group of the child. What is still there of
+// SIGUSR2, go to the whole process group of the child, but for a further stop
+// within exitcodes.StopWindow of the first, which belongs to the same request. What is still there of
 // the group once the child has ended gets SIGTERM, and SIGKILL after the stop
 // grace; only then is anything started again. What even SIGKILL does not end,
 // such as a process that waits for a dead disk, is left behind after a while,
@@ -37,6 +38,15 @@
 // that reads the terminal is stopped by it (SIGTTIN) until it is killed. It
 // needs another standard input. To hand the terminal over would take Ctrl-C
 // away from run, which would then answer it with a restart.
+//
+// If run itself is killed, by SIGKILL say, the kernel kills the child (Linux): a
+// server without run would lead on while the next one starts. Only the child itself
+// is killed, so a shell script must exec its server, and a child that changes its
+// user by a set-user-ID program is not.
+//
+// Nobody who reads holds run up: its lines, the record that it passes on and what it
+// tells the service manager are written beside its path, and at its end it waits
+// for them for half a second.
 //
 // The child always finds a NOTIFY_SOCKET of run's own, on Linux. A service manager
 // that listens at run's, as systemd does for a unit of Type=notify, hears from run
@@ -53,10 +63,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/loopback"
+	"github.com/fencepost/fencepost/internal/spool"
 )
 
 // OnSuperseded says what follows when the child was superseded.
@@ -75,8 +88,8 @@ const (
 type Config struct {
 	Command []string // the program, looked up in PATH, and its arguments
 
-	// Admin is where to answer while parked, as host:port, when the child's
-	// record names no address. Empty: nowhere.
+	// Admin is where to answer while parked, as host:port on loopback, when the
+	// child's record names no address. Empty: nowhere.
 	Admin        string
 	OnSuperseded OnSuperseded // the default is Park
 
@@ -126,6 +139,9 @@ func (c Config) validate() error {
 	if len(c.Command) == 0 || c.Command[0] == "" {
 		errs = append(errs, errors.New("no command: say fencepost run -- CMD ARGS..."))
 	}
+	if c.Admin != "" && !loopback.Is(c.Admin) {
+		errs = append(errs, fmt.Errorf("the admin address %q is not on loopback: want one such as 127.0.0.1:7001", c.Admin))
+	}
 	if c.OnSuperseded != Park && c.OnSuperseded != End {
 		errs = append(errs, fmt.Errorf("on superseded is %q, want %q or %q", c.OnSuperseded, Park, End))
 	}
@@ -151,12 +167,33 @@ func (c Config) validate() error {
 func Main(cfg Config) exitcodes.Code {
 	code, err := Run(cfg)
 	if err != nil {
-		tell(cmp.Or(cfg.Stderr, os.Stderr), "%s (exit %d)", exitcodes.OneLine(err.Error()), code)
+		p := newPeople(cmp.Or(cfg.Stderr, os.Stderr))
+		p.tell("%v (exit %d)", err, code)
+		p.flush(farewell)
 	}
 	return code
 }
 
-// tell writes one line for people. When that fails nobody is left to tell.
-func tell(stderr *os.File, format string, args ...any) {
-	_, _ = fmt.Fprintf(stderr, "fencepost run: "+format+"\n", args...)
+// farewell is how long run waits at its end for whoever reads its lines, its
+// record, or what it tells the service manager.
+const farewell = 500 * time.Millisecond
+
+// people read standard error, or have stopped reading.
+type people struct{ lines *spool.Queue[string] }
+
+func newPeople(stderr io.Writer) people {
+	const most = 1024 // lines that wait
+	return people{spool.New(most, func(line string, dropped int) {
+		if dropped > 0 {
+			line = fmt.Sprintf("fencepost run: %d lines were dropped, since they were not read\n%s", dropped, line)
+		}
+		_, _ = fmt.Fprintln(stderr, line) // nobody is left to tell
+	})}
 }
+
+// tell says one line, and does not wait until it is written.
+func (p people) tell(format string, args ...any) {
+	p.lines.Put("fencepost run: " + exitcodes.OneLine(fmt.Sprintf(format, args...)))
+}
+
+func (p people) flush(within time.Duration) { p.lines.Flush(within) }

@@ -99,6 +99,8 @@ func (p player) play(step string) {
 		forever()
 	case "listen":
 		p.listen(number)
+	case "count": // signals, of which SIGUSR1 is the last one
+		p.listenUntil(syscall.SIGUSR1, number)
 	case "pair": // a second process in the group
 		p.spawn("member", arg)
 		p.listen(0)
@@ -172,13 +174,15 @@ func (p player) end(verb, admin string) {
 }
 
 // listen reports every signal, and ends with code at SIGTERM.
-func (p player) listen(code int) {
+func (p player) listen(code int) { p.listenUntil(syscall.SIGTERM, code) }
+
+func (p player) listenUntil(last syscall.Signal, code int) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, process.Forwarded()...)
 	p.report("ready")
 	for sig := range signals {
 		p.report("signal-" + strconv.Itoa(int(sig.(syscall.Signal))))
-		if sig == syscall.SIGTERM {
+		if sig == last {
 			os.Exit(code)
 		}
 	}
@@ -291,6 +295,12 @@ func begin(t *testing.T, cfg Config, steps ...string) *running {
 // beginUnder is begin where run is started by another command.
 func beginUnder(t *testing.T, under []string, cfg Config, steps ...string) *running {
 	t.Helper()
+	return beginWith(t, func(*exec.Cmd) {}, under, cfg, steps...)
+}
+
+// beginWith is beginUnder where run's own surroundings are changed.
+func beginWith(t *testing.T, change func(run *exec.Cmd), under []string, cfg Config, steps ...string) *running {
+	t.Helper()
 	dir := t.TempDir()
 	r := &running{
 		t:      t,
@@ -314,6 +324,7 @@ func beginUnder(t *testing.T, under []string, cfg Config, steps ...string) *runn
 	r.cmd = exec.Command(line[0], line[1:]...)
 	r.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "TMPDIR="+dir, exitcodes.TerminationLogEnv+"="+r.record)
 	r.cmd.Stderr = stderr
+	change(r.cmd)
 	require.NoError(t, r.cmd.Start())
 	require.NoError(t, stderr.Close())
 	go func() {

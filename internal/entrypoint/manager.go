@@ -11,6 +11,7 @@ import (
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/process"
+	"github.com/fencepost/fencepost/internal/spool"
 )
 
 // A manager is the service manager that started run, such as systemd, and the
@@ -24,8 +25,9 @@ type manager struct {
 	name  string              // where they say it; "" likewise
 	close func()
 
-	ready   bool // READY=1 was said
-	unheard bool // it was told that the manager does not listen
+	ready bool // READY=1 was said
+
+	notices *spool.Queue[[]string] // to the manager, which may have stopped reading
 }
 
 // relayed are the assignments that are so of the service where they are so of
@@ -35,6 +37,7 @@ func relayed() []string { return []string{"READY", "STATUS", "EXTEND_TIMEOUT_USE
 // openManager listens for children.
 func (s *supervisor) openManager() {
 	s.manager.close = func() {}
+	s.manager.notices = s.newNotices()
 	name, words, stop, err := process.Listen()
 	if err != nil && os.Getenv(exitcodes.NotifySocketEnv) == "" {
 		return // nobody else listens either, and a child that is up counts as healthy
@@ -109,12 +112,20 @@ func (s *supervisor) sayEnded(code exitcodes.Code) {
 	s.say("STOPPING=1")
 }
 
-func (s *supervisor) say(assignments ...string) {
-	if err := exitcodes.Notify(assignments...); err != nil && !s.manager.unheard {
-		s.manager.unheard = true
-		s.tell("%v", err)
-	}
+// newNotices tells people once if the manager does not listen.
+func (s *supervisor) newNotices() *spool.Queue[[]string] {
+	const most = 1024 // messages that wait
+	unheard := false
+	return spool.New(most, func(assignments []string, _ int) {
+		if err := exitcodes.Notify(assignments...); err != nil && !unheard {
+			unheard = true
+			s.tell("%v", err)
+		}
+	})
 }
+
+// say tells the service manager, and does not wait until it is read.
+func (s *supervisor) say(assignments ...string) { s.manager.notices.Put(assignments) }
 
 // announce is tell for a decision, which the service manager is told as well.
 func (s *supervisor) announce(format string, args ...any) {

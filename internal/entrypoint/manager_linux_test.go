@@ -169,6 +169,7 @@ func TestAServiceThatFailsBeforeItIsReadyIsNotCalledReady(t *testing.T) {
 func TestWhereTheChildCannotBeHeardItsStartIsReadiness(t *testing.T) {
 	l := managed(t)
 	deaf := &supervisor{cfg: defaults()}
+	deaf.manager.notices = deaf.newNotices()
 	deaf.sayStarted()
 	deaf.sayStarted()
 	deaf.sayEnded(exitcodes.Failure)

@@ -15,6 +15,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/loopback"
 )
 
 // park stays up after a superseded child until told to stop, and answers on
@@ -104,5 +105,7 @@ func (s *supervisor) parkedHandler(e ending) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(status) // a client that left needs no answer
 	})
-	return mux
+	return loopback.Only(mux, func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "parked: the admin API answers on loopback only", http.StatusForbidden)
+	})
 }

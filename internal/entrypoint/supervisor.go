@@ -28,6 +28,7 @@ func Run(cfg Config) (exitcodes.Code, error) {
 	}
 	s := newSupervisor(cfg)
 	defer s.close()
+	defer s.flush()
 	if err := process.AdoptOrphans(); err != nil {
 		s.tell("orphans will not be reaped: %v", err)
 	}
@@ -39,6 +40,7 @@ func Run(cfg Config) (exitcodes.Code, error) {
 func newSupervisor(cfg Config) *supervisor {
 	s := &supervisor{
 		cfg:     cfg,
+		people:  newPeople(cfg.Stderr),
 		rules:   newRules(cfg),
 		log:     process.NewRecords(exitcodes.RecordPath(process.Lookup(cfg.Environ))),
 		reaper:  process.NewReaper(),
@@ -56,12 +58,20 @@ func (s *supervisor) close() {
 	signal.Stop(s.signals)
 	signal.Stop(s.deaths)
 	s.manager.close()
-	s.log.Close()
+}
+
+// flush waits for what is still to be said, if it is read.
+func (s *supervisor) flush() {
+	until := time.Now().Add(farewell)
+	s.manager.notices.Flush(time.Until(until)) // which may have a line for people
+	s.people.flush(time.Until(until))
+	s.log.Close(time.Until(until))
 }
 
 // A supervisor is one call of Run. One goroutine starts, signals and reaps, so
 // that no child is reaped before it is known.
 type supervisor struct {
+	people
 	cfg      Config
 	rules    *rules
 	signals  chan os.Signal
@@ -71,8 +81,9 @@ type supervisor struct {
 	manager  manager
 	restarts int
 
-	child child // the running one, or the last
-	stop  os.Signal
+	child   child // the running one, or the last
+	stop    os.Signal
+	stopped time.Time // when stop came
 }
 
 // A child is a command that was started, and what it says of itself.
@@ -98,7 +109,7 @@ func (s *supervisor) run() (exitcodes.Code, error) {
 			return s.unstartable(err)
 		}
 		if s.stop != nil {
-			return s.stopped(e), nil
+			return s.obeyed(e), nil
 		}
 		s.log.PassOn(e.summary())
 		next := s.rules.after(e)
@@ -161,7 +172,7 @@ func (s *supervisor) start() error {
 			identity.EndedEnv: s.child.waitedFor(),
 		}),
 		Files:     [3]*os.File{s.cfg.Stdin, s.cfg.Stdout, s.cfg.Stderr},
-		StopGrace: s.cfg.StopGrace, KillGrace: s.cfg.KillGrace, Tell: s.tell,
+		StopGrace: s.cfg.StopGrace, KillGrace: s.cfg.KillGrace, Tell: s.tell, DieWithParent: true,
 	})
 	if err == nil {
 		s.child = child{Group: group}
@@ -170,17 +181,18 @@ func (s *supervisor) start() error {
 }
 
 // receive obeys one signal: it goes to the group of the child, if there is one,
-// and a stop is remembered.
+// and a stop is remembered. A stop that belongs to the one before is that one.
 func (s *supervisor) receive(sig os.Signal) {
 	if sig == syscall.SIGPIPE {
 		return
 	}
 	first := isStop(sig) && s.stop == nil
 	if first {
-		s.stop = sig
+		s.stop, s.stopped = sig, time.Now()
 		s.sayStopping()
 	}
 	switch {
+	case isStop(sig) && !first && time.Since(s.stopped) < exitcodes.StopWindow:
 	case s.child.Group == nil:
 	case first:
 		s.child.Stop(sig.(syscall.Signal), s.cfg.StopGrace)
@@ -208,8 +220,8 @@ func (s *supervisor) pause(d time.Duration) bool {
 	return false
 }
 
-// stopped is the end by a stop that the child obeyed with e.
-func (s *supervisor) stopped(e ending) exitcodes.Code {
+// obeyed is the end by a stop that the child obeyed with e.
+func (s *supervisor) obeyed(e ending) exitcodes.Code {
 	r := e.summary()
 	r.Code, r.StopRequested = e.final(), true
 	s.log.PassOn(r)
@@ -241,8 +253,6 @@ func (s *supervisor) unstartable(err error) (exitcodes.Code, error) {
 	}}.summary())
 	return code, err
 }
-
-func (s *supervisor) tell(format string, args ...any) { tell(s.cfg.Stderr, format, args...) }
 
 // counted is the number of restarts so far, for the end of a line.
 func (s *supervisor) counted() string {

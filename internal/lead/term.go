@@ -66,7 +66,7 @@ func (h *holder) term(ctx context.Context, c *catalog.Catalog) (again bool, err 
 	}
 	defer file.remove()
 	t.records = process.NewRecords("")
-	defer t.records.Close()
+	defer t.records.Close(0) // nothing is passed on
 	socket, words, hush, err := process.Listen()
 	if err == nil {
 		defer hush()

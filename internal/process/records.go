@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/spool"
 )
 
 // Records is where children leave their ending records, and where the last
@@ -19,14 +21,18 @@ type Records struct {
 	dir  string // private; "" where none could be made
 	path string // the child's file in it; "" likewise, and before Clear
 	next string // where this process's own record goes; "" for nowhere
-	err  error  // why there is no dir; nil where there is one
+
+	passing *spool.Queue[exitcodes.Record] // to next, which may be a disk that hangs
+	err     error                          // why there is no dir; nil where there is one
 }
 
 // NewRecords makes a folder that only the child is told about. Read-only
 // containers often have no /tmp but do have /dev/shm. Next is where this process's
 // own record goes, or empty.
 func NewRecords(next string) *Records {
-	l := &Records{next: next}
+	l := &Records{next: next, passing: spool.New(1, func(r exitcodes.Record, _ int) {
+		_ = exitcodes.WriteRecord(next, r) // a courtesy: this process's exit status remains
+	})}
 	parents := []string{os.TempDir(), "/dev/shm"}
 	if l.next != "" {
 		parents = append(parents, filepath.Dir(l.next))
@@ -78,16 +84,17 @@ func (l *Records) Read(code exitcodes.Code) *exitcodes.Record {
 	return &r
 }
 
-// PassOn leaves r where this process's own record belongs. It is a courtesy to
-// whoever supervises this process; when it fails, its exit status remains.
+// PassOn leaves r where this process's own record belongs, and does not wait until
+// it is written.
 func (l *Records) PassOn(r exitcodes.Record) {
 	if l.next != "" {
-		_ = exitcodes.WriteRecord(l.next, r)
+		l.passing.Put(r)
 	}
 }
 
-// Close removes the folder.
-func (l *Records) Close() {
+// Close waits for what is passed on, at most for that long, and removes the folder.
+func (l *Records) Close(within time.Duration) {
+	l.passing.Flush(within)
 	if l.dir != "" {
 		_ = os.RemoveAll(l.dir) // it is a temporary folder
 	}
