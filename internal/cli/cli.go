@@ -22,12 +22,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/internal/spool"
 	"github.com/fencepost/fencepost/internal/storeurl"
 )
 
@@ -73,7 +75,7 @@ type app struct {
 func (a *app) execute(ctx context.Context) error {
 	args := append([]string{}, a.env.Args...) // never nil: cobra would take the process's own
 	// Whatever keeps the command line from being parsed is said as asked.
-	defer func() { a.json = a.json || wantsJSON(args) }()
+	defer func() { a.json = a.json || !a.started && wantsJSON(args) }()
 	if err := checkArguments(args); err != nil {
 		return err
 	}
@@ -85,17 +87,22 @@ func (a *app) execute(ctx context.Context) error {
 	return root.ExecuteContext(ctx)
 }
 
-// wantsJSON looks for --json by hand.
-func wantsJSON(args []string) bool {
+// wantsJSON looks for --json by hand, and in the forms that the flag itself takes:
+// the last one decides.
+func wantsJSON(args []string) (wants bool) {
 	for _, arg := range args {
-		switch arg {
-		case "--":
-			return false
-		case "--json", "--json=true":
-			return true
+		if arg == "--" {
+			break
+		}
+		flag, value, found := strings.Cut(arg, "=")
+		if flag != "--json" {
+			continue
+		}
+		if on, err := strconv.ParseBool(value); err == nil || !found {
+			wants = on || !found
 		}
 	}
-	return false
+	return wants
 }
 
 // checkArguments refuses a password anywhere on the command line of our own,
@@ -200,13 +207,18 @@ func (a *app) failureOf(err error) failure {
 	}
 }
 
-// print reports f. When that fails nobody is left to tell.
+// farewell is how long a command waits for whoever reads how it failed.
+const farewell = time.Second
+
+// print reports f. When that fails, or takes too long, nobody is left to tell.
 func (f failure) print(stderr io.Writer, asJSON bool) {
-	if asJSON {
-		_ = json.NewEncoder(stderr).Encode(f)
-		return
+	line := []byte("fencepost: " + f.Error)
+	if text, err := json.Marshal(f); asJSON && err == nil {
+		line = text
 	}
-	_, _ = fmt.Fprintf(stderr, "fencepost: %s\n", f.Error)
+	out := spool.New(1, func(line []byte, _ int) { _, _ = stderr.Write(line) })
+	out.Put(append(line, '\n'))
+	out.Flush(farewell)
 }
 
 // show prints the answer: v as one JSON object, or what people does.

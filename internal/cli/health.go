@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 
@@ -45,6 +46,9 @@ rolling update that waited for the new process to lead would wait for ever.`,
 		if admin == "" {
 			return fmt.Errorf("no address: give --admin or %s", adminEnv)
 		}
+		if err := checkAdmin(admin); err != nil {
+			return err
+		}
 		return a.action(func(ctx context.Context) error { return a.health(ctx, admin, args[0]) })(cmd, args)
 	}
 	return cmd
@@ -79,14 +83,28 @@ func healthPath(question string) string {
 	return "/readyz/" + question
 }
 
+// checkAdmin refuses what is no address, since more than that would lead elsewhere.
+func checkAdmin(admin string) error {
+	if _, _, err := net.SplitHostPort(admin); err != nil || strings.ContainsAny(admin, "/@?#") {
+		return fmt.Errorf("the admin address %.64q is none: want HOST:PORT, such as 127.0.0.1:7001", admin)
+	}
+	return nil
+}
+
+// direct asks the admin API of this host, and nobody else: it uses no proxy and
+// follows no redirect, which would carry the request to another process.
+func direct(req *http.Request) (*http.Response, error) {
+	t := &http.Transport{Proxy: nil, DisableKeepAlives: true}
+	return t.RoundTrip(req)
+}
+
 // ask returns what a probe's answer says, or else an error that says it.
 func ask(ctx context.Context, url string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err
 	}
-	direct := &http.Transport{Proxy: nil, DisableKeepAlives: true} // a proxy is not this host
-	resp, err := direct.RoundTrip(req)
+	resp, err := direct(req)
 	if err != nil {
 		return "", err
 	}
@@ -95,7 +113,7 @@ func ask(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	said := strings.TrimSpace(string(body))
+	said := exitcodes.OneLine(string(body))
 	if resp.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("%s: %s", resp.Status, said)
 	}

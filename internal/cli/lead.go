@@ -18,6 +18,7 @@ import (
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/internal/lead"
 	"github.com/fencepost/fencepost/internal/process"
+	"github.com/fencepost/fencepost/internal/spool"
 	"github.com/fencepost/fencepost/internal/storeurl"
 )
 
@@ -166,16 +167,24 @@ func (l *leading) checkTimes() error {
 
 // main hands the process over to package exitcodes, and never returns.
 func (l *leading) main() {
-	exitcodes.Main(l.run, exitcodes.Options{Name: "fencepost lead", Grace: l.holder.MainGrace(), OwnHangup: true})
+	log := l.logger()
+	exitcodes.Main(func(ctx context.Context) error { return l.run(ctx, log) }, exitcodes.Options{
+		Name: "fencepost lead", Grace: l.holder.MainGrace(), OwnHangup: true,
+		Flush: func(within time.Duration) { spool.Flush(log, within) },
+	})
 }
 
-func (l *leading) run(ctx context.Context) (err error) {
-	a := l.app
-	stderr := cmp.Or(file(a.env.Stderr), os.Stderr)
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	if a.json {
-		log = slog.New(slog.NewJSONHandler(stderr, nil))
+// logger logs to standard error, and holds up nobody if that is not read.
+func (l *leading) logger() *slog.Logger {
+	stderr := cmp.Or(file(l.app.env.Stderr), os.Stderr)
+	if l.app.json {
+		return spool.Logger(slog.New(slog.NewJSONHandler(stderr, nil)))
 	}
+	return spool.Logger(slog.New(slog.NewTextHandler(stderr, nil)))
+}
+
+func (l *leading) run(ctx context.Context, log *slog.Logger) (err error) {
+	a := l.app
 	g, err := generation.Resolve(l.generation, a.env.Getenv)
 	if err != nil {
 		return err

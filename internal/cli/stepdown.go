@@ -39,6 +39,9 @@ in time: then the holder goes on leading, and nothing has changed.`,
 		if admin == "" {
 			return fmt.Errorf("no address: give --admin or %s", adminEnv)
 		}
+		if err := checkAdmin(admin); err != nil {
+			return err
+		}
 		return a.action(func(ctx context.Context) error { return a.stepDown(ctx, admin, cmp.Or(reason, "asked by "+a.who())) })(cmd, args)
 	}
 	return cmd
@@ -76,7 +79,7 @@ func postStepDown(ctx context.Context, admin, reason string) (answer steppedDown
 	if err != nil {
 		return answer, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := direct(req)
 	if err != nil {
 		return answer, err
 	}

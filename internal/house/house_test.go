@@ -80,6 +80,10 @@ func rooms() map[string]room {
 		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process", "internal/identity", "internal/spool", "internal/loopback"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock"}, belowLeader...)},
 		"internal/cli":          {inside: append([]string{"work", "work/pgwork", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
+		"internal/process":      {inside: []string{"exitcodes", "internal/spool"}, outside: []string{"golang.org/x/sys"}},
+		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process", "internal/spool", "internal/thishost"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
+		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock", "internal/spool"}, belowLeader...)},
+		"internal/cli":          {inside: append([]string{"work", "work/pgwork", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process", "internal/spool"}, program...), outside: []string{"github.com/spf13/cobra"}},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
 			inside:  []string{"catalog/driver", "internal/teststop"},

@@ -43,13 +43,3 @@ func TestACommandThatIsStoppedForAHandoverIsNotAskedAgain(t *testing.T) {
 	blue.ends(0)
 	require.Equal(t, 1, strings.Count(blue.events(), "asked\n"))
 }
-
-func TestACommandIsKilledBeforeThatIsLogged(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	command := s.shell("blue", "echo up >>$E; sleep 1000")
-	blue := s.beginUnder("blue", nil, append([]string{"unread", s.path("catalog.db")}, command[1:]...), nil)
-	blue.happens("up")
-	s.command(0, "fence", "--reason", "test")
-	s.free()
-}

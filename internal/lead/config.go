@@ -13,6 +13,7 @@ import (
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/spool"
 	"github.com/fencepost/fencepost/leader"
 )
 
@@ -69,6 +70,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Lead.Logger == nil {
 		c.Lead.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Lead.Logger = spool.Logger(c.Lead.Logger)
+	if c.Lead.Notify == nil {
+		c.Lead.Notify = exitcodes.Notify
 	}
 	return c
 }

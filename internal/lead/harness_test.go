@@ -24,6 +24,7 @@ import (
 	"github.com/fencepost/fencepost/internal/cli"
 	"github.com/fencepost/fencepost/internal/process"
 	"github.com/fencepost/fencepost/internal/storeurl"
+	"github.com/fencepost/fencepost/internal/testpipe"
 )
 
 // The test binary is the command fencepost, too.
@@ -51,9 +52,10 @@ func TestMain(m *testing.M) {
 // commands hold a lock, with all that they start: one that finds it taken ends with
 // 77.
 type service struct {
-	t     *testing.T
-	dir   string
-	store string
+	t      *testing.T
+	dir    string
+	store  string
+	unread bool // nobody reads what its processes log, record and tell the service manager
 }
 
 const overlap = 77
@@ -77,6 +79,9 @@ type lead struct {
 // shell is a command that runs a script, to which $E is the file of its events.
 func (s *service) shell(name, script string) []string {
 	lock := fmt.Sprintf("exec 9>>%s; flock -n 9 || exit %d\n", s.path("lock"), overlap)
+	if s.unread { // a shell says on standard error which signal ended its child, and would wait for a reader
+		lock = "exec 2>/dev/null\n" + lock
+	}
 	return []string{"--", "sh", "-c", "E=" + s.path(name+".events") + "\n" + lock + script}
 }
 
@@ -95,6 +100,10 @@ func (s *service) beginUnder(name string, under, args, env []string) *lead {
 	out, err := os.Create(s.path(name + ".log"))
 	require.NoError(s.t, err)
 	l.cmd.Stdout, l.cmd.Stderr = out, out
+	if s.unread {
+		_, l.cmd.Stderr = testpipe.Full(s.t)
+		l.cmd.Env = append(l.cmd.Env, exitcodes.NotifySocketEnv+"="+testpipe.FullSocket(s.t), exitcodes.TerminationLogEnv+"="+testpipe.FIFO(s.t))
+	}
 	require.NoError(s.t, l.cmd.Start())
 	require.NoError(s.t, out.Close())
 	go func() {
@@ -134,6 +143,19 @@ func (l *lead) happens(event string) {
 func (l *lead) says(text string) {
 	l.t.Helper()
 	l.eventually(func() bool { return strings.Contains(l.log(), text) }, text)
+}
+
+// stopUntilItEnds asks again and again: what comes soon after the first one belongs to
+// the same request.
+func (l *lead) stopUntilItEnds() {
+	for {
+		_ = l.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		select {
+		case <-l.ended:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func (l *lead) signal(sig syscall.Signal) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fencepost/fencepost/internal/clock"
 	"github.com/fencepost/fencepost/internal/process"
+	"github.com/fencepost/fencepost/internal/spool"
 )
 
 // A message to the keeper is a line: the id of a process group, and for how many
@@ -29,7 +30,8 @@ const longestLook = 250 * time.Millisecond
 // by whatever means brings about.
 func Keep(messages io.Reader, stderr io.Writer) {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
-	k := keeping{stderr: stderr}
+	k := keeping{lines: spool.New(waitingLines, func(line string, _ int) { _, _ = fmt.Fprintln(stderr, line) })}
+	defer k.lines.Flush(time.Second) // if it is read
 	heard := make(chan kept)
 	go func() {
 		defer close(heard)
@@ -65,8 +67,10 @@ type kept struct {
 
 type keeping struct {
 	kept
-	stderr io.Writer
+	lines *spool.Queue[string] // for people, who may have stopped reading
 }
+
+const waitingLines = 16
 
 func (k *keeping) next() <-chan time.Time {
 	if k.group == 0 {
@@ -83,7 +87,7 @@ func (k *keeping) look() {
 
 func (k *keeping) kill(why string) {
 	if k.group != 0 && syscall.Kill(-k.group, syscall.SIGKILL) == nil {
-		_, _ = fmt.Fprintf(k.stderr, "fencepost lead: %s: SIGKILL for the command's group %d\n", why, k.group) // nobody is left to tell
+		k.lines.Put(fmt.Sprintf("fencepost lead: %s: SIGKILL for the command's group %d", why, k.group))
 	}
 	k.group = 0
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -34,8 +33,6 @@ func plays(args []string) bool {
 		must(steer(args[1], args[2], args[3]))
 	case "blind":
 		blind(args[1], args[2:])
-	case "unread":
-		unread(args[1], args[2:])
 	default:
 		return false
 	}
@@ -48,26 +45,6 @@ func blind(path string, command []string) {
 	holds(path, command, func(s driver.Store) driver.Store { return struct{ driver.Store }{s} },
 		leader.Config{Lease: time.Minute, Catalog: catalog.Config{Generation: 1, PollInterval: time.Hour}})
 }
-
-// unread is lead whose log nobody reads any more once the command is killed.
-func unread(path string, command []string) {
-	holds(path, command, func(s driver.Store) driver.Store { return s },
-		leader.Config{Lease: time.Hour, Catalog: catalog.Config{Generation: 1}, Logger: slog.New(full{slog.DiscardHandler})})
-}
-
-// full is a pipe that is full when the killing is logged.
-type full struct{ slog.Handler }
-
-func (full) Enabled(context.Context, slog.Level) bool { return true }
-
-func (full) Handle(_ context.Context, r slog.Record) error {
-	if r.Message == "the command is killed" {
-		select {}
-	}
-	return nil
-}
-
-func (f full) WithAttrs([]slog.Attr) slog.Handler { return f }
 
 func holds(path string, command []string, as func(driver.Store) driver.Store, cfg leader.Config) {
 	exitcodes.Main(func(ctx context.Context) error {

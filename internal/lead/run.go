@@ -17,8 +17,8 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
-	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/process"
+	"github.com/fencepost/fencepost/internal/spool"
 	"github.com/fencepost/fencepost/leader"
 )
 
@@ -39,6 +39,7 @@ func Run(ctx context.Context, store driver.Store, cfg Config) error {
 		return err
 	}
 	h := &holder{cfg: cfg, log: cfg.Lead.Logger, stop: ctx.Done(), reaper: process.NewReaper(), signals: make(chan os.Signal, 16)}
+	h.notices = spool.New(waitingNotices, h.notify)
 	h.keeper.h = h
 	h.notServing(errNotReady)
 	cfg.Lead.Serves = h.missing
@@ -62,6 +63,7 @@ type holder struct {
 	busy    sync.Mutex // held while the command runs
 	ran     bool       // the command was started once
 	lacks   atomic.Pointer[error]
+	notices *spool.Queue[[]string] // to the service manager, which may have stopped reading
 }
 
 var (
@@ -104,6 +106,7 @@ func (h *holder) run(ctx context.Context) error {
 		case <-leading.Done():
 		}
 	})
+	defer h.notices.Flush(farewell)
 	defer h.keeper.end()
 	h.keeper.send(0, 0) // before it is needed
 	return h.lead.Run(leading, h.work)
@@ -177,13 +180,16 @@ func (h *holder) believe(ctx context.Context) {
 	}
 }
 
-// say tells the service manager.
-func (h *holder) say(assignments ...string) {
-	notify := h.cfg.Lead.Notify
-	if notify == nil {
-		notify = exitcodes.Notify
-	}
-	if err := notify(assignments...); err != nil {
+const (
+	waitingNotices = 1024
+	farewell       = 250 * time.Millisecond // for the service manager at the end
+)
+
+// say tells the service manager, and does not wait until it is read.
+func (h *holder) say(assignments ...string) { h.notices.Put(assignments) }
+
+func (h *holder) notify(assignments []string, _ int) {
+	if err := h.cfg.Lead.Notify(assignments...); err != nil {
 		h.log.Debug("the service manager was not told", "err", err)
 	}
 }
