@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -37,9 +40,11 @@ type Config struct {
 	Admin string
 
 	// Peer is the address on which processes of other hosts reach this one, for
-	// the same. It answers two questions and obeys nobody: whether this
-	// process lives, and whether it has read what the store says of its
-	// replacement. Empty: none, and then a process of another host that
+	// the same. They are told it, so it names one host: 0.0.0.0, [::], a multicast
+	// address and a link-local one without its interface are refused, as is a name
+	// that can't be resolved once Run listens. It answers two questions and obeys
+	// nobody: whether this process lives, and whether it has read what the store says
+	// of its replacement. Empty: none, and then a process of another host that
 	// replaces this one does not ask it first, and waits for Lease where it
 	// died.
 	Peer string
@@ -250,16 +255,40 @@ func (c Config) validate() error {
 	return nil
 }
 
-// checkPeer refuses an address that processes elsewhere can't call.
+// checkPeer refuses an address that processes elsewhere can't call. Names are
+// resolved when it is listened to.
 func checkPeer(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("the peer address %q: %w", address, err)
+		return fmt.Errorf("the peer address %.64q: %w", address, err)
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		return fmt.Errorf("the peer address %q names no host: others are told it, and call it: name one of this host's addresses", address)
+	if wrong := uncallable(host); wrong != "" {
+		return fmt.Errorf("the peer address %.64q %s: others are told it, and call it: name one of this host's addresses", address, wrong)
 	}
 	return nil
+}
+
+// uncallable says what keeps others from calling a host; empty: nothing.
+func uncallable(host string) string {
+	ip, err := netip.ParseAddr(host)
+	ip = ip.Unmap()
+	switch {
+	case err != nil && isNumeric(host), host == "", ip.WithZone("").IsUnspecified():
+		return "names no host"
+	case ip.IsMulticast(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "names no single host"
+	case ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "":
+		return "is link-local and names no interface, as in fe80::1%eth0"
+	}
+	return ""
+}
+
+// isNumeric reports whether a name is what resolvers read as an address in an old
+// form, such as 0 for 0.0.0.0, since no name ends so.
+func isNumeric(name string) bool {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	_, err := strconv.ParseUint(last, 0, 64)
+	return err == nil
 }
 
 // boardConfig is for what is asked of the board while a person or a successor
