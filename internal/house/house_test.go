@@ -97,7 +97,7 @@ func rooms() map[string]room {
 
 		"cmd/fencepost":            {inside: []string{"internal/cli"}},
 		"examples/kvserver":        {inside: append([]string{"examples/kvserver/app"}, program...)},
-		"examples/kvserver/app":    {inside: append([]string{"examples/kvserver/kv"}, program...), outside: []string{"github.com/tidwall/redcon"}},
+		"examples/kvserver/app":    {inside: append([]string{"examples/kvserver/kv", "internal/spool"}, program...), outside: []string{"github.com/tidwall/redcon"}},
 		"examples/kvserver/kv":     {inside: belowLeader, outside: []string{"github.com/tidwall/redcon"}},
 		"examples/bluegreen":       {inside: []string{"examples/bluegreen/demo"}},
 		"examples/bluegreen/demo":  {inside: program},
@@ -117,7 +117,7 @@ func rooms() map[string]room {
 		"examples/indexer":          {inside: []string{"examples/indexer/app", "examples/indexer/demo"}},
 		"examples/indexer/gitindex": {inside: numbers},
 		"examples/indexer/registry": {inside: append([]string{"work", "examples/indexer/gitindex"}, belowCatalog...)},
-		"examples/indexer/app":      {inside: append([]string{"work", "examples/indexer/gitindex", "examples/indexer/registry"}, program...)},
+		"examples/indexer/app":      {inside: append([]string{"internal/spool", "work", "examples/indexer/gitindex", "examples/indexer/registry"}, program...)},
 		"examples/indexer/demo":     {inside: append([]string{"work", "examples/indexer/app", "examples/indexer/gitindex", "examples/indexer/registry"}, program...)},
 	}
 }

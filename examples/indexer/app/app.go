@@ -27,6 +27,7 @@ import (
 	"github.com/fencepost/fencepost/examples/indexer/registry"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/spool"
 	"github.com/fencepost/fencepost/internal/storeurl"
 	"github.com/fencepost/fencepost/leader"
 	"github.com/fencepost/fencepost/work"
@@ -44,6 +45,7 @@ func Main() {
 	if command == guardCommand && err == nil {
 		os.Exit(guard(f, os.Stderr))
 	}
+	log := spool.Logger(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	exitcodes.Main(func(ctx context.Context) error {
 		switch {
 		case err != nil:
@@ -51,9 +53,9 @@ func Main() {
 		case command == initCommand:
 			return initIndex(ctx, f)
 		default:
-			return serve(ctx, f, os.Stderr)
+			return serve(ctx, f, log)
 		}
-	}, exitcodes.Options{Name: Name})
+	}, exitcodes.Options{Name: Name, Flush: func(within time.Duration) { spool.Flush(log, within) }})
 }
 
 // initIndex makes the index, guarded by a hook that calls this program.
@@ -119,8 +121,7 @@ func guard(f flags, stderr io.Writer) int {
 }
 
 // serve runs the web server and the leader until one of them ends.
-func serve(ctx context.Context, f flags, stderr io.Writer) (err error) {
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+func serve(ctx context.Context, f flags, log *slog.Logger) (err error) {
 	checkout, err := gitindex.Open(gitindex.Config{Index: f.index, Checkout: f.checkout})
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ import (
 	"github.com/fencepost/fencepost/examples/kvserver/kv"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/spool"
 	"github.com/fencepost/fencepost/internal/storeurl"
 	"github.com/fencepost/fencepost/leader"
 )
@@ -52,17 +53,20 @@ func Main(opts Options) {
 	if errors.Is(err, errAnswered) {
 		os.Exit(int(exitcodes.Success))
 	}
+	log := logTo(os.Stderr)
 	exitcodes.Main(func(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return run(ctx, f, opts, os.Stderr)
-	}, exitcodes.Options{Name: Name})
+		return run(ctx, f, opts, log)
+	}, exitcodes.Options{Name: Name, Flush: func(within time.Duration) { spool.Flush(log, within) }})
 }
 
+// logTo logs to w, and holds up nobody if that is not read.
+func logTo(w io.Writer) *slog.Logger { return spool.Logger(slog.New(slog.NewTextHandler(w, nil))) }
+
 // run serves until ctx ends or the token is lost, and joins all that it started.
-func run(ctx context.Context, f flags, opts Options, stderr io.Writer) error {
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+func run(ctx context.Context, f flags, opts Options, log *slog.Logger) error {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 	if err != nil {
 		return exitcodes.WithCode(fmt.Errorf("no client can connect: %w: give another address with -listen", err), exitcodes.Config)

@@ -102,7 +102,7 @@ func TestABusyClientPortAsksForConfiguration(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
-	err = run(t.Context(), flags{listen: ln.Addr().String()}, Options{}, io.Discard)
+	err = run(t.Context(), flags{listen: ln.Addr().String()}, Options{}, logTo(io.Discard))
 	var coded interface{ ExitCode() exitcodes.Code }
 	require.ErrorAs(t, err, &coded)
 	require.Equal(t, exitcodes.Config, coded.ExitCode())
@@ -144,7 +144,7 @@ func startAs(t *testing.T, f flags, opts Options) *process {
 	ctx, stop := context.WithCancelCause(context.WithoutCancel(t.Context()))
 	p := &process{stop: stop, done: make(chan error, 1)}
 	f.listen, f.name = "127.0.0.1:0", f.generation.String()
-	go func() { p.done <- run(ctx, f, opts, log) }()
+	go func() { p.done <- run(ctx, f, opts, logTo(log)) }()
 	select {
 	case p.address = <-log.seen:
 	case err := <-p.done:
@@ -244,7 +244,7 @@ func TestAServerClaimsOverALossOnlyWithAcceptLoss(t *testing.T) {
 	args := []string{"-store", store, "-generation", "2", "-auto-promote", "-listen", "127.0.0.1:0"}
 	f, err := parseFlags(args, env(), io.Discard)
 	require.NoError(t, err)
-	err = run(t.Context(), f, Options{}, &lines{seen: make(chan string, 1)})
+	err = run(t.Context(), f, Options{}, logTo(&lines{seen: make(chan string, 1)}))
 	require.ErrorIs(t, err, catalog.ErrLossStands)
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
 
