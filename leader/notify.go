@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fencepost/fencepost/internal/pace"
 	"github.com/fencepost/fencepost/internal/spool"
 )
 
@@ -20,10 +21,14 @@ const (
 )
 
 func newOutlets(cfg Config) outlets {
+	var unread pace.Pace
 	return outlets{
 		notices: spool.New(waitingWords, func(assignment string, _ int) {
-			if err := cfg.Notify(assignment); err != nil {
-				cfg.Logger.Warn("the service manager was not told", "assignment", assignment, "err", err)
+			err := cfg.Notify(assignment)
+			if err == nil {
+				unread.Succeed(time.Now())
+			} else if left, due := unread.Fail(time.Now()); due {
+				cfg.Logger.Warn("the service manager was not told", "assignment", assignment, "err", err, "more", left)
 			}
 		}),
 		changes: spool.New(waitingWords, func(s Status, _ int) { cfg.Changed(s) }),

@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/fencepost/fencepost/internal/pace"
 )
 
 // The waits between two attempts to accept a connection after one failed, such
@@ -23,18 +25,22 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	conns := newConns(ctx, s.cfg.DrainTimeout)
 	defer conns.end()
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
+	var failing pace.Pace
 	for wait := minAcceptWait; ; {
 		conn, err := ln.Accept()
 		switch {
 		case err == nil:
 			wait = minAcceptWait
+			failing.Succeed(time.Now())
 			conns.start(conn, func(ctx context.Context) { s.newSession(conn).serve(ctx) })
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:
-			s.cfg.Logger.WarnContext(ctx, "no connection could be accepted", "err", err, "wait", wait)
+			if left, due := failing.Fail(time.Now()); due {
+				s.cfg.Logger.WarnContext(ctx, "no connection could be accepted", "err", err, "more", left)
+			}
 			pause(ctx, wait)
 			wait = min(2*wait, maxAcceptWait)
 		}
