@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -43,6 +44,7 @@ func (a *listening) serve(ctx context.Context, l *Leader, name, address string, 
 	srv := &http.Server{
 		Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return base },
+		ErrorLog:    slog.NewLogLogger(l.log.Handler(), slog.LevelWarn), // by itself it writes to standard error
 	}
 	srv.RegisterOnShutdown(cancel) // the listener is closed by then
 	var wg sync.WaitGroup

@@ -26,7 +26,8 @@ parks until it is told to stop, and answers /livez with 200 and /readyz/* with
 503 at the server's admin address. Any other 0 ends run with 0. Signals are
 forwarded and orphans reaped. One line says why for each decision. A service
 manager that listens at NOTIFY_SOCKET hears what CMD says there, and of each
-decision.
+decision. Run waits for none of them to read. Stop signals within 250 ms are one.
+If run itself is killed, the kernel kills CMD (Linux).
 
 Restarts wait for 1 s at first, and for twice as long each time, up to 30 s. That
 begins anew once CMD was healthy for a minute: ready, if it says READY=1 at
@@ -47,7 +48,7 @@ reads the terminal is stopped by it. Give it another input, such as </dev/null.`
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&admin, "admin", "", "`HOST:PORT` to answer at while parked, where the server's record names none")
+	flags.StringVar(&admin, "admin", "", "`HOST:PORT` on loopback to answer at while parked, if the server's record names none")
 	flags.StringVar(&superseded, "on-superseded", string(entrypoint.Park), "park, or `exit` with 0, once a newer generation leads")
 	flags.DurationVar(&grace, "stop-grace", 30*time.Second, "how long the server may take to stop")
 	flags.IntVar(&budget, "halt-budget", 5, "answer at once only the first `N` halts (166) within the window")

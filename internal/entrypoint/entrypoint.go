@@ -41,8 +41,8 @@
 //
 // If run itself is killed, by SIGKILL say, the kernel kills the child (Linux): a
 // server without run would lead on while the next one starts. Only the child itself
-// is killed, so a shell script must exec its server, and a child that changes its
-// user by a set-user-ID program is not.
+// is killed, so a shell script must exec its server. A program with set-user-ID or
+// file capabilities is not killed.
 //
 // Nobody who reads holds run up: its lines, the record that it passes on and what it
 // tells the service manager are written beside its path, and at its end it waits
@@ -194,6 +194,12 @@ func newPeople(stderr io.Writer) people {
 // tell says one line, and does not wait until it is written.
 func (p people) tell(format string, args ...any) {
 	p.lines.Put("fencepost run: " + exitcodes.OneLine(fmt.Sprintf(format, args...)))
+}
+
+// Write tells what package log has to say, a line at a time.
+func (p people) Write(line []byte) (int, error) {
+	p.tell("%s", line)
+	return len(line), nil
 }
 
 func (p people) flush(within time.Duration) { p.lines.Flush(within) }

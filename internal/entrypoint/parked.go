@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"time"
@@ -66,7 +67,10 @@ func (s *supervisor) answer(ctx context.Context, address string, h http.Handler)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", address, err)
 	}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: log.New(s.people, "", 0), // by itself it would wait for a reader of standard error
+	}
 	closed := context.AfterFunc(ctx, func() { _ = server.Close() }) // nothing is in flight that matters
 	defer closed()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
