@@ -4,4 +4,4 @@ package exitcodes
 
 import "os"
 
-func ownAlone(os.FileInfo) bool { return true }
+func takeAfter(file *os.File, old os.FileInfo) error { return file.Chmod(old.Mode()) }

@@ -84,7 +84,7 @@ func replaceable(path string) (old os.FileInfo, ok bool) {
 	if err != nil {
 		return nil, os.IsNotExist(err)
 	}
-	return old, old.Mode().IsRegular() && ownAlone(old) && path != kubernetesLog
+	return old, old.Mode().IsRegular() && path != kubernetesLog
 }
 
 func replace(path string, old os.FileInfo, line []byte) error {
@@ -93,7 +93,7 @@ func replace(path string, old os.FileInfo, line []byte) error {
 		return err
 	}
 	if old != nil {
-		err = tmp.Chmod(old.Mode().Perm())
+		err = takeAfter(tmp, old)
 	}
 	if err == nil {
 		_, err = tmp.Write(line)

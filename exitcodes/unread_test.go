@@ -136,6 +136,16 @@ func TestATerminationLogKeepsItsModeAndItsOtherNames(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, mode, info.Mode())
 	}
+	if os.Geteuid() == 0 { // another user's, which nobody else can make
+		for _, owner := range [][]int{{12345, 54321}, {0, 54321}} {
+			require.NoError(t, os.Chown(path, owner[0], owner[1]))
+			require.NoError(t, exitcodes.WriteRecord(path, exitcodes.Record{Reason: "first"}))
+			info, err := os.Stat(path)
+			require.NoError(t, err)
+			stat := info.Sys().(*syscall.Stat_t)
+			require.Equal(t, owner, []int{int(stat.Uid), int(stat.Gid)})
+		}
+	}
 	other := path + "-too"
 	require.NoError(t, os.Link(path, other))
 	require.NoError(t, exitcodes.WriteRecord(path, exitcodes.Record{Reason: "second"}))
