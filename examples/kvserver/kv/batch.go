@@ -45,7 +45,7 @@ func (c Config) cut(units []unit) int {
 func (s *session) run(ctx context.Context, units []unit) {
 	for len(units) > 0 {
 		n := s.server.cfg.cut(units)
-		s.runBatch(ctx, units[:n])
+		s.runBatch(ctx, units[:n], time.Now().Add(s.server.cfg.HoldTimeout))
 		units = units[n:]
 		if len(s.out) > maxBuffered {
 			_ = s.send() // a failure stays, and ends the session behind the last unit
@@ -53,15 +53,14 @@ func (s *session) run(ctx context.Context, units []unit) {
 	}
 }
 
-// runBatch runs a batch wherever that can be done, and one that the store finds
-// too large in two halves.
-func (s *session) runBatch(ctx context.Context, b batch) {
+// runBatch runs a batch wherever that can be done until late, and one that the
+// store finds too large in two halves.
+func (s *session) runBatch(ctx context.Context, b batch, late time.Time) {
 	data, writes := b.needs()
 	if !data {
 		s.replyAll(b, nil, nil)
 		return
 	}
-	late := time.Now().Add(s.server.cfg.HoldTimeout)
 	for {
 		p, err := s.server.admit(ctx, late)
 		switch {
@@ -75,8 +74,8 @@ func (s *session) runBatch(ctx context.Context, b batch) {
 		replies, err := s.server.execute(ctx, p.term, b, writes)
 		switch {
 		case errors.Is(err, driver.ErrTooLarge) && len(b) > 1:
-			s.runBatch(ctx, b[:len(b)/2])
-			s.runBatch(ctx, b[len(b)/2:])
+			s.runBatch(ctx, b[:len(b)/2], late)
+			s.runBatch(ctx, b[len(b)/2:], late)
 			return
 		case nothingWritten(err) && s.server.outlived(ctx, p.term, late):
 			// The token was lost before the batch: whoever leads can have it.

@@ -74,8 +74,13 @@ func (s *session) forward(ctx context.Context, leader string, b batch, late time
 		for _, a := range answers {
 			s.out = append(s.out, a...)
 		}
-		for _, u := range b[len(answers):n] {
-			s.out = append(s.out, fate(u)...)
+		switch rest := b[len(answers):n]; {
+		case fate != nil:
+			for _, u := range rest {
+				s.out = append(s.out, fate(u)...)
+			}
+		case len(rest) > 0: // it is this server that leads now
+			s.runBatch(ctx, rest, late)
 		}
 		b = b[n:]
 		if len(s.out) > maxBuffered {
@@ -98,7 +103,8 @@ func (b batch) forwardable() (n int) {
 }
 
 // relay sends units until they are answered, and returns the answers; fate is
-// the reply to each unit without one.
+// the reply to each unit without one. It is nil if this server leads by now: units
+// without an answer have changed nothing then, and are to be run here.
 func (s *session) relay(ctx context.Context, leader string, late time.Time, units []unit) (answers [][]byte, fate func(unit) []byte) {
 	wait := time.Millisecond
 	for {
@@ -137,6 +143,7 @@ func (s *session) relay(ctx context.Context, leader string, late time.Time, unit
 			leader = p.leader
 		} else if p.term != nil {
 			p.term.running.Done()
+			return answers, nil
 		}
 	}
 }

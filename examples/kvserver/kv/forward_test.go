@@ -103,6 +103,21 @@ func TestALeaderThatCantBeReachedIsNamed(t *testing.T) {
 	require.Regexp(t, "^-READONLY fencepost: not leading: "+ln.Addr().String()+" leads, and can't be reached: .*refused", dial(t, front).words("SET a 1"))
 }
 
+func TestWhatCouldNotBeForwardedIsRunHereOnceThisServerLeads(t *testing.T) {
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server, address := standby(t, kv.Config{})
+	server.Forward(dead.Addr().String())
+	client := dial(t, address)
+	client.sendLines("INCR a", "INCR a", "GET a")
+	conn, err := dead.Accept() // the commands are under way
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	require.NoError(t, dead.Close())
+	server.Lead(open(t, memory.New(), catalog.Config{}))
+	require.Equal(t, []string{":1", ":2", `"2"`}, []string{client.reply(), client.reply(), client.reply()})
+}
+
 // A deaf server takes commands and never answers them.
 func deaf(t *testing.T) (address string, taken func() string) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
