@@ -15,11 +15,12 @@ import (
 // bench measures one store.
 type bench struct {
 	plan
-	ctx     context.Context
-	backend backend
-	serials atomic.Uint64 // of values, so that no two are the same
-	figures []figure
-	tracer  *tracer
+	ctx      context.Context
+	backend  backend
+	serials  atomic.Uint64 // of values, so that no two are the same
+	figures  []figure
+	tracer   *tracer
+	workshop *workshop
 }
 
 // entries is the collection that everything is written to.

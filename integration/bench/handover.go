@@ -38,13 +38,11 @@ func handovers(b *bench) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "kvserver")
-	build := exec.CommandContext(b.ctx, "go", "build", "-o", binary, "./examples/kvserver")
-	build.Dir = ".." // the library's module
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
+	programs, err := b.workshop.programs(b.ctx)
+	if err != nil {
+		return err
 	}
-	h := &handing{b: b, binary: binary, dir: dir, url: b.backend.url(fresh("handover"))}
+	h := &handing{b: b, binary: programs.Server, dir: dir, url: b.backend.url(fresh("handover"))}
 	defer h.killAll()
 	blue, err := h.start(1)
 	if err == nil {

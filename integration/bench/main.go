@@ -39,6 +39,8 @@ type plan struct {
 	bulks    int // rounds of opening it
 	takeover int // takeovers, promotions and failovers
 	handover int // promotions under load
+	outages  int // of each kind
+	slow     int // of those kinds that take half a minute or more
 
 	overwrites int // updates of a thousand entries
 
@@ -48,8 +50,8 @@ type plan struct {
 }
 
 var (
-	full  = plan{rounds: 7, serial: 1000, each: 250, entries: 1_000_000, bulks: 3, takeover: 200, handover: 50, overwrites: 1_000_000, workJobs: 100_000, orphans: 100_000, waiting: 1_000_000}
-	quick = plan{rounds: 3, serial: 300, each: 80, entries: 100_000, bulks: 3, takeover: 50, handover: 10, overwrites: 50_000, workJobs: 20_000, orphans: 100_000, waiting: 100_000}
+	full  = plan{rounds: 7, serial: 1000, each: 250, entries: 1_000_000, bulks: 3, takeover: 200, handover: 50, outages: 20, slow: 3, overwrites: 1_000_000, workJobs: 100_000, orphans: 100_000, waiting: 1_000_000}
+	quick = plan{rounds: 3, serial: 300, each: 80, entries: 100_000, bulks: 3, takeover: 50, handover: 10, outages: 5, slow: 1, overwrites: 50_000, workJobs: 20_000, orphans: 100_000, waiting: 100_000}
 )
 
 // options are the command line.
@@ -100,6 +102,14 @@ func sections() []section {
 		{"promotion", promotions},
 		{"failover", failovers},
 		{"handover", handovers},
+		{"restart", restarts},
+		{"killed", kills},
+		{"stopped", promotionsOverAStop},
+		{"fence", fences},
+		{"stepdown", stepDowns},
+		{"reluctant", reluctance},
+		{"blocked", blocked},
+		{"migration", migrations},
 		{"open", opens},
 		{"compact", compacts},
 		{"reap", reaps},
@@ -117,6 +127,9 @@ func main() {
 	if spec := os.Getenv(childVar); spec != "" {
 		fmt.Fprintln(os.Stderr, "bench: a child ended:", child(spec))
 		os.Exit(1)
+	}
+	if spec := os.Getenv(slowVar); spec != "" {
+		slowServer(spec)
 	}
 	if spec := os.Getenv(reapVar); spec != "" {
 		if err := reaper(spec); err != nil {
@@ -142,9 +155,11 @@ func run(ctx context.Context, o options, w io.Writer) (err error) {
 		return err
 	}
 	defer stop()
+	var shop workshop
+	defer shop.close()
 	var figures []figure
 	for _, name := range o.stores {
-		found, err := measure(ctx, o, name)
+		found, err := measure(ctx, o, name, &shop)
 		figures = append(figures, found...)
 		if err != nil {
 			table(w, figures)
@@ -156,13 +171,13 @@ func run(ctx context.Context, o options, w io.Writer) (err error) {
 }
 
 // measure runs the wanted sections on one store.
-func measure(ctx context.Context, o options, name string) ([]figure, error) {
+func measure(ctx context.Context, o options, name string, w *workshop) ([]figure, error) {
 	b, err := newBackend(name, o.dir)
 	if err != nil {
 		return nil, err
 	}
 	defer b.close()
-	r := &bench{plan: o.plan, ctx: ctx, backend: b, tracer: newTracer()}
+	r := &bench{plan: o.plan, ctx: ctx, backend: b, tracer: newTracer(), workshop: w}
 	if err := r.checkSyncs(); err != nil {
 		return nil, err
 	}

@@ -38,6 +38,11 @@ type contender struct {
 }
 
 func (b *bench) contend(name string, cfg leader.Config) (*contender, error) {
+	return b.contendFor(name, cfg, nil)
+}
+
+// contendFor starts a contender that does work, or nil for one commit.
+func (b *bench) contendFor(name string, cfg leader.Config, work leader.Work) (*contender, error) {
 	store, err := b.backend.open(b.ctx, name)
 	if err != nil {
 		return nil, err
@@ -53,7 +58,10 @@ func (b *bench) contend(name string, cfg leader.Config) (*contender, error) {
 	c := &contender{Leader: l, store: store, ended: make(chan error, 1), committed: make(chan time.Time, 1)}
 	var ctx context.Context
 	ctx, c.stop = context.WithCancel(b.ctx)
-	go func() { c.ended <- l.Run(ctx, c.work(b)) }()
+	if work == nil {
+		work = c.work(b)
+	}
+	go func() { c.ended <- l.Run(ctx, work) }()
 	return c, nil
 }
 

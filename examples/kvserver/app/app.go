@@ -42,6 +42,9 @@ type Options struct {
 	// store on purpose.
 	Wrap func(driver.Store) driver.Store
 
+	// Migrations are the catalog's, for variants whose data have versions.
+	Migrations []catalog.Migration
+
 	// StoreTimeout and RetryBudget are the catalog's, for tests that don't wait
 	// for as long as it does by default.
 	StoreTimeout, RetryBudget time.Duration
@@ -129,6 +132,7 @@ func (p *program) leaderConfig(opts Options) leader.Config {
 			AcceptLoss:   f.acceptLoss,
 			StoreTimeout: cmp.Or(f.storeTimeout, opts.StoreTimeout),
 			RetryBudget:  opts.RetryBudget,
+			Migrations:   opts.Migrations,
 			Logger:       p.log,
 		},
 		Admin:       f.admin,

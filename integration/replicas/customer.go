@@ -1,0 +1,112 @@
+package replicas
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Customer writes in a loop, as a client does that holds the list of a service's
+// replicas. It sends a request to one replica, and to the next one if the connection
+// is refused or was closed before, or if the reply is READONLY: that replica does
+// not lead. The values of its one key count upwards, so that a write whose
+// connection broke before the reply can be sent again.
+type Customer struct {
+	Key     string
+	Timeout time.Duration // of one request, with all that it is sent to
+
+	addresses []string
+	at        int // of addresses
+	conn      *client
+	stop      chan struct{}
+	done      sync.WaitGroup
+
+	// What follows is to be read behind Stop.
+	Acked    int           // the last acknowledged value
+	Broken   int           // connections that broke before the reply
+	Longest  time.Duration // of an answered request
+	Failures []string      // requests that were answered by an error, or not in time
+}
+
+// NewCustomer starts writing.
+func NewCustomer(key string, timeout time.Duration, addresses ...string) *Customer {
+	c := &Customer{Key: key, Timeout: timeout, addresses: addresses, stop: make(chan struct{})}
+	c.done.Go(c.run)
+	return c
+}
+
+// Stop ends the writing behind the request that is under way.
+func (c *Customer) Stop() {
+	close(c.stop)
+	c.done.Wait()
+}
+
+func (c *Customer) run() {
+	defer func() { c.conn.close() }()
+	tick := time.NewTicker(beat)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-c.stop:
+			return
+		case <-tick.C:
+		}
+		began := time.Now()
+		if err := c.request(began.Add(c.Timeout), n); err != nil {
+			c.Failures = append(c.Failures, fmt.Sprintf("%s: %s=%d: %v", time.Now().Format("15:04:05.000"), c.Key, n, err))
+			continue
+		}
+		c.Acked, c.Longest = n, max(c.Longest, time.Since(began))
+	}
+}
+
+// request sends one write until it is answered.
+func (c *Customer) request(late time.Time, n int) error {
+	var trail []string
+	for time.Now().Before(late) {
+		address := c.addresses[c.at]
+		reply, err := c.try(address, late, n)
+		switch {
+		case err == nil && reply == "+OK":
+			return nil
+		case err == nil && !strings.HasPrefix(reply, "-READONLY "):
+			return fmt.Errorf("%s answered %s", address, reply)
+		case errors.Is(err, errNoReply):
+			c.Broken++
+		}
+		if len(trail) < 50 {
+			trail = append(trail, fmt.Sprintf("%s: %s%v", address, reply, err))
+		}
+		c.conn.close()
+		c.conn = nil
+		if c.at = (c.at + 1) % len(c.addresses); c.at == 0 {
+			time.Sleep(beat)
+		}
+	}
+	return fmt.Errorf("no answer within %v: %s", c.Timeout, strings.Join(trail, "; "))
+}
+
+func (c *Customer) try(address string, late time.Time, n int) (reply string, err error) {
+	if c.conn != nil && c.conn.closed() {
+		c.conn.close()
+		c.conn = nil
+	}
+	if c.conn == nil {
+		if c.conn, err = dial(address, time.Until(late)); err != nil {
+			return "", err
+		}
+	}
+	return c.conn.call(time.Until(late), "SET", c.Key, fmt.Sprint(n))
+}
+
+// Read returns what a server says is the value of a key.
+func (s *Server) Read(key string) (string, error) {
+	c, err := dial(s.Address, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.close()
+	return c.call(time.Second, "GET", key)
+}
