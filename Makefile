@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help test test-guards test-work test-recipes test-matrix sim shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
+.PHONY: help test test-guards test-work test-rolling test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +16,8 @@ test-work: ## jobs in 1,000,000 random steps, and 200 kills at concurrency 64 on
 
 sim: ## leadership in 1,000,000 lives of processes in virtual time, some minutes; SEED=7 plays one schedule again, and prints it
 	@go test -timeout 1h -v ./leader/internal/election/sim $(if $(SEED),-run InNoSchedule -seed $(SEED),-schedules 55000 -plays 300)
+test-rolling: ## deploys one by one of 2 to 10 servers in random orders, on each store, 10 minutes; SEED=7 repeats; make test has a part
+	@FENCEPOST_WHOLE=1 SEED=$(SEED) ./scripts/test.sh go test -C integration -run 'TestOneMoveADeploy|GoingBack' -timeout 1h -v ./kvserver
 
 test-recipes: ## how object stores and Kafka are guarded, by tests; the servers take minutes to compile
 	@cd integration/recipes/large && go vet ./... && go test ./...

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/examples/kvserver/app"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/testetcd"
@@ -33,7 +34,15 @@ const binaryEnv = "KVSERVER_TEST_BINARY"
 // seconds where it is half a minute by default.
 const impatientEnv = "KVSERVER_TEST_IMPATIENT"
 
+// dataEnv makes the test binary a build of the program whose data have versions:
+// the newest that it knows, and the oldest that a build must know behind it, as in
+// "2,1".
+const dataEnv = "KVSERVER_TEST_DATA"
+
 func TestMain(m *testing.M) {
+	if versions := os.Getenv(dataEnv); versions != "" {
+		app.Main(app.Options{Migrations: migrationsTo(versions)})
+	}
 	if os.Getenv(impatientEnv) != "" {
 		app.Main(app.Options{StoreTimeout: time.Second, RetryBudget: 2 * time.Second})
 	}
@@ -43,6 +52,18 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// migrationsTo are those of a build, as dataEnv names it.
+func migrationsTo(versions string) (all []catalog.Migration) {
+	var newest, readableBy uint64
+	if _, err := fmt.Sscanf(versions, "%d,%d", &newest, &readableBy); err != nil {
+		panic(err)
+	}
+	for v := uint64(1); v <= newest; v++ {
+		all = append(all, catalog.Migration{Version: v, ReadableBy: min(v, readableBy), Up: func(*catalog.Tx) error { return nil }})
+	}
+	return all
 }
 
 func buildAndRun(m *testing.M) (int, error) {
