@@ -11,8 +11,8 @@ import (
 // A Customer writes in a loop, as a client does that holds the list of a service's
 // replicas. It sends a request to one replica, and to the next one if the connection
 // is refused or was closed before, or if the reply is READONLY: that replica does
-// not lead. The values of its one key count upwards, so that a write whose
-// connection broke before the reply can be sent again.
+// not lead. The values of its one key count upwards, so that a write can be sent
+// again if its connection broke before the reply, or its outcome is unknown.
 type Customer struct {
 	Key     string
 	Timeout time.Duration // of one request, with all that it is sent to
@@ -26,6 +26,7 @@ type Customer struct {
 	// What follows is to be read behind Stop.
 	Acked    int           // the last acknowledged value
 	Broken   int           // connections that broke before the reply
+	Unknown  int           // replies that left open whether the write has landed
 	Longest  time.Duration // of an answered request
 	Failures []string      // requests that were answered by an error, or not in time
 }
@@ -64,20 +65,22 @@ func (c *Customer) run() {
 
 // request sends one write until it is answered.
 func (c *Customer) request(late time.Time, n int) error {
-	var trail []string
+	last := map[string]string{} // by address
 	for time.Now().Before(late) {
 		address := c.addresses[c.at]
 		reply, err := c.try(address, late, n)
 		switch {
 		case err == nil && reply == "+OK":
 			return nil
+		case strings.HasPrefix(reply, "-UNKNOWN "):
+			c.Unknown++
 		case err == nil && !strings.HasPrefix(reply, "-READONLY "):
 			return fmt.Errorf("%s answered %s", address, reply)
 		case errors.Is(err, errNoReply):
 			c.Broken++
 		}
-		if len(trail) < 50 {
-			trail = append(trail, fmt.Sprintf("%s: %s%v", address, reply, err))
+		if last[address] = reply; err != nil {
+			last[address] = err.Error()
 		}
 		c.conn.close()
 		c.conn = nil
@@ -85,7 +88,7 @@ func (c *Customer) request(late time.Time, n int) error {
 			time.Sleep(beat)
 		}
 	}
-	return fmt.Errorf("no answer within %v: %s", c.Timeout, strings.Join(trail, "; "))
+	return fmt.Errorf("no answer within %v, and at last %v", c.Timeout, last)
 }
 
 func (c *Customer) try(address string, late time.Time, n int) (reply string, err error) {
