@@ -35,6 +35,7 @@ type Set struct {
 	Folder string // of the logs
 
 	all   []*Server
+	host  string          // at which its servers listen
 	given map[string]bool // addresses
 }
 

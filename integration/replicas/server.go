@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -91,23 +92,21 @@ func (f *Set) Start(o Options) (*Server, error) {
 	return s, nil
 }
 
-// host is an address of loopback from which no client connects, so that none takes
-// the port of a server that is to be started.
-const host = "127.0.0.2:0"
-
-// FreeAddress returns an address of loopback at which nobody listens, and each only
-// once.
+// FreeAddress returns an address at which nobody listens, and each only once. Its
+// host is an address of loopback that only this set uses: no other process takes the
+// port of a server that is to be started, and no client connects from it.
 func (f *Set) FreeAddress() (string, error) {
+	if f.given == nil {
+		f.given = map[string]bool{}
+		f.host = fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	}
 	for {
-		ln, err := net.Listen("tcp", host)
+		ln, err := net.Listen("tcp", f.host)
 		if err != nil {
 			return "", err
 		}
 		address := ln.Addr().String()
 		if err := ln.Close(); err != nil || !f.given[address] {
-			if f.given == nil {
-				f.given = map[string]bool{}
-			}
 			f.given[address] = true
 			return address, err
 		}
