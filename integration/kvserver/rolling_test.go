@@ -59,10 +59,10 @@ type roll struct {
 	steps    []string
 }
 
-const (
-	customers = 4
-	answerBy  = 3 * time.Second // of one request of a client
-)
+const customers = 4
+
+// answerBy is a client's time-out for one request, in the long form what go-redis has.
+func answerBy() time.Duration { return pick(whole(), 3*time.Second, patience) }
 
 // whole reports whether this is make test-rolling. Make test has a short form.
 func whole() bool { return os.Getenv("FENCEPOST_WHOLE") != "" }
@@ -131,7 +131,7 @@ func (r rolling) play(t *testing.T, url string) {
 	d.settle(d.old)
 	var clients []*replicas.Customer
 	for i := range customers {
-		clients = append(clients, replicas.NewCustomer("client:"+strconv.Itoa(i), answerBy, d.listen...))
+		clients = append(clients, replicas.NewCustomer("client:"+strconv.Itoa(i), answerBy(), d.listen...))
 	}
 	d.deploy()
 	leads := d.settle(d.new)
