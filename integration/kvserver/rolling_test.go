@@ -32,11 +32,12 @@ type rolling struct {
 	crash bool // servers are ended by SIGKILL, not by SIGTERM
 	bare  bool // servers have no admin API
 	churn bool // servers that are to stay crash too, and are started again
+	super bool // servers run under `fencepost run`
 }
 
 func (r rolling) String() string {
 	text := fmt.Sprintf("%d by %s, %s", r.n, pick(r.auto, "auto-promote", "pipeline"), pick(r.crash, "SIGKILL", "SIGTERM"))
-	return text + pick(r.bare, ", no admin API", "") + pick(r.churn, ", crashes", "") + fmt.Sprintf(", seed %d", r.seed)
+	return text + pick(r.bare, ", no admin API", "") + pick(r.churn, ", crashes", "") + pick(r.super, ", supervised", "") + fmt.Sprintf(", seed %d", r.seed)
 }
 
 func pick[T any](is bool, yes, no T) T {
@@ -55,7 +56,8 @@ type roll struct {
 	old, new []*replicas.Server
 	listen   []string // of generation 1, and behind them of generation 2
 	promoted bool
-	gone     map[string]bool // the names of servers that were to end, or crashed
+	ending   map[*replicas.Server]bool // servers that are not started again
+	gone     map[string]bool           // the names of servers that were to end, or crashed
 	steps    []string
 }
 
@@ -106,14 +108,14 @@ func rollings() (all []rolling) {
 	for n := 2; n <= 10; n++ {
 		for kind := range 16 {
 			seed++
-			all = append(all, rolling{n: n, seed: seed, auto: kind&1 != 0, crash: kind&2 != 0, bare: kind&4 != 0, churn: kind&8 != 0})
+			all = append(all, rolling{n: n, seed: seed, auto: kind&1 != 0, crash: kind&2 != 0, bare: kind&4 != 0, churn: kind&8 != 0, super: (n+kind)%3 == 0})
 		}
 	}
 	return all
 }
 
 func (r rolling) play(t *testing.T, url string) {
-	d := &roll{rolling: r, t: t, rand: rand.New(rand.NewPCG(r.seed, 0)), gone: map[string]bool{}}
+	d := &roll{rolling: r, t: t, rand: rand.New(rand.NewPCG(r.seed, 0)), ending: map[*replicas.Server]bool{}, gone: map[string]bool{}}
 	d.set = newSet(t, url)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -166,7 +168,7 @@ func (d *roll) note(format string, args ...any) {
 }
 
 func (d *roll) start(generation int, listen string) *replicas.Server {
-	o := replicas.Options{Generation: generation, Listen: listen, Admin: !d.bare}
+	o := replicas.Options{Generation: generation, Listen: listen, Admin: !d.bare, Supervised: d.super}
 	if generation == 2 && d.auto {
 		o.Args = []string{"-auto-promote"}
 	}
@@ -242,11 +244,15 @@ func (d *roll) meanwhile() {
 	}
 	i := d.rand.IntN(len(servers))
 	s := servers[i]
-	if d.gone[s.Name] || !s.Alive() || !d.otherThan(s) {
+	if d.ending[s] || !s.Alive() || !d.otherThan(s) {
 		return
 	}
 	d.note("crash %v, which is %q", s, s.Phase(time.Second))
 	d.gone[s.Name] = true
+	if d.super {
+		_ = s.KillChild() // it may have ended, and not been started again yet
+		return
+	}
 	s.Kill()
 	servers[i] = d.start(s.Generation, s.Address)
 }
@@ -261,7 +267,7 @@ func (d *roll) otherThan(s *replicas.Server) bool {
 	case d.auto || d.promoted:
 		may = slices.Concat(d.old, d.new)
 	}
-	might := func(other *replicas.Server) bool { return other != s && !d.gone[other.Name] && other.Alive() }
+	might := func(other *replicas.Server) bool { return other != s && !d.ending[other] && other.Alive() }
 	found := false
 	require.Eventually(d.t, func() bool {
 		found = slices.ContainsFunc(may, func(other *replicas.Server) bool { return might(other) && able(other) })
@@ -281,13 +287,13 @@ func (d *roll) promote() {
 
 // end ends a server, and waits for that or does not.
 func (d *roll) end(s *replicas.Server) {
-	var sig os.Signal = syscall.SIGTERM
-	if d.crash {
-		sig = syscall.SIGKILL
-	}
 	d.note("end %v, which is %q", s, s.Phase(time.Second))
-	d.gone[s.Name] = true
-	_ = s.Signal(sig) // one that was superseded may have ended
+	d.ending[s], d.gone[s.Name] = true, true
+	if d.crash {
+		s.Kill()
+		return
+	}
+	_ = s.Signal(syscall.SIGTERM) // one that was superseded may have ended
 	if d.rand.IntN(2) == 0 {
 		d.ends(s)
 	}
