@@ -259,16 +259,18 @@ func fences(b *bench) error {
 }
 
 // stepDowns measures the longest time without an acknowledged write while a holder
-// is asked to step down and nobody could take over.
+// is asked to step down and nobody could take over. The floor is the same just before.
 func stepDowns(b *bench) error {
 	var codes []string
-	err := b.reportOutage("step-down without a standby", b.outages, stepDownGoalP95, func(f *replicas.Set) (time.Duration, error) {
+	var before []time.Duration
+	took, err := b.outagesOf(b.outages, func(f *replicas.Set) (time.Duration, error) {
 		all, p, err := b.serve(f, replicas.Options{Generation: 1, Admin: true})
 		if err != nil {
 			return 0, err
 		}
 		defer p.Stop()
 		began := time.Now()
+		before = append(before, longest(p, began.Add(-warmUp)))
 		out, code, err := f.Fencepost(b.ctx, "step-down", "--admin", all[0].AdminAddress)
 		if err != nil {
 			return 0, err
@@ -280,9 +282,11 @@ func stepDowns(b *bench) error {
 		_, err = after(p, time.Now())
 		return longest(p, began), err
 	})
-	if err == nil {
-		last := &b.figures[len(b.figures)-1]
-		last.Note += "; exit status " + strings.Join(slices.Compact(codes), ", ")
+	if err != nil {
+		return err
 	}
-	return err
+	note := "exit status " + strings.Join(slices.Compact(codes), ", ")
+	f := distribution(figure{Name: "step-down without a standby", FloorUS: p95(before), Note: note}, took)
+	b.report(f.atMost(p95(took)-p95(before), stepDownGoalP95, " µs + floor at p95"))
+	return nil
 }
