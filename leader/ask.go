@@ -10,6 +10,8 @@ import (
 
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/clock"
+
+	"github.com/fencepost/fencepost/internal/loopback"
 )
 
 // maxStatus bounds the answer of a member's admin API, in bytes.
@@ -19,7 +21,7 @@ const maxStatus = 1 << 20
 // answers. Asked is false, and m as it was written, if the member has no admin API, is on
 // another host, or does not answer, or if another process answers in its place.
 func (m Member) Ask(ctx context.Context) (now Member, asked bool) {
-	if m.Admin == "" || m.Host == "" || m.Host != clock.Host() || !loopback(m.Admin) {
+	if m.Admin == "" || m.Host == "" || m.Host != clock.Host() || !loopback.Is(m.Admin) {
 		return m, false
 	}
 	s, err := askStatus(ctx, m.Admin)

@@ -54,7 +54,6 @@ func rooms() map[string]room {
 		"leader/internal/peer":         {inside: []string{"catalog/driver", "generation"}},
 		"leader/internal/admin":        {inside: []string{"generation", "internal/loopback"}},
 		"leader/internal/election/sim": {inside: []string{"leader/internal/election", "catalog/memory", "catalog/driver", "fence", "generation"}},
-		"leader":                       {inside: append([]string{"internal/clock", "internal/pace", "internal/spool", "internal/thishost"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 
 		"work/worktest":  {inside: append([]string{"work"}, belowCatalog...)},
 		"work":           {inside: belowCatalog, outside: []string{"github.com/tidwall/btree"}},
