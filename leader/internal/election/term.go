@@ -206,9 +206,7 @@ func (t *Term) joining(v TermView) Order {
 	case v.Work == Running && v.Over && t.phase != Stopping:
 		t.phase = Stopping
 		return Order{StopWork, "the token is lost, or the process is to stop"}
-	case v.Work == Running && v.Ask.open():
-		return Order{RefuseRequest, "this process does not serve"}
-	case v.Work == Running:
+	case v.Work == Running: // a request that comes now is answered once the work has ended
 		return Order{Duty: Stay}
 	case v.Over, t.phase == Stopping:
 		return t.end()

@@ -187,8 +187,6 @@ func TestAHolderThatDoesNotServeRefusesToHandOver(t *testing.T) {
 			h.view.Raised = false
 			return h
 		},
-		"suspended": suspended,
-		"stopping":  stopping,
 		"unconfirmed": func(t *testing.T) *holder {
 			h := suspended(t)
 			h.joins()
@@ -202,6 +200,21 @@ func TestAHolderThatDoesNotServeRefusesToHandOver(t *testing.T) {
 			require.Equal(t, election.RefuseRequest, h.term.Next(h.view).Duty)
 		})
 	}
+}
+
+func TestARequestWhileTheWorkEndsIsAnsweredOnceItHasEnded(t *testing.T) {
+	h := suspended(t)
+	h.view.Ask = election.Request{Made: true}
+	h.does()
+	h.joins()
+	require.Equal(t, election.Stay, h.term.Next(h.view).Duty)
+	require.Equal(t, election.RefuseRequest, h.term.Next(h.view).Duty)
+
+	h = stopping(t)
+	h.view.Ask = election.Request{Made: true}
+	h.does()
+	h.joins()
+	h.does(election.EndTerm)
 }
 
 func TestNobodyIsHandedOverToWhoHasGone(t *testing.T) {
