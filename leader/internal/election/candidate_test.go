@@ -273,6 +273,17 @@ func TestAPromotionThatStoodBeforeWithoutAProcessKeepsNobody(t *testing.T) {
 	require.Equal(t, election.Claim, p.look(poll).Step)
 }
 
+func TestAContenderIsNotSilentWhileTheStoreCannotBeRead(t *testing.T) {
+	p := standby(t)
+	p.promote(3)
+	p.view.Board.Contender = election.Contender{Generation: 3, Seq: 1}
+	p.view.Death = "gone"
+	p.looks(silence)
+	p.blind(time.Minute)
+	require.Equal(t, election.Wait, p.look(time.Minute).Step)
+	require.Equal(t, election.Claim, p.look(poll).Step)
+}
+
 func TestAContenderThatDoesNotCountKeepsNobody(t *testing.T) {
 	for name, sees := range map[string]func(*election.Board){
 		"it is not promoted": func(b *election.Board) { b.Intent.Generation = 0 },

@@ -88,11 +88,12 @@ func (w *world) vanish(host int) {
 // heal ends every fault.
 func (w *world) heal() {
 	w.say("every fault ends")
+	w.calm = true
 	w.state, w.lossy, w.slow = up, false, false
 	w.cutStore, w.cutHosts = [hosts]bool{}, [hosts][hosts]bool{}
 	w.disturbed, w.apart = w.now, [hosts]time.Duration{w.now, w.now, w.now}
 	for _, p := range slices.Clone(w.living) {
-		p.unready = false
+		p.unready, p.crashes = false, 0
 		p.resume()
 	}
 }

@@ -57,12 +57,15 @@ func (w *world) begin(pr profile) *process {
 		w: w, profile: pr, boot: w.boots[pr.host], rate: 0.99 + 0.02*w.rng.Float64(), offset: w.between(0, time.Hour),
 		deaths: make(map[driver.ID]string), tried: make(map[driver.ID]bool),
 	}
+	if w.calm {
+		p.crashes, p.unready = 0, false
+	}
 	w.lives++
 	p.name = fmt.Sprintf("%s#%d", pr.name, w.lives)
 	w.living = append(w.living, p)
 	w.say("%s of generation %v starts on host %d", p.name, p.generation, p.host)
 	if p.crashes > 0 {
-		w.in(p.crashes, func() { p.kill("crashes") })
+		w.in(p.crashes, p.crash)
 	}
 	p.follow()
 	return p
@@ -146,6 +149,13 @@ func (p *process) kill(why string) {
 	p.w.say("%s is killed: %s", p.name, why)
 	p.bury(true)
 	p.again()
+}
+
+// crash kills a process that does not run for long, while there are faults.
+func (p *process) crash() {
+	if !p.w.calm {
+		p.kill("crashes")
+	}
 }
 
 // exit ends the process by itself.

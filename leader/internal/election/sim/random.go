@@ -76,6 +76,10 @@ func (w *world) profile(name string, g generation.Generation) profile {
 		name: name, generation: g, host: w.rng.IntN(hosts), restarts: !w.one(5), address: !w.one(5),
 		start: w.between(20*time.Millisecond, 300*time.Millisecond), join: w.between(0, 20*time.Millisecond),
 	}
+	if w.one(10) {
+		p.crashes = w.between(50*time.Millisecond, 2*lease) // and again, while there are faults
+	}
+	p.auto = w.one(20)
 	if w.one(3) {
 		p.delay = time.Duration(1+w.rng.IntN(3)) * step
 	}
