@@ -174,7 +174,7 @@ func (c *Candidate) standby(v View, vacancy string, notes []Note) Action {
 // of it may be alive. Its claim comes first. If none was heard for as long as a
 // holder may be silent, lower generations may claim; the promotion stays.
 func (c *Candidate) outranked(i Intent) bool {
-	return i.Generation > c.cfg.Generation && c.contender.of.generation == i.Generation && c.contender.length < c.cfg.silence()
+	return i.Generation > c.cfg.Generation && c.contender.length < c.cfg.silence()
 }
 
 // early says why it is too early to claim, or to ask the holder: others come

@@ -24,7 +24,7 @@ func TestSilenceIsCountedBetweenLooksThatCouldRead(t *testing.T) {
 	require.Zero(t, look(most, one, 1), "a sign of life")
 	require.Equal(t, most, look(most, one, 1))
 	require.Equal(t, 2*most, look(most, one, 1))
-	s.blind()
+	s.blind(at)
 	require.Equal(t, 2*most, look(most, one, 1), "the look before could not read")
 	require.Equal(t, 3*most, look(most, one, 1))
 	require.Zero(t, look(most, two, 1), "another source")

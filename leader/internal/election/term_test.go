@@ -238,7 +238,7 @@ func TestWorkStartsAgainOnlyBehindTheWithdrawalOfItsOffer(t *testing.T) {
 	}{
 		"the successor has gone":        {func(v *election.TermView) { v.Ask.Gone = true }, "the successor gave up"},
 		"the offer could not be posted": {func(v *election.TermView) { v.Offer = election.Failed }, "the offer could not be written"},
-		"the time is over":              {func(v *election.TermView) { v.Now += timeout }, "no other process has claimed for 2s"},
+		"the time is over":              {func(v *election.TermView) { v.Now += timeout }, "no other process claimed within 2s"},
 		"the lease has lapsed":          {func(v *election.TermView) { v.Leased = false }, "the store has not confirmed the token for 6s"},
 	} {
 		t.Run(name, func(t *testing.T) {
