@@ -18,6 +18,13 @@
 // measured by this process's own clock, and only between two looks at the board
 // that both succeeded.
 //
+// # Precedence
+//
+// A promoted generation claims before lower ones, for as long as a ready process of
+// it was heard within the time of such a silence, or the promotion was. Within one
+// generation, processes of higher priority come first. A holder that has ended its
+// work for a successor in vain is left alone for a while, by that successor.
+//
 // # What is not decided here
 //
 // Which claim wins: package catalog asks the store. A wrong decision of this

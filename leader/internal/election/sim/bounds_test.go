@@ -209,6 +209,28 @@ func bounds() []bound {
 			h.kill("by hand")
 			w.run(4*silence, w.by(1))
 		}},
+		{"a generation without a process is promoted, and the holder dies at once", silence + 2*poll + calls, func(t *testing.T, w *world) {
+			h, _ := steady(t, w, plain("a", 1), plain("b", 1))
+			w.promote(2)
+			h.profile.restarts = false
+			h.kill("by hand")
+			w.run(2*silence, w.by(1))
+		}},
+		{"a generation without a process was promoted, and the holder dies later", poll/2 + calls, func(t *testing.T, w *world) {
+			h, _ := steady(t, w, plain("a", 1), plain("b", 1))
+			w.promote(2)
+			w.run(2*silence, nil)
+			w.restart()
+			h.profile.restarts = false
+			h.kill("by hand")
+			w.run(silence, w.by(1))
+		}},
+		{"a generation without a process was promoted, and the only process is started again", 50*time.Millisecond + calls, func(t *testing.T, w *world) {
+			h, _ := steady(t, w, plain("a", 1))
+			w.promote(2)
+			h.kill("by hand")
+			w.run(silence, w.by(1))
+		}},
 		{"a promoted process died as it was about to claim, and the holder dies later", poll/2 + calls, func(t *testing.T, w *world) {
 			next := plain("c", 2)
 			next.restarts = false
