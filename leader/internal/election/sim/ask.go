@@ -8,14 +8,14 @@ import (
 
 // An ask is a request to hand over, as both sides see it.
 type ask struct {
-	by       *candidacy
-	holder   *process
-	handover election.Handover // as the asker sees it
-	offer    int64             // the version of the offer's note: before the question, then as the holder has named it
-	counted  time.Duration     // for how long the asker has waited while it could read the store
-	closed   bool              // by the asker
-	hungUp   bool              // and the holder knows
-	resumed  bool              // the holder went back to work after it had acknowledged
+	by           *candidacy
+	holder       *process
+	handover     election.Handover // as the asker sees it
+	offer        int64             // the version of the offer's note: before the question, then as the holder has named it
+	counted      time.Duration     // for how long the asker has waited while it could read the store
+	closed       bool              // by the asker
+	disconnected bool              // and the holder knows
+	resumed      bool              // the holder went back to work after it had acknowledged
 }
 
 // newAsk asks the holder.
@@ -47,8 +47,8 @@ func (a *ask) await() {
 	})
 }
 
-// arrives is the question in the holder's process, which reads whether the asker's
-// generation is promoted.
+// arrives runs in the holder's process, which reads whether the asker's generation
+// is promoted, and takes the request.
 func (a *ask) arrives() {
 	h, mine := a.holder, a.by.p.generation
 	if h.leads == nil || h.leads.ended {
@@ -66,7 +66,7 @@ func (a *ask) arrives() {
 		case l == nil, l.ended, l.request.Made:
 			a.reply(election.Handover{Stage: election.Denied, Detail: "the holder hands over to another process"})
 		default:
-			l.ask, l.request = a, election.Request{Made: true, To: mine, Gone: a.hungUp}
+			l.ask, l.request = a, election.Request{Made: true, To: mine, Gone: a.disconnected}
 			l.step()
 		}
 	})
@@ -77,7 +77,7 @@ func (a *ask) reply(h election.Handover) {
 	a.holder.send(a.by.p, func() { a.stage(h) })
 }
 
-// offers brings the answer of a holder that has paused.
+// offers brings the asker the answer of a holder that has paused.
 func (a *ask) offers(h election.Handover, version int64) {
 	a.holder.send(a.by.p, func() {
 		if !a.closed {
@@ -87,8 +87,8 @@ func (a *ask) offers(h election.Handover, version int64) {
 	})
 }
 
-// stage notes how far the handover has come. An asker that no longer waits, or has
-// heard the end, does not.
+// stage notes how far the handover has come, unless the asker waits no longer, or
+// the handover has ended.
 func (a *ask) stage(h election.Handover) {
 	c := a.by
 	if a.closed || c.over || a.handover.Stage >= election.Declined {
@@ -96,7 +96,7 @@ func (a *ask) stage(h election.Handover) {
 	}
 	h.At = c.p.clock()
 	a.handover = h
-	c.p.w.say("%s hears of %s: stage %d %s", c.p.name, a.holder.name, h.Stage, h.Detail)
+	c.p.w.say("%s is answered by %s: stage %d %s", c.p.name, a.holder.name, h.Stage, h.Detail)
 	if h.Stage == election.Paused {
 		a.catchUp()
 	}
@@ -119,14 +119,14 @@ func (a *ask) catchUp() {
 	})
 }
 
-// wakeIfRuns wakes a candidate that reads on.
+// wakeIfRuns wakes the process, if it still waits for the token.
 func (c *candidacy) wakeIfRuns() {
 	if !c.over && !c.p.dead {
 		c.wake()
 	}
 }
 
-// close tells the holder that nobody waits any more.
+// close ends the request on both sides.
 func (a *ask) close() {
 	if !a.closed {
 		a.closed = true
@@ -134,7 +134,7 @@ func (a *ask) close() {
 	}
 }
 
-// broken is the end of the connection by the asker's death.
+// broken ends the connection as the asker dies.
 func (a *ask) broken() {
 	a.closed = true
 	w := a.by.p.w
@@ -143,7 +143,7 @@ func (a *ask) broken() {
 	}
 }
 
-// lost is the end of the connection by the holder's death.
+// lost ends the connection as the holder dies.
 func (a *ask) lost() {
 	w := a.by.p.w
 	if !w.cutHosts[a.by.p.host][a.holder.host] {
@@ -155,14 +155,14 @@ func (a *ask) lost() {
 	}
 }
 
-// gone is the end of the request in the holder's process.
+// gone runs in the holder's process, and ends the request there.
 func (a *ask) gone() {
-	a.hungUp = true
-	a.hears(func(l *leadership) { l.request.Gone = true; l.step() })
+	a.disconnected = true
+	a.deliver(func(l *leadership) { l.request.Gone = true; l.step() })
 }
 
-// hears calls fn if the holder still has the request.
-func (a *ask) hears(fn func(*leadership)) {
+// deliver calls fn if the holder still has the request.
+func (a *ask) deliver(fn func(*leadership)) {
 	if l := a.holder.leads; l != nil && !l.ended && l.ask == a {
 		fn(l)
 	}

@@ -328,7 +328,7 @@ func TestOfManyReplicasTheFirstByPriorityTakesOver(t *testing.T) {
 		w.run(lease, w.claimed(1))
 		require.NoError(t, w.error())
 		require.Same(t, waiting[2], w.makers[w.head.Claim.ID])
-		w.run(heartbeat, nil) // so that the others have seen where it is
+		w.run(heartbeat, nil) // the others connect to it
 		waiting[2].profile.restarts = false
 		waiting[2].kill("by hand")
 		w.run(lease, w.claimed(2))

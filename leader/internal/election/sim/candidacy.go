@@ -67,7 +67,7 @@ func (c *candidacy) wake() {
 	}
 }
 
-// free ends what the process was busy with.
+// free ends what the process was busy with, and looks again if it was woken.
 func (c *candidacy) free() {
 	c.busy = false
 	if c.woken {
@@ -133,7 +133,7 @@ func (c *candidacy) look(v election.View) {
 	})
 }
 
-// basic runs the migrations once, before the process is ready.
+// basic examines the process as every look does: its migrations run once.
 func (c *candidacy) basic(then func()) {
 	p := c.p
 	if c.found.Level > election.Basic {
@@ -260,8 +260,8 @@ func (c *candidacy) examine(level election.Level) {
 	}
 }
 
-// progress tells the holder that this process works on the claim, and watches
-// whether it goes on.
+// progress sends the holder a sign that this process works on the claim, and ends
+// the examination if the holder works again.
 func (c *candidacy) progress(a *ask, exam int, left time.Duration) {
 	if c.over || c.exams != exam || c.ask != a {
 		return
@@ -272,7 +272,7 @@ func (c *candidacy) progress(a *ask, exam int, left time.Duration) {
 		c.decide()
 		return
 	}
-	c.p.send(a.holder, func() { a.hears(func(l *leadership) { l.request.Progress = l.p.clock() }) })
+	c.p.send(a.holder, func() { a.deliver(func(l *leadership) { l.request.Progress = l.p.clock() }) })
 	if pace := handover / 10; left > pace {
 		c.p.after(pace, func() { c.progress(a, exam, left-pace) })
 	}
@@ -291,8 +291,7 @@ func (c *candidacy) promote() {
 	}, func(error) { c.free() })
 }
 
-// contend tells lower generations, once a heartbeat, that the process is about to
-// claim.
+// contend posts a sign of life for lower generations, once a heartbeat.
 func (c *candidacy) contend() {
 	p := c.p
 	if c.over || !c.contending {
@@ -357,7 +356,7 @@ func (c *candidacy) settle(a *attempt, sent time.Duration, err error) {
 	})
 }
 
-// wins begins a term. What the candidate knew of others is forgotten with it.
+// wins begins a term, and drops the candidate.
 func (c *candidacy) wins(id driver.ID, sent time.Duration) {
 	p := c.p
 	c.over, c.contending = true, false
@@ -368,7 +367,7 @@ func (c *candidacy) wins(id driver.ID, sent time.Duration) {
 	p.begins(id, sent)
 }
 
-// fails goes on waiting behind a claim that failed.
+// fails waits again after a claim that failed.
 func (c *candidacy) fails(err error) {
 	p := c.p
 	paused := c.ask != nil
@@ -416,8 +415,8 @@ func (c *candidacy) giveUp() {
 	c.c.Over(c.p.clock())
 }
 
-// hangUp ends the candidacy with its process.
-func (c *candidacy) hangUp(proven bool) {
+// disconnect ends the candidacy with its process.
+func (c *candidacy) disconnect(proven bool) {
 	c.over, c.contending = true, false
 	if c.ask != nil && proven {
 		c.ask.broken()

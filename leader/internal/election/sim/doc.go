@@ -8,7 +8,7 @@
 // hang, requests and answers that are lost, writes that land late.
 //
 // Each process has a boot clock of its own, which runs up to a hundredth too fast
-// or too slow and goes on while the process is stopped. Processes are killed,
+// or too slow, and runs on while the process is stopped. Processes are killed,
 // stopped, continued, started again and replaced by higher generations; hosts are
 // cut off from the store, from one another, or vanish; operators promote, abort,
 // fence and step down.

@@ -368,8 +368,8 @@ func (l *leadership) end() {
 	p.exit("fenced")
 }
 
-// hangUp ends the term with its process.
-func (l *leadership) hangUp(proven bool) {
+// disconnect ends the term with its process.
+func (l *leadership) disconnect(proven bool) {
 	if l.ask != nil && proven && !l.ended {
 		l.ask.lost()
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/fencepost/fencepost/leader/internal/election"
 )
 
-// promote is an operator who promotes g.
+// promote plays an operator that promotes g.
 func (w *world) promote(g generation.Generation) {
 	w.update(intentKey, func(b board) any {
 		i := b.intent
@@ -21,7 +21,7 @@ func (w *world) promote(g generation.Generation) {
 	})
 }
 
-// abort is an operator who gives g up, if it does not lead yet.
+// abort plays an operator that gives g up, if it does not lead yet.
 func (w *world) abort(g generation.Generation) {
 	w.update(intentKey, func(b board) any {
 		i := b.intent
@@ -37,8 +37,8 @@ func (w *world) abort(g generation.Generation) {
 	})
 }
 
-// fence is an operator who raises the token, and leaves word that nobody holds it,
-// or dies before.
+// fence plays a tool that raises the token, and then posts that nobody holds it, or
+// dies before.
 func (w *world) fence(word bool) {
 	a := &attempt{id: w.id(), generation: w.head.Claim.Token.Generation, base: w.head.Claim.ID}
 	a.cond.Reason = "fenced by an operator"
@@ -56,7 +56,7 @@ func (w *world) fence(word bool) {
 	})
 }
 
-// stepDown is an operator who asks the holder to leave the lead to a standby.
+// stepDown plays an operator that has the holder offer its token to standbys.
 func (w *world) stepDown() {
 	h := w.makers[w.head.Claim.ID]
 	if h == nil || h.dead || h.leads == nil {
@@ -73,13 +73,13 @@ func (w *world) stepDown() {
 	})
 }
 
-// vanish ends a host: nobody is told of the deaths.
+// vanish ends a host: nobody can prove the deaths.
 func (w *world) vanish(host int) {
 	w.say("host %d vanishes", host)
 	w.boots[host]++
 	for _, p := range slices.Clone(w.living) {
 		if p.host == host {
-			p.bury(false)
+			p.endLife(false)
 			p.again()
 		}
 	}

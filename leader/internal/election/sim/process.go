@@ -147,7 +147,7 @@ func (p *process) kill(why string) {
 		return
 	}
 	p.w.say("%s is killed: %s", p.name, why)
-	p.bury(true)
+	p.endLife(true)
 	p.again()
 }
 
@@ -164,7 +164,7 @@ func (p *process) exit(why string) {
 		return
 	}
 	p.w.say("%s exits: %s", p.name, why)
-	p.bury(true)
+	p.endLife(true)
 	if why != "superseded" && !p.ending {
 		p.again()
 	}
@@ -189,8 +189,8 @@ func suffix(name string) string {
 	return ""
 }
 
-// bury ends the life. Proven: the kernel says so to those that watch.
-func (p *process) bury(proven bool) {
+// endLife ends the life. Proven: the kernel says so to those that watch.
+func (p *process) endLife(proven bool) {
 	w := p.w
 	p.dead, p.backlog = true, nil
 	for i, q := range w.living {
@@ -200,14 +200,14 @@ func (p *process) bury(proven bool) {
 		}
 	}
 	if p.runs != nil {
-		p.runs.hangUp(proven)
+		p.runs.disconnect(proven)
 	}
 	if p.leads != nil {
-		p.leads.hangUp(proven)
+		p.leads.disconnect(proven)
 	}
 	for _, q := range w.living {
 		if proven && q.watches(p) {
-			w.in(w.between(time.Millisecond, 5*time.Millisecond), func() { q.run(func() { q.mourn(p) }) })
+			w.in(w.between(time.Millisecond, 5*time.Millisecond), func() { q.run(func() { q.noteDeath(p) }) })
 		}
 	}
 }
@@ -221,8 +221,8 @@ func (p *process) watches(o *process) bool {
 	return p.host == o.host || o.address && !p.w.cutHosts[p.host][o.host]
 }
 
-// mourn notes that the process of a claim has ended.
-func (p *process) mourn(o *process) {
+// noteDeath notes that the process of a claim has ended.
+func (p *process) noteDeath(o *process) {
 	if o.leads == nil {
 		return
 	}

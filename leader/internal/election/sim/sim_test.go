@@ -10,8 +10,8 @@ import (
 
 var (
 	seed      = flag.Uint64("seed", 0, "plays this schedule only, and prints it")
-	schedules = flag.Uint64("schedules", 40, "how many random schedules are played")
-	plays     = flag.Uint64("plays", 5, "how often each play of a bound is played")
+	schedules = flag.Uint64("schedules", 20, "how many random schedules are played")
+	plays     = flag.Uint64("plays", 3, "how often each play of a bound is played")
 )
 
 // Each sentence is one of docs/leading.md or of package election:

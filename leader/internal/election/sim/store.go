@@ -65,8 +65,8 @@ var (
 	errSuperseded = errors.New("a higher generation holds the token")
 )
 
-// call sends a call to the store, where effect happens at one instant. Done hears
-// in the process what came of it, at most a timeout later.
+// call sends a call to the store, where effect happens at one instant. Done runs
+// in the process with the answer, at most a timeout later.
 func (p *process) call(timeout time.Duration, write bool, effect func() error, done func(error)) {
 	w := p.w
 	there, back := w.latency(), w.latency()
@@ -216,7 +216,7 @@ func (w *world) land(a *attempt) error {
 	return nil
 }
 
-// landed notes a new claim, and tells all processes.
+// landed notes a new claim, and wakes all processes.
 func (w *world) landed(a *attempt, prior driver.Head, b board, claim driver.Claim) {
 	w.say("claim %v lands: %s", claim.Token, a.cond.Reason)
 	w.checkClaim(a, prior, b)
