@@ -115,15 +115,6 @@ func TestAStandbyClaimsOnceTheHolderWasSilentForALeaseAndATwentieth(t *testing.T
 	require.Equal(t, "no heartbeat of g2.e1 for 6.3s", a.Reason)
 }
 
-func TestSilenceCountsFromAnAnswerToALaterQuestion(t *testing.T) {
-	p := standby(t).consulted()
-	p.look(0)
-	p.view.Now += time.Minute // until the answer of a look that was sent at once
-	p.view.Board.Sent, p.view.Board.Answered = p.view.Now-time.Minute, p.view.Now
-	p.c.Next(p.view)
-	require.Equal(t, election.Wait, p.look(0).Step)
-}
-
 func TestSilenceCountsOnlyBetweenTwoLooksThatCouldRead(t *testing.T) {
 	p := standby(t).consulted()
 	p.look(poll)

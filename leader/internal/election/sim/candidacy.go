@@ -315,6 +315,9 @@ func (c *candidacy) claim(cond election.Conditions) {
 	for _, n := range cond.Notes {
 		a.notes = append(a.notes, c.note(n))
 	}
+	if cond.Never && cond.Lower || (cond.Never || cond.Lower) && !cond.Over.IsZero() {
+		p.w.violated("%s claims on conditions that exclude each other: %+v", p.name, cond)
+	}
 	sent := p.clock()
 	p.w.say("%s claims: %s", p.name, cond.Reason)
 	p.tried[a.id] = true

@@ -50,12 +50,14 @@ func (w *world) check() {
 }
 
 // checkClaim runs as a claim lands over prior, on the board b.
-func (w *world) checkClaim(a *attempt, prior driver.Head, b board) {
+func (w *world) checkClaim(a *attempt, claim driver.Claim, prior driver.Head, b board) {
 	mine, theirs := a.generation, prior.Claim.Token.Generation
 	h := w.makers[prior.Claim.ID]
 	switch {
 	case mine < theirs:
 		w.violated("generation %v claims over %v", mine, theirs)
+	case claim.Token.Compare(prior.Claim.Token) <= 0:
+		w.violated("the claim of %v follows that of %v", claim.Token, prior.Claim.Token)
 	case a.by == nil || a.by.bare:
 		return
 	case mine != theirs && slices.Contains(b.intent.aborted, mine):

@@ -219,7 +219,7 @@ func (w *world) land(a *attempt) error {
 // landed notes a new claim, and wakes all processes.
 func (w *world) landed(a *attempt, prior driver.Head, b board, claim driver.Claim) {
 	w.say("claim %v lands: %s", claim.Token, a.cond.Reason)
-	w.checkClaim(a, prior, b)
+	w.checkClaim(a, claim, prior, b)
 	w.head, w.makers[a.id] = claim.Head(), a.by
 	w.claims++
 	for _, p := range w.living {
