@@ -169,15 +169,16 @@ func TestTheSilenceOfAHolderIsNotItsSuccessors(t *testing.T) {
 	require.Equal(t, election.Claim, p.looks(4*poll).Step)
 }
 
-func TestATokenIsVacantIfItsHolderHasLeftOrOffersItOrHasEnded(t *testing.T) {
+func TestATokenIsVacantIfItsHolderHasLeftOrOffersItOrHasEndedOrIsATool(t *testing.T) {
 	for name, c := range map[string]struct {
 		sees   func(*election.View)
 		notes  []election.Note
 		reason string
 	}{
-		"left":  {func(v *election.View) { v.Board.Heartbeat.Left = true }, []election.Note{election.NoteHeartbeat}, "the holder of g2.e1 has left"},
-		"offer": {func(v *election.View) { v.Board.Offer = election.Offer{Claim: claimID(1), Open: true} }, []election.Note{election.NoteOffer}, "the holder of g2.e1 offers it"},
-		"death": {func(v *election.View) { v.Death = "pid 7 is gone" }, nil, "the process of g2.e1 has ended: pid 7 is gone"},
+		"left":   {func(v *election.View) { v.Board.Heartbeat.Left = true }, []election.Note{election.NoteHeartbeat}, "the holder of g2.e1 has left"},
+		"offer":  {func(v *election.View) { v.Board.Offer = election.Offer{Claim: claimID(1), Open: true} }, []election.Note{election.NoteOffer}, "the holder of g2.e1 offers it"},
+		"raised": {func(v *election.View) { v.Raised = "ops" }, nil, "nobody holds g2.e1, which was raised by ops"},
+		"death":  {func(v *election.View) { v.Death = "pid 7 is gone" }, nil, "the process of g2.e1 has ended: pid 7 is gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := standby(t).consulted()

@@ -276,6 +276,10 @@ func TestWorkThatEndedForASuccessorWhichHasGoneStartsBehindAWithdrawal(t *testin
 	h.view.Ask.Gone = true
 	h.does()
 	h.joins()
+	for range 3 {
+		require.Equal(t, election.WithdrawOffer, h.term.Next(h.view).Duty)
+		h.view.Offer = election.Failed
+	}
 	h.does(election.WithdrawOffer, election.StartWork)
 }
 

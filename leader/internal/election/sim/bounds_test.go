@@ -165,7 +165,7 @@ func bounds() []bound {
 			w.fence(true)
 			w.run(lease, w.claimed(2))
 		}},
-		{"an operator fences the holder, and dies before he says so", lease*11/10 + poll + calls, func(t *testing.T, w *world) {
+		{"an old tool fences the holder, and does not say so", lease*11/10 + poll + calls, func(t *testing.T, w *world) {
 			_, _ = steady(t, w, plain("a", 1), plain("b", 1).on(1))
 			w.fence(false)
 			w.run(2*lease, w.claimed(2))

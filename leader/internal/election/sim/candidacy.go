@@ -181,6 +181,9 @@ func (c *candidacy) translate(v *election.View) {
 		v.Board.Contender = b.contender.Contender
 	}
 	v.Death = p.deaths[v.Head.Claim]
+	if p.w.raised[v.Head.Claim] {
+		v.Raised = "an operator"
+	}
 	v.Reachable = b.beat.Claim == v.Head.Claim && b.beat.from != nil && (b.beat.from.host == p.host || b.beat.from.address)
 	v.Ready, c.found.Level = c.found, election.Basic
 	v.Alone, v.Reluctant = p.alone(), p.stepped

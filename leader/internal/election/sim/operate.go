@@ -37,23 +37,16 @@ func (w *world) abort(g generation.Generation) {
 	})
 }
 
-// fence plays a tool that raises the token, and then posts that nobody holds it, or
-// dies before.
+// fence plays a tool that raises the token. Unless it is an old one, or could not
+// write the board, it has said before that nobody will hold its claim.
 func (w *world) fence(word bool) {
 	a := &attempt{id: w.id(), generation: w.head.Claim.Token.Generation, base: w.head.Claim.ID}
 	a.cond.Reason = "fenced by an operator"
-	if w.head.IsZero() || w.land(a) != nil || !word {
+	if w.head.IsZero() {
 		return
 	}
-	token := w.head.Claim.Token
-	w.in(w.latency(), func() {
-		w.update(beatKey, func(b board) any {
-			if b.beat.token.Compare(token) > 0 {
-				return nil
-			}
-			return beat{Heartbeat: election.Heartbeat{Claim: a.id, Seq: 1, Left: true}, token: token}
-		})
-	})
+	w.raised[a.id] = word
+	_ = w.land(a)
 }
 
 // stepDown plays an operator that has the holder offer its token to standbys.

@@ -65,6 +65,7 @@ type world struct {
 
 	living []*process
 	makers map[driver.ID]*process // of claims; nil: a tool
+	raised map[driver.ID]bool     // the claims of tools that the board names
 	lives  int
 
 	boots     [hosts]int
@@ -101,7 +102,7 @@ const (
 func newWorld(seed uint64, m Machines, trail bool) *world {
 	return &world{
 		machines: m, rng: rand.New(rand.NewPCG(seed, 0)), store: memory.New(), trail: trail,
-		values: make(map[int64]any), makers: make(map[driver.ID]*process),
+		values: make(map[int64]any), makers: make(map[driver.ID]*process), raised: make(map[driver.ID]bool),
 		excused: make(map[*process]time.Duration), asks: make(map[*process]map[driver.ID]time.Duration),
 	}
 }
