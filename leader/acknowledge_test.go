@@ -45,7 +45,7 @@ func TestAHolderThatIsStoppedIsFencedLongBeforeAHandoverMayTake(t *testing.T) {
 	green := start(t, store, cfg)
 	green.reached(t, leader.ReadyToPromote)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
-	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test", Force: true})
 	require.NoError(t, err)
 	green.reached(t, leader.Leading)
 	require.NoError(t, cmd.Process.Kill())

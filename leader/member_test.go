@@ -71,7 +71,7 @@ func TestEveryProcessOfTheServiceIsOnTheBoardUntilItEnds(t *testing.T) {
 
 		next := start(t, store, named(3, "red"))
 		next.await(t, leader.ReadyToPromote)
-		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, "test")
+		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 3, leader.PromoteOptions{By: "test", Force: true})
 		require.NoError(t, err)
 		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
 		elapse(2 * time.Second)
@@ -193,7 +193,7 @@ func TestAMemberWhoseNoteCantBeWrittenDisturbsNobody(t *testing.T) {
 		require.Less(t, store.posts.Load(), int64(600), "two processes, each once in two thirds of a lease")
 		require.True(t, blue.Held())
 		require.EqualValues(t, 1, blue.works.Load(), "the work was never paused")
-		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, "test")
+		_, err := leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test", Force: true})
 		require.NoError(t, err)
 		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
 		green.await(t, leader.Leading)
@@ -208,7 +208,7 @@ func TestACatalogThatNobodyEverClaimedGetsNoNoteOfAMember(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
-		_, err := leader.Abort(t.Context(), store, catalog.Config{}, 1, "test")
+		_, err := leader.Abort(t.Context(), store, catalog.Config{}, 1, leader.AbortOptions{By: "test"})
 		require.NoError(t, err)
 		handle, posts := counted(store)
 		p := start(t, handle, config(1))
@@ -238,7 +238,7 @@ func TestAMemberSurvivesAnOutageOfTheStore(t *testing.T) {
 			return memory.Pass
 		})
 		elapse(20 * time.Second)
-		require.Equal(t, "twin 1 ReadyToPromote ready: everything is read", members(t, store)[1])
+		require.Equal(t, "twin 1 ReadyToPromote ready: everything is read; standby of the holder", members(t, store)[1])
 		require.NoError(t, twin.end(t))
 		require.NoError(t, blue.end(t))
 		require.Empty(t, members(t, store))

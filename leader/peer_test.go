@@ -44,12 +44,12 @@ func TestAHandoverThatTheStoreSaysNothingOfIsRefusedWhoeverAsks(t *testing.T) {
 	for _, g := range []generation.Generation{1, 2, 3} {
 		ask.Generation = g
 		_, err = peer.AskHandover(t.Context(), ask)
-		require.ErrorIs(t, err, peer.ErrRefused)
+		require.ErrorIs(t, err, peer.ErrNotPromoted)
 		require.ErrorContains(t, err, "is not promoted over 2", "%v", g)
 	}
 	require.Equal(t, Leading, l.Status().Phase)
 
-	_, err = Promote(t.Context(), store, catalog.Config{}, 3, "test")
+	_, err = Promote(t.Context(), store, catalog.Config{}, 3, PromoteOptions{By: "test", Force: true})
 	require.NoError(t, err)
 	h, err := peer.AskHandover(t.Context(), ask)
 	require.NoError(t, err)

@@ -234,7 +234,7 @@ func (d *roll) meanwhile() {
 	if !whole() {
 		return
 	}
-	time.Sleep(time.Duration(d.rand.IntN(3)*d.rand.IntN(500)) * time.Millisecond)
+	<-time.After(time.Duration(d.rand.IntN(3)*d.rand.IntN(500)) * time.Millisecond) // another schedule, and no condition
 	if !d.churn || d.rand.IntN(3) > 0 {
 		return
 	}

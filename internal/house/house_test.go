@@ -49,7 +49,7 @@ func rooms() map[string]room {
 		"catalog":            {inside: belowDriver, outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
 
-		"leader":                       {inside: append([]string{"internal/clock", "internal/identity", "internal/loopback", "internal/spool", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
+		"leader":                       {inside: append([]string{"internal/clock", "internal/identity", "internal/loopback", "internal/pace", "internal/spool", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"leader/internal/election":     {inside: []string{"catalog/driver", "fence", "generation"}},
 		"leader/internal/peer":         {inside: []string{"catalog/driver", "generation"}},
 		"leader/internal/admin":        {inside: []string{"generation", "internal/loopback"}},
@@ -78,13 +78,9 @@ func rooms() map[string]room {
 		"internal/errordoc/gen": {inside: []string{"internal/errordoc"}},
 		"internal/process":      {inside: []string{"exitcodes", "internal/identity", "internal/spool"}, outside: []string{"golang.org/x/sys"}},
 		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process", "internal/identity", "internal/spool", "internal/loopback"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
-		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock"}, belowLeader...)},
-		"internal/cli":          {inside: append([]string{"work", "work/pgwork", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process"}, program...), outside: []string{"github.com/spf13/cobra"}},
-		"internal/pace":         {},
-		"internal/process":      {inside: []string{"exitcodes", "internal/spool"}, outside: []string{"golang.org/x/sys"}},
-		"internal/entrypoint":   {inside: []string{"exitcodes", "internal/process", "internal/spool", "internal/thishost"}, outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock", "internal/spool"}, belowLeader...)},
 		"internal/cli":          {inside: append([]string{"work", "work/pgwork", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process", "internal/spool"}, program...), outside: []string{"github.com/spf13/cobra"}},
+		"internal/pace":         {},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
 			inside:  []string{"catalog/driver", "internal/teststop"},
