@@ -33,7 +33,7 @@ func promote(t *testing.T, store driver.Store, g generation.Generation) {
 	require.NoError(t, err)
 }
 
-func TestAMigrationThatFailsOnTheRealDataEndsTheNewGenerationAndDisturbsNobody(t *testing.T) {
+func TestAMigrationThatFailsOnTheRealDataKeepsTheNewGenerationFromBeingReadyAndDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
@@ -44,12 +44,15 @@ func TestAMigrationThatFailsOnTheRealDataEndsTheNewGenerationAndDisturbsNobody(t
 		odd := errors.New("a is odd")
 		cfg.Catalog.Migrations = []catalog.Migration{{Version: 1, Name: "halve", Up: func(tx *catalog.Tx) error { return odd }}}
 		green := start(t, store.Open(), cfg)
-		err := <-green.ended
-		require.ErrorIs(t, err, odd)
-		require.ErrorContains(t, err, "rehearsal")
+		promote(t, store, 2)
+		elapse(time.Minute)
+		require.Equal(t, leader.CatchingUp, green.Status().Phase)
+		require.Contains(t, green.Status().Reason, "rehearsal")
+		require.Contains(t, green.Status().Reason, odd.Error())
 		require.NotContains(t, phases(green), leader.ReadyToPromote)
 		require.EqualValues(t, 1, blue.works.Load())
 		require.Len(t, claims(t, store), 1)
+		require.NoError(t, green.end(t))
 		require.NoError(t, blue.end(t))
 	})
 }

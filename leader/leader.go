@@ -77,8 +77,9 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 // returns when that is over, with everything joined that it started: nil where
 // ctx ended or work returned nil, and else the reason. A *fence.Error says that
 // a higher generation leads, or another process of this one. The others are
-// those of catalog.Open and of work, a *LateError, and that of a migration which
-// failed in its rehearsal. Exitcodes.Main ends the process as the error asks.
+// those of catalog.Open and of work, and a *LateError. Exitcodes.Main ends the
+// process as the error asks. A process whose migrations fail in their rehearsal does
+// not end: it is not ready, and says why.
 //
 // The admin API answers from the start of Run to its end; its listener is closed
 // last.

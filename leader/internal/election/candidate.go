@@ -138,7 +138,7 @@ func (c *Candidate) vacant(v View) (why string, notes []Note) {
 	case v.Raised != "":
 		return fmt.Sprintf("nobody holds %v, which was raised by %s", token, v.Raised), nil
 	case v.Death != "":
-		return fmt.Sprintf("the process of %v has ended: %s", token, v.Death), nil
+		return fmt.Sprintf("the process of %v is gone: %s", token, v.Death), nil
 	case silent >= c.cfg.silence():
 		return fmt.Sprintf("no heartbeat of %v for %v", token, silent.Round(time.Millisecond)), nil
 	default:

@@ -178,7 +178,7 @@ func TestATokenIsVacantIfItsHolderHasLeftOrOffersItOrHasEndedOrIsATool(t *testin
 		"left":   {func(v *election.View) { v.Board.Heartbeat.Left = true }, []election.Note{election.NoteHeartbeat}, "the holder of g2.e1 has left"},
 		"offer":  {func(v *election.View) { v.Board.Offer = election.Offer{Claim: claimID(1), Open: true} }, []election.Note{election.NoteOffer}, "the holder of g2.e1 offers it"},
 		"raised": {func(v *election.View) { v.Raised = "ops" }, nil, "nobody holds g2.e1, which was raised by ops"},
-		"death":  {func(v *election.View) { v.Death = "pid 7 is gone" }, nil, "the process of g2.e1 has ended: pid 7 is gone"},
+		"death":  {func(v *election.View) { v.Death = "pid 7 is gone" }, nil, "the process of g2.e1 is gone: pid 7 is gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := standby(t).consulted()
@@ -242,7 +242,7 @@ func TestAStandbyLeavesTheClaimToALivingContenderOfAPromotedGeneration(t *testin
 		p.view.Board.Contender.Seq++
 		a := p.looks(lease)
 		require.Equal(t, election.Wait, a.Step)
-		require.Equal(t, "the process of g2.e1 has ended: gone; generation 3 is promoted, and is about to claim", a.Reason)
+		require.Equal(t, "the process of g2.e1 is gone: gone; generation 3 is promoted, and is about to claim", a.Reason)
 	}
 	require.Equal(t, election.Wait, p.looks(silence-lease-poll).Step)
 	require.Equal(t, election.Claim, p.looks(2*poll).Step, "none was heard for a lease and a twentieth")

@@ -54,7 +54,7 @@ func TestTheOnlyStandbyWaitsForNobody(t *testing.T) {
 }
 
 func TestAStandbySaysThatOthersMayClaimFirst(t *testing.T) {
-	require.Equal(t, "the process of g2.e1 has ended: gone; others may claim first, for 500ms", second(t).look(poll).Reason)
+	require.Equal(t, "the process of g2.e1 is gone: gone; others may claim first, for 500ms", second(t).look(poll).Reason)
 }
 
 func TestADelayIsNotWaitedForAgainBehindAClaimThatFailed(t *testing.T) {
