@@ -21,6 +21,15 @@ func TestMain(m *testing.M) {
 	if len(os.Args) != 2 || !strings.HasPrefix(os.Args[1], "play-") {
 		os.Exit(m.Run())
 	}
+	if text := os.Getenv(lookVar); text != "" { // it looks for another user's process
+		if os.Getuid() == 0 {
+			_ = syscall.Setuid(65534) // what it sees then says whether that is so
+		}
+		p, err := Parse(text)
+		ended, why := p.Ended()
+		fmt.Println(err, ended, syscall.Kill(p.PID(), 0), why)
+		os.Exit(0)
+	}
 	me, err := Self()
 	fmt.Println(me, err)
 	if os.Args[1] == "play-headless" { // its main thread ends, and the process goes on
@@ -38,6 +47,9 @@ func exitMainThread() {
 	go exitMainThread()
 	<-time.After(time.Hour)
 }
+
+// lookVar has the identity of a process for which a played one looks.
+const lookVar = "FENCEPOST_IDENTITY_TEST_LOOK"
 
 // play starts this binary, beneath a command if one is given, and returns the
 // identity that it has of itself.
@@ -170,4 +182,12 @@ func TestAProcessOfAnotherPidNamespaceIsNoProof(t *testing.T) {
 
 	_, said := begin(t, "play-sleeper", unshare...)
 	require.Contains(t, said, "/proc is of another pid namespace")
+}
+
+func TestAProcessThatMayNotBeSignalledIsThere(t *testing.T) {
+	first, err := Child(1) // nobody may signal it but root
+	require.NoError(t, err)
+	t.Setenv(lookVar, first.String())
+	_, said := begin(t, "play-looker")
+	require.Equal(t, "<nil> false operation not permitted process 1 is there\n", said)
 }
