@@ -224,28 +224,6 @@ type ClaimWatcher interface {
 	WatchClaims(ctx context.Context, wake func()) error
 }
 
-// A Presenter is a Store that can show others that the process of a claim is
-// there.
-type Presenter interface {
-	// Present shows that the process that made claim is there, until ctx ends or
-	// the showing breaks off, and returns why. It calls shown once others can
-	// see it. It ends by itself, soon, where the process dies; a process that is
-	// stopped may go on being shown. Where the store can show nobody as it is
-	// connected, the error wraps ErrNoPresence, here and in WatchPresence.
-	Present(ctx context.Context, claim ID, shown func()) error
-}
-
-// A PresenceWatcher is a Store that can tell when such a showing has ended.
-type PresenceWatcher interface {
-	// WatchPresence calls lost soon after the presence of claim has ended, once
-	// for each time, and not where it never was there; one that was there for
-	// a moment only may go unseen. It returns when ctx ends, or when it can't
-	// watch any more, with the reason. It writes nothing and keeps no Present
-	// waiting. A call of lost is a hint: a broken session, a revoked lease or an
-	// election looks like a death.
-	WatchPresence(ctx context.Context, claim ID, lost func()) error
-}
-
 // A Warmer is a Store whose first claim costs more than a later one.
 type Warmer interface {
 	// Warm makes ready what a claim and the first commits behind it need, such

@@ -30,10 +30,6 @@ var (
 	// ErrBlocked means that another process stood in the way of a claim until
 	// its time was over. Nothing was written.
 	ErrBlocked = errors.New("the claim was blocked")
-
-	// ErrNoPresence means that a [Presenter] or [PresenceWatcher] can show or
-	// see nobody as it is connected, and will not by trying again.
-	ErrNoPresence = errors.New("the store can't show who is there")
 )
 
 // An Outcome says whether a write that failed may have landed.

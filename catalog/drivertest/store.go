@@ -33,7 +33,7 @@ type rule struct {
 
 func storeRules() []rule {
 	return slices.Concat(headRules(), appendRules(), claimRules(), blockRules(), logRules(), snapshotRules(),
-		noteRules(), boardRules(), batchRules(), lossRules(), errorRules(), concurrencyRules(), watchRules(), presenceRules(), warmRules(), scratchRules(), closeRules())
+		noteRules(), boardRules(), batchRules(), lossRules(), errorRules(), concurrencyRules(), watchRules(), warmRules(), scratchRules(), closeRules())
 }
 
 // check checks r on the catalog that open opens, and waits for patience at most

@@ -90,7 +90,6 @@ func TestASoundStoreBreaksNoRule(t *testing.T) {
 func TestEveryBrokenStoreBreaksItsRules(t *testing.T) {
 	all := brokenStores()
 	maps.Copy(all, brokenCompactions())
-	maps.Copy(all, brokenPresences())
 	maps.Copy(all, brokenWarmers())
 	maps.Copy(all, brokenLosses())
 	maps.Copy(all, brokenScratchers())

@@ -15,8 +15,8 @@ import (
 	"github.com/fencepost/fencepost/internal/step"
 )
 
-// revokeTimeout bounds how long the end of a claim, or of a presence, waits for
-// the server. The lease ends by itself otherwise.
+// revokeTimeout bounds how long the end of a claim waits for the server. The lease
+// ends by itself otherwise.
 const revokeTimeout = 2 * time.Second
 
 // Claim implements [driver.Store]. The claim is kept alive until it ends, but
@@ -330,12 +330,10 @@ func (c *claiming) end() {
 }
 
 // revoke ends the lease, and with it the claim-wanted key, if that is ours.
-func (c *claiming) revoke() { c.store.revoke(c.client, c.lease, "a claim's") }
-
-func (s *Store) revoke(client *cluster, lease clientv3.LeaseID, whose string) {
-	ctx, cancel := context.WithTimeout(s.root, revokeTimeout)
+func (c *claiming) revoke() {
+	ctx, cancel := context.WithTimeout(c.store.root, revokeTimeout)
 	defer cancel()
-	if err := client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		s.log.Info(whose+" lease ends by itself", "store", s.name, "error", err)
+	if err := c.client.Revoke(ctx, c.lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		c.store.log.Info("a claim's lease ends by itself", "store", c.store.name, "error", err)
 	}
 }

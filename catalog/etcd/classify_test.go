@@ -133,7 +133,6 @@ func TestTheNamesOfKeysAreFrozen(t *testing.T) {
 		"p/log/0000000000000102":                          k.record(258),
 		"p/claim/0000000000000102":                        k.claim(258),
 		"p/snapshot":                                      k.snapshot(),
-		"p/presence/" + hex:                               k.presence(id),
 		"p/part/" + hex + "/00000102":                     k.part(id, 258),
 		"p/staged/0000000000000102/" + hex:                k.manifest(258, id),
 		"p/payload/0000000000000102/" + hex + "/0000000b": k.chunk(258, id, 11),

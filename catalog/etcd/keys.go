@@ -14,24 +14,23 @@ import (
 // keys names what lies beneath one prefix. The names are frozen.
 type keys struct{ prefix string }
 
-func (k keys) head() string                 { return k.prefix + "/head" }
-func (k keys) end() string                  { return k.head() + "\x00end" } // nothing of a catalog beneath this prefix lies between
-func (k keys) token() string                { return k.prefix + "/token" }
-func (k keys) wanted() string               { return k.prefix + "/wanted" }
-func (k keys) losses() string               { return k.token() + "\x00losses" } // a watch of claims covers both
-func (k keys) board(key string) string      { return k.prefix + "/board/" + key }
-func (k keys) log() string                  { return k.prefix + "/log/" }
-func (k keys) claims() string               { return k.prefix + "/claim/" }
-func (k keys) record(rev uint64) string     { return numbered(k.log(), rev) }
-func (k keys) claim(rev uint64) string      { return numbered(k.claims(), rev) }
-func (k keys) note(key []byte) string       { return strings.TrimPrefix(string(key), k.board("")) }
-func (k keys) snapshot() string             { return k.prefix + "/snapshot" }
-func (k keys) parts() string                { return k.prefix + "/part/" }
-func (k keys) partsOf(id driver.ID) string  { return k.parts() + id.String() + "/" }
-func (k keys) staged() string               { return k.prefix + "/staged/" }
-func (k keys) payloads() string             { return k.prefix + "/payload/" }
-func (k keys) presence(id driver.ID) string { return k.prefix + "/presence/" + id.String() }
-func numbered(dir string, n uint64) string  { return fmt.Sprintf("%s%016x", dir, n) }
+func (k keys) head() string                { return k.prefix + "/head" }
+func (k keys) end() string                 { return k.head() + "\x00end" } // nothing of a catalog beneath this prefix lies between
+func (k keys) token() string               { return k.prefix + "/token" }
+func (k keys) wanted() string              { return k.prefix + "/wanted" }
+func (k keys) losses() string              { return k.token() + "\x00losses" } // a watch of claims covers both
+func (k keys) board(key string) string     { return k.prefix + "/board/" + key }
+func (k keys) log() string                 { return k.prefix + "/log/" }
+func (k keys) claims() string              { return k.prefix + "/claim/" }
+func (k keys) record(rev uint64) string    { return numbered(k.log(), rev) }
+func (k keys) claim(rev uint64) string     { return numbered(k.claims(), rev) }
+func (k keys) note(key []byte) string      { return strings.TrimPrefix(string(key), k.board("")) }
+func (k keys) snapshot() string            { return k.prefix + "/snapshot" }
+func (k keys) parts() string               { return k.prefix + "/part/" }
+func (k keys) partsOf(id driver.ID) string { return k.parts() + id.String() + "/" }
+func (k keys) staged() string              { return k.prefix + "/staged/" }
+func (k keys) payloads() string            { return k.prefix + "/payload/" }
+func numbered(dir string, n uint64) string { return fmt.Sprintf("%s%016x", dir, n) }
 
 func (k keys) part(id driver.ID, n int) string { return fmt.Sprintf("%s%08x", k.partsOf(id), n) }
 

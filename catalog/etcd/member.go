@@ -27,10 +27,7 @@ type member struct {
 }
 
 // A session is what a member's client offers.
-type session struct {
-	*clientv3.Client
-	lease clientv3.Lease // renews presences, on one stream
-}
+type session struct{ *clientv3.Client }
 
 // An attempt is one to make a member's client. With a password that is a request
 // of its own.
@@ -86,7 +83,7 @@ func (m *member) connect(a *attempt) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.attempt = nil; err == nil {
-		m.session = &session{Client: client, lease: clientv3.NewLease(client)}
+		m.session = &session{client}
 		if conn := client.ActiveConnection(); conn != nil {
 			conn.Connect()
 		}
@@ -128,7 +125,6 @@ func (m *member) close() error {
 	if m.session == nil {
 		return nil
 	}
-	_ = m.session.lease.Close() // it is nil always
 	if m.cluster.cfg.Client != nil {
 		return nil
 	}
@@ -158,21 +154,10 @@ func (m *member) stream(ctx context.Context) (context.Context, context.CancelFun
 	return ctx, func() { stop(); cancel() }
 }
 
-// left reports whether the streams of s were ended, which they may hear of later.
-func (m *member) left(s *session) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.session != s
-}
-
-// endStreams ends the streams that were begun so far. Renewals get a new one.
+// endStreams ends the streams that were begun so far.
 func (m *member) endStreams() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.leave()
 	m.streams, m.leave = context.WithCancel(m.cluster.root)
-	if old := m.session; old != nil {
-		m.session = &session{Client: old.Client, lease: clientv3.NewLease(old.Client)}
-		m.cluster.spawn(func() { _ = old.lease.Close() }) // it is nil always
-	}
 }

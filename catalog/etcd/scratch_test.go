@@ -60,7 +60,7 @@ func TestASecondClusterBehindTheURLIsFoundBeforeAnythingIsClaimed(t *testing.T) 
 		if test.own != nil {
 			s.cluster.lookup = func(context.Context, string) ([]string, error) { return test.addresses, nil }
 			client := ownClient(t, test.own.URL()) // the name is none of the system's
-			s.cluster.members[0].session = &session{Client: client, lease: clientv3.NewLease(client)}
+			s.cluster.members[0].session = &session{client}
 		}
 		_, err = catalog.Open(t.Context(), s, catalog.Config{Generation: 1})
 		if test.own == nil {

@@ -24,8 +24,7 @@
 //	wanted        who claims just now; leased
 //	scratch/NAME/ a catalog like this one, for milliseconds, in which a check of
 //	              the store races
-//	presence/ID   who shows that the process of a claim is there, by the claim's
-//	              id; leased
+//	presence/ID   of earlier builds; leased
 //	snapshot      the published snapshot, frozen text form
 //	part/ID/%08x  the parts of snapshots, by the snapshot's id
 //	staged/%016x/ID
@@ -83,11 +82,9 @@ var (
 	_ driver.Store   = (*Store)(nil)
 	_ driver.Watcher = (*Store)(nil)
 
-	_ driver.ClaimWatcher    = (*Store)(nil)
-	_ driver.Presenter       = (*Store)(nil)
-	_ driver.PresenceWatcher = (*Store)(nil)
-	_ driver.Warmer          = (*Store)(nil)
-	_ driver.NoteBatcher     = (*Store)(nil)
+	_ driver.ClaimWatcher = (*Store)(nil)
+	_ driver.Warmer       = (*Store)(nil)
+	_ driver.NoteBatcher  = (*Store)(nil)
 )
 
 // A Store is one catalog in etcd. It implements [driver.Store] and

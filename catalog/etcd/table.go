@@ -74,7 +74,6 @@ func ours() driver.Family {
 			is(errSilent, "no answer to a greeting", retry("if the server wants TLS, use etcds:// instead of etcd://, and a client's certificate that it trusts"), unknown,
 				"a server that ends does the same as one that wants TLS, or another certificate"),
 			is(errWatchEnded, "watch ended", retry(""), unknown, "the catalog watches again"),
-			is(errLapsed, "lapsed presence", retry(""), refused, "the lease was revoked, or not renewed in time: the process is there, and may show that anew"),
 		},
 	}
 }

@@ -9,11 +9,10 @@ import (
 )
 
 var (
-	errClosed    = errors.New("the handle is closed")
-	errEnded     = errors.New("the claim is no longer under way")
-	errInjected  = errors.New("an injected fault")
-	errBrokenOff = errors.New("the presence was broken off")
-	errMisuse    = errors.New("the call breaks the contract")
+	errClosed   = errors.New("the handle is closed")
+	errEnded    = errors.New("the claim is no longer under way")
+	errInjected = errors.New("an injected fault")
+	errMisuse   = errors.New("the call breaks the contract")
 )
 
 // classes is the table of every error that this store has. What isn't in it
@@ -35,7 +34,6 @@ func classes() []struct {
 		{errClosed, driver.Class{Remedy: "open another handle"}},
 		{errEnded, driver.Class{Disposition: exitcodes.Retry}},
 		{errInjected, driver.Class{Disposition: exitcodes.Retry}},
-		{errBrokenOff, driver.Class{Disposition: exitcodes.Retry}},
 		{errMisuse, driver.Class{Disposition: exitcodes.Panic}},
 		{context.DeadlineExceeded, driver.Class{Disposition: exitcodes.Retry}},
 		{context.Canceled, driver.Class{}},

@@ -40,8 +40,8 @@ const (
 // handle and the context were found open. A nil plan lets everything through.
 //
 // Plan is called from whichever goroutine makes the call, by many at once, and
-// may call the store. Every fault makes a read, a Claim, a Watch, a Present or a
-// WatchPresence fail as one that may be retried; the outcomes are those of
+// may call the store. Every fault makes a read, a Claim or a Watch
+// fail as one that may be retried; the outcomes are those of
 // Append, Install, Post, PutLosses, Stage, Publish and Trim.
 func (s *Store) Inject(plan func(Call) Fault) {
 	s.faults.mu.Lock()

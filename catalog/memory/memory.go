@@ -8,9 +8,8 @@
 //
 // What a durable store does only on a bad day, this one does when told to:
 // [Store.Inject] refuses calls, loses requests and answers and lets writes
-// land late, [Store.Fill] makes it full, [Store.Rollback] takes back commits
-// that it had acknowledged, as an asynchronous fail-over does, and
-// [Store.BreakOff] ends the presence of a process that is still there.
+// land late, [Store.Fill] makes it full, and [Store.Rollback] takes back
+// commits that it had acknowledged, as an asynchronous fail-over does.
 //
 // The package has no rules of its own: which token wins is decided above it.
 package memory
@@ -58,8 +57,7 @@ func (c Config) withDefaults() Config {
 }
 
 // A Store is one process's handle on a catalog in memory. It implements
-// driver.Store, driver.Watcher, driver.Presenter and driver.PresenceWatcher, and
-// may be handed to many catalogs.
+// driver.Store and driver.Watcher, and may be handed to many catalogs.
 //
 // Faults that were injected and writes that are delayed belong to the handle;
 // Fill and Rollback concern all handles on the catalog.
@@ -69,16 +67,12 @@ type Store struct {
 	faults  faults
 	closing sync.Once
 	closed  chan struct{}
-	broken  chan struct{} // closed, and replaced, by BreakOff; shared.mu guards it
 }
 
 var (
-	_ driver.Store   = (*Store)(nil)
-	_ driver.Watcher = (*Store)(nil)
-
-	_ driver.Presenter       = (*Store)(nil)
-	_ driver.PresenceWatcher = (*Store)(nil)
-	_ driver.NoteBatcher     = (*Store)(nil)
+	_ driver.Store       = (*Store)(nil)
+	_ driver.Watcher     = (*Store)(nil)
+	_ driver.NoteBatcher = (*Store)(nil)
 )
 
 // New returns a handle on a new, empty catalog with the default settings.
@@ -100,8 +94,7 @@ func (s *Store) Limits() driver.Limits {
 }
 
 // Close ends this handle, as the death of its process would: its claim under
-// way is released, what it shows is lost, its calls under way fail, its delayed
-// writes are still to come. It always returns nil.
+// way is released, its calls under way fail, its delayed writes are still to come. It always returns nil.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		close(s.closed)
@@ -149,19 +142,16 @@ type shared struct {
 	full     bool
 	claiming *claiming     // the claim under way; nil where none is
 	changed  chan struct{} // closed, and replaced, at every change
-	shown    map[driver.ID]*showing
-	lost     chan struct{} // closed, and replaced, when a claim is no longer shown
 }
 
 func newShared(c Config) *shared {
 	return &shared{
 		config: c, notes: make(map[string]driver.Note), parts: make(map[driver.ID][][]byte), changed: make(chan struct{}),
-		shown: make(map[driver.ID]*showing), lost: make(chan struct{}),
 	}
 }
 
 func (d *shared) open() *Store {
-	return &Store{shared: d, process: d.processes.Add(1), closed: make(chan struct{}), broken: make(chan struct{})}
+	return &Store{shared: d, process: d.processes.Add(1), closed: make(chan struct{})}
 }
 
 // announce wakes whoever waits for a change. The caller holds mu.

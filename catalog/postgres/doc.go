@@ -87,14 +87,6 @@
 // server has left its queue of notifications full, is logged as a warning;
 // watchers then find the claim by polling.
 //
-// # Presence
-//
-// The process of a claim holds an advisory lock, shared, on the connection that
-// listens; its number is the first half of the claim's id. The server releases it
-// when the session ends, at once where the process dies, and after the time-outs
-// of TCP where its host does. A process shows 1,000 claims at most. Behind a
-// pooler nobody is shown: the lock would stay with a session of the pooler's.
-//
 // # What it needs
 //
 // Seven connections for a process, however many catalogs it holds; see [Server].

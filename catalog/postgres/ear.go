@@ -40,13 +40,10 @@ type ear struct {
 	rouse    context.CancelFunc // ends the connection's wait; nil where it does not wait
 }
 
-// A watcher is one call of Watch, or of Present, for which the connection holds
-// a lock in place of listening.
+// A watcher is one call of Watch.
 type watcher struct {
 	store   *Store
-	channel string        // what is listened to, or the lock
-	begin   string        // the statement by which the server learns of it,
-	end     string        // and that it is no longer wanted
+	channel string        // what is listened to
 	begun   bool          // the server was told of its channel; the ear's
 	news    chan struct{} // one waits at most
 	ended   chan struct{}
@@ -67,13 +64,7 @@ func (e *ear) close() {
 
 // join adds a watcher, and begins to listen where nobody does yet.
 func (e *ear) join(s *Store) *watcher {
-	name := channel(s.catalog)
-	sanitized := pgx.Identifier{name}.Sanitize()
-	return e.add(&watcher{store: s, channel: name, begin: "listen " + sanitized, end: "unlisten " + sanitized})
-}
-
-func (e *ear) add(w *watcher) *watcher {
-	w.news, w.ended = make(chan struct{}, 1), make(chan struct{})
+	w := &watcher{store: s, channel: channel(s.catalog), news: make(chan struct{}, 1), ended: make(chan struct{})}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.watchers[w] = struct{}{}
@@ -130,7 +121,7 @@ func (e *ear) listen() error {
 		return err
 	}
 	defer hangUp(conn)
-	heard := map[string]string{} // the channels that the server was told of, and how they are ended
+	heard := map[string]bool{} // the channels that the server was told of
 	for {
 		channel, err := e.next(conn, heard)
 		if err != nil {
@@ -141,7 +132,7 @@ func (e *ear) listen() error {
 }
 
 // next returns the channel of the next notification.
-func (e *ear) next(conn *pgx.Conn, heard map[string]string) (channel string, err error) {
+func (e *ear) next(conn *pgx.Conn, heard map[string]bool) (channel string, err error) {
 	for {
 		if err := e.settle(conn, heard); err != nil {
 			return "", err
@@ -159,7 +150,7 @@ func (e *ear) next(conn *pgx.Conn, heard map[string]string) (channel string, err
 
 // settle tells the server of the channels that are watched now, and the
 // watchers who have come that they are.
-func (e *ear) settle(conn *pgx.Conn, heard map[string]string) error {
+func (e *ear) settle(conn *pgx.Conn, heard map[string]bool) error {
 	for {
 		fresh, statements := e.changes(heard)
 		if len(fresh) == 0 && statements == "" {
@@ -193,7 +184,7 @@ func (e *ear) unwatched() bool {
 
 // changes returns the watchers that have come, and the statements by which the
 // server learns what is watched.
-func (e *ear) changes(heard map[string]string) (fresh []*watcher, statements string) {
+func (e *ear) changes(heard map[string]bool) (fresh []*watcher, statements string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.changed {
@@ -207,15 +198,15 @@ func (e *ear) changes(heard map[string]string) (fresh []*watcher, statements str
 		if !w.begun {
 			fresh = append(fresh, w)
 		}
-		if _, known := heard[w.channel]; !known {
-			heard[w.channel] = w.end
-			b.WriteString(w.begin + ";")
+		if !heard[w.channel] {
+			heard[w.channel] = true
+			b.WriteString("listen " + pgx.Identifier{w.channel}.Sanitize() + ";")
 		}
 	}
-	for channel, end := range heard {
+	for channel := range heard {
 		if !wanted[channel] {
 			delete(heard, channel)
-			b.WriteString(end + ";")
+			b.WriteString("unlisten " + pgx.Identifier{channel}.Sanitize() + ";")
 		}
 	}
 	return fresh, b.String()

@@ -1,8 +1,6 @@
 package postgres_test
 
 import (
-	"context"
-	"encoding/binary"
 	"fmt"
 	"testing"
 
@@ -206,32 +204,4 @@ func TestWhatElseStandsInAClaimsWayIsRetriedAndNamed(t *testing.T) {
 		require.NoError(t, conn.Close(t.Context()))
 	}
 	require.Eventually(t, func() bool { _, err = tryClaim(within(t, soon), late); return err == nil }, soon, often, "%v", err)
-}
-
-// TestALockOnAPresenceDelaysNeitherPresenceNorWakeUps has another user hold the lock
-// that shows a claim, whose number everybody can read.
-func TestALockOnAPresenceDelaysNeitherPresenceNorWakeUps(t *testing.T) {
-	t.Parallel()
-	dsn := testpg.URL(t)
-	s := open(t, dsn)
-	head := claim(t, s)
-	other := testpg.Connect(t, dsn)
-	_, err := other.Exec(t.Context(), `select pg_advisory_lock($1)`, int64(binary.BigEndian.Uint64(head.Claim.ID[:8])))
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	shown, woken, ended := make(chan struct{}, 10), make(chan struct{}, 10), make(chan error, 2)
-	go func() { ended <- s.Present(ctx, head.Claim.ID, func() { shown <- struct{}{} }) }()
-	go func() { ended <- s.Watch(ctx, func() { woken <- struct{}{} }) }()
-	for _, c := range []chan struct{}{shown, woken} {
-		select {
-		case <-c:
-		case err := <-ended:
-			require.NoError(t, err)
-		}
-	}
-	claim(t, open(t, dsn))
-	<-woken
-	cancel()
-	require.ErrorIs(t, <-ended, context.Canceled)
-	require.ErrorIs(t, <-ended, context.Canceled)
 }

@@ -26,9 +26,7 @@ import (
 // serve one catalog or thousands. What catalogs ask of the head at the same time
 // is asked in one statement. Package catalog polls all catalogs of a process at
 // the same instants, so that the polls of 1,000 idle ones are about 20
-// statements a second at its default PollInterval of 250 ms. The connection that
-// listens also holds the locks that show claims; claims whose presence is watched
-// are looked for together.
+// statements a second at its default PollInterval of 250 ms.
 //
 // No more than MaxConns commits are under way at once, and half as many claims,
 // so that claims which wait for a stopped process don't keep the commits of
@@ -96,25 +94,22 @@ func (s *Server) Close() error {
 
 // links are the connections of a Server, or of a Store that has its own.
 type links struct {
-	config    Config
-	log       *slog.Logger
-	born      time.Time
-	to        *pgx.ConnConfig
-	before    func(context.Context, *pgx.ConnConfig) error // of the configuration, before each connection
-	known     atomic.Pointer[sightings]
-	several   bool                      // the DSN names more than one host
-	met       atomic.Bool               // a host has answered, and no connection has failed since
-	looked    atomic.Pointer[time.Time] // when the hosts were looked at last; nil before
-	looks     *gather.Group[struct{}, []sight]
-	pool      *pgxpool.Pool // for commits, claims and the log
-	ownPool   bool          // close closes it
-	liveness  *pgxpool.Pool // for the head, for presence, for wake-ups, and to ask who blocks a claim
-	ear       *ear
-	notifier  *notifier
-	heads     *gather.Group[*Store, state]
-	presences *gather.Group[driver.ID, bool]
-	shown     atomic.Int64  // how many calls of Present are under way
-	turns     chan struct{} // one for each claim under way
+	config   Config
+	log      *slog.Logger
+	to       *pgx.ConnConfig
+	before   func(context.Context, *pgx.ConnConfig) error // of the configuration, before each connection
+	known    atomic.Pointer[sightings]
+	several  bool                      // the DSN names more than one host
+	met      atomic.Bool               // a host has answered, and no connection has failed since
+	looked   atomic.Pointer[time.Time] // when the hosts were looked at last; nil before
+	looks    *gather.Group[struct{}, []sight]
+	pool     *pgxpool.Pool // for commits, claims and the log
+	ownPool  bool          // close closes it
+	liveness *pgxpool.Pool // for the head, for wake-ups, and to ask who blocks a claim
+	ear      *ear
+	notifier *notifier
+	heads    *gather.Group[*Store, state]
+	turns    chan struct{} // one for each claim under way
 
 	unprepared atomic.Bool // a pooler stands between: no prepared statements
 
@@ -135,7 +130,7 @@ func newLinks(ctx context.Context, conns *pgxpool.Config, cfg Config, mistakes e
 		return nil, openError(err)
 	}
 	cfg = cfg.withDefaults()
-	l := &links{config: cfg, log: cfg.Logger, born: time.Now(), pool: cfg.Pool}
+	l := &links{config: cfg, log: cfg.Logger, pool: cfg.Pool}
 	if l.pool != nil {
 		conns = l.pool.Config()
 	}
@@ -148,7 +143,6 @@ func newLinks(ctx context.Context, conns *pgxpool.Config, cfg Config, mistakes e
 	l.ear = newEar(ctx, l.dial)
 	l.notifier = newNotifier(ctx, l.log, l.sendNotifications)
 	l.heads = gather.New(livenessConns, headsAtOnce, lookAlone, l.lookTogether)
-	l.presences = gather.New(1, presencesAtOnce, l.seeOne, l.seeAll)
 	l.turns = make(chan struct{}, max(conns.MaxConns/2, 1))
 	if err := l.openPools(ctx, conns); err != nil {
 		return nil, openError(err)
@@ -208,7 +202,6 @@ func (l *links) close() {
 	l.notifier.close()
 	l.ear.close()
 	l.heads.Close()
-	l.presences.Close()
 	l.known.Load().disuse(l)
 	l.endLooks()
 	l.liveness.Close()

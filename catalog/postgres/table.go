@@ -51,8 +51,6 @@ func ours() driver.Family {
 				"another session holds the locks of a claim, and the text names it"),
 			is(errClosed, "closed", callers(), unknown, "the caller closed it"),
 			is(errServerClosed, "server closed", callers(), refused, "the caller closed it before it opened a catalog"),
-			is(errPooled, "presence behind a pooler", callers(), refused, "a transaction pooler hands sessions around, and none of them is this process's; standbys notice a death by silence"),
-			is(errCrowded, "too many shown", retry("it helps to hold fewer catalogs in one process; without it, standbys notice a death by silence"), refused, "the locks would take the room of everybody else's in the server's table"),
 			is(errEnded, "ended", callers(), unknown, "the caller ended the claim"),
 			is(errMisuse, "misuse", broken(report), unknown, "a defect above the driver"),
 			is(errCut, "cut wait", retry(""), unknown, "PostgreSQL committed here and calls that a success, but the wait for its standby was cut: the commit may be lost with this server"),

@@ -46,7 +46,7 @@ func busy(err error) bool {
 	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_PROTOCOL:
 		return true
 	}
-	return errors.Is(err, errWanted) || errors.Is(err, errReaders) || errors.Is(err, errShown)
+	return errors.Is(err, errWanted) || errors.Is(err, errReaders)
 }
 
 // codeOf returns SQLite's extended result code, or -1 where err has none. Of other

@@ -81,7 +81,7 @@ func nothingIsLeft(t *testing.T, path string) {
 	require.NoError(t, err)
 	for _, e := range entries {
 		ending, ours := strings.CutPrefix(e.Name(), filepath.Base(path))
-		ours = ours && slices.Contains([]string{"", "-wal", "-shm", "-claim", "-presence"}, ending)
+		ours = ours && slices.Contains([]string{"", "-wal", "-shm", "-claim"}, ending)
 		listed := slices.ContainsFunc(left, func(l driver.Leftover) bool { return strings.Contains(e.Name(), l.Name) })
 		require.True(t, ours || listed, "%s is left, and nobody removes it", e.Name())
 	}

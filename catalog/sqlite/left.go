@@ -42,6 +42,9 @@ func (s *Store) left() (left []driver.Leftover, err error) {
 	return left, nil
 }
 
+// formerEnding is that of a lock file of earlier builds.
+const formerEnding = "-presence"
+
 // leftover returns what an entry of the folder is part of, if that is a leftover.
 func (s *Store) leftover(e fs.DirEntry) (l driver.Leftover, ok bool) {
 	if !e.Type().IsRegular() {
@@ -50,7 +53,7 @@ func (s *Store) leftover(e fs.DirEntry) (l driver.Leftover, ok bool) {
 	if l, ok = s.placeOf(e.Name()); ok {
 		return l, true
 	}
-	if !ownfile.IsUnfinished(e.Name(), s.path+claimEnding) && !ownfile.IsUnfinished(e.Name(), s.presencePath()) {
+	if !ownfile.IsUnfinished(e.Name(), s.path+claimEnding) && !ownfile.IsUnfinished(e.Name(), s.path+formerEnding) {
 		return l, false
 	}
 	info, err := e.Info()

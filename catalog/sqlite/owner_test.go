@@ -131,11 +131,6 @@ func TestFilesBesideADatabaseAreThoseOfItsOwnerWhoeverOwnsTheFolder(t *testing.T
 			plays(t, "writes", path, u.as).done().ends()
 			require.NoError(t, os.Remove(path+"-claim"))
 		}
-		s := open(t, path)
-		done := present(t.Context(), t, s, drivertest.ReadHead(t, s).Claim.ID)
-		require.Equal(t, u.owns(beside), ownership(t, path+"-presence"))
-		require.NoError(t, s.Close())
-		require.Error(t, <-done)
 	}
 }
 
@@ -180,26 +175,6 @@ func TestNoLinkOrPipeThatSomebodyPlantedIsFollowed(t *testing.T) {
 				require.NoError(t, s.Close())
 			}
 		}
-	}
-}
-
-func TestNoLinkOrPipeInPlaceOfThePresenceFileIsFollowed(t *testing.T) {
-	t.Parallel()
-	path, head := claimed(t)
-	s := open(t, path)
-	victim := filepath.Join(t.TempDir(), "victim")
-	for how, plant := range map[string]func() error{
-		"a link": func() error { return os.Symlink(victim, path+"-presence") },
-		"a pipe": func() error { return unix.Mkfifo(path+"-presence", 0o666) },
-	} {
-		require.NoError(t, plant())
-		err := s.Present(t.Context(), head.Claim.ID, func() { t.Error("shown") })
-		require.ErrorContains(t, err, "find out who put it there", how)
-		err = s.WatchPresence(t.Context(), head.Claim.ID, func() {})
-		require.ErrorContains(t, err, "find out who put it there", how)
-		_, err = os.Stat(victim)
-		require.ErrorIs(t, err, os.ErrNotExist)
-		require.NoError(t, os.Remove(path+"-presence"))
 	}
 }
 

@@ -29,7 +29,7 @@ var (
 const claimEnding = "-claim"
 
 // sideEndings are the endings of the files beside a database, by SQLite and by us.
-var sideEndings = [...]string{"-wal", "-shm", "-journal", claimEnding, presenceEnding, newEnding}
+var sideEndings = [...]string{"-wal", "-shm", "-journal", claimEnding, newEnding}
 
 // checkPlace refuses a file whose locks and WAL others would not share: one
 // with a second name, or on a file system that is not known to lock. Files that

@@ -56,8 +56,6 @@ func refused(t *testing.T, path, remedy string) {
 	_, follows := catalog.Follow(ctx, s, catalog.Config{})
 	for name, err := range map[string]error{
 		"head": head, "claim": claim, "post": post, "open": leads, "follow": follows,
-		"present":        s.Present(ctx, driver.NewID(), func() { t.Error("shown") }),
-		"watch presence": s.WatchPresence(ctx, driver.NewID(), func() { t.Error("lost") }),
 	} {
 		require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err), "%s: %v", name, err)
 		require.Equal(t, exitcodes.Halt, exitcodes.Of(err), name)
@@ -76,7 +74,7 @@ func refused(t *testing.T, path, remedy string) {
 }
 
 // endings are those of the files beside a database.
-var endings = []string{"-wal", "-shm", "-journal", "-claim", "-presence"}
+var endings = []string{"-wal", "-shm", "-journal", "-claim"}
 
 func TestADatabaseFileThatIsMountedByItselfIsRefused(t *testing.T) {
 	t.Parallel()

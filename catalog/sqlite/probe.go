@@ -84,7 +84,7 @@ func (s *Store) probeRights() driver.Finding {
 	f := driver.Finding{Name: "rights", Detail: "this user may write the file and its folder"}
 	err := unix.Access(filepath.Dir(s.path), unix.W_OK|unix.X_OK)
 	if err == nil {
-		for _, name := range []string{s.path, s.path + "-wal", s.path + "-shm", s.path + claimEnding, s.presencePath()} {
+		for _, name := range []string{s.path, s.path + "-wal", s.path + "-shm", s.path + claimEnding} {
 			if err = unix.Access(name, unix.R_OK|unix.W_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				break
 			}

@@ -14,10 +14,9 @@
 // in the place of one of these files is not followed; the path that is given to
 // Open may be a link to a file that is there.
 //
-// Beside the file lie SQLite's own -wal and -shm files, a -claim file, whose lock
-// tells a holder to let a claim go first, and a -presence file, whose locks show
-// which claims' processes are there. The last two hold no
-// data, but for a request to a claimer to give way.
+// Beside the file lie SQLite's own -wal and -shm files, and a -claim file, whose lock
+// tells a holder to let a claim go first. It holds no data, but for a request to a
+// claimer to give way.
 //
 // The catalog is no other than what the file says; the package decides nothing
 // about tokens. A process that is stopped in the middle of a write blocks all others
@@ -64,10 +63,9 @@
 // # What it costs
 //
 // A catalog that is held, or followed, and idle keeps two connections, which
-// are six open files, where its presence is shown one more, and where it is
-// watched one instance of inotify. Linux gives a user 128 of these
-// (fs.inotify.max_user_instances): with more catalogs than that, raise it, or the
-// later ones only poll. Only on Linux is presence shown.
+// are six open files, and while it is watched one instance of inotify. Linux gives a
+// user 128 of these (fs.inotify.max_user_instances): with more catalogs than that,
+// raise it, or the later ones only poll.
 package sqlite
 
 import (
@@ -132,13 +130,10 @@ type Store struct {
 }
 
 var (
-	_ driver.Store   = (*Store)(nil)
-	_ driver.Watcher = (*Store)(nil)
-
-	_ driver.Presenter       = (*Store)(nil)
-	_ driver.PresenceWatcher = (*Store)(nil)
-	_ driver.Warmer          = (*Store)(nil)
-	_ driver.NoteBatcher     = (*Store)(nil)
+	_ driver.Store       = (*Store)(nil)
+	_ driver.Watcher     = (*Store)(nil)
+	_ driver.Warmer      = (*Store)(nil)
+	_ driver.NoteBatcher = (*Store)(nil)
 )
 
 // Open returns a Store over the file at path. It opens nothing: the file is

@@ -134,9 +134,6 @@ func ours() driver.Family {
 			value(errAppeared, "database appeared", retry(""), refused, "another process has made the database meanwhile; the file is looked at again"),
 			value(errTorn, "torn", retry(""), refused, "the reading of a snapshot was interrupted; it is read again from its beginning"),
 			value(errWatchEnded, "watch ended", retry(""), refused, "the catalog watches again"),
-			value(errShown, "shown already", retry("if this lasts, find the process that shows the claim of this one"), refused, "only the process that made a claim shows it, and one that has gone shows nothing"),
-			value(errPresenceMoved, "presence file moved", retry(""), refused, "nobody sees a lock on a file without the name; it is shown anew in the one that has it"),
-			value(errNoPresence, "no presence", callers(), refused, "a hint that this system can't give: a death is noticed by silence"),
 		},
 	}
 }

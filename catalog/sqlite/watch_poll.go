@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -46,4 +47,36 @@ func (s *Store) marks() (now [2]mark, err error) {
 		}
 	}
 	return now, nil
+}
+
+// whileOpen calls fn with a context that ends with ctx and with the store, and
+// then returns why.
+func (s *Store) whileOpen(ctx context.Context, fn func(context.Context) error) error {
+	if s.root.Err() != nil {
+		return errClosed
+	}
+	both, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.root, cancel)()
+	err := fn(both)
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w", errClosed, err)
+	}
+	return err
+}
+
+// every calls fn at once and then again and again, until it fails or ctx ends.
+func every(ctx context.Context, interval time.Duration, fn func() error) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		if err := fn(); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

@@ -131,12 +131,4 @@ func (s *tracedStore) WatchClaims(ctx context.Context, wake func()) error {
 	return s.Watch(ctx, wake)
 }
 
-func (s *tracedStore) Present(ctx context.Context, claim driver.ID, shown func()) error {
-	return s.Store.(driver.Presenter).Present(ctx, claim, shown)
-}
-
-func (s *tracedStore) WatchPresence(ctx context.Context, claim driver.ID, lost func()) error {
-	return s.Store.(driver.PresenceWatcher).WatchPresence(ctx, claim, lost)
-}
-
 func (s *tracedStore) Warm(ctx context.Context) error { return s.Store.(driver.Warmer).Warm(ctx) }

@@ -1,6 +1,5 @@
 // Package crashtest kills real processes between the steps of a claim and of a
-// commit, and checks what the next process finds; and while they show a claim,
-// and checks that another one is told.
+// commit, and checks what the next process finds.
 package crashtest
 
 import (
@@ -37,17 +36,11 @@ type Open func(where string) (driver.Store, error)
 // it was one and lives, though its part was to die: it must end with a status
 // other than 0. TestMain is to call it first.
 func Child(open Open) bool {
-	where, point, claim := os.Getenv(whereVar), os.Getenv(pointVar), os.Getenv(presentVar)
-	var err error
-	switch {
-	case point != "":
-		err = die(where, step.Point(point), open)
-	case claim != "":
-		err = show(where, claim, open)
-	default:
+	where, point := os.Getenv(whereVar), os.Getenv(pointVar)
+	if point == "" {
 		return false
 	}
-	if err != nil {
+	if err := die(where, step.Point(point), open); err != nil {
 		fmt.Fprintln(os.Stderr, "child:", err)
 	}
 	return true

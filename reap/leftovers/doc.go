@@ -21,8 +21,8 @@
 //   - driver.UnfinishedFile: a file that its process was about to name when it died.
 //
 // What is not reaped is somebody else's part. The holder trims its log: old records, parts
-// of snapshots and staged batches that no head names. Leases and locks end by themselves:
-// presence, and claims under way. Other notes are one each, replaced in place: the numbers
+// of snapshots and staged batches that no head names. Leases and locks of claims under
+// way end by themselves. Other notes are one each, replaced in place: the numbers
 // that were given out, the newest check of the store and the newest refusals. docs/reap.md
 // has the whole list.
 package leftovers
