@@ -98,6 +98,18 @@ func TestASuccessorOfLowerPriorityAsksItsDelayLater(t *testing.T) {
 	require.Equal(t, election.Ask, p.look(0).Step)
 }
 
+func TestASuccessorsDelayDoesNotBeginAnewWithAnotherHolder(t *testing.T) {
+	cfg := settings()
+	cfg.Delay = 5 * poll
+	p := newProcess(t, cfg, 1)
+	p.promote(2)
+	for range 5 {
+		require.Equal(t, election.Wait, p.look(poll).Step)
+		p.view.Head.Claim[15]++ // lower generations claim again and again
+	}
+	require.Equal(t, election.Examine, p.look(poll).Step)
+}
+
 func TestAStandbyForgetsNothingOverAClaimThatFailed(t *testing.T) {
 	for name, ends := range map[string]func(*process){
 		"death":   func(p *process) { p.view.Death = "gone" },
