@@ -171,7 +171,7 @@ type Action struct {
 
 	Ready   bool   // this process could lead
 	Reason  string // for people: why it waits, or claims
-	Contend bool   // tell lower generations that a process of the promoted one is about to claim
+	Contend bool   // tell lower generations, for a lease from now at most, that a process of the promoted one is about to claim
 	Alarm   string // nobody leads, and why this process may not; empty: somebody leads, or it may
 }
 

@@ -209,6 +209,19 @@ func bounds() []bound {
 			h.kill("by hand")
 			w.run(4*silence, w.by(1))
 		}},
+		{"the holder dies while its successor runs long migrations again", lease + heartbeat + silence + poll + calls, func(t *testing.T, w *world) {
+			next := plain("c", 2)
+			next.migration = 20 * lease
+			h, waiting := steady(t, w, plain("a", 1), plain("b", 1), next)
+			w.run(21*lease, nil)
+			w.touched = always
+			w.promote(2)
+			require.True(t, w.run(lease, func() bool { return waiting[1].runs.contending }))
+			w.restart()
+			h.profile.restarts = false
+			h.kill("by hand")
+			w.run(3*lease, w.by(1))
+		}},
 		{"a generation without a process is promoted, and the holder dies at once", silence + 2*poll + calls, func(t *testing.T, w *world) {
 			h, _ := steady(t, w, plain("a", 1), plain("b", 1))
 			w.promote(2)

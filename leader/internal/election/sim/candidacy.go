@@ -25,7 +25,8 @@ type candidacy struct {
 	over       bool // the token is held, or the life is
 	exams      int  // numbers the examinations
 	contending bool
-	steps      int // in this second
+	decided    time.Duration // when the last action was decided
+	steps      int           // in this second
 	second     time.Duration
 }
 
@@ -158,6 +159,7 @@ func (c *candidacy) judge(v election.View) {
 	c.translate(&v)
 	v.Now = p.clock()
 	a := c.c.Next(v)
+	c.decided = p.clock()
 	if a.Contend && !c.contending {
 		c.contending = true
 		c.contend()
@@ -300,6 +302,10 @@ func (c *candidacy) contend() {
 	if c.over || !c.contending {
 		return
 	}
+	p.after(heartbeat, c.contend)
+	if p.clock()-c.decided > lease { // busy for longer
+		return
+	}
 	p.call(heartbeat, true, func() error {
 		p.w.update(contenderKey, func(b board) any {
 			seq := b.contender.Seq + 1
@@ -307,7 +313,6 @@ func (c *candidacy) contend() {
 		})
 		return nil
 	}, func(error) {})
-	p.after(heartbeat, c.contend)
 }
 
 // claim claims on the conditions that were decided.
