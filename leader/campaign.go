@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -36,7 +37,8 @@ type campaign struct {
 	number    number
 	nobody    holderless // the newest claim
 
-	contending func() // stops the signs of life; nil: there are none
+	contending func()       // stops the signs of life; nil: there are none
+	decided    atomic.Int64 // when it was last decided to contend, by the lease's clock
 }
 
 // campaign follows until this process may claim, and claims. Sent is when the
@@ -319,6 +321,7 @@ func (w *campaign) overcome(ctx context.Context, err error) (again bool, end err
 // contend begins or ends the signs of life of a process that is about to claim
 // for the promoted generation.
 func (w *campaign) contend(ctx context.Context, on bool) {
+	w.decided.Store(int64(w.lease.now()))
 	switch {
 	case !on && w.contending != nil:
 		w.contending()
@@ -331,8 +334,13 @@ func (w *campaign) contend(ctx context.Context, on bool) {
 	}
 }
 
+// signOfLife posts one sign every heartbeat. A process that has been busy for longer
+// than a lease posts none: standbys of the holder need not wait for its migrations.
 func (w *campaign) signOfLife(ctx context.Context) {
 	for again := true; again; again = elapse(ctx, w.cfg.heartbeat()) {
+		if w.lease.now()-time.Duration(w.decided.Load()) > w.cfg.Lease {
+			continue
+		}
 		bounded, cancel := context.WithTimeout(ctx, w.cfg.heartbeat())
 		_, err := catalog.UpdateNote(bounded, w.board, contenderKey, func(c *contender) error {
 			if c.Of > w.cfg.Catalog.Generation {
