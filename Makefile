@@ -15,7 +15,7 @@ test-work: ## jobs in 1,000,000 random steps, and 200 kills at concurrency 64 on
 	@FENCEPOST_WHOLE=1 ./scripts/test.sh bash -c 'go test -run "TestNoOlderTokenCompletesAJob|TestTheSumsOfTheStatus" -timeout 1h -v ./work && cd integration && go test -timeout 1h -v ./work'
 
 sim: ## leadership in 1,000,000 lives of processes in virtual time, some minutes; SEED=7 plays one schedule again, and prints it
-	@go test -timeout 1h -v ./leader/internal/election/sim $(if $(SEED),-run InNoSchedule -seed $(SEED),-schedules 55000 -plays 300)
+	@go test -timeout 1h -v ./leader/internal/election/sim $(if $(SEED),-run InNoSchedule -seed $(SEED),-schedules 50000 -plays 300)
 test-rolling: ## deploys one by one of 2 to 10 servers in random orders, on each store, 10 minutes; SEED=7 repeats; make test has a part
 	@FENCEPOST_WHOLE=1 SEED=$(SEED) ./scripts/test.sh go test -C integration -run 'TestOneMoveADeploy|GoingBack' -timeout 1h -v ./kvserver
 
