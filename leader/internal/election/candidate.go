@@ -46,6 +46,9 @@ func (c *Candidate) Next(v View) Action {
 }
 
 func (c *Candidate) next(v View) Action {
+	if v.Nudged { // whatever this look can read
+		c.notBefore, c.failures = 0, 0
+	}
 	if c.Asked() {
 		return c.handover(v)
 	}
@@ -53,9 +56,6 @@ func (c *Candidate) next(v View) Action {
 		return c.unreadable(v)
 	}
 	c.readable, c.last = true, v.Board.Answered
-	if v.Nudged {
-		c.notBefore, c.failures = 0, 0
-	}
 	if v.Board.Consulted {
 		c.consult(v)
 	}
