@@ -84,7 +84,7 @@ func (c *Candidate) consult(v View) {
 func (c *Candidate) unreadable(v View) Action {
 	c.holder.blind(v.Now)
 	c.contender.blind(v.Now)
-	c.turn.reset()
+	c.turn.blind()
 	lasts := v.Now - c.last
 	return Action{
 		Ready:  c.ready && c.readable && lasts < c.cfg.Lease,

@@ -48,12 +48,16 @@ func (s *silence) observe(b Board, of source, seq uint64, most time.Duration) ti
 // store that fails now and then would otherwise keep a dead holder for ever.
 func (s *silence) blind(now time.Duration) { s.blank = now }
 
-// delay postpones a claim that others have the first right to.
+// delay postpones a claim that others have the first right to. It counts only the
+// time between two looks in a row that both could read the store: in any other the
+// others could not claim either.
 type delay struct {
-	claim driver.ID // over which the claim is due; zero: over any
-	since time.Duration
-	runs  bool // the look before found a reason to claim
-	found bool // this look did
+	claim  driver.ID // over which the claim is due
+	mark   time.Duration
+	length time.Duration
+	runs   bool // the look before found a reason to claim
+	found  bool // this look did
+	blank  bool // a look could not read
 }
 
 // next begins a look. The delay ends if the look before found no reason to claim.
@@ -61,11 +65,15 @@ func (d *delay) next() { d.runs, d.found = d.runs && d.found, false }
 
 // over reports whether the reason to claim over claim has stood for long enough.
 func (d *delay) over(now time.Duration, claim driver.ID, long time.Duration) bool {
-	if !d.runs || d.claim != claim {
-		d.claim, d.since, d.runs = claim, now, true
+	switch {
+	case !d.runs || d.claim != claim:
+		*d = delay{claim: claim, runs: true}
+	case !d.blank:
+		d.length += now - d.mark
 	}
-	d.found = true
-	return now-d.since >= long
+	d.mark, d.found, d.blank = now, true, false
+	return d.length >= long
 }
 
-func (d *delay) reset() { *d = delay{} }
+// blind notes that a look could not read the store.
+func (d *delay) blind() { d.blank = true }

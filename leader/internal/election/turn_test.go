@@ -68,7 +68,6 @@ func TestADelayBeginsAnewWithAnotherReason(t *testing.T) {
 	for name, between := range map[string]func(*process){
 		"the holder was there":  func(p *process) { p.view.Death = ""; p.look(0); p.view.Death = "gone" },
 		"another one has ended": func(p *process) { p.view.Head.Claim[15]++ },
-		"the store was away":    func(p *process) { p.blind(0) },
 		"it could not lead": func(p *process) {
 			p.view.Ready.Missing = "no"
 			p.look(0)
@@ -82,6 +81,13 @@ func TestADelayBeginsAnewWithAnotherReason(t *testing.T) {
 			require.Equal(t, 5*poll, p.claims())
 		})
 	}
+}
+
+func TestADelayCountsOnlyBetweenTwoLooksThatCouldRead(t *testing.T) {
+	p := second(t)
+	p.looks(4 * poll) // from the first on: three
+	p.blind(time.Minute)
+	require.Equal(t, 2*poll, p.claims())
 }
 
 func TestASuccessorOfLowerPriorityAsksItsDelayLater(t *testing.T) {

@@ -200,6 +200,15 @@ func bounds() []bound {
 			w.vanish(0)
 			w.run(4*lease, w.claimed(1))
 		}},
+		{"the holder's host vanishes, the store fails one call in six, and the standbys are of the lowest priority", 8 * lease, func(t *testing.T, w *world) {
+			last := plain("b", 1).on(1)
+			last.delay = 9 * step
+			_, _ = steady(t, w, plain("a", 1), last, last)
+			w.makers[w.head.Claim.ID].profile.restarts = false
+			w.lossy = true
+			w.vanish(0)
+			w.run(8*lease, w.claimed(1))
+		}},
 		{"a promoted process stops as it is about to claim, and the holder dies", 3 * silence, func(t *testing.T, w *world) {
 			h, waiting := steady(t, w, plain("a", 1), plain("b", 1), plain("c", 2))
 			w.promote(2)
