@@ -207,9 +207,9 @@ func (l *leadership) joined() {
 	l.step()
 }
 
-// finish ends the work by itself.
+// finish ends the work by itself. L may be nil.
 func (l *leadership) finish() {
-	if l.work == election.Running && !l.joining {
+	if l != nil && l.work == election.Running && !l.joining {
 		l.work = election.Finished
 		l.step()
 	}

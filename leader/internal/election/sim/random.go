@@ -154,9 +154,7 @@ func (w *world) disturb() {
 	case 19:
 		p.terminate()
 	case 20:
-		if p.leads != nil {
-			p.run(func() { p.leads.finish() })
-		}
+		p.run(func() { p.leads.finish() })
 	case 21:
 		if w.one(3) {
 			w.vanish(p.host)
