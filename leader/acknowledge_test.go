@@ -2,11 +2,8 @@ package leader_test
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -29,13 +26,8 @@ import (
 func TestAHolderThatIsStoppedIsFencedLongBeforeAHandoverMayTake(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "catalog.db")
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childVar+"="+path)
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	_, err = io.ReadFull(stdout, make([]byte, len("leads\n")))
-	require.NoError(t, err)
+	blue := begin(t, path, adminVar+"=127.0.0.1:0")
+	blue.leads()
 	store, err := sqlite.Open(path, sqlite.Config{})
 	require.NoError(t, err)
 	defer store.Close()
@@ -44,12 +36,11 @@ func TestAHolderThatIsStoppedIsFencedLongBeforeAHandoverMayTake(t *testing.T) {
 	cfg.Poll, cfg.HandoverTimeout, cfg.AcknowledgeTimeout = 5*time.Millisecond, time.Hour, 50*time.Millisecond
 	green := start(t, store, cfg)
 	green.reached(t, leader.ReadyToPromote)
-	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+	require.NoError(t, blue.cmd.Process.Signal(syscall.SIGSTOP))
 	_, err = leader.Promote(t.Context(), store, catalog.Config{}, 2, leader.PromoteOptions{By: "test", Force: true})
 	require.NoError(t, err)
 	green.reached(t, leader.Leading)
-	require.NoError(t, cmd.Process.Kill())
-	require.Error(t, cmd.Wait())
+	blue.kill()
 	require.NoError(t, green.end(t))
 }
 
@@ -101,6 +92,7 @@ func TestAHolderOfAnOlderBuildGetsTheTimeOfAHandoverToAnswer(t *testing.T) {
 	promote(t, store, 2)
 	require.Equal(t, claim.Token, <-answered)
 	green.reached(t, leader.Leading)
+	require.ErrorIs(t, old.Confirm(t.Context()), fence.ErrSuperseded)
 	require.ErrorIs(t, old.Close(), fence.ErrSuperseded)
 	require.NoError(t, green.end(t))
 }

@@ -149,7 +149,7 @@ func TestOnlyAProcessThatKnowsTheClaimIsAnswered(t *testing.T) {
 		"a short nonce":                 newQuestionNamed("short", http.MethodPost, handoverPath, mine(), url.Values{"generation": {"2"}}),
 		"progress of another claim":     newQuestion(http.MethodPost, progressPath, driver.ID{9}, nil),
 		"presence of another claim":     newQuestion(http.MethodGet, presencePath, driver.ID{9}, nil),
-		"a proof of another question":   moved(newQuestion(http.MethodGet, presencePath, mine(), nil)),
+		"a proof of another question":   moved(newQuestion(http.MethodGet, presencePath, mine(), url.Values{"generation": {"2"}})),
 		"a proof of another generation": regenerated(newQuestion(http.MethodPost, handoverPath, mine(), url.Values{"generation": {"2"}})),
 	} {
 		_, err := q.ask(t.Context(), address)
@@ -163,7 +163,6 @@ func TestOnlyAProcessThatKnowsTheClaimIsAnswered(t *testing.T) {
 // moved uses the proof of q for a handover.
 func moved(q question) question {
 	q.method, q.path = http.MethodPost, handoverPath
-	q.query.Set("generation", "2")
 	return q
 }
 
