@@ -77,7 +77,10 @@ func (w *waitFor) look(ctx context.Context) (leads bool, err error) {
 	if current == w.generation && !w.nobodys {
 		return true, nil
 	}
-	if err := intent.Refuses(w.generation); err != nil && current < w.generation {
+	if current == w.generation {
+		intent.Aborted = nil // an abort that came too late, and was not taken back yet
+	}
+	if err := intent.Refuses(w.generation); err != nil {
 		return false, fmt.Errorf("generation %v will not lead: %w", w.generation, advised(err))
 	}
 	return false, nil
