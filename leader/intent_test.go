@@ -351,3 +351,28 @@ func TestALostAnswerOfAPromotionOrAnAbortIsSettled(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAbortThatComesTooLateIsTakenBackAlsoIfItsAnswerWasLost(t *testing.T) {
+	t.Parallel()
+	for n := range 3 {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, store := t.Context(), memory.New()
+			require.NoError(t, promoteAs(ctx, store, 6, "op", true))
+			handle := store.Open()
+			handle.Inject(func(c memory.Call) memory.Fault {
+				if c.Method != "Post" || c.N != n {
+					return memory.Pass
+				}
+				assert.NoError(t, claimAs(ctx, store.Open(), 6))
+				return memory.LoseAnswer
+			})
+			var late *leader.TooLateError
+			require.ErrorAs(t, abortAs(ctx, handle, 6, "me"), &late)
+			intent, err := leader.ReadIntent(ctx, store, catalog.Config{})
+			require.NoError(t, err)
+			require.EqualValues(t, 6, intent.Generation)
+			require.Empty(t, intent.Aborted)
+			require.Equal(t, []string{"promoted 6 by op"}, kept(t, store))
+		})
+	}
+}

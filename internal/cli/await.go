@@ -14,42 +14,51 @@ import (
 	"github.com/fencepost/fencepost/leader"
 )
 
+// pollInterval is how often to look if the store does not wake us.
+const pollInterval = 200 * time.Millisecond
+
+// What a promotion waits for.
 const (
-	pollInterval  = 200 * time.Millisecond // where the store does not wake us
-	watchInterval = time.Second            // where it does; a wake-up may be lost
+	waitServing = "serving" // a process of the generation leads and says that it serves
+	waitClaim   = "claim"   // one leads
 )
 
 // A waitFor is the wait of one promotion for its generation.
 type waitFor struct {
 	*promoting
 	store driver.Store
-	board *catalog.Board
+	cfg   catalog.Config
 
-	newest  driver.Claim
-	nobodys bool // the newest claim is a tool's
+	looked  bool
+	newest  look
+	serving *bool // as the process says; nil: its build does not say
 }
 
-// await waits until a process of the generation has claimed, and returns its claim.
-// It ends at once if that can't come any more: a higher generation leads or was
+func (p *promoting) newWait(store driver.Store) *waitFor {
+	return &waitFor{promoting: p, store: store, cfg: p.app.config(longestCall)}
+}
+
+// await waits until a process of the generation leads, and serves if that is waited
+// for. It ends at once if that can't come any more: a higher generation leads or was
 // promoted, or this one was aborted.
-func (w *waitFor) await(ctx context.Context) (driver.Claim, error) {
+func (w *waitFor) await(ctx context.Context) error {
 	short, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	wake, interval, join := watch(short, w.store)
+	wake, join := w.watch(short)
 	defer join()
 	defer cancel() // before join: the watcher ends with it
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	var trouble error
 	for {
-		leads, err := w.look(short)
+		done, err := w.look(short)
 		switch {
-		case leads:
-			return w.newest, nil
+		case done:
+			return nil
 		case exitcodes.Of(err) == exitcodes.Retry || err != nil && short.Err() != nil:
 			trouble = err
 		case err != nil:
-			return driver.Claim{}, err
+			return err
 		default:
 			trouble = nil
 		}
@@ -57,90 +66,101 @@ func (w *waitFor) await(ctx context.Context) (driver.Claim, error) {
 		case <-wake:
 		case <-tick.C:
 		case <-short.Done():
-			return driver.Claim{}, w.overdue(ctx, trouble)
+			return w.overdue(ctx, trouble)
 		}
 	}
 }
 
-// look reports whether a process of the generation has the newest token. An error
-// that is not one in passing says that none ever will.
-func (w *waitFor) look(ctx context.Context) (leads bool, err error) {
-	intent, err := w.read(ctx)
-	if err != nil {
-		return false, err
-	}
-	current := w.newest.Token.Generation
-	if current > w.generation {
-		return false, fmt.Errorf("generation %v will not lead: %w", w.generation,
-			advised(fence.Check(fence.Token{Generation: w.generation}, w.newest.Token, w.newest.Holder)))
-	}
-	if current == w.generation && !w.nobodys {
-		return true, nil
-	}
-	if current == w.generation {
-		intent.Aborted = nil // an abort that came too late, and was not taken back yet
-	}
-	if err := intent.Refuses(w.generation); err != nil {
-		return false, fmt.Errorf("generation %v will not lead: %w", w.generation, advised(err))
-	}
-	return false, nil
-}
-
-// read reads the intent, and then the newest claim, so that a claim that has come
-// before the intent was changed is seen.
-func (w *waitFor) read(ctx context.Context) (intent leader.Intent, err error) {
-	err = bounded(ctx, longestCall, func(ctx context.Context) (err error) {
-		if intent, err = leader.ReadIntent(ctx, w.store, w.app.config(longestCall)); err != nil {
-			return err
-		}
-		head, err := w.board.Head(ctx)
-		if err != nil {
-			return err
-		}
-		w.newest = head.Claim
-		w.nobodys, err = catalog.HasNoHolder(ctx, w.board, head.Claim.ID)
-		return err
-	})
-	return intent, err
-}
-
-// overdue says who leads instead, and what has become of the intent.
-func (w *waitFor) overdue(ctx context.Context, trouble error) error {
-	leads := "nobody leads"
-	switch name := holder(w.newest.Holder); {
-	case w.nobodys:
-		leads = fmt.Sprintf("nobody leads: token %v was raised by %s", w.newest.Token, name)
-	case !w.newest.Token.IsZero():
-		leads = fmt.Sprintf("token %v leads, of %s", w.newest.Token, name)
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("no longer waiting: %w: %s; the promotion stays", context.Cause(ctx), leads)
-	}
-	err := fmt.Errorf("generation %[1]v does not lead after %[2]v: %[3]s; the promotion stays, and generation %[1]v leads as soon as it claims",
-		w.generation, w.timeout, leads)
-	if trouble != nil && !errors.Is(trouble, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w; the store was last heard to say: %w", err, trouble)
-	}
-	return exitcodes.With(err, exitcodes.Retry)
-}
-
-// watch has the store wake the caller where it can, until ctx ends; join waits
-// for that end. The interval is how often to look nevertheless.
-func watch(ctx context.Context, store driver.Store) (wake <-chan struct{}, interval time.Duration, join func()) {
-	w, ok := driver.As[driver.Watcher](store)
-	if !ok {
-		return nil, pollInterval, func() {}
-	}
+// watch has the store wake the caller until ctx ends; join waits for that end.
+func (w *waitFor) watch(ctx context.Context) (wake <-chan struct{}, join func()) {
 	woken := make(chan struct{}, 1)
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		// Its end is no news: the interval goes on.
-		_ = w.Watch(ctx, func() {
+		catalog.NewBoard(w.store, w.cfg).Watch(ctx, func() {
 			select {
 			case woken <- struct{}{}:
 			default:
 			}
 		})
 	})
-	return woken, watchInterval, watching.Wait
+	return woken, watching.Wait
+}
+
+// look reports whether the wait is over. An error that is not one in passing says
+// that it is in vain.
+func (w *waitFor) look(ctx context.Context) (done bool, err error) {
+	if err := w.read(ctx); err != nil {
+		return false, err
+	}
+	l := w.newest
+	claim, intent := l.head.Claim, l.intent
+	if claim.Token.Generation > w.generation {
+		return false, w.inVain(advised(fence.Check(fence.Token{Generation: w.generation}, claim.Token, claim.Holder)))
+	}
+	if claim.Token.Generation == w.generation {
+		if !l.raised && w.enough(l) {
+			return true, nil
+		}
+		intent.Aborted = nil // an abort that came too late, and was not taken back yet
+	}
+	if err := intent.Refuses(w.generation); err != nil {
+		return false, w.inVain(advised(err))
+	}
+	return false, nil
+}
+
+func (w *waitFor) inVain(why error) error {
+	return fmt.Errorf("generation %v will not lead: %w", w.generation, why)
+}
+
+// enough reports whether the process that has claimed does what is waited for. Only
+// what it says while this command looks is believed.
+func (w *waitFor) enough(l look) bool {
+	if w.wait == waitClaim {
+		return true
+	}
+	now := time.Now()
+	x, known := expectServing.judge(l, now)
+	s, _ := l.standing(now)
+	if x.Met {
+		w.serving = &x.Met
+	}
+	return x.Met || known && s.State == leader.StandingClaimed // by a build that does not say
+}
+
+// read looks at the store; at the processes themselves only once, since one that is
+// stopped keeps the answer waiting.
+func (w *waitFor) read(ctx context.Context) error {
+	return bounded(ctx, longestCall, func(ctx context.Context) (err error) {
+		next := look{at: time.Now()}
+		if w.looked || w.wait == waitClaim {
+			if err = next.readBoard(ctx, w.store, w.cfg); err == nil {
+				err = next.readHead(ctx, w.store, w.cfg)
+			}
+		} else {
+			next, err = readLook(ctx, w.store, w.cfg)
+		}
+		if err == nil {
+			next.heard = w.looked && w.newest.follows(next)
+			w.looked, w.newest = true, next
+		}
+		return err
+	})
+}
+
+// overdue says who leads instead, and what has become of the intent.
+func (w *waitFor) overdue(ctx context.Context, trouble error) error {
+	says := w.newest.verdict(time.Now()).Text
+	if ctx.Err() != nil {
+		return fmt.Errorf("no longer waiting: %w: %s; the promotion stays", context.Cause(ctx), says)
+	}
+	err := fmt.Errorf("generation %[1]v does not lead after %[2]v: %[3]s; the promotion stays, and generation %[1]v leads as soon as it claims",
+		w.generation, w.timeout, says)
+	if l := w.newest; l.head.Claim.Token.Generation == w.generation && !l.raised {
+		err = fmt.Errorf("generation %v is not known to serve after %v: %s (--wait claim goes by the claim alone)", w.generation, w.timeout, says)
+	}
+	if trouble != nil && !errors.Is(trouble, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w; the store was last heard to say: %w", err, trouble)
+	}
+	return exitcodes.With(err, exitcodes.Retry)
 }

@@ -2,7 +2,10 @@ package cli_test
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +55,7 @@ func TestPromoteReplacesAServerThatLeadsByTheNextOne(t *testing.T) {
 	answer := object(t, run(t, on(path), "promote", "--force", "--generation", "2", "--timeout", "30s", "--json").stdout)
 	require.Equal(t, "g2.e2", answer["token"])
 	require.Equal(t, true, answer["leading"])
+	require.Equal(t, true, answer["serving"])
 	require.Equal(t, exitcodes.GracefulExit, exitcodes.Of(<-blue))
 
 	// The first heartbeat of green may come after its claim.
@@ -79,4 +83,44 @@ func TestAHeartbeatOfAnEarlierHolderIsSaidToBeOne(t *testing.T) {
 	require.NoError(t, <-blue)
 	require.NoError(t, hold(t.Context(), "sqlite:"+path, 2, "green", "", func(*catalog.Catalog) error { return nil }))
 	require.Regexp(t, `(?m)^heartbeat +.*, of an earlier holder$`, run(t, on(path), "status").stdout)
+}
+
+// The work leads at once, and serves only once the test says so.
+func TestPromoteWaitsUntilTheGenerationServesAndNotOnlyLeads(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	path := filepath.Join(t.TempDir(), "c.db")
+	store, err := storeurl.Open(ctx, "sqlite:"+path, storeurl.Config{})
+	require.NoError(t, err)
+	var serves atomic.Bool
+	var lead *leader.Leader
+	lead, err = leader.New(store, leader.Config{
+		Catalog: catalog.Config{Generation: 1}, Lease: 600 * time.Millisecond,
+		Serves: func() error {
+			if !serves.Load() {
+				return errors.New("the cache is cold")
+			}
+			return nil
+		},
+	})
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		defer func() { _ = store.Close() }()
+		ended <- lead.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error { <-ctx.Done(); return context.Cause(ctx) })
+	}()
+	claimed := run(t, on(path), "promote", "--force", "--generation", "1", "--wait", "claim", "--timeout", "30s", "--json")
+	require.Equal(t, exitcodes.Success, claimed.code, claimed.stderr)
+	require.Nil(t, object(t, claimed.stdout)["serving"])
+	require.Eventually(t, func() bool {
+		got := run(t, on(path), "promote", "--generation", "1", "--timeout", "400ms")
+		return got.code == exitcodes.TempFail && strings.Contains(got.stderr, "the cache is cold")
+	}, time.Minute, time.Millisecond)
+	serves.Store(true)
+	got := run(t, on(path), "promote", "--generation", "1", "--timeout", "30s")
+	require.Equal(t, exitcodes.Success, got.code, got.stderr)
+	require.Regexp(t, `(?m)^generation 1 leads and serves: token g1\.e1, `, got.stdout)
+	cancel()
+	require.NoError(t, <-ended)
 }

@@ -26,6 +26,7 @@ type promoting struct {
 	generation generation.Generation
 	timeout    time.Duration
 	noWait     bool
+	wait       string // for waitServing or waitClaim
 	opts       leader.PromoteOptions
 }
 
@@ -35,9 +36,10 @@ func (a *app) promoteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "promote --generation N",
 		Short: "Let generation N lead from now on, and wait until it does",
-		Long: `Promote writes down that generation N shall lead, and waits until it has
-claimed. The intent is durable: a crash of either side loses nothing, and to
-promote the same generation again changes nothing.
+		Long: `Promote writes down that generation N shall lead, and waits until a process of it
+leads and says that it serves; with --wait claim until it leads. A build that does
+not say whether it serves is taken at its claim. The intent is durable: a crash of
+either side loses nothing, and to promote the same generation again changes nothing.
 
 It fails with status 1, at once, if a higher generation leads or was promoted, or
 if N was aborted, also while it waits. A promotion that is refused changes
@@ -57,7 +59,8 @@ promotes it nevertheless, and hands it out.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&number, "generation", "", "`N`, the generation that shall lead (required)")
-	flags.DurationVar(&p.timeout, "timeout", time.Minute, "how long to wait until it leads")
+	flags.DurationVar(&p.timeout, "timeout", time.Minute, "how long to wait")
+	flags.StringVar(&p.wait, "wait", waitServing, "what to wait for: `serving` or claim")
 	flags.BoolVar(&p.noWait, "no-wait", false, "only write the intent")
 	flags.BoolVar(&p.opts.Force, "force", false, "promote a number that was never handed out, too")
 	whoAndWhy(cmd, &p.opts.By, &p.opts.Reason)
@@ -67,6 +70,9 @@ promotes it nevertheless, and hands it out.`,
 		}
 		if err := a.checkWhoAndWhy(&p.opts.By, p.opts.Reason); err != nil {
 			return err
+		}
+		if p.wait != waitServing && p.wait != waitClaim {
+			return fmt.Errorf("--wait is %q, want %s or %s", p.wait, waitServing, waitClaim)
 		}
 		if p.timeout <= 0 {
 			return fmt.Errorf("--timeout is %v, want more than 0", p.timeout)
@@ -93,6 +99,7 @@ type promoted struct {
 	Store     string        `json:"store"`
 	Promotion *promotion    `json:"promotion"` // null: it leads without one
 	Leading   bool          `json:"leading"`   // false: not waited for
+	Serving   *bool         `json:"serving"`   // null: not waited for, or its build does not say
 	Token     *fence.Token  `json:"token"`
 	Holder    *fence.Holder `json:"holder"`
 	Waited    int64         `json:"waited_ms"`
@@ -111,13 +118,18 @@ func (p *promoting) run(ctx context.Context, store driver.Store) error {
 	if p.noWait {
 		return p.answer(answer)
 	}
-	claim, err := (&waitFor{promoting: p, store: store, board: catalog.NewBoard(store, p.app.config(longestCall))}).await(ctx)
-	if err != nil {
+	w := p.newWait(store)
+	if err := w.await(ctx); err != nil {
 		return err
 	}
-	answer.Leading, answer.Token, answer.Holder = true, &claim.Token, &claim.Holder
+	claim := w.newest.head.Claim
+	answer.Leading, answer.Serving, answer.Token, answer.Holder = true, w.serving, &claim.Token, &claim.Holder
 	answer.Waited = time.Since(began).Milliseconds()
-	p.say("generation %v leads: token %v, %s, after %dms", p.generation, claim.Token, holder(claim.Holder), answer.Waited)
+	does := "leads"
+	if w.serving != nil {
+		does = "leads and serves"
+	}
+	p.say("generation %v %s: token %v, %s, after %dms", p.generation, does, claim.Token, holder(claim.Holder), answer.Waited)
 	return p.answer(answer)
 }
 

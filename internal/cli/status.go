@@ -178,18 +178,32 @@ func heartbeatOf(b leader.Beat, head driver.Head, now time.Time) *heartbeat {
 // the head says that it holds the token.
 func readLook(ctx context.Context, store driver.Store, cfg catalog.Config) (l look, err error) {
 	l.at = time.Now()
-	if l.intent, err = leader.ReadIntent(ctx, store, cfg); err != nil {
-		return l, err
-	}
-	if l.beat, err = leader.ReadBeat(ctx, store, cfg); err != nil {
+	if err := l.readBoard(ctx, store, cfg); err != nil {
 		return l, err
 	}
 	if l.members, err = leader.ReadMembers(ctx, store, cfg); err != nil {
 		return l, err
 	}
 	l.ask(ctx)
-	l.head, err = catalog.ReadHead(ctx, store, cfg)
-	return l, err
+	return l, l.readHead(ctx, store, cfg)
+}
+
+func (l *look) readBoard(ctx context.Context, store driver.Store, cfg catalog.Config) (err error) {
+	if l.intent, err = leader.ReadIntent(ctx, store, cfg); err != nil {
+		return err
+	}
+	l.beat, err = leader.ReadBeat(ctx, store, cfg)
+	return err
+}
+
+// readHead comes last, so that a claim that came before the intent or the heartbeat
+// was changed is seen.
+func (l *look) readHead(ctx context.Context, store driver.Store, cfg catalog.Config) (err error) {
+	if l.head, err = catalog.ReadHead(ctx, store, cfg); err != nil || l.head.IsZero() {
+		return err
+	}
+	l.raised, err = catalog.HasNoHolder(ctx, catalog.NewBoard(store, cfg), l.head.Claim.ID)
+	return err
 }
 
 // readStatus asks for the rest.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -39,6 +38,7 @@ type look struct {
 	at       time.Time // when it began
 	head     driver.Head
 	beat     leader.Beat
+	raised   bool // by a tool: nobody holds the newest token
 	intent   leader.Intent
 	members  leader.MemberList
 	answered map[string]bool // the members that answered just now, by ID
@@ -53,19 +53,6 @@ func (l look) holder() (m leader.Member, ok bool) {
 		}
 	}
 	return m, false
-}
-
-// toolNames are the commands that raise the token: see raising.run.
-var toolNames = [...]string{"fence", "restored"}
-
-// byTool reports whether a claim was made by a tool, which keeps no token.
-func byTool(c driver.Claim) bool {
-	for _, name := range toolNames {
-		if strings.HasPrefix(c.Holder.Name, "fencepost "+name+" by ") {
-			return true
-		}
-	}
-	return false
 }
 
 // verdict judges what was seen.
@@ -103,7 +90,7 @@ func (l look) verdict(now time.Time) verdict {
 // standing returns who leads, by the best that is known of the holder.
 func (l look) standing(now time.Time) (leader.Standing, string) {
 	claim := l.head.Claim
-	if byTool(claim) {
+	if l.raised {
 		return leader.Standing{State: raisedState, Token: claim.Token, Holder: claim.Holder, Since: claim.Holder.Since, Why: claim.Reason}, byHead
 	}
 	if m, ok := l.holder(); ok {
