@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog"
@@ -80,11 +81,27 @@ func (l look) verdict(now time.Time) verdict {
 	default:
 		v.Text = "nobody leads: " + s.Why
 	}
+	if leads(s.State) {
+		v.Text += restsOn(evidence, s.Age)
+	}
 	v.Text = cell(v.Text)
 	if !leads(s.State) {
 		v.May = cell(l.may())
 	}
 	return v
+}
+
+// restsOn says how it is known that a process leads; nothing if only the head says so.
+func restsOn(evidence string, beaten time.Duration) string {
+	switch evidence {
+	case byAnswer:
+		return "; it has answered just now"
+	case byHeartbeat:
+		return "; a heartbeat came just now"
+	case byDate:
+		return "; its newest heartbeat: " + age(beaten) + " by this clock"
+	}
+	return ""
 }
 
 // standing returns who leads, by the best that is known of the holder.
@@ -125,6 +142,7 @@ func (l look) may() string {
 	for _, m := range l.members.Members {
 		switch g := m.Generation; {
 		case !m.Ready:
+		case slices.Contains(l.intent.Aborted, g) && g > leading:
 		case g == leading && !l.head.IsZero(), g == promoted && g > leading:
 			ready++
 		case g > leading:

@@ -66,7 +66,7 @@ func TestStatusBeginsWithWhoLeadsAndServesOrThatNobodyDoesAndWhy(t *testing.T) {
 	require.Equal(t, "nobody leads: nobody ever claimed this catalog", first())
 	stop := running(t, path, quick(1, "blue"))
 	awaitState(t, path, "serving")
-	require.Regexp(t, `^blue, build b leads and serves as g1\.e1, since 20[0-9-]+ [0-9:]+ .*\(just now|[0-9]s ago\)$`, first())
+	require.Regexp(t, `^blue, build b leads and serves as g1\.e1, since 20[0-9-]+ [0-9:]+ .*\(just now|[0-9]s ago\); its newest heartbeat: (just now|[0-9]s ago) by this clock$`, first())
 	stop()
 	require.Regexp(t, `^nobody leads, since 20.*: g1\.e1 was claimed by blue, build b: its holder has given it back$`, first())
 	require.Contains(t, run(t, on(path), "status").stdout, "\n→ nobody may: no process of generation 1 is ready: start one\n")
