@@ -78,7 +78,7 @@ func TestACommandThatShowsSomethingChangesNoByte(t *testing.T) {
 func TestACommandThatShowsSomethingCreatesNoFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, command := range []string{"work status", "work list", "work check", "status", "history", "dump", "dump --log", "preflight --generation 2"} {
+	for _, command := range []string{"work status", "work list", "work check", "status", "status --json", "history", "reap --dry-run", "dump", "dump --log", "preflight --generation 2"} {
 		require.Equal(t, exitcodes.Success, run(t, on(filepath.Join(dir, "c.db")), strings.Fields(command)...).code)
 	}
 	entries, err := os.ReadDir(dir)
