@@ -24,7 +24,8 @@ func TestAProofIsThereAfterTheFirstLookAndIsOfOneClaimOnly(t *testing.T) {
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
 
-	d, beat := newDetector(l), Beat{Claim: driver.NewID(), Process: holder.String()}
+	d, beat := newDetector(l), Beat{Claim: driver.NewID()}
+	beat.Said = &HolderState{Claim: beat.Claim, Process: holder.String()}
 	defer d.stop()
 	over, cancel := context.WithCancel(t.Context())
 	cancel() // so that no watch can have found it

@@ -43,6 +43,7 @@ type look struct {
 	intent   leader.Intent
 	members  leader.MemberList
 	answered map[string]bool // the members that answered just now, by ID
+	raised   bool            // the newest claim is a tool's, which no process holds
 	heard    bool            // a heartbeat of the claim came while this command looked
 }
 
