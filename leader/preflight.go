@@ -81,11 +81,7 @@ func checkHeartbeat(ctx context.Context, store driver.Store, cfg catalog.Config,
 	case beat.At.IsZero() || beat.Claim != r.Head.Claim.ID:
 		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "there is none of the claim that holds the token")
 	case beat.Left:
-		left := "the holder has left"
-		if said, ok := beat.State(); ok && said.Phase == HandingOver.String() {
-			left = "the holder runs no work, and offers the token to other processes"
-		}
-		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "%s, %v ago", left, age)
+		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "the holder has left, %v ago", age)
 	case age > old:
 		r.Add(CheckHeartbeat, driver.Warning, "see that the holder is alive, or know that it is not", "the last one is %v old", age)
 	default:

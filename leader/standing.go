@@ -92,7 +92,7 @@ const (
 	StandingNotServing StandingState = "not serving" // one holds it, and says that it doesn't serve
 	StandingClaimed    StandingState = "claimed"     // the token was claimed; whether its process serves is not known
 	StandingSilent     StandingState = "silent"      // the holder's newest heartbeat is older than its lease
-	StandingLeft       StandingState = "left"        // no work runs, and any process of its generation may claim
+	StandingLeft       StandingState = "left"        // its holder has ended, or offers it
 )
 
 // A Standing is who leads and serves, as far as head and heartbeat show it.
@@ -130,10 +130,10 @@ func StandingOf(head driver.Head, b Beat, now time.Time) Standing {
 		patience = Config{}.withDefaults().Lease
 	}
 	switch {
-	case b.Left && says && said.Phase == HandingOver.String():
-		s.State, s.Since, s.Why = StandingLeft, said.Since, "its holder runs no work, and offers it to other processes"
-	case b.Left:
+	case b.Left && says:
 		s.State, s.Since, s.Why = StandingLeft, b.At, "its holder has given it back"
+	case b.Left: // older builds offered the token by the same word
+		s.State, s.Since, s.Why = StandingLeft, b.At, "its holder has given it back, or offers it to a standby"
 	case s.Age > patience:
 		s.State, s.Since = StandingSilent, b.At
 		s.Why = fmt.Sprintf("the newest heartbeat is %v old by this clock, and a lease is %v", s.Age.Round(time.Second), patience)
