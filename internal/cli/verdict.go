@@ -39,7 +39,6 @@ type look struct {
 	at       time.Time // when it began
 	head     driver.Head
 	beat     leader.Beat
-	raised   bool // by a tool: nobody holds the newest token
 	intent   leader.Intent
 	members  leader.MemberList
 	answered map[string]bool // the members that answered just now, by ID
