@@ -170,15 +170,19 @@ func TestNobodyButTheHolderRemovesANote(t *testing.T) {
 // A mute is a store that keeps the notes of members waiting until their time is over.
 type mute struct {
 	*memory.Store
-	posts atomic.Int64
+	talks   atomic.Bool // it does not keep them waiting
+	posts   atomic.Int64
+	longest atomic.Int64 // for which a note was kept waiting, in nanoseconds
 }
 
 func (m *mute) Unwrap() driver.Store { return m.Store }
 
 func (m *mute) Post(ctx context.Context, n driver.Note) (int64, error) {
-	if strings.HasPrefix(n.Key, "member/") {
+	if strings.HasPrefix(n.Key, "member/") && !m.talks.Load() {
 		m.posts.Add(1)
+		began := time.Now()
 		<-ctx.Done()
+		m.longest.Store(max(m.longest.Load(), int64(time.Since(began))))
 		return 0, ctx.Err()
 	}
 	return m.Store.Post(ctx, n)
@@ -201,10 +205,15 @@ func TestAMemberWhoseNoteCantBeWrittenDisturbsNobody(t *testing.T) {
 		require.NoError(t, err)
 		require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
 		green.await(t, leader.Leading)
-		elapse(5 * time.Second)
+		require.LessOrEqual(t, time.Duration(store.longest.Load()), 2500*time.Millisecond, "a third of a lease")
+		store.talks.Store(true)
+		elapse(10 * time.Second)
+		require.Len(t, members(t, store), 1)
+		store.talks.Store(false)
 		began := time.Now()
 		require.NoError(t, green.end(t))
-		require.LessOrEqual(t, time.Since(began), time.Second)
+		require.LessOrEqual(t, time.Since(began), 500*time.Millisecond, "the note stays, and the end does not wait for it")
+		require.Len(t, members(t, store), 1)
 	})
 }
 
