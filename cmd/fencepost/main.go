@@ -7,13 +7,16 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/internal/cli"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	// A second signal ends the process at once, but not one of the same request.
+	context.AfterFunc(ctx, func() { time.AfterFunc(exitcodes.StopWindow, stop) })
 	code := cli.Main(ctx, cli.Env{
 		Args:   os.Args[1:],
 		Stdin:  os.Stdin,
@@ -21,6 +24,5 @@ func main() {
 		Stderr: os.Stderr,
 		Getenv: os.Getenv,
 	})
-	stop()
 	os.Exit(int(code))
 }

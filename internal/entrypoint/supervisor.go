@@ -19,8 +19,8 @@ import (
 // with which the process is to end, and an error only where cfg is wrong or
 // the command can't be executed.
 //
-// Run takes the process over: it receives its signals and waits for all of its
-// children, so nothing else in the process can start any.
+// Run takes the process over: it receives its signals, for good, and waits for all of
+// its children, so nothing else in the process can start any.
 func Run(cfg Config) (exitcodes.Code, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -54,8 +54,9 @@ func newSupervisor(cfg Config) *supervisor {
 	return s
 }
 
+// close leaves the signals received: one that comes now must not take the place of the
+// status with which the process is about to end.
 func (s *supervisor) close() {
-	signal.Stop(s.signals)
 	signal.Stop(s.deaths)
 	s.manager.close()
 }

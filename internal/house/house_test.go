@@ -92,7 +92,7 @@ func rooms() map[string]room {
 		"internal/testpipe":  {outside: []string{"github.com/stretchr/testify"}},
 		"internal/testetcd":  {inside: []string{"internal/teststop"}, outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "github.com/stretchr/testify"}},
 
-		"cmd/fencepost":            {inside: []string{"internal/cli"}},
+		"cmd/fencepost":            {inside: []string{"internal/cli", "exitcodes"}},
 		"examples/kvserver":        {inside: append([]string{"examples/kvserver/app"}, program...)},
 		"examples/kvserver/app":    {inside: append([]string{"examples/kvserver/kv", "internal/spool"}, program...), outside: []string{"github.com/tidwall/redcon"}},
 		"examples/kvserver/kv":     {inside: append([]string{"internal/pace"}, belowLeader...), outside: []string{"github.com/tidwall/redcon"}},

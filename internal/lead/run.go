@@ -90,8 +90,7 @@ func (h *holder) run(ctx context.Context) error {
 	defer joined()
 	wg.Go(func() { h.reap(reaping) })
 	if passed := h.passed(); len(passed) > 0 {
-		signal.Notify(h.signals, passed...)
-		defer signal.Stop(h.signals)
+		signal.Notify(h.signals, passed...) // for good: a late one must not decide how the process ends
 	}
 	// The leader is told to stop only once the command has ended: until then it
 	// renews the lease.
