@@ -74,7 +74,7 @@ func newCatalog(ctx context.Context, r *replica) *Catalog {
 
 // start starts the goroutines that Close joins.
 func (c *Catalog) start() {
-	c.wg.Go(func() { watch(c.base, c.store, c.cfg, c.claimsAndLosses(), make(chan struct{}, 1), c.look) })
+	c.wg.Go(func() { watch(c.base, c.cfg, c.claimsAndLosses(), make(chan struct{}, 1), c.look) })
 	go c.commitLoop() // which closes idle
 	c.wg.Go(c.compactLoop)
 	c.wg.Go(c.tellRisks)

@@ -9,6 +9,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	logpace "github.com/fencepost/fencepost/internal/pace"
 	"github.com/fencepost/fencepost/internal/step"
 )
 
@@ -283,6 +284,7 @@ const (
 // on the same condition, so that one of them lands at most.
 func (c *Catalog) land(e effort, head driver.Head, rec driver.Record) (readBack bool, err error) {
 	heard := refused
+	var failing logpace.Pace
 	for sent := false; ; sent = true {
 		if c.end.ended() {
 			return false, c.aftermath(e, heard)
@@ -315,7 +317,9 @@ func (c *Catalog) land(e effort, head driver.Head, rec driver.Record) (readBack 
 		if done {
 			return landed, err
 		}
-		c.cfg.Logger.InfoContext(c.base, "commit is tried again", "store", c.store.String(), "revision", rec.Revision, "err", err)
+		if left, due := failing.Fail(time.Now()); due {
+			c.cfg.Logger.InfoContext(c.base, "commit is tried again", "revision", rec.Revision, "err", err, "more", left)
+		}
 	}
 }
 

@@ -58,7 +58,7 @@ func Feed(ctx context.Context, store driver.Store, cfg Config, after Position, f
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		watch(watching, f.store, cfg, writesOf(f.store), make(chan struct{}, 1), func(context.Context) error {
+		watch(watching, cfg, writesOf(f.store), make(chan struct{}, 1), func(context.Context) error {
 			nudge(moved)
 			return nil
 		})

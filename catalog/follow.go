@@ -94,7 +94,7 @@ func follow(ctx context.Context, r *replica) (*Follower, error) {
 			return nil, err
 		}
 	}
-	f.wg.Go(func() { watch(base, f.r.store, cfg, writesOf(f.r.store), f.wake, f.look) })
+	f.wg.Go(func() { watch(base, cfg, writesOf(f.r.store), f.wake, f.look) })
 	return f, nil
 }
 

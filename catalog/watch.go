@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	logpace "github.com/fencepost/fencepost/internal/pace"
 )
 
 // gap is the least time between two looks: a holder is woken by its own commits
@@ -37,9 +38,9 @@ func claimsOf(store *witness) listener {
 // watch calls look after every wake-up of the store, the first of which comes
 // when it has begun to listen, and at least every PollInterval, until ctx ends;
 // at once where the store wakes nobody. Wake, which holds one, may be used to ask
-// for a look as well. An error of look is reported once for each run of errors;
-// the next poll tries again. It joins what it starts.
-func watch(ctx context.Context, store *witness, cfg Config, listen listener, wake chan struct{}, look func(context.Context) error) {
+// for a look as well. Errors of look are logged with growing distance; the
+// next poll tries again. It joins what it starts.
+func watch(ctx context.Context, cfg Config, listen listener, wake chan struct{}, look func(context.Context) error) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	if listen == nil {
@@ -50,7 +51,7 @@ func watch(ctx context.Context, store *witness, cfg Config, listen listener, wak
 	poll := time.NewTimer(untilPoll(cfg.PollInterval))
 	defer poll.Stop()
 	var looked time.Time
-	failing := false
+	var failing logpace.Pace
 	for {
 		select {
 		case <-ctx.Done():
@@ -61,10 +62,11 @@ func watch(ctx context.Context, store *witness, cfg Config, listen listener, wak
 		}
 		looked = time.Now()
 		err := look(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
-			cfg.Logger.WarnContext(ctx, "the head can't be read", "store", store.String(), "err", err)
+		if err == nil {
+			failing.Succeed(looked)
+		} else if left, due := failing.Fail(looked); due && ctx.Err() == nil {
+			cfg.Logger.WarnContext(ctx, "the head can't be read", "err", err, "more", left)
 		}
-		failing = err != nil
 		poll.Reset(untilPoll(cfg.PollInterval))
 	}
 }
@@ -111,14 +113,17 @@ func keepWatching(ctx context.Context, listen listener, cfg Config, wake chan<- 
 	next := newPace(0).next
 	next.InitialInterval, next.MaxInterval = 100*time.Millisecond, 10*time.Second
 	next.Reset()
+	var failing logpace.Pace
 	for {
 		err := listen(ctx, func() { begun.Store(true); nudge(wake) })
 		if ctx.Err() != nil {
 			return
 		}
-		cfg.Logger.WarnContext(ctx, "wake-ups broke off; polling meanwhile", "err", err)
 		if begun.Swap(false) {
 			next.Reset()
+		}
+		if left, due := failing.Fail(time.Now()); due {
+			cfg.Logger.WarnContext(ctx, "wake-ups broke off; polling meanwhile", "err", err, "more", left)
 		}
 		nudge(wake)
 		rest(ctx, next.NextBackOff())
