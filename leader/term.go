@@ -10,6 +10,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/pace"
 	"github.com/fencepost/fencepost/leader/internal/election"
 )
 
@@ -244,20 +245,21 @@ const settling = 20 * time.Millisecond
 // keepRenewing renews the lease until ctx ends. A failure is no reason to stop
 // the work: the lease expires by itself.
 func (t *term) keepRenewing(ctx context.Context) {
-	failing := false
+	var failing pace.Pace
 	for {
 		sent := t.lease.now()
 		err := t.renew(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && !failing {
-			t.log.WarnContext(ctx, "the lease was not renewed", "left", t.lease.left().Round(time.Millisecond), "err", err)
-		}
-		failing = err != nil
 		wait := t.cfg.heartbeat() - (t.lease.now() - sent)
-		if failing {
+		if err == nil {
+			failing.Succeed(time.Now())
+		} else {
 			wait = t.cfg.heartbeat() / 10
+			if left, due := failing.Fail(time.Now()); due {
+				t.log.WarnContext(ctx, "the lease was not renewed", "left", t.lease.left().Round(time.Millisecond), "err", err, "more", left)
+			}
 		}
 		if !t.untilNextBeat(ctx, wait) {
 			return
