@@ -84,7 +84,7 @@ func (b *bench) serve(f *replicas.Set, all ...replicas.Options) (servers []*repl
 	return servers, p, nil
 }
 
-// after returns how long behind t a write was acknowledged.
+// after returns how long after t a write was acknowledged.
 func after(p *replicas.Pulse, t time.Time) (time.Duration, error) {
 	at, ok := p.Await(t, outagePatience)
 	if !ok {
@@ -150,16 +150,40 @@ func (b *bench) reportRestart(name string, took, starts []time.Duration) {
 	b.report(f.atMost(p95(took)-p95(starts), deathGoalP95, " µs + start at p95"))
 }
 
-// kills measures from the SIGKILL of a holder with a standby on the same host. No
-// admin address is configured.
+// kills measures from the SIGKILL of a holder with a standby on the same host: without
+// an admin address, and right after its claim, when no heartbeat of it was seen yet.
 func kills(b *bench) error {
-	return b.reportOutage("SIGKILL, standby on the host, no admin address", b.outages, deathGoalP95, func(f *replicas.Set) (time.Duration, error) {
+	err := b.reportOutage("SIGKILL, standby on the host, no admin address", b.outages, deathGoalP95, func(f *replicas.Set) (time.Duration, error) {
 		return b.kill(f, replicas.Options{Generation: 1}, func([]*replicas.Server) error { return nil })
 	})
+	if err != nil {
+		return err
+	}
+	return b.reportOutage("SIGKILL, as soon as it leads, another standby", b.outages, deathGoalP95, b.killTwice)
 }
 
-// kill starts a holder and a standby, does something first, and kills who leads
-// then: the first one if prepare leaves it so, else the second.
+// killTwice kills a holder, and then its successor as soon as that leads.
+func (b *bench) killTwice(f *replicas.Set) (time.Duration, error) {
+	o := replicas.Options{Generation: 1, Admin: true}
+	all, p, err := b.serve(f, o, o, o)
+	if err != nil {
+		return 0, err
+	}
+	defer p.Stop()
+	all[0].Kill()
+	for late := time.Now().Add(outagePatience); time.Now().Before(late); {
+		for _, s := range all[1:] {
+			if s.Phase(time.Second) == replicas.Leading {
+				s.Kill()
+				return after(p, time.Now())
+			}
+		}
+	}
+	return 0, errors.New("no standby leads after a SIGKILL")
+}
+
+// kill starts a holder and a standby, calls prepare, and then kills the process that
+// leads.
 func (b *bench) kill(f *replicas.Set, o replicas.Options, prepare func([]*replicas.Server) error) (time.Duration, error) {
 	all, p, err := b.serve(f, o, o)
 	if err != nil {
@@ -178,8 +202,8 @@ func (b *bench) kill(f *replicas.Set, o replicas.Options, prepare func([]*replic
 	return after(p, time.Now())
 }
 
-// reluctance measures a failover to a process that stepped down before: somebody
-// else has led since, and nobody asks it to prefer not to lead any more.
+// reluctance measures a failover to a process that stepped down before. Another one
+// has led since.
 func reluctance(b *bench) error {
 	return b.reportOutage("SIGKILL, the standby stepped down before", b.outages, deathGoalP95, func(f *replicas.Set) (time.Duration, error) {
 		return b.kill(f, replicas.Options{Generation: 1, Admin: true}, func(all []*replicas.Server) error {

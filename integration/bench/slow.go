@@ -22,12 +22,12 @@ const (
 	migrationTakes = 7 * time.Second
 )
 
-// A blocker keeps the claim of a standby from passing. Its holder is dead once it
-// has returned. Release ends what blocks.
+// A blocker keeps the claim of a standby from passing. Release removes the blocker;
+// after that the holder is dead.
 type blocker func(context.Context, *replicas.Set, *replicas.Server, *replicas.Pulse) (release func() error, err error)
 
-// blocked measures how long nobody serves once what had kept a standby from claiming
-// is gone. Etcd has nothing that blocks a claim for longer than Config.ClaimTTL.
+// blocked measures for how long nobody serves once the blocker of a standby's claim is
+// gone. On etcd nothing blocks a claim for longer than Config.ClaimTTL.
 func blocked(b *bench) error {
 	block, what := b.lockHead, "a lock"
 	switch b.backend.(type) {
@@ -56,8 +56,8 @@ func blocked(b *bench) error {
 	})
 }
 
-// untilItWaits returns right behind a claim of s that failed, as far as its log says
-// so soon: what it waits for then is the longest that there is.
+// untilItWaits returns right after a claim of s has failed, if its log soon says so:
+// from then on s waits the longest before it tries again.
 func (b *bench) untilItWaits(s *replicas.Server) {
 	const most = 30 * time.Second
 	failed := func() int { return strings.Count(s.Log(), "level=WARN") }
@@ -80,7 +80,7 @@ func (b *bench) lockHead(ctx context.Context, f *replicas.Set, holder *replicas.
 	return func() error { return conn.Close(ctx) }, nil
 }
 
-// stopInWrite stops the holder where it holds the file.
+// stopInWrite stops the holder inside a write, in which it holds the file.
 func (b *bench) stopInWrite(ctx context.Context, f *replicas.Set, holder *replicas.Server, p *replicas.Pulse) (func() error, error) {
 	var more []*replicas.Pulse
 	for range 4 { // so that there is a write under way most of the time

@@ -22,9 +22,8 @@ import (
 )
 
 // A rolling deploy replaces n servers of generation 1 by n of generation 2, one by
-// one. What is started and what is ended comes in an order of the seed, but for
-// this: a server is ended only while another one is ready, as every orchestrator
-// sees to.
+// one. The seed decides the order of starts and ends, within one limit: a server is
+// ended only while another one leads or is ready.
 type rolling struct {
 	n     int
 	seed  uint64

@@ -18,6 +18,9 @@ type client struct {
 	in   *bufio.Reader
 }
 
+// errNoReply means that a connection broke while a request was under way.
+var errNoReply = errors.New("the connection broke before the reply")
+
 func dial(address string, timeout time.Duration) (*client, error) {
 	conn, err := net.DialTimeout("tcp", address, timeout)
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// A Customer writes in a loop, as a client does that holds the list of a service's
-// replicas. It sends a request to one replica, and to the next one if the connection
-// is refused or was closed before, or if the reply is READONLY: that replica does
-// not lead. The values of its one key count upwards, so that a write can be sent
-// again if its connection broke before the reply, or its outcome is unknown.
+// A Customer writes in a loop, as a client that holds the list of a service's replicas.
+// It sends a request to one replica, and to the next one if the connection is refused,
+// or if the reply is READONLY: that replica does not lead. It writes one key, whose
+// value counts upwards. So it can send a write again if the connection broke before the
+// reply, or if the outcome is unknown.
 type Customer struct {
 	Key     string
 	Timeout time.Duration // of one request, with all that it is sent to
@@ -23,7 +23,7 @@ type Customer struct {
 	stop      chan struct{}
 	done      sync.WaitGroup
 
-	// What follows is to be read behind Stop.
+	// What follows may be read after Stop has returned.
 	Acked    int           // the last acknowledged value
 	Broken   int           // connections that broke before the reply
 	Unknown  int           // replies that left open whether the write has landed
@@ -38,7 +38,7 @@ func NewCustomer(key string, timeout time.Duration, addresses ...string) *Custom
 	return c
 }
 
-// Stop ends the writing behind the request that is under way.
+// Stop waits for the request that is under way, and ends the writing.
 func (c *Customer) Stop() {
 	close(c.stop)
 	c.done.Wait()

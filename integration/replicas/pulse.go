@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// A Pulse writes to each of some addresses in a loop, on a connection of its own,
-// and notes when a write was acknowledged by any of them. So it knows for how long
-// nobody served, whoever served before and behind.
+// A Pulse writes to several addresses in a loop, over one connection each, and notes
+// when any of them acknowledged a write. So it knows for how long nobody served.
 type Pulse struct {
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -100,8 +99,7 @@ func (p *Pulse) write(address string) {
 	}
 }
 
-// once makes one write, and returns the connection unless it is of no use any
-// more.
+// once makes one write, and returns the connection, or nil once that is broken.
 func (p *Pulse) once(c *client, address string) *client {
 	var err error
 	if c == nil {
@@ -111,7 +109,7 @@ func (p *Pulse) once(c *client, address string) *client {
 	}
 	done := make(chan struct{})
 	defer close(done)
-	go func() { // a stop does not wait for a server that stands still
+	go func() { // Stop does not wait for a server that does not answer
 		select {
 		case <-p.stop:
 			c.close()
@@ -149,16 +147,16 @@ func (p *Pulse) Forget(address string) {
 	delete(p.answered, address)
 }
 
-// Answered returns when an address has first answered anything since Forget; zero
-// if it has not.
+// Answered returns when an address first answered anything since Forget. Zero means
+// that it has not.
 func (p *Pulse) Answered(address string) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.answered[address]
 }
 
-// After returns when a write was first acknowledged behind t; false while none
-// was.
+// After returns when a write was first acknowledged after t, or false if none was
+// yet.
 func (p *Pulse) After(t time.Time) (time.Time, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -169,8 +167,8 @@ func (p *Pulse) After(t time.Time) (time.Time, bool) {
 	return p.acked[i], true
 }
 
-// Gaps returns how long nobody served: the times between two writes acknowledged one
-// behind the other, from t on, that are at least as long as least.
+// Gaps returns for how long nobody served: all times of at least least between two
+// consecutive acknowledgements, of which the second came after t.
 func (p *Pulse) Gaps(t time.Time, least time.Duration) (gaps []time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,7 +187,7 @@ func (p *Pulse) Unknown() []string {
 	return slices.Clone(p.unknown)
 }
 
-// Await waits until a write was acknowledged behind t, and returns when.
+// Await waits until a write was acknowledged after t, and returns when that was.
 func (p *Pulse) Await(t time.Time, patience time.Duration) (time.Time, bool) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

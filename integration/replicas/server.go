@@ -2,7 +2,6 @@ package replicas
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -150,9 +149,6 @@ func (s *Server) child() (int, error) {
 	return 0, fmt.Errorf("%s runs no server", s)
 }
 
-// Ended is closed when the process that was started has ended.
-func (s *Server) Ended() <-chan struct{} { return s.ended }
-
 // Alive reports whether the process that was started runs.
 func (s *Server) Alive() bool {
 	select {
@@ -226,6 +222,3 @@ func (s *Server) Until(ctx context.Context, phase string) error {
 		}
 	}
 }
-
-// errNoReply means that a connection broke while a request was under way.
-var errNoReply = errors.New("the connection broke before the reply")
