@@ -18,8 +18,8 @@ const (
 )
 
 // Serve answers the clients that connect to ln until ctx ends. Then it closes
-// ln, lets commands under way finish within DrainTimeout, closes every
-// connection and returns nil when none is left. It returns early, with the
+// ln, answers what has arrived within DrainTimeout, closes every connection and
+// returns nil when none is left. It returns early, with the
 // reason, where ln is closed by somebody else.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	conns := newConns(ctx, s.cfg.DrainTimeout)
@@ -75,7 +75,7 @@ func newConns(ctx context.Context, drain time.Duration) *conns {
 }
 
 // start serves one connection in a goroutine of its own. When serving ends, its
-// reads fail at once, and its writes after a while.
+// reads fail once they have taken what has arrived, and its writes after a while.
 func (c *conns) start(conn net.Conn, serve func(context.Context)) {
 	c.wg.Go(func() {
 		defer conn.Close()

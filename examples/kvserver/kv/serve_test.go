@@ -49,6 +49,26 @@ func TestServeLetsWritesUnderWayFinish(t *testing.T) {
 	require.NoError(t, <-served)
 }
 
+func TestServeAnswersWhatHasArrivedBeforeItCloses(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	server := kv.New(kv.Config{DrainTimeout: patience})
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, ln) }()
+	store := watch(newFile(t))
+	server.Lead(open(t, store, catalog.Config{}))
+	c := dial(t, ln.Addr().String())
+	release := store.holdUp()
+	c.sendLines("SET a 1")
+	<-store.held
+	c.sendLines("GET a", "PING")
+	cancel()
+	release()
+	require.Equal(t, []string{"+OK", `"1"`, "+PONG"}, []string{c.reply(), c.reply(), c.reply()})
+	require.NoError(t, <-served)
+}
+
 func TestServeReturnsWhyItsListenerEnded(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

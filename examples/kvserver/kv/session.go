@@ -5,9 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/tidwall/redcon"
 )
@@ -32,7 +33,7 @@ type session struct {
 func (s *Server) newSession(conn net.Conn) *session {
 	return &session{
 		server: s, id: s.sessions.Add(1), conn: conn,
-		in: &bounded{r: conn, limit: s.cfg.MaxRequest},
+		in: &bounded{conn: conn, limit: s.cfg.MaxRequest},
 	}
 }
 
@@ -144,19 +145,48 @@ var errRequestTooLarge = errors.New("Protocol error: the request is too large") 
 // bounded reads from a connection, up to a limit per request, and remembers why
 // reading ended.
 type bounded struct {
-	r     io.Reader
+	conn  net.Conn
 	limit int
 	taken int
 	err   error
+	late  time.Time // when the last look at what has arrived ends; zero: reading goes on
 }
+
+// A connection whose reads are over is closed once nothing more has arrived for
+// stillComing, but after lastLook at the latest. To close it with commands unread would
+// take replies from the client that it has not read yet.
+const (
+	stillComing = 5 * time.Millisecond
+	lastLook    = 100 * time.Millisecond
+)
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.taken >= b.limit {
 		b.err = fmt.Errorf("%w: more than %d bytes", errRequestTooLarge, b.limit)
 		return 0, b.err
 	}
-	n, err := b.r.Read(p[:min(len(p), b.limit-b.taken)])
+	p = p[:min(len(p), b.limit-b.taken)]
+	n, err := b.conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && n == 0 {
+		n, err = b.look(p)
+	}
 	b.taken += n
 	b.err = err
 	return n, err
+}
+
+// look reads what has arrived on a connection whose reads are over.
+func (b *bounded) look(p []byte) (int, error) {
+	now := time.Now()
+	if b.late.IsZero() {
+		b.late = now.Add(lastLook)
+	}
+	until := now.Add(stillComing)
+	if until.After(b.late) {
+		until = b.late
+	}
+	if err := b.conn.SetReadDeadline(until); err != nil {
+		return 0, err
+	}
+	return b.conn.Read(p)
 }
