@@ -78,7 +78,7 @@ func newConns(ctx context.Context, drain time.Duration) *conns {
 // reads fail once they have taken what has arrived, and its writes after a while.
 func (c *conns) start(conn net.Conn, serve func(context.Context)) {
 	c.wg.Go(func() {
-		defer conn.Close()
+		defer leave(conn)
 		defer context.AfterFunc(c.serving, func() { c.hurry(conn) })()
 		serve(c.ctx)
 	})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -51,7 +52,7 @@ func (s *session) serve(ctx context.Context) {
 			return
 		}
 		quit := s.answer(ctx, cmds)
-		if s.send() != nil || quit {
+		if s.send() != nil || quit || s.in.over {
 			return
 		}
 	}
@@ -149,16 +150,13 @@ type bounded struct {
 	limit int
 	taken int
 	err   error
-	late  time.Time // when the last look at what has arrived ends; zero: reading goes on
+	over  bool // reads are over, and what had arrived was read
 }
 
-// A connection whose reads are over is closed once nothing more has arrived for
-// stillComing, but after lastLook at the latest. To close it with commands unread would
-// take replies from the client that it has not read yet.
-const (
-	stillComing = 5 * time.Millisecond
-	lastLook    = 100 * time.Millisecond
-)
+// stillComing is how long a connection whose reads are over is read once more, and
+// for how long what comes after that is waited for and dropped. To close a connection
+// with commands unread would take replies from the client that it has not read yet.
+const stillComing = 5 * time.Millisecond
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.taken >= b.limit {
@@ -175,18 +173,27 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// look reads what has arrived on a connection whose reads are over.
+// look reads what has arrived on a connection whose reads are over, once.
 func (b *bounded) look(p []byte) (int, error) {
-	now := time.Now()
-	if b.late.IsZero() {
-		b.late = now.Add(lastLook)
+	if b.over {
+		return 0, os.ErrDeadlineExceeded
 	}
-	until := now.Add(stillComing)
-	if until.After(b.late) {
-		until = b.late
-	}
-	if err := b.conn.SetReadDeadline(until); err != nil {
+	b.over = true
+	if err := b.conn.SetReadDeadline(time.Now().Add(stillComing)); err != nil {
 		return 0, err
 	}
 	return b.conn.Read(p)
+}
+
+// leave closes a connection. The client reads all replies, and then that there are no
+// more; commands that it sends before it has read that are dropped.
+func leave(conn net.Conn) {
+	defer conn.Close()
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	if conn.SetReadDeadline(time.Now().Add(stillComing)) == nil {
+		_, _ = io.Copy(io.Discard, conn) // until the client closes it too
+	}
 }
