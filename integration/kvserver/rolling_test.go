@@ -330,10 +330,11 @@ func (d *roll) judge(clients []*replicas.Customer, leads *replicas.Server) {
 		}
 	}
 	require.Equal(d.t, 1, moved, "moves to the next generation: %v", claims)
-	longest, broken, unknown, acked := time.Duration(0), 0, 0, 0
+	longest, unknown, acked := time.Duration(0), 0, 0
+	var broken []string
 	for _, c := range clients {
 		require.Empty(d.t, c.Failures[:min(len(c.Failures), 1)], "%s, %d failures", c.Key, len(c.Failures))
-		longest, broken, unknown, acked = max(longest, c.Longest), broken+c.Broken, unknown+c.Unknown, acked+c.Acked
+		longest, broken, unknown, acked = max(longest, c.Longest), append(broken, c.Broken...), unknown+c.Unknown, acked+c.Acked
 		value, err := leads.Read(c.Key)
 		require.NoError(d.t, err)
 		require.Equal(d.t, strconv.Itoa(c.Acked), value, "%s", c.Key)
@@ -342,5 +343,5 @@ func (d *roll) judge(clients []*replicas.Customer, leads *replicas.Server) {
 	if !d.crash && !d.churn {
 		require.Zero(d.t, unknown, "replies of unknown outcome")
 	}
-	d.t.Logf("claims %v; %d requests, the longest %v, %d broken, %d unknown", claims, acked, longest.Round(time.Millisecond), broken, unknown)
+	d.t.Logf("claims %v; %d requests, the longest %v, %d broken, %d unknown", claims, acked, longest.Round(time.Millisecond), len(broken), unknown)
 }

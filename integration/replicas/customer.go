@@ -25,7 +25,7 @@ type Customer struct {
 
 	// What follows may be read after Stop has returned.
 	Acked    int           // the last acknowledged value
-	Broken   int           // connections that broke before the reply
+	Broken   []string      // connections that broke before the reply
 	Unknown  int           // replies that left open whether the write has landed
 	Longest  time.Duration // of an answered request
 	Failures []string      // requests that were answered by an error, or not in time
@@ -77,7 +77,7 @@ func (c *Customer) request(late time.Time, n int) error {
 		case err == nil && !strings.HasPrefix(reply, "-READONLY "):
 			return fmt.Errorf("%s answered %s", address, reply)
 		case errors.Is(err, errNoReply):
-			c.Broken++
+			c.Broken = append(c.Broken, fmt.Sprintf("%s: %s=%d: %s: %v", time.Now().Format("15:04:05.000"), c.Key, n, address, err))
 		}
 		if last[address] = reply; err != nil {
 			last[address] = err.Error()
