@@ -55,6 +55,10 @@
 // child's own; STOPPING=1 and the time that it takes when a stop is requested.
 // Only the child itself is listened to, not whom it starts.
 //
+// A child that is started again finds the identity of the one before it in
+// FENCEPOST_ENDED, if run has waited for that one: the new one need not wait until the
+// other is known to be dead.
+//
 // The package does not decide who is superseded or fenced: the child's codes
 // and record say so, in the words of package exitcodes.
 package entrypoint

@@ -17,8 +17,8 @@ var (
 // operating system's, or a test's.
 type view struct {
 	self func() (Process, error)
-	// signal sends no signal to pid, and returns errGone if no process has that pid,
-	// another process of another user included.
+	// signal asks whether a process has pid, and sends it no signal. It returns errGone
+	// if none has. Any other error, such as of rights, proves nothing.
 	signal func(pid int) error
 	stat   func(pid int) (stat, error)
 }
