@@ -20,9 +20,11 @@ func (l *Leader) Handler() http.Handler {
 		Abort: func(ctx context.Context, o admin.Order) (Intent, error) {
 			return Abort(ctx, l.store, l.cfg.boardConfig(), o.Generation, AbortOptions{By: theAPI, Reason: o.Reason})
 		},
-		StepDown: func(ctx context.Context, o admin.Order) error { return l.StepDown(ctx, o.Reason) },
-		Prefer:   func(notToLead bool) { l.PreferNotToLead(notToLead) },
-		Refused:  refusal,
+		StepDown: func(ctx context.Context, o admin.Order) error {
+			return l.StepDown(ctx, StepDownOptions{Reason: o.Reason, Force: o.Force})
+		},
+		Prefer:  func(notToLead bool) { l.PreferNotToLead(notToLead) },
+		Refused: refusal,
 	}, l.peers.Register)
 }
 

@@ -194,29 +194,6 @@ func claimed(ctx context.Context) error {
 	return nil
 }
 
-// StepDown offers the token to any standby of this generation, and returns nil
-// once one has claimed; this process is a standby then. The work is paused for as
-// long. If nobody claims within HandoverTimeout, this process goes on leading, and
-// StepDown says so.
-func (l *Leader) StepDown(ctx context.Context, reason string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // if nobody waits for it any more, the offer ends
-	l.leaving.Add(1)
-	defer l.leaving.Add(-1)
-	a := l.newAsk(ctx, "stepping down: "+reason, generation.None)
-	if err := l.submit(ctx, a); err != nil {
-		return err
-	}
-	bounded, stop := context.WithTimeout(ctx, 2*l.cfg.HandoverTimeout)
-	defer stop()
-	select {
-	case err := <-a.result:
-		return err
-	case <-bounded.Done():
-		return errors.New("leader: what became of the offer is not known")
-	}
-}
-
 // PreferNotToLead sets whether this process waits for ten steps more than its
 // Priority says before it claims, and returns what was set before. The holder
 // goes on leading: see [Leader.StepDown].

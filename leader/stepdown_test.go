@@ -23,8 +23,9 @@ func TestAStandbyTakesOverFromAHolderThatStepsDownAndThatIsAStandbyThen(t *testi
 		one.await(t, leader.Leading)
 		two := start(t, store.Open(), config(1))
 		two.await(t, leader.ReadyToPromote)
+		elapse(2 * time.Second) // its note on the board is as old
 		began := time.Now()
-		require.NoError(t, one.StepDown(t.Context(), "maintenance"))
+		require.NoError(t, one.StepDown(t.Context(), leader.StepDownOptions{Reason: "maintenance"}))
 		require.Less(t, time.Since(began), time.Second)
 		two.await(t, leader.Leading)
 		one.await(t, leader.ReadyToPromote)
@@ -36,7 +37,7 @@ func TestAStandbyTakesOverFromAHolderThatStepsDownAndThatIsAStandbyThen(t *testi
 		elapse(10 * time.Minute)
 		require.Len(t, claims(t, store), 2)
 
-		require.NoError(t, two.StepDown(t.Context(), "and back"))
+		require.NoError(t, two.StepDown(t.Context(), leader.StepDownOptions{Reason: "and back"}))
 		one.await(t, leader.Leading)
 		require.EqualValues(t, 2, one.works.Load())
 		require.NoError(t, one.end(t))
@@ -51,7 +52,7 @@ func TestAHolderThatStepsDownWhereNobodyIsThereGoesOnLeading(t *testing.T) {
 		p := start(t, store.Open(), config(1))
 		p.await(t, leader.Leading)
 		token := *p.Status().Token
-		err := p.StepDown(t.Context(), "maintenance")
+		err := p.StepDown(t.Context(), leader.StepDownOptions{Reason: "maintenance", Force: true})
 		require.ErrorContains(t, err, "no other process claimed within 5s")
 		p.await(t, leader.Leading)
 		require.Equal(t, &token, p.Status().Token)
@@ -66,6 +67,56 @@ func TestAHolderThatStepsDownWhereNobodyIsThereGoesOnLeading(t *testing.T) {
 	})
 }
 
+func TestAHolderWithoutAReadyStandbyRefusesToStepDownAndWorksOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store.Open(), config(1))
+		p.await(t, leader.Leading)
+		refused := func(why string) {
+			t.Helper()
+			err := p.StepDown(t.Context(), leader.StepDownOptions{Reason: "maintenance"})
+			require.ErrorIs(t, err, leader.ErrNobodyReady)
+			require.ErrorContains(t, err, why)
+		}
+		refused("no other process of generation 1 runs")
+		next := start(t, store.Open(), config(2))
+		next.await(t, leader.ReadyToPromote)
+		elapse(2 * time.Second)
+		refused("no other process of generation 1 runs") // one of another generation could not
+		left := start(t, store.Open(), config(1))
+		left.await(t, leader.ReadyToPromote)
+		elapse(2 * time.Second)
+		require.NoError(t, left.end(t))
+		refused("no other process of generation 1 runs")
+		require.EqualValues(t, 1, p.works.Load())
+		require.NotContains(t, phases(p), leader.HandingOver, "its work was paused")
+
+		stepped := make(chan error, 1)
+		go func() { stepped <- p.StepDown(t.Context(), leader.StepDownOptions{Reason: "maintenance"}) }()
+		standby := start(t, store.Open(), config(1)) // its note comes while the holder looks
+		require.NoError(t, <-stepped)
+		standby.await(t, leader.Leading)
+		require.NoError(t, standby.end(t))
+		require.NoError(t, next.end(t))
+		require.NoError(t, p.end(t))
+	})
+}
+
+func TestAHolderThatCannotReadTheBoardRefusesToStepDown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := start(t, store, config(1))
+		p.await(t, leader.Leading)
+		store.Inject(refuse)
+		require.ErrorIs(t, p.StepDown(t.Context(), leader.StepDownOptions{}), leader.ErrNobodyReady)
+		store.Inject(nil)
+		require.EqualValues(t, 1, p.works.Load())
+		require.NoError(t, p.end(t))
+	})
+}
+
 func TestStepDownsThatFailSideBySideLeaveThePreferenceAsItWas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -74,9 +125,9 @@ func TestStepDownsThatFailSideBySideLeaveThePreferenceAsItWas(t *testing.T) {
 		p.await(t, leader.Leading)
 		failed := make(chan error, 2)
 		first, giveUp := context.WithCancel(t.Context())
-		go func() { failed <- p.StepDown(first, "one") }()
+		go func() { failed <- p.StepDown(first, leader.StepDownOptions{Reason: "one", Force: true}) }()
 		p.await(t, leader.HandingOver)
-		go func() { failed <- p.StepDown(t.Context(), "two") }()
+		go func() { failed <- p.StepDown(t.Context(), leader.StepDownOptions{Reason: "two", Force: true}) }()
 		synctest.Wait()
 		require.True(t, p.Status().Reluctant, "it is about to leave")
 		giveUp()
@@ -98,7 +149,7 @@ func TestOnlyAHolderStepsDown(t *testing.T) {
 		one.await(t, leader.Leading)
 		two := start(t, store.Open(), config(1))
 		two.await(t, leader.ReadyToPromote)
-		require.ErrorContains(t, two.StepDown(t.Context(), ""), "does not lead")
+		require.ErrorContains(t, two.StepDown(t.Context(), leader.StepDownOptions{}), "does not lead")
 		require.NoError(t, two.end(t))
 		require.NoError(t, one.end(t))
 	})
@@ -113,7 +164,7 @@ func TestAnOutageDuringAHandoverEndsIt(t *testing.T) {
 		p := start(t, store, cfg)
 		p.await(t, leader.Leading)
 		stepped := make(chan error, 1)
-		go func() { stepped <- p.StepDown(t.Context(), "") }()
+		go func() { stepped <- p.StepDown(t.Context(), leader.StepDownOptions{Force: true}) }()
 		p.await(t, leader.HandingOver)
 		store.Inject(refuse)
 		p.await(t, leader.Unconfirmed)
@@ -132,7 +183,7 @@ func TestAHolderThatOfferedItsTokenWorksOnlyOnceTheStoreHasConfirmedIt(t *testin
 		p := start(t, store, config(1))
 		p.await(t, leader.Leading)
 		stepped := make(chan error, 1)
-		go func() { stepped <- p.StepDown(t.Context(), "") }()
+		go func() { stepped <- p.StepDown(t.Context(), leader.StepDownOptions{Force: true}) }()
 		p.await(t, leader.HandingOver)
 		elapse(4 * time.Second)
 		store.Inject(refuse)                           // for less than its lease
@@ -175,7 +226,8 @@ func TestAnOfferThatWasWithdrawnIsNotClaimedAnyMore(t *testing.T) {
 		})
 		standby := start(t, handle, config(1))
 		standby.await(t, leader.ReadyToPromote)
-		require.ErrorContains(t, holder.StepDown(t.Context(), ""), "goes on leading")
+		elapse(2 * time.Second)
+		require.ErrorContains(t, holder.StepDown(t.Context(), leader.StepDownOptions{}), "goes on leading")
 		elapse(time.Minute)
 		require.Contains(t, phases(standby), leader.Promoting, "it was not about to claim")
 		require.Equal(t, leader.Leading, holder.Status().Phase)

@@ -19,6 +19,7 @@ import (
 
 func (a *app) stepDownCommand() *cobra.Command {
 	var admin, reason string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "step-down --admin HOST:PORT",
 		Short: "Have the holder hand the token to a standby, as before maintenance",
@@ -27,13 +28,16 @@ offer the token to any standby of its generation. It ends with 0 once one has
 claimed; the process that stepped down is a standby then, without a restart, and
 prefers not to lead: it claims again only where no other standby does.
 
-It ends with 1 where the process does not lead, and where no standby has claimed
-in time: then the holder goes on leading, and nothing has changed.`,
+It ends with 1 if the process does not lead, if no standby is ready, and if none
+has claimed in time: then the holder goes on leading, and nothing has changed.
+Without a standby that is ready the holder refuses, and its work is not paused;
+--force has it offer the token nevertheless, and wait.`,
 		Example: `  fencepost step-down --admin 127.0.0.1:7001 --reason 'host is drained'`,
 		Args:    cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&admin, "admin", "", "`HOST:PORT` of the holder's admin API; default is $"+adminEnv)
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the status and the logs")
+	cmd.Flags().BoolVar(&force, "force", false, "pause the work and offer the token even if no standby is ready")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		admin = cmp.Or(admin, a.env.Getenv(adminEnv))
 		if admin == "" {
@@ -42,7 +46,9 @@ in time: then the holder goes on leading, and nothing has changed.`,
 		if err := checkAdmin(admin); err != nil {
 			return err
 		}
-		return a.action(func(ctx context.Context) error { return a.stepDown(ctx, admin, cmp.Or(reason, "asked by "+a.who())) })(cmd, args)
+		return a.action(func(ctx context.Context) error {
+			return a.stepDown(ctx, admin, cmp.Or(reason, "asked by "+a.who()), force)
+		})(cmd, args)
 	}
 	return cmd
 }
@@ -57,10 +63,10 @@ type steppedDown struct {
 	Status leader.Status `json:"status"`
 }
 
-func (a *app) stepDown(ctx context.Context, admin, reason string) error {
+func (a *app) stepDown(ctx context.Context, admin, reason string, force bool) error {
 	ctx, cancel := context.WithTimeout(ctx, max(a.timeout, longestStep))
 	defer cancel()
-	answer, err := postStepDown(ctx, admin, reason)
+	answer, err := postStepDown(ctx, admin, reason, force)
 	if err != nil {
 		return exitcodes.With(fmt.Errorf("not stepped down: %w", err), exitcodes.None)
 	}
@@ -70,8 +76,8 @@ func (a *app) stepDown(ctx context.Context, admin, reason string) error {
 	})
 }
 
-func postStepDown(ctx context.Context, admin, reason string) (answer steppedDown, err error) {
-	body, err := json.Marshal(map[string]string{"reason": reason})
+func postStepDown(ctx context.Context, admin, reason string, force bool) (answer steppedDown, err error) {
+	body, err := json.Marshal(map[string]any{"reason": reason, "force": force})
 	if err != nil {
 		return answer, err
 	}

@@ -45,7 +45,7 @@ func TestTheOldHolderResumesWhereAHandoverIsGivenUp(t *testing.T) {
 	blue := s.begin("blue", 1, append([]string{"--admin", admin, "--handover-timeout", "1s", "--resume", "echo resumed >>" + s.path("blue.events")}, s.shell("blue", obeys)...)...)
 	blue.happens("up")
 	blue.happens("resumed")
-	s.command(1, "step-down", "--admin", admin)
+	s.command(1, "step-down", "--force", "--admin", admin)
 	blue.eventually(func() bool { return strings.Count(blue.events(), "resumed\n") == 2 }, "resumed twice")
 	blue.eventually(func() bool { return strings.Count(blue.events(), "up\n") == 2 }, "started twice")
 }

@@ -163,7 +163,7 @@ func TestAfterAHandoverThatNobodyTakesTheCommandIsStartedAnew(t *testing.T) {
 	admin := address(t)
 	blue := s.begin("blue", 1, append([]string{"--admin", admin, "--handover-timeout", "1s"}, s.shell("blue", obeys)...)...)
 	blue.happens("up")
-	s.command(1, "step-down", "--admin", admin)
+	s.command(1, "step-down", "--force", "--admin", admin)
 	blue.eventually(func() bool { return strings.Count(blue.events(), "up\n") == 2 }, "a second start")
 	require.Equal(t, 1, strings.Count(blue.events(), "asked\n"))
 }
