@@ -130,6 +130,9 @@ func (r rolling) play(t *testing.T, url string) {
 		d.old = append(d.old, d.start(1, d.listen[len(d.old)]))
 	}
 	d.settle(d.old)
+	number, _, err := d.set.Fencepost(t.Context(), "generation", "next")
+	require.NoError(t, err)
+	require.Equal(t, "2", number)
 	var clients []*replicas.Customer
 	for i := range customers {
 		clients = append(clients, replicas.NewCustomer("client:"+strconv.Itoa(i), answerBy(), d.listen...))
