@@ -71,6 +71,9 @@ func TestAMistypedNameDoesNotReadAsAHealthyEmptyCatalog(t *testing.T) {
 			}
 			require.Nil(t, object(t, run(t, map[string]string{storeurl.EnvVar: at("shop")}, "status", "--json").stdout)["other_catalogs"], "a catalog that was claimed")
 			require.Equal(t, before, everything(t, at("shpo")), "a look creates nothing")
+			require.Equal(t, exitcodes.Success, run(t, mistyped, "generation", "next").code)
+			others = object(t, run(t, mistyped, "status", "--json").stdout)["other_catalogs"].(map[string]any)
+			require.NotContains(t, others["catalogs"], nameOf(t, at("shpo")), "a catalog with a board is not another one than itself")
 		})
 	}
 }
