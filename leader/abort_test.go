@@ -38,8 +38,9 @@ func TestAnAbortedGenerationIsNeverPromotedAgain(t *testing.T) {
 		cfg := config(300)
 		cfg.AutoPromote = true
 		given := start(t, store.Open(), cfg)
-		given.await(t, leader.ReadyToPromote)
+		given.await(t, leader.CatchingUp)
 		elapse(time.Hour)
+		require.Equal(t, "generation 300 was aborted", given.Status().Reason)
 		require.Equal(t, leader.Leading, blue.Status().Phase)
 
 		promote(t, store, 2)
@@ -156,7 +157,7 @@ func TestAnAbortThatIsAcknowledgedBeforeTheClaimLandsWins(t *testing.T) {
 				promote(t, store, 2)
 				elapse(time.Hour)
 				require.Contains(t, phases(green), leader.Promoting, "it was not about to claim")
-				require.Equal(t, leader.ReadyToPromote, green.Status().Phase)
+				require.Equal(t, "generation 2 was aborted", green.Status().Reason)
 				require.Equal(t, leader.Leading, blue.Status().Phase)
 				require.Len(t, claims(t, store), 1)
 				require.NoError(t, green.end(t))

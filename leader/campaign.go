@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type campaign struct {
 	alarm     alarm
 	number    number
 	nobody    holderless // the newest claim
+	alone     recently   // no other process of this generation could claim
 
 	contending func()       // stops the signs of life; nil: there are none
 	decided    atomic.Int64 // when it was last decided to contend, by the lease's clock
@@ -103,7 +105,7 @@ func (w *campaign) decide(ctx context.Context) (election.Action, error) {
 	v := election.View{
 		Now:       w.lease.now(),
 		Head:      election.Head{Claim: head.Claim.ID, Token: head.Claim.Token, Revision: head.Revision},
-		Reluctant: w.prefersNot(), Nudged: w.nudged,
+		Reluctant: w.prefersNot(), Nudged: w.nudged, Alone: w.isAlone(ctx),
 	}
 	v.Handover, _ = w.asked.stage()
 	w.nudged = false
@@ -149,6 +151,30 @@ func (w *campaign) look(ctx context.Context, head driver.Head, v *election.View)
 		w.found.Missing = taken.Error()
 	}
 	return err
+}
+
+// A recently is an answer that is used again for a while.
+type recently struct {
+	yes  bool
+	next time.Duration // when to ask again, by the lease's clock
+}
+
+// isAlone reports whether this process need not wait for others of its generation
+// to claim first, since there are none. Members that can't be listed may be there.
+func (w *campaign) isAlone(ctx context.Context) bool {
+	now := w.lease.now()
+	if w.cfg.delay(w.prefersNot()) == 0 || now < w.alone.next || w.candidate.Asked() {
+		return w.alone.yes
+	}
+	w.alone.next = now + min(memberPace, w.cfg.heartbeat())
+	bounded, cancel := context.WithTimeout(ctx, w.cfg.heartbeat())
+	defer cancel()
+	list, err := ReadMembers(bounded, w.store, w.cfg.boardConfig())
+	mine := w.Status().Member
+	w.alone.yes = err == nil && list.Broken == 0 && !slices.ContainsFunc(list.Members, func(m Member) bool {
+		return m.Generation == w.cfg.Catalog.Generation && m.ID != mine && m.Token == nil
+	})
+	return w.alone.yes
 }
 
 // read reads what the decision needs. A standby watches the holder, and consults

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/catalog/sqlite"
 	"github.com/fencepost/fencepost/fence"
@@ -142,12 +143,18 @@ func TestAProcessThatMerelyCantBeSeenIsNotDead(t *testing.T) {
 func TestAProvenDeathIsWaitedForOnlyByPriority(t *testing.T) {
 	t.Parallel()
 	holder, store := openLed(t)
-	holder.kill()
 	cfg := patient()
 	cfg.Poll, cfg.Priority = 10*time.Millisecond, 9 // ten minutes more than the other
+	first := start(t, store, patient())
+	first.reached(t, leader.ReadyToPromote)
+	known := func() bool {
+		list, err := leader.ReadMembers(t.Context(), store, catalog.Config{})
+		return err == nil && len(list.Members) > 1 // the holder, and the first
+	}
+	require.Eventually(t, known, time.Minute, time.Millisecond)
 	late := start(t, store, cfg)
 	late.reached(t, leader.ReadyToPromote)
-	first := start(t, store, patient())
+	holder.kill()
 	first.reached(t, leader.Leading)
 	require.Len(t, claims(t, store), 2)
 	require.NoError(t, late.end(t))

@@ -307,6 +307,7 @@ func TestThoseWithPriorityTakeOverFirstAndTheReluctantLast(t *testing.T) {
 			waiting = append(waiting, p)
 		}
 		for i := range waiting {
+			elapse(5 * time.Second) // each is known to the others
 			require.NoError(t, holder.end(t))
 			next := waiting[len(waiting)-1-i]
 			next.await(t, leader.Leading)
@@ -314,6 +315,25 @@ func TestThoseWithPriorityTakeOverFirstAndTheReluctantLast(t *testing.T) {
 		}
 		require.Len(t, claims(t, store), 4)
 		require.NoError(t, holder.end(t))
+	})
+}
+
+func TestAProcessThatIsAloneWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		holder := start(t, store.Open(), config(1))
+		holder.await(t, leader.Leading)
+		cfg := config(1)
+		cfg.Priority, cfg.PreferNotToLead = 9, true
+		last := start(t, store.Open(), cfg)
+		last.await(t, leader.ReadyToPromote)
+		elapse(5 * time.Second)
+		began := time.Now()
+		require.NoError(t, holder.end(t))
+		last.await(t, leader.Leading)
+		require.Less(t, time.Since(began), time.Second)
+		require.NoError(t, last.end(t))
 	})
 }
 

@@ -270,7 +270,7 @@ func TestWhatIsWorseThanAPauseEndsTheProcess(t *testing.T) {
 			return errors.Join(context.Cause(ctx), broken)
 		})
 		p.await(t, leader.Leading)
-		require.Error(t, p.StepDown(t.Context(), leader.StepDownOptions{Reason: ""}))
+		require.Error(t, p.StepDown(t.Context(), leader.StepDownOptions{Force: true}))
 		require.ErrorIs(t, <-p.ended, broken)
 		require.Equal(t, leader.Failed, p.Status().Phase)
 	})

@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,7 @@ func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent t
 	if l.lease.left() < l.cfg.Lease/2 { // a claim with long migrations
 		_ = t.renew(held) // if it fails, the lease expires
 	}
+	t.introduce(held)
 	wg.Go(func() { t.keepRenewing(held) })
 	for t.decide.Phase() != election.Ended {
 		if order := t.decide.Next(t.observe(held)); !t.do(held, order) {
@@ -70,6 +72,20 @@ func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent t
 	wg.Wait()
 	l.lease.forget()
 	return t.conclude(ctx)
+}
+
+// introduction bounds for how long the work waits for the first heartbeat.
+const introduction = 250 * time.Millisecond
+
+// introduce posts the first heartbeat before the work begins: until then no other
+// process can know whose end would be this holder's. If it fails, the next one is
+// no later than without it.
+func (t *term) introduce(ctx context.Context) {
+	bounded, cancel := context.WithTimeout(ctx, min(introduction, t.cfg.heartbeat()))
+	defer cancel()
+	if err := t.beat(bounded, false); err != nil && ctx.Err() == nil {
+		t.log.DebugContext(ctx, "the first heartbeat was not posted before the work", "err", err)
+	}
 }
 
 // observe returns how the term stands.
@@ -178,10 +194,10 @@ func (t *term) start(ctx context.Context, why string) {
 	}(t.run)
 }
 
-// end asks the work to end.
+// end asks the work to end. The first cause stays, as in the work's context.
 func (r *run) end(cause error) {
 	if r != nil {
-		r.cause = cause
+		r.cause = cmp.Or(r.cause, cause)
 		r.cancel(cause)
 	}
 }

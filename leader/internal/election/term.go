@@ -241,9 +241,12 @@ func (t *Term) yielding(v TermView) Order {
 	return Order{Duty: Stay}
 }
 
+// maxPause is how long a successor's progress keeps a holder waiting at most.
+const maxPause = 3600 * time.Second
+
 // givesUp says why the holder waits no longer for its successor. Empty: it waits.
 func (t *Term) givesUp(v TermView) string {
-	until := max(t.paused+v.Ask.More, v.Ask.Progress) + t.cfg.HandoverTimeout
+	until := max(t.paused+v.Ask.More, min(v.Ask.Progress, t.paused+maxPause)) + t.cfg.HandoverTimeout
 	switch {
 	case v.Offer == Failed:
 		return "the offer could not be written"
