@@ -142,6 +142,9 @@ func Changes(ctx context.Context, store driver.Store, cfg catalog.Config) ([]Cha
 // [Changes] what it says. A note that has changed since stays; the error then wraps
 // [driver.ErrConflict].
 func RemoveIntent(ctx context.Context, b *catalog.Board, l catalog.LeftNote) (removed bool, err error) {
+	if l.Key != intentKey { // a contender's
+		return b.RemoveLeft(ctx, l)
+	}
 	p, err := catalog.ReadNote[Intent](ctx, b, intentKey)
 	if err == nil && p.Version == l.Version {
 		err = keep(ctx, b, p.Value.changes()...)

@@ -63,11 +63,11 @@ type Config struct {
 	// Poll is how often a waiting process looks at the board. Default 100 ms.
 	Poll time.Duration
 
-	// HandoverTimeout is how long a handover may take, from the question to the
-	// holder to the claim. A holder that does not answer is fenced then, and
-	// one whose successor does not claim resumes its work. A successor with
-	// migrations gets twice the time that they took when they last ran, and at
-	// most Catalog.MigrationTimeout more. Default 5 s.
+	// HandoverTimeout is how long the holder's work may take to end once it was asked
+	// to hand over, and how long the holder then waits for the claim. A holder whose
+	// work does not end is fenced, and one whose successor does not claim resumes its
+	// work. While the successor's migrations run, the holder waits on, for an hour at
+	// most. Default 5 s.
 	HandoverTimeout time.Duration
 
 	// AcknowledgeTimeout is how long a holder may take to acknowledge a handover
@@ -239,6 +239,9 @@ func (c Config) validate() error {
 	wrong(c.AcknowledgeTimeout <= 0 || c.AcknowledgeTimeout > c.HandoverTimeout,
 		"AcknowledgeTimeout is %v with a HandoverTimeout of %v, want more than 0 and no more than that", c.AcknowledgeTimeout, c.HandoverTimeout)
 	wrong(c.Priority < 0 || c.Priority > maxPriority, "Priority is %d, want 0 to %d", c.Priority, maxPriority)
+	wrong(c.HandoverTimeout > 0 && c.delay(c.PreferNotToLead) >= c.HandoverTimeout,
+		"Priority %d waits for %v before it claims, and HandoverTimeout is %v, after which an offer is withdrawn: want a longer HandoverTimeout, a shorter Lease or Poll, or a higher priority",
+		c.Priority, c.delay(c.PreferNotToLead), c.HandoverTimeout)
 	wrong(c.CaughtUpFor < 0 || c.CatchUpTimeout < 0, "CaughtUpFor is %v and CatchUpTimeout %v, want no less than 0", c.CaughtUpFor, c.CatchUpTimeout)
 	wrong(c.CatchUpTimeout > 0 && c.CatchUpTimeout <= c.CaughtUpFor, "CatchUpTimeout is %v, and CaughtUpFor alone %v", c.CatchUpTimeout, c.CaughtUpFor)
 	wrong(c.WhenLate > ProceedLate, "WhenLate is %d, want FailLate or ProceedLate", c.WhenLate)

@@ -50,3 +50,22 @@ func TestAnAddressThatCannotBeListenedToEndsRunWithTheCodeForConfiguration(t *te
 		require.ErrorContains(t, err, "give it another address")
 	}
 }
+
+func TestADelayThatOutlastsAnOfferIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		cfg     Config
+		refused bool
+	}{
+		{Config{}, false},
+		{Config{Priority: 9, PreferNotToLead: true}, false},
+		{Config{Priority: 9, HandoverTimeout: time.Second}, true},
+		{Config{Priority: 9, Lease: time.Minute}, true},
+		{Config{PreferNotToLead: true, HandoverTimeout: time.Second}, true},
+		{Config{HandoverTimeout: time.Second}, false},
+	} {
+		row.cfg.Catalog.Generation = 1
+		_, err := New(memory.New(), row.cfg)
+		require.Equal(t, row.refused, err != nil, "%+v: %v", row.cfg, err)
+	}
+}

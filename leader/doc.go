@@ -17,7 +17,8 @@
 //	                 └──── a standby took over ──────── HandingOver ───────────────┘
 //
 // Holding the token and serving are two facts: HandingOver and Unconfirmed hold
-// it, as far as is known, and run no work.
+// it, as far as is known, and run no work. A holder that has lost the token, or is
+// to stop, is Draining until its work has returned: it does not serve.
 //
 // # Deploy
 //
@@ -35,12 +36,15 @@
 //
 // # Handover
 //
-// Who is about to claim asks the holder first, which pauses its work, joins it,
-// and names the revision up to which it has committed. So work ends before the
-// token is given up, never after. A holder that does not answer within
-// HandoverTimeout is fenced; where the claim fails or does not come, the holder
-// goes on under the token that it never lost. [Leader.StepDown] takes the same
-// way towards any standby.
+// Before it claims, a process asks the holder to hand over. The holder acknowledges
+// at once, ends its work, joins it, writes an offer to the board and replies with the
+// revision up to which it has committed. So work ends before the token is given up,
+// never after. The successor asks again everything that made it ready, and claims on
+// condition that the offer stands; its progress keeps the handover open. A holder
+// that does not acknowledge within AcknowledgeTimeout, or whose work does not end
+// within HandoverTimeout, is fenced. If the claim fails or does not come, the holder
+// withdraws the offer, and only then goes on under the token that it never lost.
+// [Leader.StepDown] takes the same way towards any standby.
 //
 // # Failover
 //
@@ -64,10 +68,10 @@
 // one network of one host.
 //
 // A token that a tool has raised, as `fencepost fence` does, has no holder, and a
-// standby claims at once. Everything else, such as a connection that breaks or a pid that can't be seen, proves
-// nothing. A proof is kept over a claim that failed. A standby whose claim comes too
-// late goes on waiting: a claim names the claim whose silence it judged, and is
-// refused over any other.
+// standby claims at once. Everything else, such as a connection that breaks or a pid
+// that can't be seen, proves nothing. A proof is kept over a claim that failed. A
+// standby whose claim comes too late goes on waiting: a claim names the claim whose
+// silence it judged, and is refused over any other.
 //
 // The defaults: a Lease of 7.5 s is longer than three elections of an etcd, of
 // at most 2 s each, so that neither those nor the restart of a database are taken

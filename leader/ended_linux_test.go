@@ -144,7 +144,7 @@ func TestAProvenDeathIsWaitedForOnlyByPriority(t *testing.T) {
 	t.Parallel()
 	holder, store := openLed(t)
 	cfg := patient()
-	cfg.Poll, cfg.Priority = 10*time.Millisecond, 9 // ten minutes more than the other
+	cfg.Poll, cfg.Priority, cfg.HandoverTimeout = 10*time.Millisecond, 9, time.Hour // ten minutes more than the other
 	first := start(t, store, patient())
 	first.reached(t, leader.ReadyToPromote)
 	known := func() bool {

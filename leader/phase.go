@@ -30,6 +30,9 @@ const (
 	// Unconfirmed: held the token when the store was last heard, a lease ago,
 	// and runs no work. Ends in Leading where it still does.
 	Unconfirmed
+	// Draining: leads no more, since the token is lost or the process is to stop;
+	// the work was asked to end, and has not ended yet.
+	Draining
 	// Superseded: ended, because a higher generation leads.
 	Superseded
 	// Fenced: ended, because another process of this generation leads.
@@ -43,7 +46,7 @@ const (
 )
 
 var phaseNames = [numPhases]string{
-	"Initializing", "CatchingUp", "ReadyToPromote", "Promoting", "Leading", "HandingOver", "Unconfirmed",
+	"Initializing", "CatchingUp", "ReadyToPromote", "Promoting", "Leading", "HandingOver", "Unconfirmed", "Draining",
 	"Superseded", "Fenced", "Stopped", "Failed",
 }
 
@@ -75,9 +78,10 @@ var allowed = [numPhases][]Phase{
 	CatchingUp:     {ReadyToPromote, Superseded, Fenced, Stopped, Failed},
 	ReadyToPromote: {CatchingUp, Promoting, Superseded, Fenced, Stopped, Failed},
 	Promoting:      {CatchingUp, Leading, Unconfirmed, Superseded, Fenced, Stopped, Failed},
-	Leading:        {HandingOver, Unconfirmed, Superseded, Fenced, Stopped, Failed},
-	HandingOver:    {CatchingUp, Leading, Unconfirmed, Superseded, Fenced, Stopped, Failed},
-	Unconfirmed:    {Leading, Superseded, Fenced, Stopped, Failed},
+	Leading:        {HandingOver, Unconfirmed, Draining, Superseded, Fenced, Stopped, Failed},
+	HandingOver:    {CatchingUp, Leading, Unconfirmed, Draining, Superseded, Fenced, Stopped, Failed},
+	Unconfirmed:    {Leading, Draining, Superseded, Fenced, Stopped, Failed},
+	Draining:       {Superseded, Fenced, Stopped, Failed},
 	Superseded:     {},
 	Fenced:         {},
 	Stopped:        {},

@@ -139,7 +139,7 @@ func (g *readiness) migrations(ctx context.Context, f *catalog.Follower, level e
 	if level < election.Final && g.failed != "" && g.l.lease.now()-g.failedAt < g.l.cfg.heartbeat() {
 		return g.failed, nil
 	}
-	if level < election.Final && !g.slow && len(g.l.cfg.Catalog.Migrations) > 0 {
+	if level < election.Final && !g.slow && g.failed == "" && len(g.l.cfg.Catalog.Migrations) > 0 {
 		g.l.because(fmt.Sprintf("the migrations run on the data as of revision %d, which may take as long as it takes", head.Revision))
 	}
 	err = g.rehearse(ctx, f, level, progress)

@@ -135,7 +135,8 @@ func (t *term) do(ctx context.Context, o election.Order) (again bool) {
 		t.run.end(ErrUnconfirmed)
 		t.move(Unconfirmed, o.Reason)
 	case election.StopWork:
-		t.run.end(context.Cause(ctx))
+		t.run.end(context.Cause(ctx)) // first, as above
+		t.drain(ctx)
 	case election.WriteOffer:
 		t.writeOffer(ctx)
 	case election.WithdrawOffer:
@@ -146,6 +147,18 @@ func (t *term) do(ctx context.Context, o election.Order) (again bool) {
 		t.end(ctx)
 	}
 	return true
+}
+
+// drain shows that this process leads no more, however long the work takes to end.
+func (t *term) drain(ctx context.Context) {
+	why := "the process is to stop"
+	if lost := t.c.Err(); lost != nil {
+		t.holds(nil)
+		t.fencedBy(lost)
+		why = "the token is lost: " + exitcodes.OneLine(lost.Error())
+		t.log.ErrorContext(ctx, "the token is lost, and the work is to end", "err", lost)
+	}
+	t.move(Draining, why)
 }
 
 // drop ends the request, if there is one: this process goes on leading.

@@ -159,7 +159,7 @@ over; 78 configuration; 166 start anew.`,
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long the store may take")
 	flags.DurationVar(&a.storeTimeout, "store-timeout", longestCall, "how long one call of the store may take before it is made again")
 	root.AddCommand(a.statusCommand(), a.historyCommand(), a.generationCommand(),
-		a.preflightCommand(), a.promoteCommand(), a.abortCommand(), a.stepDownCommand(), a.fenceCommand(), a.restoredCommand(), a.dumpCommand(), a.schemaCommand(), a.storeCommand(), a.guardCommand(), a.reapCommand(), a.workCommand(),
+		a.preflightCommand(), a.promoteCommand(), a.abortCommand(), a.stepDownCommand(), a.preferenceCommand(), a.fenceCommand(), a.restoredCommand(), a.dumpCommand(), a.schemaCommand(), a.storeCommand(), a.guardCommand(), a.reapCommand(), a.workCommand(),
 		a.explainCommand(), a.runCommand(), a.leadCommand(), a.keeperCommand(), a.healthCommand(), a.versionCommand())
 	return root
 }

@@ -12,7 +12,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/exitcodes"
+	"github.com/fencepost/fencepost/leader"
 	"github.com/fencepost/fencepost/internal/testpipe"
 )
 
@@ -32,7 +35,7 @@ func TestStepDownAndHealthFollowNoRedirect(t *testing.T) {
 	other, asked := elsewhere(t)
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		s := httptest.NewServer(http.RedirectHandler(other, code))
-		for _, args := range [][]string{{"step-down"}, {"health", "leader"}} {
+		for _, args := range [][]string{{"step-down"}, {"preference", "none"}, {"health", "leader"}} {
 			got := run(t, nil, append(args, "--admin", strings.TrimPrefix(s.URL, "http://"))...)
 			require.Equal(t, exitcodes.Failure, got.code)
 			require.Contains(t, got.stderr, fmt.Sprint(code))
@@ -47,7 +50,7 @@ func TestStepDownAndHealthFollowNoRedirect(t *testing.T) {
 func TestStepDownAndHealthUseNoProxy(t *testing.T) {
 	t.Parallel()
 	proxy, asked := elsewhere(t)
-	for _, args := range [][]string{{"step-down"}, {"health", "leader"}} {
+	for _, args := range [][]string{{"step-down"}, {"preference", "none"}, {"health", "leader"}} {
 		cmd := exec.Command(binary(t), append(args, "--admin", "fencepost.invalid:7001", "--timeout", "1s")...)
 		cmd.Env = append(os.Environ(), "HTTP_PROXY="+proxy, "http_proxy="+proxy, "NO_PROXY=", "no_proxy=")
 		require.Error(t, cmd.Run())
@@ -66,7 +69,7 @@ func binary(t *testing.T) string {
 func TestAnAdminAddressIsHostAndPortAndNoMore(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"127.0.0.1", "127.0.0.1:1@elsewhere.example:80", "elsewhere.example:80/x", "http://127.0.0.1:1", "127.0.0.1:1?x", ":1#"} {
-		for _, args := range [][]string{{"step-down"}, {"health", "live"}} {
+		for _, args := range [][]string{{"step-down"}, {"preference", "none"}, {"health", "live"}} {
 			got := run(t, nil, append(args, "--admin", address)...)
 			require.Equal(t, exitcodes.Usage, got.code, got.stderr)
 			require.Contains(t, got.stderr, "want HOST:PORT")
@@ -89,7 +92,7 @@ func TestNoControlCharacterOfAServersAnswerReachesATerminal(t *testing.T) {
 	admin := strings.TrimPrefix(s.URL, "http://")
 	require.Equal(t, `\x1b[2Jleads; in \u009b31m`+"\n", run(t, nil, "health", "leader", "--admin", admin).stdout)
 	code = http.StatusConflict
-	for _, args := range [][]string{{"step-down"}, {"health", "leader"}} {
+	for _, args := range [][]string{{"step-down"}, {"preference", "none"}, {"health", "leader"}} {
 		got := run(t, nil, append(args, "--admin", admin)...)
 		require.Contains(t, got.stderr, `\x1b[2J`)
 		require.NotContains(t, got.stderr, "\x1b")
@@ -116,4 +119,21 @@ func TestACommandThatFailsEndsThoughNobodyReadsWhy(t *testing.T) {
 	_, cmd.Stderr = testpipe.Full(t)
 	require.Error(t, cmd.Run())
 	require.Equal(t, int(exitcodes.Usage), cmd.ProcessState.ExitCode())
+}
+
+func TestPreferenceTellsAProcessWhetherToLeaveTheLeadToOthers(t *testing.T) {
+	t.Parallel()
+	l, err := leader.New(memory.New(), leader.Config{Catalog: catalog.Config{Generation: 1}})
+	require.NoError(t, err)
+	s := httptest.NewServer(l.Handler())
+	defer s.Close()
+	admin := strings.TrimPrefix(s.URL, "http://")
+	for _, say := range []string{"not-to-lead", "none"} {
+		got := run(t, nil, "preference", say, "--admin", admin)
+		require.Equal(t, exitcodes.Success, got.code, got.stderr)
+		require.Equal(t, say == "not-to-lead", l.Status().Reluctant)
+	}
+	for _, args := range [][]string{{}, {"perhaps"}, {"none", "none"}} {
+		require.Equal(t, exitcodes.Usage, run(t, nil, append([]string{"preference", "--admin", admin}, args...)...).code, args)
+	}
 }

@@ -44,10 +44,10 @@ func TestHealthAnswersThreeQuestionsApart(t *testing.T) {
 	t.Cleanup(cancel)
 	healthy := func(question string) ran { return run(t, nil, "health", question, "--admin", address) }
 	require.Eventually(t, func() bool { return healthy("standby").code == exitcodes.Success }, time.Minute, 10*time.Millisecond)
-	require.Equal(t, "ReadyToPromote: everything is read\n", healthy("live").stdout)
+	require.Equal(t, "ReadyToPromote: generation 2 is not promoted\n", healthy("live").stdout)
 	got := healthy("leader")
 	require.Equal(t, exitcodes.Failure, got.code)
-	require.Equal(t, "fencepost: not leader: 503 Service Unavailable: ReadyToPromote: everything is read\n", got.stderr)
+	require.Equal(t, "fencepost: not leader: 503 Service Unavailable: ReadyToPromote: generation 2 is not promoted\n", got.stderr)
 
 	require.Equal(t, exitcodes.Success, run(t, on(path), "promote", "--generation", "2", "--timeout", "30s").code)
 	require.Eventually(t, func() bool { return healthy("leader").code == exitcodes.Success }, time.Minute, 10*time.Millisecond)

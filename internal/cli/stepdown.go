@@ -25,8 +25,8 @@ func (a *app) stepDownCommand() *cobra.Command {
 		Short: "Have the holder hand the token to a standby, as before maintenance",
 		Long: `Step-down asks the holder, by its admin API on this host, to finish its work and
 offer the token to any standby of its generation. It ends with 0 once one has
-claimed; the process that stepped down is a standby then, without a restart, and
-prefers not to lead: it claims again only where no other standby does.
+claimed; the process that stepped down is a standby then, without a restart. To
+keep it from leading again while others can, say ` + "`fencepost preference not-to-lead`" + `.
 
 It ends with 1 if the process does not lead, if no standby is ready, and if none
 has claimed in time: then the holder goes on leading, and nothing has changed.
@@ -39,11 +39,8 @@ Without a standby that is ready the holder refuses, and its work is not paused;
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the status and the logs")
 	cmd.Flags().BoolVar(&force, "force", false, "pause the work and offer the token even if no standby is ready")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		admin = cmp.Or(admin, a.env.Getenv(adminEnv))
-		if admin == "" {
-			return fmt.Errorf("no address: give --admin or %s", adminEnv)
-		}
-		if err := checkAdmin(admin); err != nil {
+		admin, err := a.adminAddress(admin)
+		if err != nil {
 			return err
 		}
 		return a.action(func(ctx context.Context) error {
@@ -51,6 +48,15 @@ Without a standby that is ready the holder refuses, and its work is not paused;
 		})(cmd, args)
 	}
 	return cmd
+}
+
+// adminAddress is the address of the admin API that a command is for.
+func (a *app) adminAddress(flag string) (string, error) {
+	admin := cmp.Or(flag, a.env.Getenv(adminEnv))
+	if admin == "" {
+		return "", fmt.Errorf("no address: give --admin or %s", adminEnv)
+	}
+	return admin, checkAdmin(admin)
 }
 
 const (
@@ -77,27 +83,33 @@ func (a *app) stepDown(ctx context.Context, admin, reason string, force bool) er
 }
 
 func postStepDown(ctx context.Context, admin, reason string, force bool) (answer steppedDown, err error) {
-	body, err := json.Marshal(map[string]any{"reason": reason, "force": force})
+	err = postAdmin(ctx, admin, "/api/leader/step-down", map[string]any{"reason": reason, "force": force}, &answer)
+	return answer, err
+}
+
+// postAdmin asks an admin API, and reads its answer into one that it may fill.
+func postAdmin(ctx context.Context, admin, path string, question, answer any) error {
+	body, err := json.Marshal(question)
 	if err != nil {
-		return answer, err
+		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+admin+"/api/leader/step-down", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+admin+path, bytes.NewReader(body))
 	if err != nil {
-		return answer, err
+		return err
 	}
 	resp, err := direct(req)
 	if err != nil {
-		return answer, err
+		return err
 	}
 	defer resp.Body.Close()
 	said, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswered))
 	if err != nil {
-		return answer, err
+		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return answer, errors.New(refusalOf(said, resp.Status))
+		return errors.New(refusalOf(said, resp.Status))
 	}
-	return answer, json.Unmarshal(said, &answer)
+	return json.Unmarshal(said, answer)
 }
 
 // refusalOf is what an admin API said against a request.

@@ -130,6 +130,7 @@ func (l *lines) Write(p []byte) (int, error) {
 // process is one run of the program within the test.
 type process struct {
 	address string
+	log     *lines
 	stop    context.CancelCauseFunc
 	done    chan error
 }
@@ -142,7 +143,7 @@ func start(t *testing.T, store string, g generation.Generation, opts Options, au
 func startAs(t *testing.T, f flags, opts Options) *process {
 	log := &lines{seen: make(chan string, 1)}
 	ctx, stop := context.WithCancelCause(context.WithoutCancel(t.Context()))
-	p := &process{stop: stop, done: make(chan error, 1)}
+	p := &process{log: log, stop: stop, done: make(chan error, 1)}
 	f.listen, f.name = "127.0.0.1:0", f.generation.String()
 	go func() { p.done <- run(ctx, f, opts, logTo(log)) }()
 	select {
@@ -152,6 +153,15 @@ func startAs(t *testing.T, f flags, opts Options) *process {
 	}
 	t.Cleanup(func() { stop(exitcodes.ErrStopRequested) })
 	return p
+}
+
+// logs waits until the log has a text in it.
+func (p *process) logs(t *testing.T, text string) {
+	require.Eventually(t, func() bool {
+		p.log.mu.Lock()
+		defer p.log.mu.Unlock()
+		return strings.Contains(p.log.text.String(), text)
+	}, time.Minute, 5*time.Millisecond, text)
 }
 
 // ask sends one inline command and returns the first line of its reply.
@@ -244,9 +254,11 @@ func TestAServerClaimsOverALossOnlyWithAcceptLoss(t *testing.T) {
 	args := []string{"-store", store, "-generation", "2", "-auto-promote", "-listen", "127.0.0.1:0"}
 	f, err := parseFlags(args, env(), io.Discard)
 	require.NoError(t, err)
-	err = run(t.Context(), f, Options{}, logTo(&lines{seen: make(chan string, 1)}))
-	require.ErrorIs(t, err, catalog.ErrLossStands)
-	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
+	waits := startAs(t, f, Options{})
+	waits.logs(t, "nobody leads")
+	waits.logs(t, "fencepost restored")
+	waits.stop(exitcodes.ErrStopRequested)
+	require.NoError(t, <-waits.done)
 
 	f, err = parseFlags(append(args, "-accept-loss"), env(), io.Discard)
 	require.NoError(t, err)

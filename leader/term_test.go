@@ -1,0 +1,79 @@
+package leader_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/leader"
+)
+
+// slowly is work that takes its time to end.
+func slowly(_ context.Context, _ *catalog.Catalog, end <-chan struct{}) error {
+	<-end
+	return nil
+}
+
+func TestAHolderThatHasLostTheTokenSaysSoHoweverLongItsWorkTakesToEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, end := memory.New(), make(chan struct{})
+		p := run(t, store.Open(), config(1), func(ctx context.Context, c *catalog.Catalog) error { return slowly(ctx, c, end) })
+		p.await(t, leader.Leading)
+		next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2})
+		require.NoError(t, err)
+		synctest.Wait() // it is told by push
+		s := p.Status()
+		require.Equal(t, leader.Draining, s.Phase)
+		require.False(t, s.Serving)
+		require.False(t, s.Ready)
+		require.Nil(t, s.Token)
+		require.Equal(t, "g2.e2", s.Leader.Token.String())
+		require.Contains(t, s.Reason, "the token is lost")
+		elapse(time.Hour)
+		require.Equal(t, leader.Draining, p.Status().Phase)
+		close(end)
+		require.ErrorIs(t, <-p.ended, fence.ErrSuperseded)
+		require.NoError(t, next.Close())
+	})
+}
+
+func TestAHolderThatIsToStopServesNoMore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		end := make(chan struct{})
+		p := run(t, memory.New(), config(1), func(ctx context.Context, c *catalog.Catalog) error { return slowly(ctx, c, end) })
+		p.await(t, leader.Leading)
+		p.stop(errStop)
+		synctest.Wait()
+		require.Equal(t, leader.Draining, p.Status().Phase)
+		require.False(t, p.Status().Serving)
+		close(end)
+		require.NoError(t, <-p.ended)
+		require.Equal(t, leader.Stopped, p.Status().Phase)
+	})
+}
+
+func TestAStopDuringAHandoverIsNoFailure(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		p := run(t, store.Open(), config(1), func(ctx context.Context, _ *catalog.Catalog) error {
+			<-ctx.Done()
+			elapse(time.Second)
+			return context.Cause(ctx)
+		})
+		p.await(t, leader.Leading)
+		go func() { _ = p.StepDown(t.Context(), leader.StepDownOptions{Force: true}) }() // nobody claims
+		p.await(t, leader.HandingOver)
+		p.stop(errStop)
+		require.NoError(t, <-p.ended)
+		require.Equal(t, leader.Stopped, p.Status().Phase, p.Status().Reason)
+	})
+}
