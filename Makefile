@@ -1,6 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-guards test-work test-recipes test-matrix sim shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
-.PHONY: help test test-guards test-work test-rolling test-recipes test-matrix shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
+.PHONY: help test test-guards test-work test-rolling test-recipes test-matrix sim shell lint fmt docs demo demo-guarded demo-twostores demo-anylanguage demo-generations demo-indexer test-indexer bench bench-river bench-etcd
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
