@@ -15,8 +15,8 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/exitcodes"
-	"github.com/fencepost/fencepost/leader"
 	"github.com/fencepost/fencepost/internal/testpipe"
+	"github.com/fencepost/fencepost/leader"
 )
 
 // elsewhere is a server that must not be asked.
