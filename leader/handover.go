@@ -1,6 +1,7 @@
 package leader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,15 +67,18 @@ func (a *ask) reply(with answer) {
 	}
 }
 
-// settle says what came of the handover. A may be nil: nobody asked.
+// errClaimed is the answer to a request whose work had not ended when another
+// process claimed.
+var errClaimed = errors.New("leader: another process has claimed")
+
+// settle says what came of the handover. Nil: another process has claimed. A may be
+// nil: nobody asked.
 func (a *ask) settle(err error) {
 	if a == nil || a.settled {
 		return
 	}
 	a.settled = true
-	if err != nil {
-		a.reply(answer{err: err})
-	}
+	a.reply(answer{err: cmp.Or(err, errClaimed)})
 	a.result <- err
 }
 
@@ -95,34 +99,51 @@ func (a *ask) progress() <-chan struct{} {
 }
 
 // submit hands a to the term, and returns once that has taken it and ends the
-// work. A term whose work does not run refuses it.
-func (l *Leader) submit(ctx context.Context, a *ask) error {
-	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
+// work. A term whose work does not run refuses it; one whose work is ending already
+// answers once it has ended. Submit waits for limit at most.
+func (l *Leader) submit(ctx context.Context, a *ask, limit time.Duration) error {
+	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	select {
 	case l.asks <- a:
 	case <-bounded.Done():
-		return fmt.Errorf("leader: this process does not lead, or hands over already: its phase is %v", l.Status().Phase)
+		return l.notTaken(ctx)
 	}
 	select {
 	case <-a.taken:
 		return nil
 	case found := <-a.answer:
 		return found.err
+	case <-bounded.Done():
+		return l.notTaken(ctx)
 	}
+}
+
+func (l *Leader) notTaken(ctx context.Context) error {
+	err := fmt.Errorf("leader: this process does not lead, or hands over already: its phase is %v", l.Status().Phase)
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", err, context.Cause(ctx))
+	}
+	return err
 }
 
 // joined returns once the work is joined: where it has ended.
 func (l *Leader) joined(ctx context.Context, a *ask) (answer, error) {
-	bounded, cancel := context.WithTimeout(ctx, l.cfg.HandoverTimeout)
+	bounded, cancel := context.WithTimeout(ctx, l.patience())
 	defer cancel()
 	select {
 	case found := <-a.answer:
 		return found, found.err
 	case <-bounded.Done():
-		return answer{}, fmt.Errorf("leader: the work has not ended within %v", l.cfg.HandoverTimeout)
+		return answer{}, fmt.Errorf("leader: the work has not ended within %v", l.patience())
 	}
 }
+
+// patience is how long a handover may stand still before the holder says so. It is
+// longer than a successor waits, which claims over a holder that has not answered, or
+// whose work has not ended, within HandoverTimeout: an answer at that moment would read
+// as if the work went on.
+func (l *Leader) patience() time.Duration { return 2 * l.cfg.HandoverTimeout }
 
 // writeOffer says where the work has ended, once a successor may claim by the
 // offer on the board.

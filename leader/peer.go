@@ -45,7 +45,7 @@ func (l holder) HandOver(ctx context.Context, s *peer.Successor) error {
 	defer l.handing.Store(false)
 	a := l.newAsk(ctx, fmt.Sprintf("generation %v, promoted by %s, takes over", s.Generation, intent.By), s.Generation)
 	a.more, a.works = s.Migrations, s.Progress()
-	if err := l.submit(ctx, a); err != nil {
+	if err := l.submit(ctx, a, l.patience()); err != nil {
 		return err
 	}
 	if err := s.Acknowledge(); err != nil {

@@ -34,7 +34,10 @@ type StepDownOptions struct {
 func (l *Leader) StepDown(ctx context.Context, opts StepDownOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // if nobody waits for it any more, the offer ends
-	if !opts.Force && l.holding() != nil {
+	if l.holding() == nil {
+		return l.notTaken(ctx)
+	}
+	if !opts.Force {
 		if err := l.awaitStandby(ctx); err != nil {
 			return err
 		}
@@ -42,10 +45,10 @@ func (l *Leader) StepDown(ctx context.Context, opts StepDownOptions) error {
 	l.leaving.Add(1)
 	defer l.leaving.Add(-1)
 	a := l.newAsk(ctx, "stepping down: "+opts.Reason, generation.None)
-	if err := l.submit(ctx, a); err != nil {
+	if err := l.submit(ctx, a, l.cfg.HandoverTimeout); err != nil {
 		return err
 	}
-	bounded, stop := context.WithTimeout(ctx, 2*l.cfg.HandoverTimeout)
+	bounded, stop := context.WithTimeout(ctx, l.patience())
 	defer stop()
 	select {
 	case err := <-a.result:

@@ -1,0 +1,114 @@
+package leader_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fencepost/fencepost/catalog"
+	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/leader"
+)
+
+// stuck is a work that returns only once its channel is closed.
+func stuck(until <-chan struct{}) leader.Work {
+	return func(context.Context, *catalog.Catalog) error {
+		<-until
+		return nil
+	}
+}
+
+// Both processes have the same HandoverTimeout, as those of one service do.
+func TestAHolderThatAcknowledgesAndWhoseWorkDoesNotEndIsFencedAtItsFirstHandover(t *testing.T) {
+	t.Parallel()
+	store, hung := memory.New(), make(chan struct{})
+	cfg := called(1)
+	cfg.HandoverTimeout = 300 * time.Millisecond
+	blue := run(t, store.Open(), cfg, stuck(hung))
+	blue.reached(t, leader.Leading)
+	cfg = called(2)
+	cfg.HandoverTimeout, cfg.Poll = 300*time.Millisecond, 100*time.Millisecond
+	green := start(t, store.Open(), cfg)
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	green.reached(t, leader.Leading)
+	require.Contains(t, claims(t, store)[1].Reason, "the holder has not ended its work within 300ms")
+	close(hung)
+	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+	require.NoError(t, green.end(t))
+}
+
+func TestAStepDownThatComesDuringAnOutageEndsIfAnotherProcessHasClaimed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, hung := memory.New(), make(chan struct{})
+		handle := store.Open()
+		one := run(t, handle, config(1), stuck(hung))
+		one.await(t, leader.Leading)
+		handle.Inject(refuse)
+		one.await(t, leader.Unconfirmed) // and waits for its work
+		done := make(chan error, 1)
+		go func() { done <- one.StepDown(t.Context(), leader.StepDownOptions{Force: true}) }()
+		synctest.Wait()
+		next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2})
+		require.NoError(t, err)
+		require.NoError(t, next.Close())
+		handle.Inject(nil)
+		elapse(time.Second) // the holder knows by then
+		close(hung)
+		require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			require.ErrorContains(t, err, "another process has claimed")
+		default:
+			require.Fail(t, "the call has not ended")
+		}
+	})
+}
+
+func TestAStepDownEndsWithItsContextWhileTheWorkEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, hung := memory.New(), make(chan struct{})
+		one := run(t, store.Open(), config(1), stuck(hung))
+		one.await(t, leader.Leading)
+		one.stop(errStop)
+		synctest.Wait() // it waits for its work
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- one.StepDown(ctx, leader.StepDownOptions{Force: true}) }()
+		elapse(time.Minute)
+		select {
+		case err := <-done:
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		default:
+			require.Fail(t, "the call has not ended")
+		}
+		close(hung)
+		require.NoError(t, <-one.ended)
+	})
+}
+
+func TestAProcessThatDoesNotLeadRefusesToStepDownAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		one := start(t, store.Open(), config(1))
+		one.await(t, leader.Leading)
+		two := start(t, store.Open(), config(1))
+		two.await(t, leader.ReadyToPromote)
+		for _, force := range []bool{false, true} {
+			began := time.Now()
+			require.ErrorContains(t, two.StepDown(t.Context(), leader.StepDownOptions{Force: force}), "does not lead")
+			require.Zero(t, time.Since(began))
+		}
+		require.NoError(t, two.end(t))
+		require.NoError(t, one.end(t))
+	})
+}
