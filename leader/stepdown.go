@@ -8,6 +8,7 @@ import (
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/loopback"
 )
 
 // ErrNobodyReady means that no standby could take over, so that the holder was
@@ -28,9 +29,10 @@ type StepDownOptions struct {
 // long. If nobody claims within HandoverTimeout, this process goes on leading, and
 // StepDown says so.
 //
-// Before the work is paused StepDown looks for a standby that is ready, on the
-// board and among the connected processes, for two seconds at most: a member's
-// note is as old as that. Its error matches [ErrNobodyReady] if there is none.
+// Before the work is paused StepDown looks on the board for a standby that is ready,
+// for two seconds at most: a member's note is as old as that. One that it can ask, or
+// that can reach this process, must be there. Builds that keep no note can't take an
+// offer. Its error matches [ErrNobodyReady] if there is none.
 func (l *Leader) StepDown(ctx context.Context, opts StepDownOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // if nobody waits for it any more, the offer ends
@@ -88,25 +90,45 @@ func (l *Leader) noStandby(ctx context.Context) (missing string, err error) {
 		return "", err
 	}
 	var unready []string
-	others, mine := int64(len(list.Unheard)+list.Broken), l.Status().Member
+	mine := l.Status().Member
 	for _, m := range list.Members {
-		switch {
-		case m.ID == mine:
+		if m.ID == mine || m.Generation != l.cfg.Catalog.Generation {
 			continue
-		case m.Generation != l.cfg.Catalog.Generation:
-		case m.Ready:
-			return "", nil
-		default:
-			unready = append(unready, fmt.Sprintf("%s is not ready: %s", m.Name, exitcodes.OneLine(m.Reason)))
 		}
-		others++
+		why := l.couldNotTakeOver(bounded, m)
+		if why == "" {
+			return "", nil
+		}
+		unready = append(unready, m.Name+" "+why)
 	}
 	switch {
-	case list.More, l.peers.Standbys() > others: // one of a build that writes no note
+	case list.More:
 		return "", nil
 	case len(unready) == 0:
 		return fmt.Sprintf("no other process of generation %v runs", l.cfg.Catalog.Generation), nil
 	default:
 		return strings.Join(unready[:min(3, len(unready))], "; "), nil
+	}
+}
+
+// couldNotTakeOver says why a member of this generation could not take over: empty if
+// it could, as far as is known. The note of one that was killed stands for a while, so
+// that it must answer if it can be asked, and be connected if it can reach this process.
+func (l *Leader) couldNotTakeOver(ctx context.Context, m Member) (why string) {
+	asking, stop := context.WithTimeout(ctx, l.cfg.heartbeat()/5) // others are asked too
+	defer stop()
+	m, answers := m.Ask(asking)
+	mine := Beat{Admin: l.admin.address(), Peer: l.peer.address(), Host: l.host}
+	switch {
+	case !m.Ready:
+		return "is not ready: " + exitcodes.OneLine(m.Reason)
+	case answers:
+		return ""
+	case m.Admin != "" && m.Host == l.host && loopback.Is(m.Admin):
+		return "does not answer by its admin API"
+	case mine.reach(m.Host) != "" && l.peers.Standbys() == 0:
+		return "is not connected to this process"
+	default:
+		return ""
 	}
 }

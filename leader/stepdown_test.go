@@ -12,6 +12,7 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
+	"github.com/fencepost/fencepost/internal/clock"
 	"github.com/fencepost/fencepost/leader"
 )
 
@@ -149,10 +150,43 @@ func TestOnlyAHolderStepsDown(t *testing.T) {
 		one.await(t, leader.Leading)
 		two := start(t, store.Open(), config(1))
 		two.await(t, leader.ReadyToPromote)
+		began := time.Now()
 		require.ErrorContains(t, two.StepDown(t.Context(), leader.StepDownOptions{}), "does not lead")
+		require.Zero(t, time.Since(began))
 		require.NoError(t, two.end(t))
 		require.NoError(t, one.end(t))
 	})
+}
+
+// A standby that was killed leaves its note, which stands for three leases.
+func TestAHolderDoesNotStepDownForStandbysThatAreGone(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	cfg := called(1)
+	cfg.HandoverTimeout = time.Minute
+	holder := start(t, store.Open(), cfg)
+	holder.reached(t, leader.Leading)
+	for id, admin := range map[string]string{"one": "127.0.0.1:1", "two": ""} {
+		_, err := catalog.UpdateNote(t.Context(), catalog.NewBoard(store, catalog.Config{}), "member/"+id, func(m *leader.Member) error {
+			*m = leader.Member{Name: id, Generation: 1, Phase: "ReadyToPromote", Ready: true, At: time.Now(), Lease: 7.5, Admin: admin, Host: clock.Host()}
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	err := holder.StepDown(t.Context(), leader.StepDownOptions{})
+	require.ErrorIs(t, err, leader.ErrNobodyReady)
+	require.ErrorContains(t, err, "one does not answer")
+	require.ErrorContains(t, err, "two is not connected")
+	require.NotContains(t, phases(holder), leader.HandingOver, "its work was paused")
+
+	cfg = config(1) // without an admin API
+	cfg.Poll = 5 * time.Millisecond
+	standby := start(t, store.Open(), cfg)
+	require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, time.Minute, time.Millisecond)
+	require.NoError(t, holder.StepDown(t.Context(), leader.StepDownOptions{}))
+	standby.reached(t, leader.Leading)
+	require.NoError(t, standby.end(t))
+	require.NoError(t, holder.end(t))
 }
 
 func TestAnOutageDuringAHandoverEndsIt(t *testing.T) {

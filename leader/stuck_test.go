@@ -94,21 +94,3 @@ func TestAStepDownEndsWithItsContextWhileTheWorkEnds(t *testing.T) {
 		require.NoError(t, <-one.ended)
 	})
 }
-
-func TestAProcessThatDoesNotLeadRefusesToStepDownAtOnce(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		store := memory.New()
-		one := start(t, store.Open(), config(1))
-		one.await(t, leader.Leading)
-		two := start(t, store.Open(), config(1))
-		two.await(t, leader.ReadyToPromote)
-		for _, force := range []bool{false, true} {
-			began := time.Now()
-			require.ErrorContains(t, two.StepDown(t.Context(), leader.StepDownOptions{Force: force}), "does not lead")
-			require.Zero(t, time.Since(began))
-		}
-		require.NoError(t, two.end(t))
-		require.NoError(t, one.end(t))
-	})
-}
