@@ -14,6 +14,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/identity"
 )
 
 // memberPrefix begins the key of every member's note. The rest is the ID of one Run.
@@ -51,17 +52,22 @@ type Member struct {
 	Admin      string                `json:"admin"`
 	Peer       string                `json:"peer"`
 	Host       string                `json:"host"` // the boot and network that a loopback Admin is of
+
+	// Process is the identity of the process, by which another process of its host
+	// knows of its end. It is empty if the system tells none.
+	Process string `json:"process,omitempty"`
 }
 
 // memberOf returns what a process with status s says of itself, without what
 // changes at every write.
 func (l *Leader) memberOf(id string, s Status) Member {
 	h := l.cfg.Catalog.Holder
+	process, _ := identity.Self() // without one its end is noticed later
 	return Member{
 		ID: id, Name: cut(h.Name, maxMemberName), Build: cut(h.Build, maxMemberName), Generation: s.Generation,
 		Phase: s.Phase.String(), Since: s.Since.UTC().Truncate(time.Microsecond), Reason: cut(s.Reason, maxMemberReason),
 		Ready: s.Ready, Serving: s.Serving, Token: s.Token, Lease: l.cfg.Lease.Seconds(),
-		Admin: s.Admin, Peer: l.peer.address(), Host: l.host,
+		Admin: s.Admin, Peer: l.peer.address(), Host: l.host, Process: process.String(),
 	}
 }
 
@@ -112,6 +118,7 @@ func cut(text string, n int) string {
 type MemberList struct {
 	Members []Member // that were heard within three leases: the highest generation first, then by name
 	Unheard []Member // that were not, by this clock; the holder removes their notes
+	Ended   []Member // whose process has ended, as the kernel of this host says; likewise
 	More    bool     // there are more notes than were read
 	Broken  int      // notes that are none of a member
 }
@@ -131,6 +138,8 @@ func ReadMembers(ctx context.Context, store driver.Store, cfg catalog.Config) (M
 		switch {
 		case !ok:
 			list.Broken++
+		case hasEnded(m.Process):
+			list.Ended = append(list.Ended, m)
 		case m.Unheard(now):
 			list.Unheard = append(list.Unheard, m)
 		default:
@@ -142,7 +151,19 @@ func ReadMembers(ctx context.Context, store driver.Store, cfg catalog.Config) (M
 	}
 	slices.SortFunc(list.Members, byGeneration)
 	slices.SortFunc(list.Unheard, byGeneration)
+	slices.SortFunc(list.Ended, byGeneration)
 	return list, nil
+}
+
+// hasEnded reports whether the process that the text names is proven to have ended. Of
+// one that is none, or of another host, nothing is known.
+func hasEnded(process string) bool {
+	p, err := identity.Parse(process)
+	if err != nil {
+		return false
+	}
+	proven, _ := p.Ended()
+	return proven
 }
 
 // parseMember reads a note, whose text may be anybody's.

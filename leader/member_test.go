@@ -318,9 +318,9 @@ func TestTheNoteOfAMemberIsFrozen(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	text, err := json.Marshal(leader.Member{
 		ID: "ab", Name: "n", Build: "b", Generation: 7, Phase: leader.Leading.String(), Since: at, Reason: "r", Ready: true, Serving: true,
-		Token: &fence.Token{Generation: 7, Epoch: 41}, Revision: 9, Lease: 7.5, Seq: 3, At: at, Admin: "127.0.0.1:1", Peer: "10.0.0.1:2", Host: "h",
+		Token: &fence.Token{Generation: 7, Epoch: 41}, Revision: 9, Lease: 7.5, Seq: 3, At: at, Admin: "127.0.0.1:1", Peer: "10.0.0.1:2", Host: "h", Process: "p",
 	})
 	require.NoError(t, err)
 	require.Equal(t, `{"id":"ab","name":"n","build":"b","generation":7,"phase":"Leading","since":"2026-01-02T03:04:05.000006Z","reason":"r","ready":true,"serving":true,`+
-		`"token":"g7.e41","revision":9,"lease_seconds":7.5,"seq":3,"at":"2026-01-02T03:04:05.000006Z","admin":"127.0.0.1:1","peer":"10.0.0.1:2","host":"h"}`, string(text))
+		`"token":"g7.e41","revision":9,"lease_seconds":7.5,"seq":3,"at":"2026-01-02T03:04:05.000006Z","admin":"127.0.0.1:1","peer":"10.0.0.1:2","host":"h","process":"p"}`, string(text))
 }

@@ -40,6 +40,16 @@ func (b Beat) State() (s HolderState, ok bool) {
 	return *b.Said, true
 }
 
+// Ended reports whether the holder's process is proven to have ended, and how that is
+// known. Only the kernel of its own host and pid namespace knows.
+func (s HolderState) Ended() (proven bool, why string) {
+	p, err := identity.Parse(s.Process)
+	if err != nil {
+		return false, err.Error()
+	}
+	return p.Ended()
+}
+
 // says returns what this process says of itself with heartbeat b.
 func (l *Leader) says(b Beat) *HolderState {
 	s := l.Status()

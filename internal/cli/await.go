@@ -116,12 +116,12 @@ func (w *waitFor) inVain(why error) error {
 // enough reports whether the process that has claimed does what is waited for. Only
 // what it says while this command looks is believed.
 func (w *waitFor) enough(l look) bool {
-	if w.wait == waitClaim {
-		return true
-	}
 	now := time.Now()
-	x, known := expectServing.judge(l, now)
 	s, _ := l.standing(now)
+	if w.wait == waitClaim {
+		return leads(s.State)
+	}
+	x, known := expectServing.judge(l, now)
 	if x.Met {
 		w.serving = &x.Met
 	}

@@ -35,7 +35,7 @@ func TestEveryAnswerIsOneJSONObjectOfAKnownShape(t *testing.T) {
 	held, raised := claimed(t), claimed(t)
 	shapes := map[string][]string{
 		"status": {"aborted_generations", "allocated_generation", "claim", "commit", "data_version", "epoch", "expected", "generation", "heartbeat",
-			"holder", "hosts", "losses", "members", "members_unheard", "more_members", "other_catalogs", "promotion", "readable_by", "reason", "revision", "store", "token", "verdict"},
+			"holder", "hosts", "losses", "members", "members_ended", "members_unheard", "more_members", "other_catalogs", "promotion", "readable_by", "reason", "revision", "store", "token", "verdict"},
 		"history":                             {"changes", "claims", "losses", "store"},
 		"generation next":                     {"generation", "store"},
 		"promote --generation 1 --wait=claim": {"holder", "leading", "promotion", "serving", "store", "token", "waited_ms"},

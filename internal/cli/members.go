@@ -105,6 +105,9 @@ func (s status) printMembers(w io.Writer, now time.Time) error {
 	if s.Unheard > 0 {
 		more = append(more, fmt.Sprintf("left out, as their notes are three leases old by this clock: %d", s.Unheard))
 	}
+	if s.Ended > 0 {
+		more = append(more, fmt.Sprintf("left out, as their processes on this host have ended: %d", s.Ended))
+	}
 	for _, line := range more {
 		if _, err := fmt.Fprintln(w, line); err != nil {
 			return err

@@ -123,6 +123,7 @@ type status struct {
 	Losses      []catalog.Loss          `json:"losses"` // that nobody has dealt with
 	Members     []member                `json:"members"`
 	Unheard     int                     `json:"members_unheard"` // whose note is three leases old by this clock
+	Ended       int                     `json:"members_ended"`   // whose process has ended, as the kernel of this host says
 	More        bool                    `json:"more_members"`    // there are more than were read
 }
 
@@ -223,7 +224,7 @@ func readStatus(ctx context.Context, store driver.Store, cfg catalog.Config, l l
 	s.Promotion, s.Aborted = promotionOf(l.intent), abortedAbove(l.intent, l.head)
 	s.Heartbeat = heartbeatOf(l.beat, l.head, now)
 	s.Allocated = given
-	s.Members, s.Unheard, s.More = membersOf(l, now), len(l.members.Unheard), l.members.More
+	s.Members, s.Unheard, s.Ended, s.More = membersOf(l, now), len(l.members.Unheard), len(l.members.Ended), l.members.More
 	if l.head.IsZero() {
 		s.Others = othersOf(ctx, store)
 	}

@@ -16,11 +16,16 @@ import (
 // raisedState says that a tool has raised the token, and that no process holds it.
 const raisedState leader.StandingState = "raised"
 
+// endedState says that the process that holds the token has ended, and that nobody has
+// claimed since.
+const endedState leader.StandingState = "ended"
+
 // What a verdict rests on.
 const (
 	byAnswer    = "answer"    // the holder's process has just answered
 	byHeartbeat = "heartbeat" // one came while this command looked
 	byDate      = "date"      // of the newest heartbeat, and this clock
+	byKernel    = "kernel"    // of this host, which says that the holder's process has ended
 	byHead      = "head"      // which says who claimed, and nothing of what came then
 )
 
@@ -30,7 +35,7 @@ type verdict struct {
 	Text     string               `json:"text"`
 	Since    *time.Time           `json:"since"` // by the clock of whoever said so
 	Why      string               `json:"why"`
-	Evidence string               `json:"evidence"` // answer, heartbeat, date or head
+	Evidence string               `json:"evidence"` // answer, heartbeat, date, kernel or head
 	May      string               `json:"may"`      // who could lead; empty while somebody does
 }
 
@@ -76,6 +81,8 @@ func (l look) verdict(now time.Time) verdict {
 		v.Text = fmt.Sprintf("nobody is known to lead: nothing was heard of %s, which claimed %v, %s: %s", who, s.Token, since, s.Why)
 	case leader.StandingLeft:
 		v.Text = fmt.Sprintf("nobody leads, %s: %v was claimed by %s: %s", since, s.Token, who, s.Why)
+	case endedState:
+		v.Text = fmt.Sprintf("nobody leads: the process of %s, which claimed %v, has ended: %s; its newest heartbeat: %s", who, s.Token, s.Why, when(s.Since, now))
 	case raisedState:
 		v.Text = fmt.Sprintf("nobody leads, %s: %v was raised by %s, and no process holds it: %s", since, s.Token, who, s.Why)
 	default:
@@ -116,6 +123,11 @@ func (l look) standing(now time.Time) (leader.Standing, string) {
 			s.State, s.Why = leader.StandingNotServing, m.Phase+": "+m.Reason
 		}
 		return s, byAnswer
+	}
+	if said, ok := l.beat.State(); ok && said.Claim == claim.ID {
+		if proven, how := said.Ended(); proven {
+			return leader.Standing{State: endedState, Token: claim.Token, Holder: claim.Holder, Since: l.beat.At, Why: how}, byKernel
+		}
 	}
 	if l.heard {
 		return leader.StandingOf(l.head, l.beat, l.beat.At), byHeartbeat
@@ -200,7 +212,7 @@ func (e expectation) judge(l look, now time.Time) (x expected, known bool) {
 	x = expected{Expect: e, Why: s.Why}
 	alive := evidence == byAnswer || evidence == byHeartbeat
 	switch s.State {
-	case leader.StandingUnclaimed, leader.StandingLeft, raisedState:
+	case leader.StandingUnclaimed, leader.StandingLeft, raisedState, endedState:
 		return x, true
 	case leader.StandingServing:
 		x.Met = alive

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"context"
 	"errors"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
+	"github.com/fencepost/fencepost/internal/identity"
 	"github.com/fencepost/fencepost/internal/storeurl"
 	"github.com/fencepost/fencepost/leader"
 )
@@ -111,6 +113,52 @@ func TestExpectEndsWith0OnlyIfALivingProcessSaysSo(t *testing.T) {
 	require.Equal(t, exitcodes.Success, run(t, on(path), "fence", "--reason", "drill").code)
 	requireBoth(exitcodes.Failure, exitcodes.Failure, "head")
 	require.Equal(t, exitcodes.Usage, run(t, on(path), "status", "--expect", "ready").code)
+}
+
+// gone returns the identity of a process that has ended.
+func gone(t *testing.T) string {
+	t.Helper()
+	cmd := exec.Command("sleep", "3600")
+	require.NoError(t, cmd.Start())
+	p, err := identity.Child(cmd.Process.Pid)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	return p.String()
+}
+
+func TestStatusDoesNotNameAProcessAsHoldingThatTheKernelSaysHasEnded(t *testing.T) {
+	t.Parallel()
+	path, process := claimed(t), gone(t)
+	store, err := storeurl.Open(t.Context(), "sqlite:"+path, storeurl.Config{})
+	require.NoError(t, err)
+	defer store.Close()
+	head, err := store.Head(t.Context())
+	require.NoError(t, err)
+	board := catalog.NewBoard(store, catalog.Config{})
+	_, err = catalog.UpdateNote(t.Context(), board, "holder", func(b *leader.Beat) error {
+		*b = leader.Beat{Claim: head.Claim.ID, Token: head.Claim.Token, Seq: 5, At: time.Now()}
+		b.Said = &leader.HolderState{Claim: b.Claim, Seq: b.Seq, Phase: "Leading", Serving: true, Lease: 3600, Process: process}
+		return nil
+	})
+	require.NoError(t, err)
+	_, err = catalog.UpdateNote(t.Context(), board, "member/x", func(m *leader.Member) error {
+		*m = leader.Member{Name: "standby", Generation: 1, Ready: true, Lease: 3600, At: time.Now(), Process: process}
+		return nil
+	})
+	require.NoError(t, err)
+
+	v, code := verdictOf(t, path, "--expect", "claimed")
+	require.Equal(t, []any{"ended", "kernel", exitcodes.Failure}, []any{v["state"], v["evidence"], code})
+	require.Contains(t, v["may"], "nobody may: no process of generation 1 is ready", "its standby has ended, too")
+	text := run(t, on(path), "status").stdout
+	require.Contains(t, text, "left out, as their processes on this host have ended: 1")
+	require.NotContains(t, text, "standby")
+	for _, wait := range []string{"serving", "claim"} {
+		got := run(t, on(path), "promote", "--generation", "1", "--wait", wait, "--timeout", "300ms")
+		require.Equal(t, exitcodes.TempFail, got.code, "%s: %s", wait, got.stdout)
+		require.NotContains(t, got.stdout, "leads")
+	}
 }
 
 func TestAHeartbeatThatIsYoungByItsDateIsNoEvidenceOfALivingProcess(t *testing.T) {
