@@ -2,6 +2,7 @@ package leader_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,4 +94,43 @@ func TestAStepDownEndsWithItsContextWhileTheWorkEnds(t *testing.T) {
 		close(hung)
 		require.NoError(t, <-one.ended)
 	})
+}
+
+// The claim takes long enough for the holder to be confirmed again.
+func TestAHolderThatWorksAgainSinceItRefusedAHandoverIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	handle := store.Open()
+	cfg := called(1)
+	cfg.Lease = 300 * time.Millisecond
+	blue := start(t, handle, cfg)
+	blue.reached(t, leader.Leading)
+	handle.Inject(func(c memory.Call) memory.Fault {
+		if c.Method == "Head" {
+			return memory.Refuse
+		}
+		return memory.Pass
+	})
+	blue.reached(t, leader.Unconfirmed)
+	cfg = called(2)
+	mine := store.Open()
+	var once sync.Once
+	mine.Inject(func(c memory.Call) memory.Fault {
+		if c.Method == "Claim" {
+			once.Do(func() {
+				handle.Inject(nil)
+				for blue.works.Load() < 2 && blue.Status().Phase != leader.Failed {
+					elapse(time.Millisecond)
+				}
+			})
+		}
+		return memory.Pass
+	})
+	green := start(t, mine, cfg)
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	green.reached(t, leader.Leading)
+	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+	require.ErrorIs(t, *blue.cause.Load(), leader.ErrHandingOver, "its work was cut off")
+	require.NoError(t, green.end(t))
 }

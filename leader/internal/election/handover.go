@@ -23,7 +23,7 @@ func (c *Candidate) handover(v View) Action {
 	case h.Stage == Unanswered:
 		return c.succeed(reason+"; "+h.Detail, NoteIntent, NoteOffer)
 	case h.Stage == Declined:
-		return c.succeed(reason+"; "+h.Detail, NoteIntent)
+		return c.succeed(reason+"; "+h.Detail, NoteIntent, NoteHeartbeat) // one that works by then has sent another one
 	case h.Stage == Denied:
 		c.spared, c.notBefore = c.asked, v.Now+c.cfg.heartbeat()/10
 		return c.resume(h.Detail)

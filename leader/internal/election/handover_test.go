@@ -12,6 +12,7 @@ import (
 var ( // the notes of claims
 	byIntent = []election.Note{election.NoteIntent}
 	byOffer  = []election.Note{election.NoteIntent, election.NoteOffer}
+	byBeat   = []election.Note{election.NoteIntent, election.NoteHeartbeat}
 )
 
 func TestASuccessorReadsFirstWhichGenerationIsPromoted(t *testing.T) {
@@ -95,7 +96,7 @@ func TestAnAskerGoesByWhatTheHolderSays(t *testing.T) {
 	}{
 		"nothing yet":                        {election.Handover{}, time.Hour, nil, election.Wait, election.Conditions{}},
 		"no answer":                          {election.Handover{Stage: election.Unanswered, Detail: "no answer"}, 0, nil, election.Claim, lower(byOffer, "promoted by ops; no answer")},
-		"it does no work":                    {election.Handover{Stage: election.Declined, Detail: "idle"}, 0, nil, election.Claim, lower(byIntent, "promoted by ops; idle")},
+		"it does no work":                    {election.Handover{Stage: election.Declined, Detail: "idle"}, 0, nil, election.Claim, lower(byBeat, "promoted by ops; idle")},
 		"it is not so":                       {election.Handover{Stage: election.Denied, Detail: "not promoted"}, 0, nil, election.Resume, election.Conditions{}},
 		"it works again":                     {election.Handover{Stage: election.Resumed}, 0, nil, election.Resume, election.Conditions{}},
 		"yes":                                {election.Handover{Stage: election.Acknowledged}, timeout - 1, nil, election.Wait, election.Conditions{}},

@@ -123,7 +123,7 @@ const (
 	Acknowledged
 	// Paused: the holder has ended its work, and waits for the claim.
 	Paused
-	// Declined: the holder does no work, and waits for nothing.
+	// Declined: the holder did no work when it answered, and waits for nothing.
 	Declined
 	// Unanswered: the holder did not acknowledge in time.
 	Unanswered
