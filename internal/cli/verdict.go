@@ -124,7 +124,7 @@ func (l look) standing(now time.Time) (leader.Standing, string) {
 		}
 		return s, byAnswer
 	}
-	if said, ok := l.beat.State(); ok && said.Claim == claim.ID {
+	if said, ok := l.beat.State(); ok && said.Claim == claim.ID && !l.beat.Left {
 		if proven, how := said.Ended(); proven {
 			return leader.Standing{State: endedState, Token: claim.Token, Holder: claim.Holder, Since: l.beat.At, Why: how}, byKernel
 		}

@@ -136,12 +136,19 @@ func TestStatusDoesNotNameAProcessAsHoldingThatTheKernelSaysHasEnded(t *testing.
 	head, err := store.Head(t.Context())
 	require.NoError(t, err)
 	board := catalog.NewBoard(store, catalog.Config{})
-	_, err = catalog.UpdateNote(t.Context(), board, "holder", func(b *leader.Beat) error {
-		*b = leader.Beat{Claim: head.Claim.ID, Token: head.Claim.Token, Seq: 5, At: time.Now()}
-		b.Said = &leader.HolderState{Claim: b.Claim, Seq: b.Seq, Phase: "Leading", Serving: true, Lease: 3600, Process: process}
-		return nil
-	})
-	require.NoError(t, err)
+	beat := func(left bool) {
+		t.Helper()
+		_, err := catalog.UpdateNote(t.Context(), board, "holder", func(b *leader.Beat) error {
+			*b = leader.Beat{Claim: head.Claim.ID, Token: head.Claim.Token, Seq: 5, At: time.Now(), Left: left}
+			b.Said = &leader.HolderState{Claim: b.Claim, Seq: b.Seq, Phase: "Leading", Serving: !left, Lease: 3600, Process: process}
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	beat(true)
+	v, _ := verdictOf(t, path)
+	require.Equal(t, "left", v["state"], "what it said of its end says more")
+	beat(false)
 	_, err = catalog.UpdateNote(t.Context(), board, "member/x", func(m *leader.Member) error {
 		*m = leader.Member{Name: "standby", Generation: 1, Ready: true, Lease: 3600, At: time.Now(), Process: process}
 		return nil
