@@ -22,6 +22,7 @@ type Candidate struct {
 	last      time.Duration // when the last look that succeeded was answered
 	consulted time.Duration // when the intent and the contender were read last; 0: never
 	ready     bool          // as the last action said
+	alarm     string        // likewise
 
 	asked     driver.ID     // the claim whose holder was asked to hand over; zero: nobody was
 	disturbed bool          // that holder has begun to end its work
@@ -41,7 +42,7 @@ func (c *Candidate) Asked() bool { return !c.asked.IsZero() }
 // Next returns what to do about v.
 func (c *Candidate) Next(v View) Action {
 	a := c.next(v)
-	c.ready = a.Ready
+	c.ready, c.alarm = a.Ready, a.Alarm
 	return a
 }
 
@@ -89,6 +90,7 @@ func (c *Candidate) unreadable(v View) Action {
 	return Action{
 		Ready:  c.ready && c.readable && lasts < c.cfg.Lease,
 		Reason: fmt.Sprintf("the store has not answered for %v", lasts.Round(time.Second)),
+		Alarm:  c.alarm, // which is not over because nobody can look
 	}
 }
 
@@ -97,9 +99,9 @@ func (c *Candidate) waiting(v View) Action {
 	vacancy, notes := c.vacant(v)
 	switch {
 	case v.Board.Intent.Aborted && v.Head.Token.Generation != c.cfg.Generation:
-		return c.unready(fmt.Sprintf("generation %v was aborted", c.cfg.Generation), vacancy)
+		return c.unready(fmt.Sprintf("generation %v was aborted", c.cfg.Generation), vacancy, notes)
 	case v.Ready.Missing != "":
-		return c.unready(v.Ready.Missing, vacancy)
+		return c.unready(v.Ready.Missing, vacancy, notes)
 	case v.Head.Claim.IsZero() || v.Head.Token.Generation == c.cfg.Generation:
 		return c.standby(v, vacancy, notes)
 	default:
@@ -107,10 +109,12 @@ func (c *Candidate) waiting(v View) Action {
 	}
 }
 
-// unready waits as a process that could not lead.
-func (c *Candidate) unready(missing, vacancy string) Action {
+// unready waits as a process that could not lead. A holder that offers the token to
+// a standby is alive, and goes on if there is none: that is no alarm.
+func (c *Candidate) unready(missing, vacancy string, notes []Note) Action {
 	a := Action{Reason: missing}
-	if vacancy != "" {
+	offered := len(notes) == 1 && notes[0] == NoteOffer
+	if vacancy != "" && !offered {
 		a.Alarm = fmt.Sprintf("nobody leads (%s), and this process may not: %s", vacancy, missing)
 	}
 	return a
@@ -201,11 +205,11 @@ func (c *Candidate) deploy(v View, vacancy string, notes []Note) Action {
 	case !v.Board.Consulted:
 		return Action{Step: Consult, Ready: c.ready, Reason: "reads which generation is promoted"}
 	case intent.Generation > mine:
-		return c.unready(fmt.Sprintf("generation %v was promoted by %s", intent.Generation, intent.By), vacancy)
+		return c.unready(fmt.Sprintf("generation %v was promoted by %s", intent.Generation, intent.By), vacancy, notes)
 	case intent.Generation < mine && c.cfg.AutoPromote:
 		return Action{Step: Promote, Ready: true, Reason: "ready, and promotes itself"}
 	case intent.Generation < mine:
-		a := c.unready(fmt.Sprintf("generation %v is not promoted", mine), vacancy)
+		a := c.unready(fmt.Sprintf("generation %v is not promoted", mine), vacancy, notes)
 		a.Ready = true
 		return a
 	}

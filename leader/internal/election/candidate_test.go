@@ -334,3 +334,26 @@ func TestAProcessIsReadyForALeaseAfterTheStoreAnsweredLast(t *testing.T) {
 	require.Equal(t, "the store has not answered for 6s", a.Reason)
 	require.True(t, p.look(poll).Ready)
 }
+
+func TestAnAlarmIsNotOverBecauseTheStoreCannotBeRead(t *testing.T) {
+	p := successor(t)
+	p.promote(generation.None)
+	p.view.Death = "it ended"
+	a := p.look(0)
+	require.NotEmpty(t, a.Alarm)
+	require.Equal(t, a.Alarm, p.blind(poll).Alarm)
+	require.Equal(t, a.Alarm, p.blind(lease).Alarm)
+	require.Equal(t, a.Alarm, p.look(poll).Alarm)
+	p.view.Death = ""
+	require.Empty(t, p.look(poll).Alarm)
+}
+
+func TestAHolderThatOffersTheTokenToAStandbyRaisesNoAlarm(t *testing.T) {
+	p := successor(t)
+	p.promote(generation.None)
+	p.view.Board.Offer = election.Offer{Claim: claimID(1), Open: true}
+	require.Empty(t, p.look(0).Alarm)
+	p.view.Death = "it ended"
+	p.view.Board.Offer.Open = false
+	require.NotEmpty(t, p.look(poll).Alarm)
+}
