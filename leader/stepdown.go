@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/generation"
@@ -14,6 +15,9 @@ import (
 // ErrNobodyReady means that no standby could take over, so that the holder was
 // not asked to stop its work.
 var ErrNobodyReady = errors.New("leader: no standby could take over")
+
+// stepAside is how often a process that stepped down looks whether it is a standby.
+const stepAside = 5 * time.Millisecond
 
 // StepDownOptions say why a holder steps down, and on which conditions.
 type StepDownOptions struct {
@@ -54,6 +58,10 @@ func (l *Leader) StepDown(ctx context.Context, opts StepDownOptions) error {
 	defer stop()
 	select {
 	case err := <-a.result:
+		// The successor has claimed; this process is about to see that.
+		for again := err == nil; again && l.Status().Phase == HandingOver; {
+			again = elapse(bounded, stepAside)
+		}
 		return err
 	case <-bounded.Done():
 		return errors.New("leader: what became of the offer is not known")

@@ -27,6 +27,8 @@ func TestAStandbyTakesOverFromAHolderThatStepsDownAndThatIsAStandbyThen(t *testi
 		elapse(2 * time.Second) // its note on the board is as old
 		began := time.Now()
 		require.NoError(t, one.StepDown(t.Context(), leader.StepDownOptions{Reason: "maintenance"}))
+		require.NotEqual(t, leader.HandingOver, one.Status().Phase, "it says that it stepped down, and not that it is about to")
+		require.Nil(t, one.Status().Token)
 		require.Less(t, time.Since(began), time.Second)
 		two.await(t, leader.Leading)
 		one.await(t, leader.ReadyToPromote)
