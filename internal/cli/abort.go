@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fencepost/fencepost/catalog/driver"
+	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/generation"
 	"github.com/fencepost/fencepost/leader"
 )
@@ -66,8 +67,12 @@ func (a *app) abort(ctx context.Context, store driver.Store, g generation.Genera
 	switch {
 	case errors.As(err, &late):
 		return fmt.Errorf("%w, of %s: %s", err, holder(late.Holding.Holder), goHigher)
-	case err != nil:
+	case errors.Is(err, generation.ErrNoRoom):
+		return fmt.Errorf("generation %v is not given up: %w", g, err)
+	case exitcodes.Of(err) == exitcodes.Retry:
 		return fmt.Errorf("generation %v is not given up, as far as is known: %w: say it again", g, err)
+	case err != nil:
+		return fmt.Errorf("generation %v is not given up, as far as is known: %w", g, err)
 	}
 	answer := aborted{Store: store.String(), Generation: g, Aborted: slices.Sorted(slices.Values(intent.Aborted))}
 	return a.show(answer, func(w io.Writer) error {

@@ -156,7 +156,7 @@ func (w *waitFor) overdue(ctx context.Context, trouble error) error {
 	}
 	err := fmt.Errorf("generation %[1]v does not lead after %[2]v: %[3]s; the promotion stays, and generation %[1]v leads as soon as it claims",
 		w.generation, w.timeout, says)
-	if l := w.newest; l.head.Claim.Token.Generation == w.generation && !l.raised {
+	if l := w.newest; w.wait == waitServing && l.head.Claim.Token.Generation == w.generation && !l.raised {
 		err = fmt.Errorf("generation %v is not known to serve after %v: %s (--wait claim goes by the claim alone)", w.generation, w.timeout, says)
 	}
 	if trouble != nil && !errors.Is(trouble, context.DeadlineExceeded) {

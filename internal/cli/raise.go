@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -52,8 +53,8 @@ func (r *raising) start(cmd *cobra.Command, args []string) error {
 }
 
 func (r *raising) checkReason() error {
-	if n := len(r.opts.Reason); n == 0 || n > catalog.MaxReason {
-		return fmt.Errorf("%s needs --reason TEXT of 1 to %d bytes, and got %d: say why, for whoever reads the history", r.name, catalog.MaxReason, n)
+	if n := len(r.opts.Reason); n == 0 || n > catalog.MaxReason || !utf8.ValidString(r.opts.Reason) {
+		return fmt.Errorf("%s needs --reason TEXT of 1 to %d bytes of UTF-8, and got %d: say why, for whoever reads the history", r.name, catalog.MaxReason, n)
 	}
 	return nil
 }

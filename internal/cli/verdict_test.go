@@ -165,6 +165,7 @@ func TestStatusDoesNotNameAProcessAsHoldingThatTheKernelSaysHasEnded(t *testing.
 		got := run(t, on(path), "promote", "--generation", "1", "--wait", wait, "--timeout", "300ms")
 		require.Equal(t, exitcodes.TempFail, got.code, "%s: %s", wait, got.stdout)
 		require.NotContains(t, got.stdout, "leads")
+		require.Equal(t, wait == "serving", strings.Contains(got.stderr, "--wait claim goes by the claim alone"), got.stderr)
 	}
 }
 
@@ -195,6 +196,18 @@ func TestAHeartbeatThatIsYoungByItsDateIsNoEvidenceOfALivingProcess(t *testing.T
 	got = run(t, on(path), "status", "--expect", "claimed", "--timeout", "300ms")
 	require.Equal(t, exitcodes.TempFail, got.code, "a lease is longer than the command had")
 	require.Contains(t, got.stdout, "expected claimed: not known in time: ")
+}
+
+func TestWhatIsRefusedForGoodIsNotToBeSaidAgain(t *testing.T) {
+	t.Parallel()
+	path := claimed(t)
+	got := run(t, on(path), "abort", "--generation", "9223372036854775000")
+	require.Equal(t, exitcodes.Failure, got.code)
+	require.Contains(t, got.stderr, "generation 9223372036854775000 is not given up: generation: too few numbers are left above it")
+	require.NotContains(t, got.stderr, "say it again")
+	got = run(t, on(path), "fence", "--reason", "a\xffb")
+	require.Equal(t, exitcodes.Usage, got.code, got.stderr)
+	require.Contains(t, got.stderr, "of UTF-8")
 }
 
 func TestStatusShowsEveryMemberAndWhoMayLead(t *testing.T) {
