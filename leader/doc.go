@@ -71,7 +71,7 @@
 // standby claims at once. Everything else, such as a connection that breaks or a pid
 // that can't be seen, proves nothing. A proof is kept over a claim that failed. A
 // standby whose claim comes too late goes on waiting: a claim names the claim whose
-// silence it judged, and is refused over any other.
+// silence it judged, and is refused over any other, and if a heartbeat has come since.
 //
 // The defaults: a Lease of 7.5 s is longer than three elections of an etcd, of
 // at most 2 s each, so that neither those nor the restart of a database are taken

@@ -134,3 +134,34 @@ func TestAHolderThatWorksAgainSinceItRefusedAHandoverIsAskedAgain(t *testing.T) 
 	require.ErrorIs(t, *blue.cause.Load(), leader.ErrHandingOver, "its work was cut off")
 	require.NoError(t, green.end(t))
 }
+
+// Both processes lose the store; the standby's claim is under way when it comes back.
+func TestAHolderThatIsHeardAgainWhileAClaimOverItsSilenceIsBlockedIsNotFenced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New()
+		handle, mine := store.Open(), store.Open()
+		holder := start(t, handle, config(1))
+		holder.await(t, leader.Leading)
+		var once sync.Once
+		mine.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Claim" {
+				once.Do(func() {
+					handle.Inject(nil)
+					holder.await(t, leader.Leading)
+				})
+			}
+			return memory.Pass
+		})
+		standby := start(t, mine, config(1))
+		standby.await(t, leader.ReadyToPromote)
+		handle.Inject(refuse)
+		require.Eventually(t, func() bool { return holder.works.Load() == 2 }, time.Hour, time.Millisecond)
+		elapse(time.Minute)
+		require.Contains(t, phases(standby), leader.Promoting, "it was not about to claim")
+		require.Len(t, claims(t, store), 1)
+		require.Equal(t, leader.Leading, holder.Status().Phase)
+		require.NoError(t, standby.end(t))
+		require.NoError(t, holder.end(t))
+	})
+}

@@ -144,7 +144,7 @@ func (c *Candidate) vacant(v View) (why string, notes []Note) {
 	case v.Death != "":
 		return fmt.Sprintf("the process of %v is gone: %s", token, v.Death), nil
 	case silent >= c.cfg.silence():
-		return fmt.Sprintf("no heartbeat of %v for %v", token, silent.Round(time.Millisecond)), nil
+		return fmt.Sprintf("no heartbeat of %v for %v", token, silent.Round(time.Millisecond)), []Note{NoteHeartbeat} // the claim may take long
 	default:
 		return "", nil
 	}

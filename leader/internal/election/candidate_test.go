@@ -111,7 +111,7 @@ func TestAStandbyClaimsOnceTheHolderWasSilentForALeaseAndATwentieth(t *testing.T
 	}
 	a := p.look(poll)
 	require.Equal(t, election.Claim, a.Step)
-	require.Equal(t, election.Conditions{Over: claimID(1), Reason: a.Reason}, a.Claim)
+	require.Equal(t, election.Conditions{Over: claimID(1), Notes: []election.Note{election.NoteHeartbeat}, Reason: a.Reason}, a.Claim)
 	require.Equal(t, "no heartbeat of g2.e1 for 6.3s", a.Reason)
 }
 

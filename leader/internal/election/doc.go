@@ -16,7 +16,8 @@
 // A token is vacant if its holder has left, has offered it, was seen to have
 // ended, or has sent no heartbeat for one lease and a twentieth. Silence is
 // measured by this process's own clock, and only between two looks at the board
-// that both succeeded.
+// that both succeeded. A claim over a silent holder is refused if a heartbeat has come
+// since: it may have been under way for long.
 //
 // # Precedence
 //

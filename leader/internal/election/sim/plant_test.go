@@ -93,7 +93,7 @@ func plants() []plant {
 		{"a claim without the note of the intent", candidates(func(election.Settings) planted {
 			return planted{does: withoutNote(election.NoteIntent)}
 		}), nil},
-		{"silence that counts while the store can't be read", candidates(blindSilence), lonelyStandby},
+		{"silence that counts while the store can't be read, and a claim without the note of the heartbeat", candidates(blindSilence), lonelyStandby},
 		{"a pause after a failure that is ignored", candidates(func(election.Settings) planted {
 			return planted{sees: func(v *election.View) { v.Nudged = true }}
 		}), nil},
@@ -140,7 +140,7 @@ func blindSilence(election.Settings) planted {
 			last.Sent, last.Answered = v.Board.Sent, v.Board.Answered
 			v.Board = last
 		}
-	}}
+	}, does: withoutNote(election.NoteHeartbeat)}
 }
 
 // lateClaim plays a claim that is under way until its process has given up.
