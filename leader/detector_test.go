@@ -260,8 +260,10 @@ func behind(t *testing.T, store *memory.Store) (*process, *relay) {
 	cfg := called(1)
 	cfg.Lease = time.Hour
 	holder := start(t, store.Open(), cfg)
-	holder.reached(t, leader.Leading)
-	signOfLife(t, store)
+	require.Eventually(t, func() bool { // the last heartbeat for long, so that what a test posts stays
+		said, ok := signOfLife(t, store).State()
+		return ok && said.Serving
+	}, time.Minute, time.Millisecond)
 	return holder, newRelay(t, holder.Status().Admin)
 }
 
