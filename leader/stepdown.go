@@ -112,6 +112,9 @@ func (l *Leader) noStandby(ctx context.Context) (missing string, err error) {
 	switch {
 	case list.More:
 		return "", nil
+	case len(unready) == 0 && l.peers.Standbys() > 0:
+		return fmt.Sprintf("no other process of generation %v is on the board; those that are connected are of other generations, or of builds that can't take an offer",
+			l.cfg.Catalog.Generation), nil
 	case len(unready) == 0:
 		return fmt.Sprintf("no other process of generation %v runs", l.cfg.Catalog.Generation), nil
 	default:
