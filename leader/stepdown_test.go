@@ -191,6 +191,20 @@ func TestAHolderDoesNotStepDownForStandbysThatAreGone(t *testing.T) {
 	require.NoError(t, holder.end(t))
 }
 
+func TestARefusedStepDownDoesNotSayThatNobodyRunsWhileOthersAreConnected(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	holder := start(t, store.Open(), called(1))
+	holder.reached(t, leader.Leading)
+	next := start(t, store.Open(), called(2))
+	require.Eventually(t, func() bool { return holder.Status().Standbys == 1 }, time.Minute, time.Millisecond)
+	err := holder.StepDown(t.Context(), leader.StepDownOptions{})
+	require.ErrorIs(t, err, leader.ErrNobodyReady)
+	require.ErrorContains(t, err, "those that are connected are of other generations")
+	require.NoError(t, next.end(t))
+	require.NoError(t, holder.end(t))
+}
+
 func TestAnOutageDuringAHandoverEndsIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
