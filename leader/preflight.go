@@ -73,15 +73,19 @@ func checkHeartbeat(ctx context.Context, store driver.Store, cfg catalog.Config,
 	const old = time.Minute
 	beat, err := ReadBeat(ctx, store, cfg)
 	age := time.Since(beat.At).Round(time.Millisecond)
+	said, _ := beat.State()
+	ended, how := said.Ended()
 	switch {
 	case err != nil:
 		r.Add(CheckHeartbeat, driver.Failure, unread, "%v", err)
 	case r.Head.IsZero():
 		r.Add(CheckHeartbeat, driver.Fine, "", "nobody ever claimed")
 	case beat.At.IsZero() || beat.Claim != r.Head.Claim.ID:
-		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "there is none of the claim that holds the token")
+		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "there is none of the newest claim")
 	case beat.Left:
 		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "the holder has left, %v ago", age)
+	case ended:
+		r.Add(CheckHeartbeat, driver.Warning, "see that a process leads, or know that none does", "the holder's process has ended: %s", how)
 	case age > old:
 		r.Add(CheckHeartbeat, driver.Warning, "see that the holder is alive, or know that it is not", "the last one is %v old", age)
 	default:

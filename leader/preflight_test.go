@@ -24,11 +24,12 @@ func TestPreflightSaysWhetherTheHolderGivesSignsOfLife(t *testing.T) {
 		grade driver.Grade
 		says  string
 	}{
-		{leader.Beat{}, driver.Warning, "none of the claim that holds the token"},
-		{leader.Beat{Claim: driver.NewID(), Seq: 1, At: time.Now()}, driver.Warning, "none of the claim that holds the token"},
+		{leader.Beat{}, driver.Warning, "none of the newest claim"},
+		{leader.Beat{Claim: driver.NewID(), Seq: 1, At: time.Now()}, driver.Warning, "none of the newest claim"},
 		{leader.Beat{Claim: c.Claim().ID, Seq: 2, At: time.Now().Add(-time.Hour)}, driver.Warning, "old"},
 		{leader.Beat{Claim: c.Claim().ID, Seq: 3, At: time.Now(), Left: true}, driver.Warning, "has left"},
 		{leader.Beat{Claim: c.Claim().ID, Seq: 4, At: time.Now()}, driver.Fine, "ago"},
+		{leader.Beat{Claim: c.Claim().ID, Seq: 5, At: time.Now(), Said: &leader.HolderState{Claim: c.Claim().ID, Seq: 5, Process: gone(t)}}, driver.Warning, "has ended"},
 	} {
 		_, err := catalog.UpdateNote(t.Context(), catalog.NewBoard(store, catalog.Config{}), "holder", func(b *leader.Beat) error {
 			*b = row.beat

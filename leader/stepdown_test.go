@@ -2,6 +2,7 @@ package leader_test
 
 import (
 	"context"
+	"os/exec"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/catalog/memory"
 	"github.com/fencepost/fencepost/internal/clock"
+	"github.com/fencepost/fencepost/internal/identity"
 	"github.com/fencepost/fencepost/leader"
 )
 
@@ -104,6 +106,18 @@ func TestAHolderWithoutAReadyStandbyRefusesToStepDownAndWorksOn(t *testing.T) {
 		require.NoError(t, next.end(t))
 		require.NoError(t, p.end(t))
 	})
+}
+
+// gone returns the identity of a process that has ended.
+func gone(t *testing.T) string {
+	t.Helper()
+	cmd := exec.Command("sleep", "3600")
+	require.NoError(t, cmd.Start())
+	p, err := identity.Child(cmd.Process.Pid)
+	require.NoError(t, err)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	return p.String()
 }
 
 func TestAHolderThatCannotReadTheBoardRefusesToStepDown(t *testing.T) {
