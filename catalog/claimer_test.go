@@ -118,3 +118,34 @@ func TestAHolderLeavesTheStoreToItsFirstCommits(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 }
+
+func TestAClaimThatCameTooLateNamesNoTokenAsHeld(t *testing.T) {
+	for name, other := range map[string]Config{"a higher generation": {Generation: 2}, "its own": {Generation: 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := inmemory.New()
+				first, err := Open(t.Context(), store.Open(), Config{Generation: 1})
+				require.NoError(t, err)
+				handle := store.Open()
+				f, err := Follow(t.Context(), handle, Config{Generation: 1})
+				require.NoError(t, err)
+				var raced atomic.Bool
+				handle.Inject(func(c inmemory.Call) inmemory.Fault { // another one claims just before it
+					if c.Method == "Claim" && raced.CompareAndSwap(false, true) {
+						next, err := Open(t.Context(), store.Open(), other)
+						require.NoError(t, err)
+						t.Cleanup(func() { _ = next.Close() })
+					}
+					return inmemory.Pass
+				})
+				_, err = f.Open(t.Context(), ClaimOptions{IfClaim: first.Claim().ID})
+				var fenced *fence.Error
+				require.ErrorAs(t, err, &fenced)
+				require.Equal(t, fence.Token{Generation: 1}, fenced.Held, err)
+				require.ErrorContains(t, err, "generation 1 held no token")
+				require.True(t, raced.Load())
+				_ = first.Close()
+			})
+		})
+	}
+}

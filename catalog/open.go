@@ -241,7 +241,7 @@ func (c *claimer) admit(head driver.Head, claiming bool) (done bool, err error) 
 		return true, nil
 	}
 	c.exclude(head, claiming)
-	mine := fence.Token{Generation: c.cfg.Generation, Epoch: c.store.highest().Claim.Token.Epoch}
+	mine := fence.Token{Generation: c.cfg.Generation} // it holds none
 	current := head.Claim
 	if current.Token.Generation > c.cfg.Generation {
 		return false, fence.Check(mine, current.Token, current.Holder)
@@ -321,8 +321,8 @@ func (c *claimer) follows(current driver.Claim) error {
 // overtaken returns a *fence.Error if current is of this process's generation,
 // and else one that wraps ErrRefused.
 func (c *claimer) overtaken(current driver.Claim, condition string) error {
-	held := fence.Token{Generation: c.cfg.Generation, Epoch: min(c.base.Token.Epoch, current.Token.Epoch-1)}
-	if err := fence.Check(held, current.Token, current.Holder); err != nil {
+	mine := fence.Token{Generation: c.cfg.Generation} // it holds none
+	if err := fence.Check(mine, current.Token, current.Holder); err != nil {
 		return err
 	}
 	return conditionFailed("%s, and it is %v, %v by %v: look again, and judge anew", condition, current.ID, current.Token, current.Holder)
