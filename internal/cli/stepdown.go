@@ -99,7 +99,7 @@ func postAdmin(ctx context.Context, admin, path string, question, answer any) er
 	}
 	resp, err := direct(req)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: give the process's admin address, which `fencepost status` shows, on its own host", err)
 	}
 	defer resp.Body.Close()
 	said, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswered))
@@ -107,7 +107,7 @@ func postAdmin(ctx context.Context, admin, path string, question, answer any) er
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return errors.New(refusalOf(said, resp.Status))
+		return errors.New(refusalOf(said, fmt.Sprintf("%s answers %s: it is no admin API of a process that leads or could", admin, resp.Status)))
 	}
 	return json.Unmarshal(said, answer)
 }

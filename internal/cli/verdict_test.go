@@ -3,6 +3,8 @@ package cli_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -208,6 +210,19 @@ func TestWhatIsRefusedForGoodIsNotToBeSaidAgain(t *testing.T) {
 	got = run(t, on(path), "fence", "--reason", "a\xffb")
 	require.Equal(t, exitcodes.Usage, got.code, got.stderr)
 	require.Contains(t, got.stderr, "of UTF-8")
+}
+
+func TestAStepDownAtAWrongAddressSaysWhereTheRightOneStands(t *testing.T) {
+	t.Parallel()
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	address := stranger.Listener.Addr().String()
+	got := run(t, nil, "step-down", "--admin", address)
+	require.Equal(t, exitcodes.Failure, got.code)
+	require.Contains(t, got.stderr, address+" answers 404 Not Found: it is no admin API of a process that leads")
+	stranger.Close()
+	got = run(t, nil, "step-down", "--admin", address)
+	require.Equal(t, exitcodes.Failure, got.code)
+	require.Contains(t, got.stderr, "refused: give the holder's admin address, which `fencepost status` shows")
 }
 
 func TestStatusShowsEveryMemberAndWhoMayLead(t *testing.T) {
