@@ -222,7 +222,7 @@ func TestAStepDownAtAWrongAddressSaysWhereTheRightOneStands(t *testing.T) {
 	stranger.Close()
 	got = run(t, nil, "step-down", "--admin", address)
 	require.Equal(t, exitcodes.Failure, got.code)
-	require.Contains(t, got.stderr, "refused: give the holder's admin address, which `fencepost status` shows")
+	require.Contains(t, got.stderr, "refused: give the process's admin address, which `fencepost status` shows")
 }
 
 func TestStatusShowsEveryMemberAndWhoMayLead(t *testing.T) {
