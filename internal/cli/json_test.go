@@ -119,7 +119,7 @@ func TestEveryErrorIsOneJSONObjectOnStandardError(t *testing.T) {
 		{"preflight", 64, "halt", ""},
 		{"preflight --generation 2 --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
 		{"fence --reason r --store etcd://127.0.0.1:1/p --timeout 300ms", 75, "retry", "etcd://127.0.0.1:1/p"},
-		{"promote --generation 2 --timeout 1ms", 75, "retry", "sqlite:" + path},
+		{"promote --generation 2 --force --timeout 1ms", 75, "retry", "sqlite:" + path},
 	}
 	for _, c := range cases {
 		got := run(t, on(path), append(strings.Fields(c.args), "--json")...)
