@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -390,11 +391,11 @@ type alarm struct {
 }
 
 // set notes what the alarm is; empty: there is none.
-func (a *alarm) set(ctx context.Context, log alarmLog, now, first time.Duration, text string) {
+func (a *alarm) set(ctx context.Context, log *slog.Logger, now, first time.Duration, text string) {
 	switch {
 	case text == "" && a.text != "":
 		*a = alarm{}
-		log.InfoContext(ctx, "the alarm is over")
+		log.InfoContext(ctx, "the alarm has ended")
 		return
 	case text == "" || a.text != "" && now < a.next:
 		return
@@ -402,9 +403,4 @@ func (a *alarm) set(ctx context.Context, log alarmLog, now, first time.Duration,
 	a.gap = min(max(first, 2*a.gap), time.Hour)
 	a.text, a.next = text, now+a.gap
 	log.ErrorContext(ctx, text)
-}
-
-type alarmLog interface {
-	InfoContext(ctx context.Context, msg string, args ...any)
-	ErrorContext(ctx context.Context, msg string, args ...any)
 }

@@ -45,13 +45,13 @@ type contender struct {
 	At  time.Time             `json:"at"`  // by the contender's clock, for people
 }
 
-// A holding note is what the board says of the holder.
+// holderNotes are what the board says of the holder.
 type holderNotes struct {
 	beat  catalog.Posted[Beat]
 	offer catalog.Posted[offer]
 }
 
-// A promotionNotes is what the board says of the generation that shall lead.
+// promotionNotes are what the board says of the generation that shall lead.
 type promotionNotes struct {
 	intent    catalog.Posted[Intent]
 	contender catalog.Posted[contender]

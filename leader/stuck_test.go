@@ -165,3 +165,32 @@ func TestAHolderThatIsHeardAgainWhileAClaimOverItsSilenceIsBlockedIsNotFenced(t 
 		require.NoError(t, holder.end(t))
 	})
 }
+
+func TestAClaimThatComesBehindTheHoldersReturnToItsWorkIsRefused(t *testing.T) {
+	t.Parallel()
+	store, held := memory.New(), make(chan struct{})
+	cfg := called(1)
+	cfg.HandoverTimeout = 200 * time.Millisecond
+	blue := start(t, store.Open(), cfg)
+	blue.reached(t, leader.Leading)
+	slow := store.Open()
+	var once sync.Once
+	slow.Inject(func(c memory.Call) memory.Fault {
+		if c.Method == "Claim" { // the holder has offered, and waits
+			once.Do(func() { <-held })
+		}
+		return memory.Pass
+	})
+	next := called(2)
+	next.HandoverTimeout = cfg.HandoverTimeout
+	green := start(t, slow, next)
+	green.reached(t, leader.ReadyToPromote)
+	promote(t, store, 2)
+	require.Eventually(t, func() bool { return blue.works.Load() == 2 }, time.Minute, time.Millisecond, "it went back to work")
+	close(held)
+	green.reached(t, leader.Leading)
+	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
+	last := phases(blue)
+	require.Equal(t, []leader.Phase{leader.HandingOver, leader.Superseded}, last[len(last)-2:], "it was fenced while it worked")
+	require.NoError(t, green.end(t))
+}

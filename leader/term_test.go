@@ -77,3 +77,28 @@ func TestAStopDuringAHandoverIsNoFailure(t *testing.T) {
 		require.Equal(t, leader.Stopped, p.Status().Phase, p.Status().Reason)
 	})
 }
+
+func TestTheFirstHeartbeatComesBeforeTheWork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, beats := memory.New(), make(chan leader.Beat, 1)
+		store.Inject(func(c memory.Call) memory.Fault {
+			if c.Method == "Post" {
+				elapse(10 * time.Millisecond) // in which work that does not wait begins
+			}
+			return memory.Pass
+		})
+		p := run(t, store, config(1), func(ctx context.Context, c *catalog.Catalog) error {
+			beat, err := leader.ReadBeat(ctx, store, catalog.Config{})
+			if err != nil || beat.Claim != c.Claim().ID {
+				beat = leader.Beat{}
+			}
+			beats <- beat
+			<-ctx.Done()
+			return nil
+		})
+		_, ok := (<-beats).State()
+		require.True(t, ok, "a holder that dies now would cost a lease")
+		require.NoError(t, p.end(t))
+	})
+}

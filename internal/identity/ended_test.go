@@ -104,7 +104,7 @@ func TestAWatchEndsWithAProofAndNotWithADescriptorThatFails(t *testing.T) {
 	require.Contains(t, why, "no process has its pid")
 	require.Equal(t, 3, awaits)
 
-	// Whoever has a pid that can't be seen: it was the holder's, or became another's.
+	// A pid that can't be seen may still be the holder's, or be another process's.
 	v := sees(stat{}, fs.ErrNotExist, syscall.EPERM)
 	why, err = v.watch(t.Context(), holder(), func(context.Context, int) error { return nil })
 	require.NoError(t, err)

@@ -172,7 +172,7 @@ func TestAPidThatIsAnotherProcessesNowIsAProof(t *testing.T) {
 	require.Contains(t, why, "belongs to another process")
 }
 
-// Where the system refuses namespaces, the refusal is asserted instead.
+// If the system refuses namespaces, the test asserts the refusal.
 func TestAProcessOfAnotherPidNamespaceIsNoProof(t *testing.T) {
 	t.Parallel()
 	unshare := []string{"unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"}

@@ -23,8 +23,8 @@ func (p Process) Watch(ctx context.Context) (why string, err error) {
 }
 
 // watch waits by await, which returns nil once the process that has a pid, or had it
-// when await was called, has ended. Whoever that was: p had the pid before, so that
-// p has ended too.
+// when await was called, has ended. P had the pid before that process, or is it, so
+// that p has ended too.
 func (v view) watch(ctx context.Context, p Process, await func(ctx context.Context, pid int) error) (why string, err error) {
 	for {
 		me, err := v.comparable(p)

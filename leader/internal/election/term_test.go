@@ -314,3 +314,17 @@ func TestATermThatHasEndedGivesNoOrders(t *testing.T) {
 	h.view.Over, h.view.Work, h.view.Ask = false, election.Idle, election.Request{Made: true}
 	h.does()
 }
+
+func TestASuccessorsProgressKeepsAHolderWaitingForAnHourAtMost(t *testing.T) {
+	t.Parallel()
+	h := yielding(t)
+	paused := h.view.Now
+	for h.view.Now < paused+time.Hour {
+		h.view.Ask.Progress = h.view.Now
+		h.does()
+		h.view.Now += time.Second
+	}
+	h.view.Now = paused + time.Hour + settings().HandoverTimeout
+	h.view.Ask.Progress = h.view.Now
+	h.does(election.WithdrawOffer, election.StartWork)
+}
