@@ -15,8 +15,7 @@ type lease struct {
 	length time.Duration
 	clock  clock.Clock
 	born   time.Duration // by clock
-	until  atomic.Int64  // by now; 0: nothing is confirmed
-	floor  atomic.Int64  // by now; what was asked for before it confirms nothing any more
+	until  atomic.Int64  // by now; 0: nothing is confirmed; negative: when it was given up
 }
 
 // now is the time since the lease was made, and never 0.
@@ -28,7 +27,7 @@ func (l *lease) renew(sent time.Duration) {
 	until := int64(sent + l.length)
 	for {
 		old := l.until.Load()
-		if until <= old || int64(sent) < l.floor.Load() || l.until.CompareAndSwap(old, until) {
+		if until <= old || int64(sent) < -old || l.until.CompareAndSwap(old, until) {
 			return
 		}
 	}
@@ -36,14 +35,21 @@ func (l *lease) renew(sent time.Duration) {
 
 // forget gives the lease up, until a confirmation that is asked for from now on.
 func (l *lease) forget() {
-	l.floor.Store(int64(l.now()))
-	l.until.Store(0)
+	l.until.Store(-int64(l.now()))
+}
+
+// confirmed is when the newest confirmation was asked for; 0: there is none.
+func (l *lease) confirmed() time.Duration {
+	if until := time.Duration(l.until.Load()); until > 0 {
+		return until - l.length
+	}
+	return 0
 }
 
 // left is for how long the lease can still be believed; 0 or less: it can't.
 func (l *lease) left() time.Duration {
 	until := l.until.Load()
-	if until == 0 {
+	if until <= 0 {
 		return 0
 	}
 	return time.Duration(until) - l.now()

@@ -91,7 +91,7 @@ func (t *term) introduce(ctx context.Context) {
 // observe returns how the term stands.
 func (t *term) observe(ctx context.Context) election.TermView {
 	v := election.TermView{
-		Now: t.lease.now(), Over: ctx.Err() != nil, Leased: t.lease.left() > 0,
+		Now: t.lease.now(), Over: ctx.Err() != nil, Leased: t.lease.left() > 0, Confirmed: t.lease.confirmed(),
 		Raised: t.raising.done(), Work: t.run.stands(), Offer: t.offered,
 	}
 	if t.ask != nil {

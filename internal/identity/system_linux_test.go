@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -34,28 +33,17 @@ func TestMain(m *testing.M) {
 	me, err := Self()
 	fmt.Println(me, err)
 	if os.Args[1] == "play-headless" { // its main thread ends, and the process goes on
-		go exitMainThread()
+		_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
 	}
 	<-time.After(time.Hour)
 }
 
-// exitMainThread has many threads run until the main one is among them, which it ends.
-// The main goroutine does not run on the main thread any more by then, or waits.
-func exitMainThread() {
-	var ending atomic.Bool
-	for range runtime.GOMAXPROCS(64) * 64 {
-		go func() {
-			for runtime.LockOSThread(); !ending.Load(); runtime.LockOSThread() {
-				if unix.Gettid() == os.Getpid() {
-					ending.Store(true)
-					_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
-				}
-				runtime.UnlockOSThread()
-				runtime.Gosched()
-			}
-		}()
-	}
-}
+// What locks its thread before main begins has the main goroutine stay on the main
+// thread.
+var _ = func() bool {
+	runtime.LockOSThread()
+	return true
+}()
 
 // lookVar has the identity of a process for which a played one looks.
 const lookVar = "FENCEPOST_IDENTITY_TEST_LOOK"

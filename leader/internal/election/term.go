@@ -14,9 +14,14 @@ type TermView struct {
 	Over   bool // the token is lost, or the process is to stop
 	Leased bool // the store has confirmed the token less than a lease ago
 	Raised bool // every register refuses older tokens
-	Work   Work
-	Ask    Request
-	Offer  Offering
+
+	// Confirmed is when the newest heartbeat was sent behind which the store has
+	// confirmed the token; 0: there is none.
+	Confirmed time.Duration
+
+	Work  Work
+	Ask   Request
+	Offer Offering
 }
 
 // open reports whether the request has no answer yet.
@@ -129,6 +134,7 @@ type Term struct {
 	phase   TermPhase
 	offered bool          // a successor may be able to claim by an offer
 	paused  time.Duration // when the work had ended for a successor
+	refused time.Duration // when a request was last refused since no work ran
 	why     string        // the work starts
 }
 
@@ -160,19 +166,30 @@ func (t *Term) raising(v TermView) Order {
 	switch {
 	case v.Over:
 		return t.end()
-	case v.Ask.open():
-		return Order{RefuseRequest, "this process leads, and does not serve"}
-	case v.Raised:
+	case v.Raised: // a request waits until the work runs
 		return t.resume(v)
+	case v.Ask.open():
+		return t.refuse(v, "this process leads, and does not serve")
 	default:
 		return Order{Duty: RaiseRegisters}
 	}
 }
 
+// refuse refuses a request while no work runs. Whoever made it claims on condition
+// that no heartbeat has come since it asked: the work waits for one.
+func (t *Term) refuse(v TermView, why string) Order {
+	t.refused = v.Now
+	return Order{RefuseRequest, why}
+}
+
+// confirmed reports whether the work may start, if no successor can claim by an
+// offer.
+func (t *Term) confirmed(v TermView) bool { return v.Leased && v.Confirmed >= t.refused }
+
 // resume starts the work, once the token is confirmed and no successor can claim
 // by an offer.
 func (t *Term) resume(v TermView) Order {
-	if !v.Leased {
+	if !t.confirmed(v) {
 		return t.unconfirm(t.why)
 	}
 	t.phase = Serving
@@ -268,12 +285,12 @@ func (t *Term) unconfirmed(v TermView) Order {
 	switch {
 	case v.Over:
 		return t.end()
+	case !t.offered && t.confirmed(v): // a request waits until the work runs
+		return t.resume(v)
 	case v.Ask.open():
-		return Order{RefuseRequest, "this process does not serve"}
+		return t.refuse(v, "this process does not serve")
 	case t.offered:
 		return Order{WithdrawOffer, "a successor may still be able to claim"}
-	case v.Leased:
-		return t.resume(v)
 	default:
 		return Order{Stay, "waits for the store to confirm the token"}
 	}

@@ -202,6 +202,34 @@ func TestAHolderThatDoesNotServeRefusesToHandOver(t *testing.T) {
 	}
 }
 
+// Whoever was refused claims on condition that no heartbeat has come since.
+func TestBehindARefusalTheWorkStartsOnceAHeartbeatThatCameLaterIsConfirmed(t *testing.T) {
+	h := suspended(t)
+	h.joins()
+	h.does()
+	h.view.Ask = election.Request{Made: true}
+	h.view.Confirmed = h.view.Now - time.Second
+	h.does(election.RefuseRequest)
+	h.view.Leased = true
+	h.does()
+	h.in(election.Unconfirmed)
+	h.view.Confirmed = h.view.Now
+	h.does(election.StartWork)
+}
+
+func TestARequestThatComesWhenTheWorkCanStartIsTakenOnceItRuns(t *testing.T) {
+	h := suspended(t)
+	h.joins()
+	h.does()
+	h.view.Ask = election.Request{Made: true}
+	h.view.Leased = true
+	h.does(election.StartWork, election.PauseWork)
+
+	h = newHolder(t)
+	h.view.Ask = election.Request{Made: true}
+	h.does(election.StartWork, election.PauseWork)
+}
+
 func TestARequestWhileTheWorkEndsIsAnsweredOnceItHasEnded(t *testing.T) {
 	h := suspended(t)
 	h.view.Ask = election.Request{Made: true}

@@ -87,7 +87,7 @@ func (l *leadership) step() {
 			return
 		}
 		v := election.TermView{
-			Now: l.p.clock(), Over: l.over, Leased: l.p.clock() < l.until, Raised: l.raised,
+			Now: l.p.clock(), Over: l.over, Leased: l.p.clock() < l.until, Confirmed: l.until - lease, Raised: l.raised,
 			Work: l.work, Ask: l.request, Offer: l.offer,
 		}
 		o := l.t.Next(v)
@@ -127,6 +127,7 @@ func (l *leadership) obey(o election.Order) {
 	case election.RefuseRequest:
 		if l.ask != nil {
 			l.ask.reply(election.Handover{Stage: election.Declined, Detail: o.Reason})
+			l.before = l.ask
 		}
 		l.ask, l.request = nil, election.Request{}
 	case election.EndTerm:
