@@ -441,3 +441,25 @@ func TestARehearsalIsNotDeadlockedByItsOwnFunction(t *testing.T) {
 	require.Equal(t, []string{"a", "b"}, keys(t, r))
 	require.NoError(t, r.Close())
 }
+
+func TestAClaimWhoseLastTryIsCutOffSaysWhatTheOneBeforeHasFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, tries := memory.New(), 0
+		handle := store.Open()
+		handle.Inject(func(c memory.Call) memory.Fault {
+			if c.Method != "Claim" {
+				return memory.Pass
+			}
+			if tries++; tries == 1 {
+				return memory.Refuse
+			}
+			<-time.After(time.Minute)
+			return memory.Pass
+		})
+		_, err := catalog.Open(t.Context(), handle, catalog.Config{Generation: 1, ClaimTimeout: time.Second})
+		require.Equal(t, 2, tries)
+		require.ErrorContains(t, err, "an injected fault; and the last try was cut off")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, exitcodes.Retry, exitcodes.Of(err))
+	})
+}

@@ -116,9 +116,11 @@ type attempt struct {
 // settled by reading the head rather than by an answer.
 func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, error)) (settled bool, err error) {
 	c.caller, c.pace = ctx, newPace(c.cfg.ClaimTimeout)
+	var before error // of the newest try that was not cut off
 	for {
 		bounded, cancel := c.bounded()
 		settled, err = try(bounded)
+		cutOff := bounded.Err() != nil
 		cancel()
 		if err == nil {
 			return settled, nil
@@ -130,8 +132,12 @@ func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, 
 			if c.landedAfterAll() {
 				return true, nil
 			}
+			if cutOff && ctx.Err() == nil && before != nil { // which says more
+				err = fmt.Errorf("%w; and the last try was cut off: %w", before, err)
+			}
 			return false, c.explain(ctx, err)
 		}
+		before = err
 		c.cfg.Logger.DebugContext(ctx, "claim is tried again", "store", c.store.String(), "err", err)
 	}
 }

@@ -263,6 +263,19 @@ func mount(t *testing.T, size string) string {
 	return dir
 }
 
+// claimOnFullDisk returns the error of a claim that says that the disk is full. A claim
+// on a busy machine may end before it has heard of that, and has more time then.
+func claimOnFullDisk(t *testing.T, path string, cfg catalog.Config) (err error) {
+	t.Helper()
+	cfg.ClaimTimeout = 200 * time.Millisecond
+	for ; !errors.Is(err, driver.ErrFull) && cfg.ClaimTimeout < time.Minute; cfg.ClaimTimeout *= 4 {
+		_, err = catalog.Open(t.Context(), open(t, path), cfg)
+		require.Error(t, err)
+	}
+	require.ErrorIs(t, err, driver.ErrFull)
+	return err
+}
+
 func TestTheFirstClaimOnAFullDiskFailsAndSaysSo(t *testing.T) {
 	t.Parallel()
 	dir := mount(t, "1m")
@@ -272,12 +285,8 @@ func TestTheFirstClaimOnAFullDiskFailsAndSaysSo(t *testing.T) {
 		_, err = filler.Write(make([]byte, 512))
 	}
 	require.ErrorIs(t, err, syscall.ENOSPC)
-	cfg := catalog.Config{Generation: 1, ClaimTimeout: 200 * time.Millisecond}
-	for err = nil; !errors.Is(err, driver.ErrFull) && cfg.ClaimTimeout < time.Minute; cfg.ClaimTimeout *= 4 { // a busy machine needs more
-		_, err = catalog.Open(t.Context(), open(t, filepath.Join(dir, "c.db")), cfg)
-		require.Error(t, err)
-	}
-	require.ErrorIs(t, err, driver.ErrFull)
+	cfg := catalog.Config{Generation: 1}
+	err = claimOnFullDisk(t, filepath.Join(dir, "c.db"), cfg)
 	require.ErrorContains(t, err, "make room")
 	require.Equal(t, exitcodes.TempFail, exitcodes.CodeOf(err))
 	left, err := filepath.Glob(filepath.Join(dir, "c.db*"))
@@ -286,7 +295,6 @@ func TestTheFirstClaimOnAFullDiskFailsAndSaysSo(t *testing.T) {
 
 	require.NoError(t, os.Remove(filler.Name()))
 	require.NoError(t, filler.Close())
-	cfg.ClaimTimeout = 0
 	c, err := catalog.Open(t.Context(), open(t, filepath.Join(dir, "c.db")), cfg)
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
@@ -319,16 +327,14 @@ func TestOnAFullDiskNothingIsLostAndNoClaimIsPossibleAndTheErrorSaysSo(t *testin
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.NoError(t, filler.Close())
 	next := cfg
-	next.Generation, next.ClaimTimeout = 2, 2*time.Second
-	_, err = catalog.Open(t.Context(), open(t, path), next)
-	require.ErrorIs(t, err, driver.ErrFull)
+	next.Generation = 2
+	err = claimOnFullDisk(t, path, next)
 	require.ErrorContains(t, err, path)
 	require.Equal(t, exitcodes.TempFail, exitcodes.CodeOf(err))
 
 	require.NoError(t, os.Remove(filler.Name()))
 	require.NoError(t, c.Close())
 	require.NoError(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=8m"))
-	next.ClaimTimeout = 0
 	c, err = catalog.Open(t.Context(), open(t, path), next)
 	require.NoError(t, err)
 	count := 0
