@@ -159,7 +159,7 @@ func leavesTheStoreToItsSuccessor(t *testing.T, heard bool) {
 		return memory.Pass
 	})
 	cfg := called(1)
-	cfg.Catalog.PollInterval = time.Minute
+	cfg.Catalog.PollInterval, cfg.Lease = time.Minute, time.Minute
 	blue := start(t, handle, cfg)
 	blue.reached(t, leader.Leading)
 	green := start(t, store.Open(), called(2))

@@ -69,13 +69,13 @@ func (m *membership) keep(ctx context.Context) {
 }
 
 // post writes the note if that is due. Nothing is written beside a claim of this
-// process: the claim needs the same connections.
+// process, or of the one that it hands over to: the claim needs the store.
 func (m *membership) post(ctx context.Context) {
 	s := m.Status()
 	next := m.memberOf(m.id, s)
 	now := m.lease.now()
 	due := next.differs(m.written) || now-m.at >= m.cfg.Lease
-	if s.Leader == nil || s.Phase == Promoting || now < m.not || !due {
+	if s.Leader == nil || s.Phase == Promoting || s.Phase == HandingOver || now < m.not || !due {
 		return
 	}
 	m.seq++

@@ -66,7 +66,8 @@ func (l *Leader) says(b Beat) *HolderState {
 const spread = 20 * time.Millisecond
 
 // untilNextBeat waits for d, or until this process serves, or no longer does, otherwise
-// than its newest heartbeat says. It reports false if ctx ends before.
+// than its newest heartbeat says. It reports false if ctx ends before. A holder that
+// pauses leaves the store to its successor.
 func (t *term) untilNextBeat(ctx context.Context, d time.Duration) bool {
 	next := time.NewTimer(d)
 	defer next.Stop()
@@ -75,7 +76,7 @@ func (t *term) untilNextBeat(ctx context.Context, d time.Duration) bool {
 		case <-next.C:
 			return true
 		case <-t.changed:
-			if t.Status().Serving != t.said.Load() {
+			if s := t.Status(); s.Serving != t.said.Load() && s.Phase != HandingOver {
 				return elapse(ctx, spread)
 			}
 		case <-ctx.Done():

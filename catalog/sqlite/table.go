@@ -34,7 +34,7 @@ func Errors() driver.Table { return errorTable.Clone() }
 const (
 	remedyRights     = "give this process the right to read and write the file and its folder"
 	remedyDisk       = "look at the disk and the system's log; the next open says what became of the write"
-	remedyCorrupt    = "stop every writer, keep a copy of the files, and restore from a backup"
+	remedyCorrupt    = "stop every writer, keep a copy of the files, and restore from a backup, without an old -wal or -shm beside it"
 	remedyIncomplete = "stop every writer; put the -wal that belongs to this file back beside it, or restore a whole backup; if nobody ever claimed this catalog, as when a build of before this check left no more than notes, remove the file"
 	remedyPlanted    = "find out who put it there and remove it; if the database lies elsewhere, name it by its own path"
 	remedyFull       = "make room on the disk"
