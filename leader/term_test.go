@@ -24,11 +24,14 @@ func TestAHolderThatHasLostTheTokenSaysSoHoweverLongItsWorkTakesToEnd(t *testing
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store, end := memory.New(), make(chan struct{})
-		p := run(t, store.Open(), config(1), func(ctx context.Context, c *catalog.Catalog) error { return slowly(ctx, c, end) })
+		cfg := config(1)
+		cfg.Catalog.PollInterval = time.Minute
+		p := run(t, store.Open(), cfg, func(ctx context.Context, c *catalog.Catalog) error { return slowly(ctx, c, end) })
 		p.await(t, leader.Leading)
 		next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2})
 		require.NoError(t, err)
-		synctest.Wait() // it is told by push
+		elapse(10 * time.Millisecond) // it is told by push
+		synctest.Wait()
 		s := p.Status()
 		require.Equal(t, leader.Draining, s.Phase)
 		require.False(t, s.Serving)
