@@ -14,28 +14,32 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/fencepost/fencepost/internal/stacks"
 )
 
 // An ending is all that is left to say of a process.
 type ending struct {
 	record Record
 	remark string // what happened besides; may be empty
-	stacks []byte // of a panic
+	stacks []byte // of all goroutines; may be empty
 }
 
 func endingOf(err error, decided voice) ending {
 	e := ending{record: recordOf(err, decided)}
-	if decided.disposition != Panic {
-		return e
-	}
-	var caught *goPanic
-	if errors.As(err, &caught) {
-		e.stacks = caught.stacks
-	} else {
-		e.stacks = allStacks()
+	var caught interface{ Stacks() []byte }
+	switch {
+	case errors.As(err, &caught):
+		e.show(caught.Stacks())
+	case decided.disposition == Panic:
+		e.show(stacks.All(""))
 	}
 	return e
 }
+
+// show has the stacks printed, and as much of them put into the record as it has room
+// for.
+func (e *ending) show(all []byte) { e.stacks, e.record.Stacks = all, string(all) }
 
 // finish says how the process ends and returns the code for it, once that is
 // said, its time is over, or a further signal asks for a stop.

@@ -200,7 +200,12 @@ func TestAProcessEndsWithTheStatusOfItsError(t *testing.T) {
 				require.Equal(t, exitcodes.Code(code), p.record.Code)
 				require.Equal(t, code == 0 && name != "nothing", p.record.Superseded)
 				require.Contains(t, p.stderr, fmt.Sprintf("exit %d)\n", code))
-				require.Equal(t, code == 2, strings.Contains(p.stderr, "goroutine "), "stacks for a panic, and for nothing else")
+				stuck := name == "end"
+				require.Equal(t, code == 2 || stuck, strings.Contains(p.stderr, "goroutine "), "stacks for a panic and for work that hangs, and for nothing else")
+				require.Equal(t, code == 2 || stuck, p.record.Stacks != "")
+				if stuck {
+					require.Contains(t, p.record.Stacks, "exitcodes.(*program).work", "the work's own goroutine is the first")
+				}
 				require.Equal(t, prefix == "" && name != "exit", p.record.Fields[exitcodes.AdminField] == "127.0.0.1:6878")
 			})
 		}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/fencepost/fencepost/internal/closing"
+	"github.com/fencepost/fencepost/internal/stacks"
 )
 
 // ErrStopRequested is the cause of the context of [Main]'s work once SIGTERM
@@ -66,7 +68,12 @@ func End(ctx context.Context, err error) bool {
 
 func newProgram(opts Options) *program {
 	p := &program{opts: opts, fields: make(map[string]string)}
-	p.ctx, p.cancel = context.WithCancelCause(context.WithValue(context.Background(), programKey{}, p))
+	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), programKey{}, p))
+	p.ctx = closing.New(ctx, func() time.Time { return time.Now().Add(p.workTime()) })
+	p.cancel = func(cause error) {
+		cancel(cause)
+		_, _ = p.ctx.Deadline() // the time counts from now
+	}
 	return p
 }
 
@@ -138,7 +145,7 @@ func (p *program) work(run func(context.Context) error, done chan<- error) {
 	err := errors.New("the work ended its own goroutine with runtime.Goexit")
 	defer func() {
 		if value := recover(); value != nil {
-			err = &goPanic{value: value, stacks: allStacks()}
+			err = &goPanic{value: value, stacks: stacks.All("")}
 		}
 		done <- err
 	}()
@@ -188,6 +195,7 @@ func (v voice) echoes() bool {
 func (p *program) overdue() ending {
 	e := p.judge(nil)
 	e.remark = fmt.Sprintf("the work did not return within %v and was cut off", p.workTime())
+	e.show(stacks.All("exitcodes.(*program).work"))
 	return e
 }
 
@@ -221,14 +229,4 @@ type goPanic struct {
 
 func (g *goPanic) Error() string            { return fmt.Sprintf("go panic: %v", g.value) }
 func (g *goPanic) Disposition() Disposition { return Panic }
-
-// allStacks returns the stacks of all goroutines, at most 16 MiB of them.
-func allStacks() []byte {
-	for size := 1 << 16; ; size *= 2 {
-		buf := make([]byte, size)
-		n := runtime.Stack(buf, true)
-		if n < size || size >= 1<<24 {
-			return buf[:n]
-		}
-	}
-}
+func (g *goPanic) Stacks() []byte           { return g.stacks }

@@ -237,3 +237,23 @@ func TestAContextOfNoMainTakesNoAnnotationsAndEndsNothing(t *testing.T) {
 	require.False(t, End(t.Context(), errors.New("plain")))
 	require.NoError(t, t.Context().Err())
 }
+
+func TestTheContextOfTheWorkSaysOnceItHasEndedWhenItWillBeCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		e := newProgram(Options{Grace: 8 * time.Second}).await(func(ctx context.Context) error {
+			_, has := ctx.Deadline()
+			require.False(t, has)
+			<-ctx.Done()
+			<-time.After(time.Second)
+			by, has := ctx.Deadline()
+			require.True(t, has)
+			require.Equal(t, 7*time.Second, by.Sub(began))
+			<-t.Context().Done() // it hangs
+			return nil
+		}, signalled(syscall.SIGTERM))
+		require.Equal(t, 7*time.Second, time.Since(began))
+		require.Contains(t, e.remark, "cut off")
+		require.Contains(t, string(e.stacks), "exitcodes.(*program).work")
+	})
+}

@@ -38,6 +38,7 @@ type Record struct {
 	Name          string          `json:"name,omitempty"`
 	PID           int             `json:"pid,omitempty"`
 	At            time.Time       `json:"at"`
+	Stacks        string          `json:"stacks,omitempty"` // of goroutines, of a panic or of work that did not return; as many as found room
 
 	// Fields are what [Annotate] added. In the JSON they stand beside the
 	// others, which win over a field of the same name.
@@ -83,7 +84,7 @@ func (r *Record) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &all); err != nil {
 		return err
 	}
-	for _, own := range []string{"disposition", "reason", "name", "at"} {
+	for _, own := range []string{"disposition", "reason", "name", "at", "stacks"} {
 		delete(all, own)
 	}
 	r.Fields = nil
@@ -123,15 +124,33 @@ func recordOf(err error, decided voice) Record {
 }
 
 // line encodes r as one line of at most MaxRecordSize bytes. Texts that are
-// too long are cut, errors that find no room are counted.
+// too long are cut, errors that find no room are counted. Stacks have what room the
+// rest leaves.
 func (r Record) line() ([]byte, error) {
+	all := r.Stacks
+	r.Stacks = ""
+	r, line, err := r.fit()
+	for room := MaxRecordSize - len(line); err == nil && all != "" && room > 64; room = room * 3 / 4 {
+		r.Stacks = cutText(all, room)
+		more, err := encode(r)
+		if err == nil && len(more) < MaxRecordSize {
+			line = more
+			break
+		}
+	}
+	return append(line, '\n'), err
+}
+
+// fit returns r as it finds room, and its line without the end.
+func (r Record) fit() (Record, []byte, error) {
 	for limit := MaxRecordSize; ; limit /= 2 {
-		line, err := encode(r.cut(limit))
+		fits := r.cut(limit)
+		line, err := encode(fits)
 		if err != nil || len(line) < MaxRecordSize {
-			return append(line, '\n'), err
+			return fits, line, err
 		}
 		if limit == 0 {
-			return nil, fmt.Errorf("the ending record has %d bytes at its shortest, above %d", len(line), MaxRecordSize)
+			return r, nil, fmt.Errorf("the ending record has %d bytes at its shortest, above %d", len(line), MaxRecordSize)
 		}
 	}
 }

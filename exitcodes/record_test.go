@@ -22,6 +22,25 @@ func recorded(t *testing.T, err error) Record {
 	return r
 }
 
+func TestStacksHaveTheRoomThatTheRestOfARecordLeaves(t *testing.T) {
+	t.Parallel()
+	stacks := strings.Repeat("goroutine 7 [select]:\n\tmain.go:1 +0x1\n\n", 1000)
+	for _, reason := range []string{"short", strings.Repeat("long ", 1000)} {
+		line, err := Record{Reason: reason, Stacks: stacks, Fields: map[string]string{AdminField: "127.0.0.1:7001"}}.line()
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(line), MaxRecordSize)
+		var r Record
+		require.NoError(t, json.Unmarshal(line, &r))
+		require.True(t, strings.HasPrefix(reason, strings.TrimSuffix(r.Reason, "…")))
+		require.Equal(t, "127.0.0.1:7001", r.Fields[AdminField])
+		require.Empty(t, r.Fields["stacks"])
+		require.True(t, strings.HasPrefix(stacks, strings.TrimSuffix(r.Stacks, "…")))
+		if reason == "short" {
+			require.Greater(t, len(r.Stacks), 2000)
+		}
+	}
+}
+
 func TestTheRecordListsEveryErrorTheExplainedAwayOnesToo(t *testing.T) {
 	fenced := leads("generation 8 leads")
 	lost := With(errors.New("connection lost"), Retry)

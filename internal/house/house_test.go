@@ -32,7 +32,7 @@ func rooms() map[string]room {
 	belowLeader := append([]string{"leader"}, belowCatalog...)
 	program := append([]string{"internal/storeurl"}, belowLeader...)
 	return map[string]room{
-		"exitcodes":               {},
+		"exitcodes":               {inside: []string{"internal/closing", "internal/stacks"}},
 		"epoch":                   {},
 		"generation":              {inside: []string{"exitcodes"}},
 		"fence":                   {inside: []string{"epoch", "generation", "exitcodes", "internal/ownfile"}},
@@ -49,7 +49,7 @@ func rooms() map[string]room {
 		"catalog":            {inside: append([]string{"internal/pace"}, belowDriver...), outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
 
-		"leader":                       {inside: append([]string{"internal/clock", "internal/identity", "internal/loopback", "internal/pace", "internal/spool", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
+		"leader":                       {inside: append([]string{"internal/clock", "internal/closing", "internal/identity", "internal/loopback", "internal/pace", "internal/spool", "internal/stacks", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
 		"leader/internal/election":     {inside: []string{"catalog/driver", "fence", "generation"}},
 		"leader/internal/peer":         {inside: []string{"catalog/driver", "generation"}},
 		"leader/internal/admin":        {inside: []string{"generation", "internal/loopback"}},
@@ -81,6 +81,8 @@ func rooms() map[string]room {
 		"internal/lead":         {inside: append([]string{"internal/process", "internal/clock", "internal/spool"}, belowLeader...)},
 		"internal/cli":          {inside: append([]string{"work", "work/pgwork", "reap", "reap/leftovers", "internal/entrypoint", "internal/lead", "internal/process", "internal/spool"}, program...), outside: []string{"github.com/spf13/cobra"}},
 		"internal/pace":         {},
+		"internal/closing":      {},
+		"internal/stacks":       {},
 		"internal/crashtest":    {inside: append([]string{"catalog"}, belowDriver...), outside: []string{"github.com/stretchr/testify"}},
 		"internal/testpg": {
 			inside:  []string{"catalog/driver", "internal/teststop"},

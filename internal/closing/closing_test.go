@@ -1,0 +1,40 @@
+package closing
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAContextSaysHowLongThereIsOnceItHasEnded(t *testing.T) {
+	t.Parallel()
+	parent, cancel := context.WithCancel(t.Context())
+	calls, by := 0, time.Now().Add(time.Hour)
+	c := New(parent, func() time.Time { calls++; return by })
+	child, stop := context.WithCancel(c)
+	defer stop()
+	_, ok := child.Deadline()
+	require.False(t, ok)
+	require.Zero(t, calls)
+	cancel()
+	require.ErrorIs(t, child.Err(), context.Canceled, "it ended with its parent, at once")
+	for range 2 {
+		at, ok := child.Deadline()
+		require.True(t, ok)
+		require.Equal(t, by, at)
+	}
+	require.Equal(t, 1, calls, "the deadline moves")
+}
+
+func TestAContextWithoutADeadlineOfItsOwnSaysNone(t *testing.T) {
+	t.Parallel()
+	parent, cancel := context.WithTimeout(t.Context(), time.Hour)
+	c := New(parent, func() time.Time { return time.Time{} })
+	_, ok := c.Deadline()
+	require.True(t, ok, "its parent has one")
+	cancel()
+	_, ok = c.Deadline()
+	require.False(t, ok)
+}
