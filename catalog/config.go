@@ -134,6 +134,12 @@ type ClaimOptions struct {
 
 	// Reason is kept in the history, for people.
 	Reason string
+
+	// Retrying is called behind each try that has failed and is followed by another
+	// one, and every second while the store does not let a try begin, as one that another
+	// session blocks: then the error wraps [ErrClaimWaits]. It is called by one goroutine
+	// at a time, and must return at once. Nil: nothing is.
+	Retrying func(err error)
 }
 
 func (o ClaimOptions) validate() error {

@@ -17,6 +17,10 @@ var (
 	// done.
 	ErrReentrant = errors.New("catalog: called by a function given to Update, for whose end it would wait: do it before or after Update")
 
+	// ErrClaimWaits means that a claim waits for the store: another session, such as
+	// another claim, keeps it from beginning.
+	ErrClaimWaits = errors.New("catalog: the claim waits: another session may hold what it needs")
+
 	// ErrStillRunning means that a function given to Update had not returned
 	// when Close did. Nothing of it will be written.
 	ErrStillRunning = errors.New("catalog: closed, but a function given to Update has not returned")

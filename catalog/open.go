@@ -112,11 +112,15 @@ type attempt struct {
 	heard hearsay
 }
 
+// claimEvery is the most that passes between two tries of a claim.
+const claimEvery = 250 * time.Millisecond
+
 // persist calls try until the claim has landed, and reports whether it was
 // settled by reading the head rather than by an answer.
 func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, error)) (settled bool, err error) {
 	c.caller, c.pace = ctx, newPace(c.cfg.ClaimTimeout)
-	var before error // of the newest try that was not cut off
+	c.pace.next.MaxInterval = claimEvery // nobody may lead meanwhile
+	var before error                     // of the newest try that was not cut off
 	for {
 		bounded, cancel := c.bounded()
 		settled, err = try(bounded)
@@ -138,6 +142,9 @@ func (c *claimer) persist(ctx context.Context, try func(context.Context) (bool, 
 			return false, c.explain(ctx, err)
 		}
 		before = err
+		if c.opts.Retrying != nil {
+			c.opts.Retrying(err)
+		}
 		c.cfg.Logger.DebugContext(ctx, "claim is tried again", "store", c.store.String(), "err", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/fencepost/fencepost/catalog/driver"
@@ -131,15 +132,27 @@ func (p *preempter) check(ctx context.Context, g generation.Generation) error {
 // beginClaim begins a claim of the store. While another one is under way that may
 // have to give way to this one, that one is asked to.
 func (c *claimer) beginClaim(ctx context.Context, from preemption, current fence.Token) (driver.Claiming, error) {
-	if current.IsZero() || !from.Operator && from.Generation <= current.Generation {
-		return c.store.Claim(ctx)
+	waiting, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	if c.opts.Retrying != nil {
+		wg.Go(func() { c.tellOfWaiting(waiting) })
 	}
-	asking, stop := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		(&preempter{store: c.store, cfg: c.cfg}).request(asking, from)
-	}()
-	defer func() { stop(); <-done }()
+	if !current.IsZero() && (from.Operator || from.Generation > current.Generation) {
+		wg.Go(func() { (&preempter{store: c.store, cfg: c.cfg}).request(waiting, from) })
+	}
 	return c.store.Claim(ctx)
+}
+
+// tellEvery is how often the caller is told of a claim that the store does not let begin.
+const tellEvery = time.Second
+
+// tellOfWaiting tells the caller until ctx ends. A store may wait for another session for
+// as long as the claim has time, and says only then who that is.
+func (c *claimer) tellOfWaiting(ctx context.Context) {
+	err := fmt.Errorf("%s: %w, since %s", c.store, ErrClaimWaits, time.Now().UTC().Format(time.RFC3339))
+	for elapse(ctx, tellEvery); ctx.Err() == nil; elapse(ctx, tellEvery) {
+		c.opts.Retrying(err)
+	}
 }

@@ -195,8 +195,8 @@ func TestAServiceWhoseRowsAreElsewhereWritesNothingStale(t *testing.T) {
 		require.NoError(t, err)
 		ended = make(chan error, 1)
 		go func() {
-			ended <- l.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
-				tokens <- c.Claim().Token
+			ended <- l.Run(ctx, func(ctx context.Context, term *leader.Term) error {
+				tokens <- term.Claim().Token
 				<-ctx.Done()
 				return context.Cause(ctx)
 			})
