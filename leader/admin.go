@@ -41,12 +41,11 @@ func (l *Leader) promoteByAPI(ctx context.Context, o admin.Order) (Intent, error
 
 // health is what probes are told.
 func (s Status) health() admin.Health {
-	p := s.Phase
 	return admin.Health{
-		Alive:   p != Failed,
-		Standby: p == ReadyToPromote || p == Promoting || p == Leading || p == HandingOver || p == Unconfirmed,
+		Alive:   s.Phase != Failed,
+		Standby: s.Ready,
 		Leader:  s.Serving,
-		Line:    fmt.Sprintf("%v: %s", p, s.Reason),
+		Line:    fmt.Sprintf("%v: %s", s.Phase, s.Reason),
 	}
 }
 

@@ -46,17 +46,20 @@ func ask(t *testing.T, address, method, path, host, body string) (int, map[strin
 
 func TestAProcessWhoseWorkDoesNotAnswerYetLeadsAndIsNotReadyAsLeader(t *testing.T) {
 	t.Parallel()
-	var warm atomic.Bool
-	cfg := config(1)
+	cfg, warm := config(1), make(chan struct{})
 	cfg.Admin = "127.0.0.1:0"
-	cfg.Serves = func() error {
-		if warm.Load() {
-			return nil
-		}
-		return errors.New("the cache is cold")
-	}
-	p := start(t, memory.New(), cfg)
+	p := run(t, memory.New(), cfg, func(ctx context.Context, term *leader.Term) error {
+		<-warm
+		term.NotServing("the cache is cold")
+		<-warm
+		term.Serving()
+		<-ctx.Done()
+		return nil
+	})
 	require.Eventually(t, func() bool { return p.Status().Phase == leader.Leading }, time.Minute, time.Millisecond)
+	require.Equal(t, "leads, not serving: the work has not said yet that it serves", p.Status().Reason)
+	warm <- struct{}{}
+	require.Eventually(t, func() bool { return strings.Contains(p.Status().Reason, "cold") }, time.Minute, time.Millisecond)
 	code, s := request(t, p, http.MethodGet, "/api/leader/status", "", "")
 	require.Equal(t, http.StatusOK, code)
 	require.Equal(t, false, s["serving"])
@@ -68,8 +71,8 @@ func TestAProcessWhoseWorkDoesNotAnswerYetLeadsAndIsNotReadyAsLeader(t *testing.
 		return codes
 	}
 	require.Equal(t, [2]int{200, 503}, health())
-	warm.Store(true)
-	require.Equal(t, [2]int{200, 200}, health())
+	warm <- struct{}{}
+	require.Eventually(t, func() bool { return health() == [2]int{200, 200} }, time.Minute, time.Millisecond)
 	require.True(t, p.Status().Serving)
 	require.NoError(t, p.end(t))
 }
@@ -167,7 +170,7 @@ func TestAnAdminAddressInUseIsAConfigurationError(t *testing.T) {
 	cfg.Admin = first.Status().Admin
 	l, err := leader.New(memory.New(), cfg)
 	require.NoError(t, err)
-	err = l.Run(t.Context(), func(context.Context, *catalog.Catalog) error { return nil })
+	err = l.Run(t.Context(), func(context.Context, *leader.Term) error { return nil })
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))
 	require.NoError(t, first.end(t))
 }

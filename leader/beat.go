@@ -41,7 +41,7 @@ func ReadBeat(ctx context.Context, store driver.Store, cfg catalog.Config) (Beat
 
 // beat posts one sign of life, unless a later claim has posted its own. The last
 // one says that the holder has left.
-func (t *term) beat(ctx context.Context, last bool) error {
+func (t *leadership) beat(ctx context.Context, last bool) error {
 	select {
 	case t.posting <- struct{}{}:
 	case <-ctx.Done():
@@ -62,14 +62,14 @@ func (t *term) beat(ctx context.Context, last bool) error {
 		return nil
 	})
 	if said, ok := posted.Value.State(); ok && err == nil {
-		t.said.Store(said.Serving)
+		t.said.Store(&said)
 	}
 	return err
 }
 
 // sayGoodbye tells standbys that they need not wait for silence. Nothing rests
 // on it: a claim by one of them is safe at any time.
-func (t *term) sayGoodbye(ctx context.Context) {
+func (t *leadership) sayGoodbye(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(time.Second, t.cfg.heartbeat()))
 	defer cancel()
 	if err := t.beat(bounded, true); err != nil {

@@ -36,6 +36,7 @@ type campaign struct {
 	asked     *asking // the handover under way; nil: nobody was asked
 	nudged    bool    // a promotion was asked for at this process
 	alarm     alarm
+	hindrance hindrance
 	number    number
 	nobody    holderless // the newest claim
 	alone     recently   // no other process of this generation could claim
@@ -52,7 +53,7 @@ func (l *Leader) campaign(ctx context.Context) (c *catalog.Catalog, sent time.Du
 	if err != nil {
 		return nil, 0, err
 	}
-	w := &campaign{Leader: l, f: f, ready: l.newReadiness(), detector: newDetector(l), candidate: election.NewCandidate(l.cfg.election())}
+	w := &campaign{Leader: l, f: f, ready: l.newReadiness(ctx), detector: newDetector(l), candidate: election.NewCandidate(l.cfg.election())}
 	defer w.close()
 	poll := time.NewTicker(l.cfg.Poll)
 	defer poll.Stop()
@@ -66,9 +67,10 @@ func (l *Leader) campaign(ctx context.Context) (c *catalog.Catalog, sent time.Du
 		if a.Step == election.Claim {
 			sent = l.lease.now()
 			if c, err = w.claim(ctx, a.Claim); err == nil {
+				w.unhinder(ctx)
 				return c, sent, nil
 			}
-			again, err = w.overcome(ctx, err)
+			again, err = w.overcome(ctx, sent, err)
 		} else {
 			again, err = w.do(ctx, a)
 		}
@@ -95,7 +97,9 @@ func (l *Leader) campaign(ctx context.Context) (c *catalog.Catalog, sent time.Du
 func (w *campaign) close() {
 	w.contend(context.Background(), false)
 	w.asked.close()
+	w.ready.close()
 	w.detector.stop()
+	w.showHindrance("")
 	_ = w.f.Close() // its reason is known by then
 }
 
@@ -118,7 +122,11 @@ func (w *campaign) decide(ctx context.Context) (election.Action, error) {
 	w.seen(&v.Board)
 	v.Ready, w.found.Level = w.found, election.Basic
 	v.Now = w.lease.now()
-	return w.candidate.Next(v), nil
+	a := w.candidate.Next(v)
+	if v.Board.Readable && a.Step != election.Claim && w.hindrance.outlived(w.Leader) {
+		w.unhinder(ctx)
+	}
+	return a, nil
 }
 
 // look reads the board, and examines at the least what every look does. A board
@@ -290,7 +298,11 @@ func (w *campaign) giveUp() {
 
 // claim claims on the conditions that were decided.
 func (w *campaign) claim(ctx context.Context, cond election.Conditions) (*catalog.Catalog, error) {
-	opts := catalog.ClaimOptions{IfClaim: cond.Over, IfNeverClaimed: cond.Never, IfLower: cond.Lower, Reason: cond.Reason}
+	began := w.lease.now()
+	opts := catalog.ClaimOptions{
+		IfClaim: cond.Over, IfNeverClaimed: cond.Never, IfLower: cond.Lower, Reason: cond.Reason,
+		Retrying: func(err error) { w.hinder(ctx, began, err) },
+	}
 	for _, n := range cond.Notes {
 		opts.IfNotes = append(opts.IfNotes, w.note(n))
 	}
@@ -314,18 +326,20 @@ func (w *campaign) note(n election.Note) driver.Note {
 
 // overcome returns nil if the process goes on waiting behind a claim that failed
 // with err. Again: a claim that failed in passing disturbed nobody who lives, and
-// is tried again at once.
-func (w *campaign) overcome(ctx context.Context, err error) (again bool, end error) {
+// is tried again at once. It began at began.
+func (w *campaign) overcome(ctx context.Context, began time.Duration, err error) (again bool, end error) {
 	paused := w.asked != nil
 	w.giveUp()
 	switch {
 	case errors.Is(err, catalog.ErrRefused), errors.Is(err, fence.ErrFenced) && !errors.Is(err, fence.ErrSuperseded):
 		w.log.InfoContext(ctx, "the claim came too late", "err", err)
+		w.unhinder(ctx)
 		again = true
 	case exitcodes.Of(err) == exitcodes.Retry && ctx.Err() != nil:
 		return false, context.Cause(ctx)
 	case exitcodes.Of(err) == exitcodes.Retry: // to start anew would only come here again
 		w.log.WarnContext(ctx, "the claim did not succeed, and is tried again", "store", w.store.String(), "err", err)
+		w.hinder(ctx, began, err)
 		again = !paused
 	default:
 		return false, err
@@ -394,8 +408,8 @@ type alarm struct {
 func (a *alarm) set(ctx context.Context, log *slog.Logger, now, first time.Duration, text string) {
 	switch {
 	case text == "" && a.text != "":
+		log.InfoContext(ctx, "the alarm has ended", "alarm", a.text)
 		*a = alarm{}
-		log.InfoContext(ctx, "the alarm has ended")
 		return
 	case text == "" || a.text != "" && now < a.next:
 		return

@@ -75,6 +75,10 @@ type Config struct {
 	// read the store itself. Default 500 ms, or HandoverTimeout if that is shorter.
 	AcknowledgeTimeout time.Duration
 
+	// DrainTimeout is how long Work may take to return once the token is lost. One
+	// that does not is left behind, and Run returns a [*StuckError]. Default 5 s.
+	DrainTimeout time.Duration
+
 	// Priority orders the processes of one generation: those with 0 take over
 	// first, and each further step waits for a fiftieth of Lease more, and at
 	// least two Polls, so that it only claims where nobody before it did. From 0
@@ -93,10 +97,20 @@ type Config struct {
 	// older tokens; until then Status says "leads, not serving" and why.
 	Registers []fence.Register
 
+	// Prepare says whether this process could serve if it led: nil if it could, else
+	// what is missing, such as a port, credentials or a schema. A process that could
+	// not is not ready, claims nothing and asks no holder to hand over: the holder
+	// serves on. It is asked every heartbeat, every second while something is missing,
+	// and once more before and after a holder pauses; it may prepare things, and has to
+	// be quick then. Its calls follow each other, beside what this process does; ctx ends
+	// once it leads, or waits no longer. Default: every process could.
+	Prepare func(ctx context.Context) error
+
 	// CaughtUp says of a process of a higher generation whether it could lead
 	// by what it has read: nil where it could, else what is missing. It is asked
 	// every Poll, until the process leads; a ready process that no longer is
-	// goes back to catching up. Default: whoever has read everything could.
+	// goes back to catching up. It is called as Prepare is. Default: whoever has read
+	// everything could.
 	CaughtUp func(ctx context.Context, f *catalog.Follower) error
 
 	// CaughtUpFor is for how long CaughtUp must have said so without a break.
@@ -106,11 +120,6 @@ type Config struct {
 	// follows. Default: for ever.
 	CatchUpTimeout time.Duration
 	WhenLate       Late
-
-	// Serves says of the work, while it runs, whether it answers requests: nil if it
-	// does, else what is missing. GET /readyz/leader and Status.Serving go by it. It
-	// must return at once. Default: the work serves as soon as it is called.
-	Serves func() error
 
 	// Clock measures the lease. Default: BootTime.
 	Clock Clock
@@ -175,15 +184,13 @@ func (c Config) withDefaults() Config {
 	c.Lease = cmp.Or(c.Lease, 7500*time.Millisecond)
 	c.Poll = cmp.Or(c.Poll, 100*time.Millisecond)
 	c.HandoverTimeout = cmp.Or(c.HandoverTimeout, 5*time.Second)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 5*time.Second)
 	c.AcknowledgeTimeout = cmp.Or(c.AcknowledgeTimeout, min(500*time.Millisecond, c.HandoverTimeout))
 	c.Catalog.StoreTimeout = cmp.Or(c.Catalog.StoreTimeout, max(time.Second, min(c.Lease*2/3, 5*time.Second)))
 	c.Catalog.RetryBudget = cmp.Or(c.Catalog.RetryBudget, time.Hour)
 	c.Catalog.MigrationTimeout = cmp.Or(c.Catalog.MigrationTimeout, catalog.DefaultMigrationTimeout)
 	if c.Notify == nil {
 		c.Notify = exitcodes.Notify
-	}
-	if c.Serves == nil {
-		c.Serves = func() error { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -217,7 +224,7 @@ func (c Config) delay(reluctant bool) time.Duration {
 // election is what the decisions rest on.
 func (c Config) election() election.Settings {
 	return election.Settings{
-		Generation: c.Catalog.Generation, Lease: c.Lease, HandoverTimeout: c.HandoverTimeout, AutoPromote: c.AutoPromote,
+		Generation: c.Catalog.Generation, Lease: c.Lease, HandoverTimeout: c.HandoverTimeout, DrainTimeout: c.DrainTimeout, AutoPromote: c.AutoPromote,
 		Delay: c.delay(false), Reluctance: c.delay(true) - c.delay(false),
 	}
 }
@@ -236,6 +243,7 @@ func (c Config) validate() error {
 	wrong(c.Lease < minLease, "Lease is %v, want at least %v", c.Lease, minLease)
 	wrong(c.Poll <= 0 || c.Poll > c.heartbeat(), "Poll is %v with a Lease of %v, want more than 0 and at most a third of it", c.Poll, c.Lease)
 	wrong(c.HandoverTimeout <= 0, "HandoverTimeout is %v, want more than 0", c.HandoverTimeout)
+	wrong(c.DrainTimeout <= 0, "DrainTimeout is %v, want more than 0", c.DrainTimeout)
 	wrong(c.AcknowledgeTimeout <= 0 || c.AcknowledgeTimeout > c.HandoverTimeout,
 		"AcknowledgeTimeout is %v with a HandoverTimeout of %v, want more than 0 and no more than that", c.AcknowledgeTimeout, c.HandoverTimeout)
 	wrong(c.Priority < 0 || c.Priority > maxPriority, "Priority is %d, want 0 to %d", c.Priority, maxPriority)
@@ -301,25 +309,3 @@ func (c Config) boardConfig() catalog.Config {
 	cfg.RetryBudget = min(cfg.RetryBudget, 10*time.Second)
 	return cfg
 }
-
-// Work is what a service does while it leads. Its context ends, with the reason
-// as its cause, when the token is lost or must not be trusted, or when the
-// process is to stop; Work then returns soon. An error that it returns before
-// ends the process.
-//
-// Where the cause is [ErrHandingOver] or [ErrUnconfirmed] the token is not lost
-// yet, and Work is called again, with the same catalog, should this process go
-// on leading: requests may be held back until then. It is never called twice at
-// a time.
-type Work func(ctx context.Context, c *catalog.Catalog) error
-
-var (
-	// ErrHandingOver is the cause of the end of a Work's context where another
-	// process is about to take over.
-	ErrHandingOver = errors.New("leader: another process is about to take over")
-
-	// ErrUnconfirmed is the cause of the end of a Work's context where the
-	// store could not be asked, for a whole Lease, whether the token is still
-	// held.
-	ErrUnconfirmed = errors.New("leader: the token could not be confirmed for a whole lease")
-)

@@ -61,7 +61,8 @@ func child(path string) int {
 	if err != nil {
 		return 1
 	}
-	_ = l.Run(context.Background(), func(ctx context.Context, c *catalog.Catalog) error {
+	_ = l.Run(context.Background(), func(ctx context.Context, term *leader.Term) error {
+		term.Serving()
 		fmt.Println(os.Getpid())
 		<-ctx.Done()
 		return context.Cause(ctx)
@@ -369,7 +370,7 @@ func TestOneListenerThatIsTakenOpensNeither(t *testing.T) {
 	cfg.Peer = taken.Addr().String()
 	l, err := leader.New(memory.New(), cfg)
 	require.NoError(t, err)
-	err = l.Run(t.Context(), func(context.Context, *catalog.Catalog) error { return nil })
+	err = l.Run(t.Context(), func(context.Context, *leader.Term) error { return nil })
 	require.ErrorContains(t, err, "peer")
 	_, err = net.Dial("tcp", l.Status().Admin)
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)

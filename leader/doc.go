@@ -23,8 +23,9 @@
 // # Deploy
 //
 // A process of a higher generation than the catalog's reads along, rehearses
-// its migrations on the real data, and is ready once Config.CaughtUp has said
-// so for long enough. Then it waits, for ever, until its generation is
+// its migrations on the real data, and is ready once Config.Prepare says that it
+// could serve, and Config.CaughtUp has said for long enough that it has caught up.
+// Then it waits, for ever, until its generation is
 // promoted: by [Promote], by the command `fencepost promote` or by its own admin
 // API. The intent is durable, so that a crash behind it loses nothing, and it is
 // a part of the claim's condition, so that of an [Abort] and the claim exactly

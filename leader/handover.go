@@ -147,7 +147,7 @@ func (l *Leader) patience() time.Duration { return 2 * l.cfg.HandoverTimeout }
 
 // writeOffer says where the work has ended, once a successor may claim by the
 // offer on the board.
-func (t *term) writeOffer(ctx context.Context) {
+func (t *leadership) writeOffer(ctx context.Context) {
 	t.run, t.gave = nil, t.ask.to == generation.None
 	t.flush(ctx)
 	posted, err := t.postOffer(ctx, t.ask.to, true)
@@ -161,7 +161,7 @@ func (t *term) writeOffer(ctx context.Context) {
 	t.announce()
 }
 
-func (t *term) postOffer(ctx context.Context, to generation.Generation, open bool) (catalog.Posted[offer], error) {
+func (t *leadership) postOffer(ctx context.Context, to generation.Generation, open bool) (catalog.Posted[offer], error) {
 	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
 	defer cancel()
 	claim := t.c.Claim()
@@ -174,7 +174,7 @@ func (t *term) postOffer(ctx context.Context, to generation.Generation, open boo
 // flush waits for the commits that the work has left under way: an Update whose
 // context ends does not wait for its own. The revision that is named would else
 // not be the last one, and the successor's migrations would have to run again.
-func (t *term) flush(ctx context.Context) {
+func (t *leadership) flush(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, t.cfg.HandoverTimeout)
 	defer cancel()
 	_ = t.c.Update(bounded, func(*catalog.Tx) error { return nil }) // behind all others; the asker waits no longer if it fails
@@ -184,7 +184,7 @@ func (t *term) flush(ctx context.Context) {
 // moment. The token was as good as given: only what the store says from now on,
 // with the offer withdrawn, lets the work go on. It reports whether that is done;
 // if not, it is tried again.
-func (t *term) withdrawOffer(ctx context.Context, why string) bool {
+func (t *leadership) withdrawOffer(ctx context.Context, why string) bool {
 	t.lease.forget()
 	err := t.confirm(ctx) // first: nothing is written beside the commits of a successor
 	if err == nil {

@@ -44,10 +44,11 @@ type gated struct {
 	ended   chan struct{} // closed when the last work returned
 }
 
-func (g *gated) work(ctx context.Context, c *catalog.Catalog) error {
+func (g *gated) work(ctx context.Context, term *leader.Term) error {
 	g.mu.Lock()
-	g.open, g.ended = c, make(chan struct{})
+	g.open, g.ended = term.Catalog, make(chan struct{})
 	g.mu.Unlock()
+	term.Serving()
 	<-ctx.Done()
 	g.mu.Lock()
 	g.open = nil
@@ -138,48 +139,15 @@ func TestAPromotionUnderLoadFailsNoWriteThatWasAdmitted(t *testing.T) {
 	require.Len(t, claims(t, store), 2)
 }
 
-func TestAHolderWhoseSuccessorHasClaimedWritesNothingMore(t *testing.T) {
-	t.Parallel()
-	for name, heard := range map[string]bool{"it hears of the claim": true, "it has to ask": false} {
-		t.Run(name, func(t *testing.T) { leavesTheStoreToItsSuccessor(t, heard) })
-	}
-}
-
-func leavesTheStoreToItsSuccessor(t *testing.T, heard bool) {
-	store := memory.New()
-	handle := store.Open()
-	var late atomic.Int64
-	handle.Inject(func(c memory.Call) memory.Fault {
-		if head, err := store.Head(context.Background()); c.Method == "Post" && (err != nil || head.Claim.Token.Generation > 1) {
-			late.Add(1)
-		}
-		if c.Method == "Watch" && !heard {
-			return memory.Refuse
-		}
-		return memory.Pass
-	})
-	cfg := called(1)
-	cfg.Catalog.PollInterval, cfg.Lease = time.Minute, time.Minute
-	blue := start(t, handle, cfg)
-	blue.reached(t, leader.Leading)
-	green := start(t, store.Open(), called(2))
-	green.reached(t, leader.ReadyToPromote)
-	promote(t, store, 2)
-	require.ErrorIs(t, <-blue.ended, fence.ErrSuperseded)
-	require.Contains(t, phases(blue), leader.HandingOver)
-	require.Zero(t, late.Load(), "the successor's first commits have the store to themselves")
-	require.NoError(t, green.end(t))
-}
-
 func TestTheHolderResumesIfTheMigrationsOfItsSuccessorFailOnItsLastCommit(t *testing.T) {
 	t.Parallel()
 	store := memory.New()
 	working := make(chan *catalog.Catalog, 2)
-	blue := run(t, store.Open(), called(1), func(ctx context.Context, c *catalog.Catalog) error {
-		working <- c
+	blue := run(t, store.Open(), called(1), func(ctx context.Context, term *leader.Term) error {
+		working <- term.Catalog
 		<-ctx.Done()
 		if errors.Is(context.Cause(ctx), leader.ErrHandingOver) {
-			return errors.Join(c.Update(context.Background(), set("last", 1)), context.Cause(ctx))
+			return errors.Join(term.Update(context.Background(), set("last", 1)), context.Cause(ctx))
 		}
 		return context.Cause(ctx)
 	})
@@ -235,7 +203,7 @@ func TestAHolderThatDoesNotAnswerIsSimplyFenced(t *testing.T) {
 	t.Parallel()
 	store := memory.New()
 	hung := make(chan struct{})
-	one := run(t, store.Open(), called(1), func(ctx context.Context, _ *catalog.Catalog) error {
+	one := run(t, store.Open(), called(1), func(ctx context.Context, _ *leader.Term) error {
 		<-hung
 		return nil
 	})
@@ -367,7 +335,7 @@ func TestWhoKnowsThatItWasFencedDoesNotHoldTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		slow := make(chan struct{})
-		p := run(t, store, config(1), func(ctx context.Context, _ *catalog.Catalog) error {
+		p := run(t, store, config(1), func(ctx context.Context, _ *leader.Term) error {
 			<-ctx.Done()
 			<-slow
 			return nil
@@ -387,10 +355,10 @@ func TestWhoKnowsThatItWasFencedDoesNotHoldTheToken(t *testing.T) {
 func TestTheMigrationsAreRehearsedOnTheHoldersLastCommitToo(t *testing.T) {
 	t.Parallel()
 	store := memory.New()
-	blue := run(t, store.Open(), called(1), func(ctx context.Context, c *catalog.Catalog) error {
+	blue := run(t, store.Open(), called(1), func(ctx context.Context, term *leader.Term) error {
 		<-ctx.Done()
 		if errors.Is(context.Cause(ctx), leader.ErrHandingOver) { // what was still under way
-			return errors.Join(c.Update(context.Background(), set("a", 101)), context.Cause(ctx))
+			return errors.Join(term.Update(context.Background(), set("a", 101)), context.Cause(ctx))
 		}
 		return context.Cause(ctx)
 	})

@@ -39,16 +39,22 @@ type Leader struct {
 	promoted  chan struct{}                   // holds one after a promotion by the admin API
 	asks      chan *ask                       // to the term
 	changed   chan struct{}                   // holds one if this process may have changed since a heartbeat
-	said      atomic.Bool                     // that this process serves, by the newest heartbeat
+	said      atomic.Pointer[HolderState]     // by the newest heartbeat; nil: nothing
+
+	prepare, catchUp question // of the goroutine of Run
 
 	mu        sync.Mutex
 	status    Status
+	state     workState     // of the work
+	hindered  string        // why the claim under way does not succeed; empty: it does, or there is none
 	announced chan struct{} // closed and replaced when there is something to see on the board
 
-	out   outlets
-	told  string // the last STATUS; of the goroutine that moves, as seen and ready are
-	seen  sighting
-	ready bool // READY=1 was told
+	out outlets
+
+	telling sync.Mutex // for what follows
+	told    string     // the last STATUS
+	seen    sighting
+	ready   bool // READY=1 was told
 }
 
 // New returns a Leader for the catalog in store. It starts nothing and contacts
@@ -68,13 +74,15 @@ func New(store driver.Store, cfg Config) (*Leader, error) {
 	l.lease.length, l.lease.clock = cfg.Lease, cfg.Clock.read()
 	l.lease.born, l.host = l.lease.clock(), clock.Host()
 	l.reluctant.Store(cfg.PreferNotToLead)
+	l.prepare, l.catchUp = question{Leader: l, name: "Prepare"}, question{Leader: l, name: "CaughtUp"}
 	l.peers = peer.NewServer(holder{l})
 	l.status = Status{Generation: cfg.Catalog.Generation, Since: time.Now(), Reason: "started"}
 	return l, nil
 }
 
 // Run takes the process through its phases, calls work while it leads, and
-// returns when that is over, with everything joined that it started: nil where
+// returns when that is over, with everything joined that it started, but for a work or
+// a hook that does not return though its context has ended: nil where
 // ctx ended or work returned nil, and else the reason. A *fence.Error says that
 // a higher generation leads, or another process of this one. The others are
 // those of catalog.Open and of work, and a *LateError. Exitcodes.Main ends the
@@ -90,7 +98,8 @@ func (l *Leader) Run(ctx context.Context, work Work) error {
 	}
 	defer l.flush()
 	defer stop()
-	leave := l.enroll(ctx)
+	leave := sync.OnceFunc(l.enroll(ctx))
+	defer leave() // behind a panic of a hook too
 	err = l.lead(ctx, work)
 	phase, reason := ended(ctx, err)
 	l.fencedBy(err)
@@ -136,6 +145,7 @@ func (l *Leader) lead(ctx context.Context, work Work) error {
 	warming, stop := context.WithCancel(ctx)
 	defer stop()
 	wg.Go(func() { l.keepWarm(warming) })
+	defer l.joinHooks()
 	for {
 		c, sent, err := l.campaign(ctx)
 		if err == nil {
@@ -145,6 +155,15 @@ func (l *Leader) lead(ctx context.Context, work Work) error {
 			return err
 		}
 	}
+}
+
+// joinHooks waits for hooks under way, whose context has ended. One that does not return
+// is left behind.
+func (l *Leader) joinHooks() {
+	bounded, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	l.prepare.join(bounded)
+	l.catchUp.join(bounded)
 }
 
 // errAgain means that this process campaigns again, since another one leads.
@@ -190,7 +209,9 @@ func (l *Leader) follow(ctx context.Context) (*catalog.Follower, error) {
 			return nil, context.Cause(ctx)
 		}
 		l.log.WarnContext(ctx, "the catalog can't be read", "store", l.store.String(), "err", err)
+		l.telling.Lock()
 		l.say(fmt.Sprintf("catching up: the catalog can't be read: %v", err))
+		l.telling.Unlock()
 	}
 }
 

@@ -27,6 +27,7 @@ type process struct {
 	holds atomic.Pointer[catalog.Catalog] // while the work runs
 	cause atomic.Pointer[error]           // of the end of the last work's context
 	works atomic.Int64                    // calls of the work
+	words atomic.Pointer[leader.Term]     // of the newest call
 }
 
 func config(g generation.Generation) leader.Config {
@@ -44,9 +45,11 @@ func start(t *testing.T, store driver.Store, cfg leader.Config) *process {
 	ctx, stop := context.WithCancelCause(t.Context())
 	p := &process{Leader: l, stop: stop, ended: make(chan error, 1)}
 	go func() {
-		p.ended <- l.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
+		p.ended <- l.Run(ctx, func(ctx context.Context, term *leader.Term) error {
 			p.works.Add(1)
-			p.holds.Store(c)
+			p.holds.Store(term.Catalog)
+			p.words.Store(term)
+			term.Serving()
 			<-ctx.Done()
 			cause := context.Cause(ctx)
 			p.cause.Store(&cause)
@@ -198,10 +201,10 @@ func TestWhatIsWorseThanAStopIsNotSwallowedByIt(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			ended <- l.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
-				require.NoError(t, c.Update(ctx, func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) }))
+			ended <- l.Run(ctx, func(ctx context.Context, term *leader.Term) error {
+				require.NoError(t, term.Update(ctx, func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) }))
 				store.Rollback(1)
-				require.ErrorIs(t, c.Confirm(ctx), catalog.ErrLostCommit)
+				require.ErrorIs(t, term.Confirm(ctx), catalog.ErrLostCommit)
 				stop()
 				<-ctx.Done()
 				return ctx.Err()
@@ -223,7 +226,7 @@ func TestAnEpochFenceDoesNotExplainThePanicOfTheWork(t *testing.T) {
 		broken := exitcodes.With(errors.New("my invariant is broken"), exitcodes.Panic)
 		ended := make(chan error, 1)
 		go func() {
-			ended <- l.Run(t.Context(), func(ctx context.Context, _ *catalog.Catalog) error {
+			ended <- l.Run(t.Context(), func(ctx context.Context, _ *leader.Term) error {
 				<-ctx.Done()
 				return broken
 			})
@@ -254,7 +257,7 @@ func TestAnErrorOfTheWorkEndsTheProcess(t *testing.T) {
 	mine := errors.New("mine")
 	l, err := leader.New(memory.New(), config(1))
 	require.NoError(t, err)
-	err = l.Run(t.Context(), func(context.Context, *catalog.Catalog) error { return mine })
+	err = l.Run(t.Context(), func(context.Context, *leader.Term) error { return mine })
 	require.ErrorIs(t, err, mine)
 	require.Equal(t, leader.Failed, l.Status().Phase)
 }
@@ -263,12 +266,14 @@ func TestTheWorkIsJoinedBeforeRunReturns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
-		l, err := leader.New(store, config(1))
+		cfg := config(1)
+		cfg.DrainTimeout = time.Hour
+		l, err := leader.New(store, cfg)
 		require.NoError(t, err)
 		working := false
 		ended := make(chan error, 1)
 		go func() {
-			ended <- l.Run(t.Context(), func(ctx context.Context, _ *catalog.Catalog) error {
+			ended <- l.Run(t.Context(), func(ctx context.Context, _ *leader.Term) error {
 				working = true
 				<-ctx.Done()
 				elapse(time.Minute) // slow to stop
@@ -288,11 +293,11 @@ func TestTheWorkIsJoinedBeforeRunReturns(t *testing.T) {
 func TestConfigurationNamesEveryMistakeAtOnce(t *testing.T) {
 	t.Parallel()
 	_, err := leader.New(memory.New(), leader.Config{
-		Lease: time.Millisecond, Poll: -1, HandoverTimeout: -1, Priority: 10, CaughtUpFor: time.Hour, CatchUpTimeout: time.Minute,
+		Lease: time.Millisecond, Poll: -1, HandoverTimeout: -1, DrainTimeout: -1, Priority: 10, CaughtUpFor: time.Hour, CatchUpTimeout: time.Minute,
 		WhenLate: 9, Clock: 9, Admin: "0.0.0.0:80", Peer: "0.0.0.0:81",
 	})
 	require.ErrorIs(t, err, generation.ErrMissing)
-	for _, mistake := range []string{"Lease is", "Poll is", "HandoverTimeout is", "Priority is", "CatchUpTimeout is", "WhenLate is", "Clock is", "not on loopback", "names no host"} {
+	for _, mistake := range []string{"Lease is", "Poll is", "HandoverTimeout is", "DrainTimeout is", "Priority is", "CatchUpTimeout is", "WhenLate is", "Clock is", "not on loopback", "names no host"} {
 		require.ErrorContains(t, err, mistake)
 	}
 	require.Equal(t, exitcodes.Config, exitcodes.CodeOf(err))

@@ -264,8 +264,9 @@ func TestWhatAMemberSaysIsBounded(t *testing.T) {
 		store := memory.New()
 		cfg := named(1, strings.Repeat("ä", 500))
 		cfg.Catalog.Holder.Build = "b" + strings.Repeat("ä", 500)
-		cfg.Serves = func() error { return errors.New(strings.Repeat("x", 5000)) }
 		p := start(t, store, cfg)
+		p.await(t, leader.Leading)
+		p.words.Load().NotServing(strings.Repeat("x", 5000))
 		elapse(3 * time.Second)
 		notes, err := store.Notes(t.Context(), "member/")
 		require.NoError(t, err)

@@ -59,7 +59,6 @@ func (m *membership) keep(ctx context.Context) {
 	for {
 		select {
 		case <-pace.C:
-			m.change() // Serves says nothing by itself
 			m.post(ctx)
 			m.sweep(ctx)
 		case <-ctx.Done():

@@ -25,10 +25,10 @@ type writing struct {
 	count atomic.Int64
 }
 
-func (w *writing) work(ctx context.Context, c *catalog.Catalog) error {
+func (w *writing) work(ctx context.Context, term *leader.Term) error {
 	w.works.Add(1)
 	for n := 1; ctx.Err() == nil; n++ {
-		if err := c.Update(context.Background(), set(w.key, n)); err != nil {
+		if err := term.Update(context.Background(), set(w.key, n)); err != nil {
 			return err
 		}
 		w.count.Add(1)
@@ -137,9 +137,9 @@ func TestACommitThatTheWorkLeftUnderWayIsTheHoldersLastAndPausesNobodyTwice(t *t
 		}
 		return memory.Pass
 	})
-	one := run(t, busy, called(1), func(ctx context.Context, c *catalog.Catalog) error {
+	one := run(t, busy, called(1), func(ctx context.Context, term *leader.Term) error {
 		for n := 0; ; n++ {
-			if err := c.Update(ctx, set("in", n)); err != nil {
+			if err := term.Update(ctx, set("in", n)); err != nil {
 				return context.Cause(ctx)
 			}
 		}
@@ -155,7 +155,7 @@ func TestACommitThatTheWorkLeftUnderWayIsTheHoldersLastAndPausesNobodyTwice(t *t
 		}
 		return up(tx)
 	}
-	two := run(t, store.Open(), cfg, func(ctx context.Context, _ *catalog.Catalog) error { <-ctx.Done(); return nil })
+	two := run(t, store.Open(), cfg, func(ctx context.Context, _ *leader.Term) error { <-ctx.Done(); return nil })
 	two.reached(t, leader.ReadyToPromote)
 	promote(t, store, 2)
 	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
@@ -171,9 +171,9 @@ func TestAMigrationThatHangsWhileTheHolderIsPausedLetsItGoOnAndIsTriedAgain(t *t
 	holder, cfg := called(1), called(2)
 	holder.HandoverTimeout, cfg.HandoverTimeout = 500*time.Millisecond, 500*time.Millisecond
 	cfg.Catalog.MigrationTimeout = time.Second // for which the holder waits, since it hears of progress
-	one := run(t, store.Open(), holder, func(ctx context.Context, c *catalog.Catalog) error {
-		err := blue.work(ctx, c)
-		return errors.Join(err, c.Update(context.Background(), set("in", -1))) // its last word changes what is read
+	one := run(t, store.Open(), holder, func(ctx context.Context, term *leader.Term) error {
+		err := blue.work(ctx, term)
+		return errors.Join(err, term.Update(context.Background(), set("in", -1))) // its last word changes what is read
 	})
 	one.reached(t, leader.Leading)
 	given := make(chan error, 1) // why the first run during a pause was given up

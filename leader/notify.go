@@ -49,9 +49,11 @@ func (l *Leader) flush() {
 // waits for the new process to be ready before it promotes it.
 func (l *Leader) tell() {
 	l.change()
+	l.telling.Lock()
+	defer l.telling.Unlock()
 	s := l.Status()
 	l.say(s.line())
-	if seen := (sighting{s.Phase, s.Since, s.holding()}); seen != l.seen && l.cfg.Changed != nil {
+	if seen := (sighting{s.Phase, s.Since, s.holding(), s.Serving}); seen != l.seen && l.cfg.Changed != nil {
 		l.seen = seen
 		l.out.changes.Put(s)
 	}
@@ -66,6 +68,7 @@ type sighting struct {
 	phase  Phase
 	since  time.Time
 	holder string
+	serves bool
 }
 
 func (l *Leader) say(line string) {

@@ -71,6 +71,7 @@ func TestTheServiceManagerIsToldOfReadinessOnceAndOfEveryStanding(t *testing.T) 
 		require.Equal(t, []string{
 			"STATUS=CatchingUp: reading the catalog",
 			"STATUS=generation 1 is ready, and nobody ever led", "READY=1",
+			"STATUS=leads, not serving: the work has not said yet that it serves, as g1.e1",
 			"STATUS=leads as g1.e1 since " + ledSince,
 			"STATUS=superseded by g2.e2 of process of 2",
 		}, heard)
@@ -82,6 +83,7 @@ func TestTheServiceManagerIsToldOfReadinessOnceAndOfEveryStanding(t *testing.T) 
 		require.Equal(t, []string{
 			"STATUS=CatchingUp: reading the catalog",
 			"STATUS=generation 2 is ready to be promoted over g1.e1 of process of 1", "READY=1",
+			"STATUS=leads, not serving: the work has not said yet that it serves, as g2.e2",
 			"STATUS=leads as g2.e2 since " + since(green),
 		}, heardOfGreen.hears(), "ready before it is promoted: a deploy that waited for the lead would wait for ever")
 		require.NoError(t, green.end(t))

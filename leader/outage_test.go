@@ -151,8 +151,8 @@ func TestAWriteInDoubtDuringAnOutageDoesNotEndTheTenure(t *testing.T) {
 		ended := make(chan error, 1)
 		fates := make(chan error, 4)
 		go func() {
-			ended <- l.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
-				err := c.Update(ctx, func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) })
+			ended <- l.Run(ctx, func(ctx context.Context, term *leader.Term) error {
+				err := term.Update(ctx, func(tx *catalog.Tx) error { return catalog.Bytes("c").Set(tx, "k", nil) })
 				fates <- err
 				if err == nil {
 					<-ctx.Done()
@@ -265,7 +265,7 @@ func TestWhatIsWorseThanAPauseEndsTheProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		broken := exitcodes.With(errors.New("my invariant is broken"), exitcodes.Panic)
-		p := run(t, memory.New(), config(1), func(ctx context.Context, _ *catalog.Catalog) error {
+		p := run(t, memory.New(), config(1), func(ctx context.Context, _ *leader.Term) error {
 			<-ctx.Done()
 			return errors.Join(context.Cause(ctx), broken)
 		})

@@ -20,7 +20,7 @@ func working(t *testing.T, l *Leader) <-chan struct{} {
 	ctx, stop := context.WithCancel(t.Context())
 	ended, works := make(chan error, 1), make(chan struct{}, 9)
 	go func() {
-		ended <- l.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error {
+		ended <- l.Run(ctx, func(ctx context.Context, _ *Term) error {
 			works <- struct{}{}
 			<-ctx.Done()
 			return context.Cause(ctx)

@@ -61,22 +61,10 @@ func promoteOnce(ctx context.Context, board *catalog.Board, change Change, force
 	if err != nil {
 		return none, err
 	}
-	if s.leads() > g {
-		return none, fence.Check(fence.Token{Generation: g}, s.claim.Token, s.claim.Holder)
-	}
-	if s.leads() == g {
-		if i := s.intent.Value; i.Generation > g {
-			err = &OvertakenError{Wanted: g, Promoted: i}
-		}
-		return s.intent, err
-	}
-	if err := s.intent.Value.Refuses(g); err != nil || s.intent.Value.Generation == g {
+	if err := s.refuses(g, force); err != nil || s.stands(g) {
 		return s.intent, err
 	}
 	if !s.handedOut(g) {
-		if !force {
-			return none, &NotHandedOutError{Generation: g, Last: max(s.last, s.leads())}
-		}
 		// Should the promotion be refused from here on, then because of a higher
 		// generation or of an abort, which have handed out as much.
 		if err := board.Reserve(ctx, g); err != nil {
@@ -87,6 +75,45 @@ func promoteOnce(ctx context.Context, board *catalog.Board, change Change, force
 		i.Generation, i.At, i.By = g, change.At, change.By
 		i.Aborted = above(i.Aborted, s.leads())
 	})
+}
+
+// stands reports whether g leads, or is promoted.
+func (s standing) stands(g generation.Generation) bool {
+	return s.leads() == g || s.intent.Value.Generation == g
+}
+
+// refuses says why g is not promoted; nil: nothing forbids it.
+func (s standing) refuses(g generation.Generation, force bool) error {
+	i := s.intent.Value
+	switch {
+	case s.leads() > g:
+		return fence.Check(fence.Token{Generation: g}, s.claim.Token, s.claim.Holder)
+	case s.leads() == g && i.Generation > g:
+		return &OvertakenError{Wanted: g, Promoted: i}
+	case s.leads() == g: // an abort comes too late
+		return nil
+	}
+	if err := i.Refuses(g); err != nil {
+		return err
+	}
+	if !force && !s.stands(g) && !s.handedOut(g) {
+		return &NotHandedOutError{Generation: g, Last: max(s.last, s.leads())}
+	}
+	return nil
+}
+
+// MayPromote returns the error of a [Promote] that would be refused now, and reports
+// whether there would be nothing to promote, since g leads or was promoted already. It
+// writes nothing.
+func MayPromote(ctx context.Context, store driver.Store, cfg catalog.Config, g generation.Generation, opts PromoteOptions) (stands bool, err error) {
+	if _, err := newChange(Promoted, g, opts.By, opts.Reason); err != nil {
+		return false, err
+	}
+	s, err := readStanding(ctx, catalog.NewBoard(store, cfg))
+	if err == nil {
+		err = s.refuses(g, opts.Force)
+	}
+	return s.stands(g), err
 }
 
 // Reserve hands out g, and every number below it, as [catalog.Board.Reserve] does,

@@ -73,7 +73,7 @@ func (l *Leader) newRaising() raising {
 func (r *raising) done() bool { return len(r.pending) == 0 }
 
 // raise tries once, if it is time, and reports whether that is done.
-func (t *term) raise(ctx context.Context) bool {
+func (t *leadership) raise(ctx context.Context) bool {
 	r := &t.raising
 	if t.lease.now() < r.next {
 		return false

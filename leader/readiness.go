@@ -30,7 +30,10 @@ type readiness struct {
 	warned    bool // that this process proceeds nevertheless
 	since     time.Duration
 
-	claim, registers recent
+	claim, prepared, registers recent
+
+	hooks  context.Context // of the calls of Prepare and CaughtUp
+	cancel func()
 }
 
 // A recent is an answer that basic looks use again: for a heartbeat, and for at
@@ -40,19 +43,35 @@ type recent struct {
 	at      time.Duration // zero: not asked
 }
 
-// within returns the answer, and asks anew if it is too old for the level.
-func (r *recent) within(l *Leader, level election.Level, ask func() string) string {
+// within returns the answer, and asks anew if it is too old for the level. Newest says
+// that no other answer is under way, for which the next look asks.
+func (r *recent) within(l *Leader, level election.Level, ask func() (newest bool, missing string)) string {
 	good := l.cfg.heartbeat()
 	if r.missing != "" {
 		good = min(good, time.Second)
 	}
 	if now := l.lease.now(); level > election.Basic || r.at == 0 || now-r.at >= good {
-		r.missing, r.at = ask(), now
+		var newest bool
+		if newest, r.missing = ask(); newest {
+			r.at = now
+		} else {
+			r.at = 0
+		}
 	}
 	return r.missing
 }
 
-func (l *Leader) newReadiness() *readiness { return &readiness{l: l, began: l.lease.now()} }
+func (l *Leader) newReadiness(ctx context.Context) *readiness {
+	g := &readiness{l: l, began: l.lease.now()}
+	g.hooks, g.cancel = context.WithCancel(ctx)
+	return g
+}
+
+// close ends the calls of hooks, and forgets their answers: they hold a follower's data.
+func (g *readiness) close() {
+	g.cancel()
+	g.l.prepare.before, g.l.catchUp.before = nil, nil
+}
 
 // examine says at one level what is missing, of a process that would claim over
 // the head which f has seen. An error is final: the time is over, or the
@@ -66,14 +85,20 @@ func (g *readiness) examine(ctx context.Context, f *catalog.Follower, level elec
 		return found, err
 	}
 	if missing == "" {
-		missing = g.claim.within(g.l, level, func() string { return refusedForGood(f.CheckClaim(ctx)) })
+		missing = g.claim.within(g.l, level, func() (bool, string) { return true, refusedForGood(f.CheckClaim(ctx)) })
 	}
-	certain := missing != "" // the claim would fail
+	if missing == "" && g.l.cfg.Prepare != nil {
+		missing = g.prepared.within(g.l, level, func() (bool, string) { return g.unprepared(ctx, level) })
+	}
+	certain := missing != "" // the claim would fail, or lead to nothing
 	if !certain && deploys {
-		missing = g.caughtUp(ctx, f)
+		missing = g.caughtUp(ctx, f, level)
 	}
 	if missing == "" && deploys {
-		missing = g.registers.within(g.l, level, func() string { return g.unraisable(ctx) })
+		missing = g.registers.within(g.l, level, func() (bool, string) { return true, g.unraisable(ctx) })
+	}
+	if missing != "" && ctx.Err() != nil { // nobody waits for the answers any more
+		return found, context.Cause(ctx)
 	}
 	if missing != "" && deploys {
 		missing, err = g.late(ctx, missing, !certain)
@@ -109,12 +134,22 @@ func (g *readiness) late(ctx context.Context, missing string, mayProceed bool) (
 	}
 }
 
+// unprepared asks the application what it lacks to serve.
+func (g *readiness) unprepared(ctx context.Context, level election.Level) (newest bool, missing string) {
+	newest, err := g.l.prepare.ask(ctx, g.hooks, level, g, g.l.cfg.Prepare)
+	if err != nil {
+		missing = "it could not serve: " + exitcodes.OneLine(err.Error())
+	}
+	return newest, missing
+}
+
 // caughtUp asks the application, and whether it has said yes for long enough.
-func (g *readiness) caughtUp(ctx context.Context, f *catalog.Follower) (missing string) {
+func (g *readiness) caughtUp(ctx context.Context, f *catalog.Follower, level election.Level) (missing string) {
 	if g.l.cfg.CaughtUp == nil {
 		return ""
 	}
-	if err := g.l.cfg.CaughtUp(ctx, f); err != nil {
+	_, err := g.l.catchUp.ask(ctx, g.hooks, level, f, func(ctx context.Context) error { return g.l.cfg.CaughtUp(ctx, f) })
+	if err != nil {
 		g.held = false
 		return err.Error()
 	}

@@ -58,8 +58,8 @@ func TestWorkThatAGuardRefusedEndsAsTheHeadSays(t *testing.T) {
 			mine := &veiled{Store: store.Open(), renewed: make(chan struct{})}
 			l, err := leader.New(mine, cfg)
 			require.NoError(t, err)
-			err = l.Run(t.Context(), func(ctx context.Context, c *catalog.Catalog) error {
-				held, head := c.Claim().Token, c.Head()
+			err = l.Run(t.Context(), func(ctx context.Context, term *leader.Term) error {
+				held, head := term.Claim().Token, term.Head()
 				<-mine.renewed // it is not due again for minutes
 				mine.veil.Store(&head)
 				defer mine.veil.Store(nil)

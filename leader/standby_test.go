@@ -56,7 +56,7 @@ func TestTwoProcessesOfOneGenerationThatRestartAfterAnEpochFenceDoNotDuel(t *tes
 						t.Error(err)
 						return
 					}
-					_ = l.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error { <-ctx.Done(); return nil })
+					_ = l.Run(ctx, func(ctx context.Context, _ *leader.Term) error { <-ctx.Done(); return nil })
 				}
 			}()
 		}

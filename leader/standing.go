@@ -19,7 +19,8 @@ type HolderState struct {
 	Since   time.Time `json:"since"` // of the phase, by the holder's clock
 	Reason  string    `json:"reason"`
 	Serving bool      `json:"serving"`
-	Lease   float64   `json:"lease_seconds"` // of its configuration; it beats three times in a lease
+	Busy    string    `json:"busy,omitempty"` // what the work says is under way; empty: nothing
+	Lease   float64   `json:"lease_seconds"`  // of its configuration; it beats three times in a lease
 
 	// Process is the identity of the holder's process, by which another process of
 	// its host knows of its end. It is empty if the system tells none.
@@ -57,7 +58,7 @@ func (l *Leader) says(b Beat) *HolderState {
 	return &HolderState{
 		Process: process.String(), Acknowledges: true,
 		Claim: b.Claim, Seq: b.Seq, Phase: s.Phase.String(), Since: s.Since.UTC().Truncate(time.Microsecond),
-		Reason: cut(s.Reason, maxMemberReason), Serving: s.Serving && !b.Left, Lease: l.cfg.Lease.Seconds(),
+		Reason: cut(s.Reason, maxMemberReason), Serving: s.Serving && !b.Left, Busy: s.Busy, Lease: l.cfg.Lease.Seconds(),
 	}
 }
 
@@ -65,19 +66,50 @@ func (l *Leader) says(b Beat) *HolderState {
 // work come first.
 const spread = 20 * time.Millisecond
 
+// A surge counts the heartbeats that come before their time: a few may at once, and then
+// two a second. Its zero value has counted none.
+type surge struct {
+	spent int
+	since time.Time // when the oldest of them counts no more
+}
+
+const mostSpent = 10
+
+// take reports whether one more may come at now, and counts it.
+func (s *surge) take(now time.Time) bool {
+	for ; s.spent > 0 && now.After(s.since); s.spent-- {
+		s.since = s.since.Add(memberPace)
+	}
+	if s.spent == 0 {
+		s.since = now.Add(memberPace)
+	}
+	if s.spent == mostSpent {
+		return false
+	}
+	s.spent++
+	return true
+}
+
 // untilNextBeat waits for d, or until this process serves, or no longer does, otherwise
-// than its newest heartbeat says. It reports false if ctx ends before. A holder that
-// pauses leaves the store to its successor.
-func (t *term) untilNextBeat(ctx context.Context, d time.Duration) bool {
-	next := time.NewTimer(d)
+// than its newest heartbeat says. If that changes all the time, or if it is busy with
+// something else, a heartbeat says so within a second. It reports false if ctx ends
+// before. A holder that pauses leaves the store to its successor.
+func (t *leadership) untilNextBeat(ctx context.Context, d time.Duration) bool {
+	next, soon := time.NewTimer(d), time.Now().Add(memberPace)
 	defer next.Stop()
 	for {
 		select {
 		case <-next.C:
 			return true
 		case <-t.changed:
-			if s := t.Status(); s.Serving != t.said.Load() && s.Phase != HandingOver {
+			s, said := t.Status(), t.said.Load()
+			turned := said == nil || s.Serving != said.Serving
+			switch {
+			case s.Phase == HandingOver:
+			case turned && t.surge.take(time.Now()):
 				return elapse(ctx, spread)
+			case (turned || s.Busy != said.Busy) && time.Until(soon) < d:
+				next.Reset(time.Until(soon))
 			}
 		case <-ctx.Done():
 			return false

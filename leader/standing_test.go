@@ -2,8 +2,6 @@ package leader_test
 
 import (
 	"encoding/json"
-	"errors"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,25 +31,21 @@ func TestTheHeartbeatSaysAtOnceWhetherTheHolderServes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
 		require.Equal(t, leader.StandingUnclaimed, standing(t, store).State)
-		cfg := config(1)
-		var missing atomic.Pointer[error]
-		cold := errors.New("the cache is cold")
-		missing.Store(&cold)
-		cfg.Serves = func() error { return *missing.Load() }
-		p := start(t, store, cfg)
+		p := start(t, store, config(1))
 		p.await(t, leader.Leading)
-		elapse(100 * time.Millisecond)
+		p.words.Load().NotServing("the cache is cold")
+		elapse(50 * time.Millisecond)
 		s := standing(t, store)
 		require.Equal(t, leader.StandingNotServing, s.State)
 		require.Equal(t, "Leading: leads, not serving: the cache is cold", s.Why)
 		for range 3 {
 			for _, serves := range []bool{true, false} {
-				err := &cold
 				if serves {
-					err = new(error)
+					p.words.Load().Serving()
+				} else {
+					p.words.Load().NotServing("the cache is cold")
 				}
-				missing.Store(err)
-				elapse(1100 * time.Millisecond)
+				elapse(50 * time.Millisecond)
 				require.Equal(t, serves, standing(t, store).State == leader.StandingServing)
 			}
 		}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
-	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/generation"
 )
@@ -21,7 +20,8 @@ type Status struct {
 	Generation generation.Generation `json:"generation"`
 	Token      *fence.Token          `json:"token"`              // held by this process; null without one
 	Ready      bool                  `json:"ready"`              // it holds the token, or could lead
-	Serving    bool                  `json:"serving"`            // the work runs, and answers requests as far as it says
+	Serving    bool                  `json:"serving"`            // the work says that it answers requests
+	Busy       string                `json:"busy"`               // what the work says is under way; empty: nothing
 	LeaseLeft  float64               `json:"lease_left_seconds"` // for how long the token is believed to be held without asking
 	Reluctant  bool                  `json:"prefer_not_to_lead"`
 	Standbys   int64                 `json:"standbys"` // waiting processes that are connected to this one
@@ -55,12 +55,16 @@ func (l *Leader) Status() Status {
 	s := l.status
 	s.Moves = append([]Move(nil), s.Moves...)
 	s.Store, s.Admin = l.store.String(), l.admin.address()
-	s.Ready = s.couldLead()
+	s.Ready = s.couldLead() && l.hindered == ""
+	if l.hindered != "" {
+		s.Reason = "the claim does not succeed: " + l.hindered
+	}
 	if s.Phase == Leading {
-		missing := l.cfg.Serves()
-		if s.Serving = missing == nil; !s.Serving {
-			s.Reason = "leads, not serving: " + exitcodes.OneLine(missing.Error())
+		missing := l.state.lacks()
+		if s.Serving = missing == ""; !s.Serving {
+			s.Reason = "leads, not serving: " + missing
 		}
+		s.Busy = l.state.busyWith()
 	}
 	s.LeaseLeft = max(0, l.lease.left().Seconds())
 	s.Reluctant, s.Standbys = l.prefersNot(), l.peers.Standbys()

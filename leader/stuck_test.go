@@ -17,7 +17,7 @@ import (
 
 // stuck is a work that returns only once its channel is closed.
 func stuck(until <-chan struct{}) leader.Work {
-	return func(context.Context, *catalog.Catalog) error {
+	return func(context.Context, *leader.Term) error {
 		<-until
 		return nil
 	}

@@ -2,6 +2,7 @@ package leader_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,19 +15,13 @@ import (
 	"github.com/fencepost/fencepost/leader"
 )
 
-// slowly is work that takes its time to end.
-func slowly(_ context.Context, _ *catalog.Catalog, end <-chan struct{}) error {
-	<-end
-	return nil
-}
-
 func TestAHolderThatHasLostTheTokenSaysSoHoweverLongItsWorkTakesToEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store, end := memory.New(), make(chan struct{})
 		cfg := config(1)
-		cfg.Catalog.PollInterval = time.Minute
-		p := run(t, store.Open(), cfg, func(ctx context.Context, c *catalog.Catalog) error { return slowly(ctx, c, end) })
+		cfg.DrainTimeout, cfg.Catalog.PollInterval = 2*time.Hour, time.Minute
+		p := run(t, store.Open(), cfg, stuck(end))
 		p.await(t, leader.Leading)
 		next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2})
 		require.NoError(t, err)
@@ -39,7 +34,7 @@ func TestAHolderThatHasLostTheTokenSaysSoHoweverLongItsWorkTakesToEnd(t *testing
 		require.Nil(t, s.Token)
 		require.Equal(t, "g2.e2", s.Leader.Token.String())
 		require.Contains(t, s.Reason, "the token is lost")
-		elapse(time.Hour)
+		elapse(time.Minute)
 		require.Equal(t, leader.Draining, p.Status().Phase)
 		close(end)
 		require.ErrorIs(t, <-p.ended, fence.ErrSuperseded)
@@ -47,11 +42,58 @@ func TestAHolderThatHasLostTheTokenSaysSoHoweverLongItsWorkTakesToEnd(t *testing
 	})
 }
 
+func TestAHolderThatLosesTheTokenWhileItStopsSaysSoAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, end, log := memory.New(), make(chan struct{}), &record{}
+		cfg := config(1)
+		cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+		p := run(t, store.Open(), cfg, stuck(end))
+		p.await(t, leader.Leading)
+		p.stop(errStop)
+		elapse(time.Second)
+		require.NotNil(t, p.Status().Token)
+		next, err := catalog.Open(t.Context(), store.Open(), catalog.Config{Generation: 2})
+		require.NoError(t, err)
+		elapse(10 * time.Millisecond) // it is told by push
+		s := p.Status()
+		require.Equal(t, leader.Draining, s.Phase)
+		require.Nil(t, s.Token)
+		require.Equal(t, "g2.e2", s.Leader.Token.String())
+		require.Contains(t, s.Reason, "the token is lost")
+		require.Len(t, log.errors(), 1)
+		require.Contains(t, log.errors()[0], "the token is lost, and the work is to end")
+		close(end)
+		require.ErrorIs(t, <-p.ended, fence.ErrSuperseded)
+		require.NoError(t, next.Close())
+	})
+}
+
+func TestAHolderThatIsToStopIsNotReplacedUntilItsWorkHasReturned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, end := memory.New(), make(chan struct{})
+		p := run(t, store.Open(), config(1), stuck(end))
+		p.await(t, leader.Leading)
+		standby := start(t, store.Open(), config(1))
+		standby.await(t, leader.ReadyToPromote)
+		p.stop(errStop)
+		elapse(time.Minute)
+		require.Equal(t, leader.Draining, p.Status().Phase)
+		require.True(t, p.Held())
+		require.Len(t, claims(t, store), 1)
+		close(end)
+		require.NoError(t, <-p.ended)
+		standby.await(t, leader.Leading)
+		require.NoError(t, standby.end(t))
+	})
+}
+
 func TestAHolderThatIsToStopServesNoMore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		end := make(chan struct{})
-		p := run(t, memory.New(), config(1), func(ctx context.Context, c *catalog.Catalog) error { return slowly(ctx, c, end) })
+		p := run(t, memory.New(), config(1), stuck(end))
 		p.await(t, leader.Leading)
 		p.stop(errStop)
 		synctest.Wait()
@@ -67,7 +109,7 @@ func TestAStopDuringAHandoverIsNoFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memory.New()
-		p := run(t, store.Open(), config(1), func(ctx context.Context, _ *catalog.Catalog) error {
+		p := run(t, store.Open(), config(1), func(ctx context.Context, _ *leader.Term) error {
 			<-ctx.Done()
 			elapse(time.Second)
 			return context.Cause(ctx)
@@ -91,9 +133,9 @@ func TestTheFirstHeartbeatComesBeforeTheWork(t *testing.T) {
 			}
 			return memory.Pass
 		})
-		p := run(t, store, config(1), func(ctx context.Context, c *catalog.Catalog) error {
+		p := run(t, store, config(1), func(ctx context.Context, term *leader.Term) error {
 			beat, err := leader.ReadBeat(ctx, store, catalog.Config{})
-			if err != nil || beat.Claim != c.Claim().ID {
+			if err != nil || beat.Claim != term.Claim().ID {
 				beat = leader.Beat{}
 			}
 			beats <- beat

@@ -65,26 +65,6 @@ func TestNoDecisionAndNoEndWaitsForALogAServiceManagerOrACallback(t *testing.T) 
 	})
 }
 
-func TestAHolderThatCannotRenewSaysSoForAsLongAsItLastsWithGrowingDistance(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		cfg := config(1)
-		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
-		store := memory.New()
-		p := start(t, store, cfg)
-		p.await(t, leader.Leading)
-		store.Inject(refuse)
-		elapse(10 * time.Minute)
-		store.Inject(nil)
-		p.await(t, leader.Leading)
-		require.NoError(t, p.end(t))
-		lines := strings.Count(log.String(), "the lease was not renewed")
-		require.Greater(t, lines, 7)
-		require.Less(t, lines, 14, log.String())
-	})
-}
-
 func TestWhatIsReadIsSaidInOrderAndWholeByTheEndOfRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -30,9 +30,9 @@ func (l *lab) serve(ctx context.Context, store driver.Store, kinds ...work.Kind)
 	require.NoError(l, err)
 	s := &guided{lead: lead, done: make(chan error, 1)}
 	go func() {
-		s.done <- lead.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
-			s.c.Store(c)
-			q, err := work.New(c, work.Config{Kinds: kinds})
+		s.done <- lead.Run(ctx, func(ctx context.Context, term *leader.Term) error {
+			s.c.Store(term.Catalog)
+			q, err := work.New(term.Catalog, work.Config{Kinds: kinds})
 			if err != nil {
 				return err
 			}

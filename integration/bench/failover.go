@@ -52,7 +52,8 @@ func child(spec string) error {
 	if err != nil {
 		return err
 	}
-	return l.Run(context.Background(), func(ctx context.Context, _ *catalog.Catalog) error {
+	return l.Run(context.Background(), func(ctx context.Context, term *leader.Term) error {
+		term.Serving()
 		fmt.Println(l.Status().Admin)
 		<-ctx.Done()
 		return context.Cause(ctx)

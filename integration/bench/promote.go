@@ -66,8 +66,8 @@ func (b *bench) contendFor(name string, cfg leader.Config, work leader.Work) (*c
 }
 
 func (c *contender) work(b *bench) leader.Work {
-	return func(ctx context.Context, cat *catalog.Catalog) error {
-		if err := cat.Update(ctx, func(tx *catalog.Tx) error { return entries.Set(tx, key(0), b.next()) }); err != nil {
+	return func(ctx context.Context, term *leader.Term) error {
+		if err := term.Update(ctx, func(tx *catalog.Tx) error { return entries.Set(tx, key(0), b.next()) }); err != nil {
 			return err
 		}
 		select {

@@ -121,9 +121,9 @@ func (b *bench) unknownAtADeploy() error {
 	unknown, writes := 0, 0
 	for range b.outages {
 		name, ended := fresh("unknown"), make(chan error, 1)
-		blue, err := b.contendFor(name, leader.Config{Catalog: catalog.Config{Generation: 1}}, func(ctx context.Context, c *catalog.Catalog) error {
+		blue, err := b.contendFor(name, leader.Config{Catalog: catalog.Config{Generation: 1}}, func(ctx context.Context, term *leader.Term) error {
 			for {
-				if err := c.Update(ctx, func(tx *catalog.Tx) error { return entries.Set(tx, key(0), b.next()) }); err != nil {
+				if err := term.Update(ctx, func(tx *catalog.Tx) error { return entries.Set(tx, key(0), b.next()) }); err != nil {
 					ended <- err
 					return context.Cause(ctx)
 				}

@@ -42,23 +42,32 @@ func (p *promoting) newWait(store driver.Store) *waitFor {
 // for. It ends at once if that can't come any more: a higher generation leads or was
 // promoted, or this one was aborted.
 func (w *waitFor) await(ctx context.Context) error {
-	short, cancel := context.WithTimeout(ctx, w.timeout)
+	late, trouble, err := w.until(ctx, w.timeout, w.look)
+	if late {
+		return w.overdue(ctx, trouble)
+	}
+	return err
+}
+
+// until looks whenever the store may have changed, until that is done, fails for good,
+// or is late: then trouble is what the last look has met.
+func (w *waitFor) until(ctx context.Context, limit time.Duration, look func(context.Context) (bool, error)) (late bool, trouble, err error) {
+	short, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	wake, join := w.watch(short)
 	defer join()
 	defer cancel() // before join: the watcher ends with it
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	var trouble error
 	for {
-		done, err := w.look(short)
+		done, err := look(short)
 		switch {
 		case done:
-			return nil
+			return false, nil, nil
 		case exitcodes.Of(err) == exitcodes.Retry || err != nil && short.Err() != nil:
 			trouble = err
 		case err != nil:
-			return err
+			return false, nil, err
 		default:
 			trouble = nil
 		}
@@ -66,7 +75,7 @@ func (w *waitFor) await(ctx context.Context) error {
 		case <-wake:
 		case <-tick.C:
 		case <-short.Done():
-			return w.overdue(ctx, trouble)
+			return true, trouble, nil
 		}
 	}
 }
@@ -126,6 +135,47 @@ func (w *waitFor) enough(l look) bool {
 		w.serving = &x.Met
 	}
 	return x.Met || known && s.State == leader.StandingClaimed // by a build that does not say
+}
+
+// awaitIdle waits until nobody leads who says that something is under way. Builds that
+// do not say are idle. It ends at once if there is nothing to promote, or as soon as the
+// promotion would be refused.
+func (w *waitFor) awaitIdle(ctx context.Context) error {
+	var who, busy string
+	late, trouble, err := w.until(ctx, w.within, func(ctx context.Context) (bool, error) {
+		var next look
+		var stands bool
+		err := bounded(ctx, longestCall, func(ctx context.Context) (err error) {
+			if stands, err = leader.MayPromote(ctx, w.store, w.cfg, w.generation, w.opts); err != nil || stands {
+				return err
+			}
+			return errors.Join(next.readBoard(ctx, w.store, w.cfg), next.readHead(ctx, w.store, w.cfg))
+		})
+		if err != nil || stands {
+			return stands && err == nil, err
+		}
+		s, _ := next.standing(time.Now())
+		now := next.busyWith(s)
+		if now != "" && now != busy {
+			w.say("waits for a moment without work under way: %s is busy with %s", holder(s.Holder), cell(now))
+		}
+		who, busy = holder(s.Holder), now
+		return busy == "", nil
+	})
+	switch {
+	case !late && err == nil:
+		return nil
+	case !late:
+		return w.refused(err)
+	case ctx.Err() != nil:
+		err = fmt.Errorf("generation %v is not promoted, and nothing was changed: no longer waiting: %w", w.generation, context.Cause(ctx))
+	case busy == "":
+		err = fmt.Errorf("generation %v is not promoted, and nothing was changed: the store could not be read within %v: %w", w.generation, w.within, trouble)
+	default:
+		err = fmt.Errorf("generation %v is not promoted, and nothing was changed: no moment without work under way came within %v: %s is busy with %s: wait longer by --within, or promote without --when-idle",
+			w.generation, w.within, who, busy)
+	}
+	return exitcodes.With(err, exitcodes.Retry)
 }
 
 // read looks at the store; at the processes themselves only once, since one that is

@@ -29,7 +29,7 @@ func answering(ctx context.Context, t *testing.T, path string) string {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = lead.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error { <-ctx.Done(); return nil })
+		_ = lead.Run(ctx, func(ctx context.Context, term *leader.Term) error { term.Serving(); <-ctx.Done(); return nil })
 		_ = store.Close()
 	}()
 	t.Cleanup(func() { <-ended })

@@ -48,7 +48,8 @@ What CMD finds in its environment:
                           A program that reads another variable:
                           -- sh -c 'DATABASE_URL=$FENCEPOST_GUARDED_URL exec CMD'
   FENCEPOST_CATALOG       the name for: select fencepost.guard('NAME', 'TOKEN')
-  NOTIFY_SOCKET           where it may say READY=1 and STATUS=... (Linux)
+  NOTIFY_SOCKET           where it may say READY=1, STATUS=... and
+                          X_FENCEPOST_BUSY=... (Linux)
 
 What ends CMD:
 
@@ -73,9 +74,14 @@ Hooks are run by /bin/sh, with what CMD finds. --hold comes before CMD is stoppe
 for a handover, so that a proxy queues requests; --resume comes once CMD is ready,
 at every start of it, so that the proxy lets them through. One that fails, or
 takes longer than --hook-timeout, is killed and logged, and nothing waits for it.
+--prepare says with 0 that CMD could serve, and is run without a token while lead
+waits for its turn: until it does, this process is not ready, and nobody hands over
+to it.
 
-CMD is ready once it was started, or as one of --ready-notify, --ready-url and
---ready-command says. Until then "fencepost health leader" says no.
+CMD is ready once it was started, or as one of --ready-notify, --ready-url,
+--ready-address and --ready-command says. Until then "fencepost health leader" says
+no. What had better not be interrupted, CMD says by X_FENCEPOST_BUSY=TEXT at its
+NOTIFY_SOCKET, and by X_FENCEPOST_BUSY= when that is done: see "promote --when-idle".
 
 SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to CMD while it runs.
 
@@ -120,11 +126,13 @@ func (a *app) leadCommand() *cobra.Command {
 	flags.StringVar(&cfg.TokenFile, "token-file", "", "`file` in which CMD finds the token, too")
 	flags.StringVar(&l.guardURL, "guard-url", "", "`URL` of PostgreSQL without a password, for FENCEPOST_GUARDED_URL; default is $"+storeurl.GuardEnvVar+", or what $"+storeurl.GuardFileEnvVar+" holds")
 	flags.StringArrayVar(&l.registers, "register", nil, "`URL` of another store whose guards refuse older tokens before CMD is started; may be given several times; default is $"+storeurl.RegistersEnvVar)
+	flags.StringVar(&cfg.Prepare, "prepare", "", "`shell command` that ends with 0 if CMD could serve")
 	flags.StringVar(&cfg.Hold, "hold", "", "`shell command` before CMD is stopped for a handover")
 	flags.StringVar(&cfg.Resume, "resume", "", "`shell command` once CMD is ready")
-	flags.DurationVar(&cfg.HookTimeout, "hook-timeout", 5*time.Second, "how long --hold and --resume may take")
+	flags.DurationVar(&cfg.HookTimeout, "hook-timeout", 5*time.Second, "how long --prepare, --hold and --resume may take")
 	flags.BoolVar(&cfg.Ready.Notify, "ready-notify", false, "CMD is ready when it says READY=1 at its NOTIFY_SOCKET")
 	flags.StringVar(&cfg.Ready.URL, "ready-url", "", "CMD is ready when this `URL` answers with 200 to 299")
+	flags.StringVar(&cfg.Ready.Address, "ready-address", "", "CMD is ready when it accepts a connection at `HOST:PORT`")
 	flags.StringVar(&cfg.Ready.Command, "ready-command", "", "CMD is ready when this `shell command` ends with 0")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		cfg.Command = args

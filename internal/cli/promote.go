@@ -26,7 +26,9 @@ type promoting struct {
 	generation generation.Generation
 	timeout    time.Duration
 	noWait     bool
-	wait       string // for waitServing or waitClaim
+	whenIdle   bool
+	within     time.Duration // how long to wait for an idle moment
+	wait       string        // for waitServing or waitClaim
 	opts       leader.PromoteOptions
 }
 
@@ -47,6 +49,12 @@ nothing. If the time is over it ends with 75; the intent stays. A token that
 fencepost fence or restored has raised is nobody's: the wait goes on until a
 process has claimed.
 
+With --when-idle it waits first, before anything is written, until the process that
+leads says that it has nothing under way that had better not be interrupted; what it
+says may be a second old. If no such moment comes, it ends with 75, and as soon as the
+promotion would be refused, as it would be then. Nothing is waited for if the
+generation leads already, or was promoted.
+
 A number that was never handed out is refused too, because most of them are typing
 errors: start a process of the generation first, take its number from fencepost
 generation next, or hand out your own by fencepost generation reserve. --force
@@ -54,6 +62,7 @@ promotes it nevertheless, and hands it out.`,
 		Example: `  fencepost promote --generation 8
   fencepost promote --generation 8 --reason 'release 2.4, change 4711'
   fencepost promote --generation 8 --timeout 5m --json
+  fencepost promote --generation 8 --when-idle --within 30m
   fencepost promote --generation 8 --no-wait`,
 		Args: cobra.NoArgs,
 	}
@@ -62,6 +71,8 @@ promotes it nevertheless, and hands it out.`,
 	flags.DurationVar(&p.timeout, "timeout", time.Minute, "how long to wait")
 	flags.StringVar(&p.wait, "wait", waitServing, "what to wait for: `serving` or claim")
 	flags.BoolVar(&p.noWait, "no-wait", false, "only write the intent")
+	flags.BoolVar(&p.whenIdle, "when-idle", false, "promote at a moment when the holder has no work under way")
+	flags.DurationVar(&p.within, "within", 5*time.Minute, "how long to wait for such a moment")
 	flags.BoolVar(&p.opts.Force, "force", false, "promote a number that was never handed out, too")
 	whoAndWhy(cmd, &p.opts.By, &p.opts.Reason)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
@@ -76,6 +87,12 @@ promotes it nevertheless, and hands it out.`,
 		}
 		if p.timeout <= 0 {
 			return fmt.Errorf("--timeout is %v, want more than 0", p.timeout)
+		}
+		if flags.Changed("within") && !p.whenIdle {
+			return errors.New("--within is how long to wait for an idle moment, and goes with --when-idle")
+		}
+		if p.within <= 0 {
+			return fmt.Errorf("--within is %v, want more than 0", p.within)
 		}
 		return a.action(func(ctx context.Context) error { return a.withStore(ctx, p.run) })(cmd, args)
 	}
@@ -107,9 +124,14 @@ type promoted struct {
 
 func (p *promoting) run(ctx context.Context, store driver.Store) error {
 	began := time.Now()
+	if p.whenIdle {
+		if err := p.newWait(store).awaitIdle(ctx); err != nil {
+			return err
+		}
+	}
 	intent, err := p.promote(ctx, store)
 	if err != nil {
-		return fmt.Errorf("generation %v is not promoted: %w", p.generation, advised(err))
+		return p.refused(err)
 	}
 	answer := promoted{Store: store.String(), Promotion: promotionOf(intent)}
 	if intent.Generation == p.generation {
@@ -131,6 +153,10 @@ func (p *promoting) run(ctx context.Context, store driver.Store) error {
 	}
 	p.say("generation %v %s: token %v, %s, after %dms", p.generation, does, claim.Token, holder(claim.Holder), answer.Waited)
 	return p.answer(answer)
+}
+
+func (p *promoting) refused(err error) error {
+	return fmt.Errorf("generation %v is not promoted: %w", p.generation, advised(err))
 }
 
 // promote writes the intent. It returns the newest one, which is of a lower

@@ -35,6 +35,7 @@ type verdict struct {
 	Text     string               `json:"text"`
 	Since    *time.Time           `json:"since"` // by the clock of whoever said so
 	Why      string               `json:"why"`
+	Busy     string               `json:"busy"`     // what the work of the process that leads has under way; empty: nothing, as far as it says
 	Evidence string               `json:"evidence"` // answer, heartbeat, date, kernel or head
 	May      string               `json:"may"`      // who could lead; empty while somebody does
 }
@@ -91,11 +92,24 @@ func (l look) verdict(now time.Time) verdict {
 	if leads(s.State) {
 		v.Text += restsOn(evidence, s.Age)
 	}
+	if v.Busy = l.busyWith(s); v.Busy != "" {
+		v.Text += "; busy with " + v.Busy
+	}
 	v.Text = cell(v.Text)
 	if !leads(s.State) {
 		v.May = cell(l.may())
 	}
 	return v
+}
+
+// busyWith says what the process that leads has under way; empty: nothing, as far as it
+// says with its newest heartbeat.
+func (l look) busyWith(s leader.Standing) string {
+	said, ok := l.beat.State()
+	if !leads(s.State) || !ok || said.Claim != l.head.Claim.ID {
+		return ""
+	}
+	return said.Busy
 }
 
 // restsOn says how it is known that a process leads; nothing if only the head says so.

@@ -2,7 +2,6 @@ package cli_test
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -26,6 +25,12 @@ import (
 // running starts a process of the service in all but name, and returns what stops it.
 func running(t *testing.T, path string, cfg leader.Config) (stop func()) {
 	t.Helper()
+	return runningAs(t, path, cfg, (*leader.Term).Serving)
+}
+
+// runningAs runs a process that says once how its work stands.
+func runningAs(t *testing.T, path string, cfg leader.Config, say func(*leader.Term)) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	store, err := storeurl.Open(ctx, "sqlite:"+path, storeurl.Config{})
 	require.NoError(t, err)
@@ -34,7 +39,7 @@ func running(t *testing.T, path string, cfg leader.Config) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = l.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error { <-ctx.Done(); return nil })
+		_ = l.Run(ctx, func(ctx context.Context, term *leader.Term) error { say(term); <-ctx.Done(); return nil })
 		_ = store.Close()
 	}()
 	stop = func() { cancel(); <-ended }
@@ -105,8 +110,8 @@ func TestExpectEndsWith0OnlyIfALivingProcessSaysSo(t *testing.T) {
 	requireBoth(exitcodes.Failure, exitcodes.Failure, "date")
 
 	cfg := quick(1, "blue")
-	cfg.Admin, cfg.Serves = "127.0.0.1:0", func() error { return errors.New("the cache is cold") }
-	stop = running(t, path, cfg)
+	cfg.Admin = "127.0.0.1:0"
+	stop = runningAs(t, path, cfg, func(term *leader.Term) { term.NotServing("the cache is cold") })
 	require.Contains(t, awaitState(t, path, "not serving")["text"], "does not serve")
 	require.Eventually(t, func() bool { _, e := expect("claimed"); return e == "answer" }, time.Minute, 20*time.Millisecond)
 	requireBoth(exitcodes.Failure, exitcodes.Success, "answer")

@@ -33,6 +33,11 @@ type Config struct {
 	StopGrace  time.Duration  // from the stop signal to SIGKILL where this process is to stop; default 30 s
 	KillGrace  time.Duration  // from SIGKILL until what is still there is left behind; default 5 s
 
+	// Prepare is a command line for /bin/sh that ends with 0 if the command could serve,
+	// and is asked while this process waits for its turn; see leader.Config. It has
+	// HookTimeout.
+	Prepare string
+
 	// Hold and Resume are command lines for /bin/sh, each for HookTimeout at most,
 	// by default 5 s.
 	Hold, Resume string
@@ -62,6 +67,7 @@ func (c Config) withDefaults() Config {
 	c.HookTimeout = cmp.Or(c.HookTimeout, 5*time.Second)
 	c.Lead.Lease = cmp.Or(c.Lead.Lease, 7500*time.Millisecond)
 	c.Lead.HandoverTimeout = cmp.Or(c.Lead.HandoverTimeout, 5*time.Second)
+	c.Lead.DrainTimeout = cmp.Or(c.Lead.DrainTimeout, 2*c.KillGrace+5*time.Second) // to see that nothing of it is left
 	c.Stdin = cmp.Or(c.Stdin, os.Stdin)
 	c.Stdout = cmp.Or(c.Stdout, os.Stdout)
 	c.Stderr = cmp.Or(c.Stderr, os.Stderr)

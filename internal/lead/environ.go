@@ -27,14 +27,9 @@ const (
 
 // environ is the environment under a token.
 func (c Config) environ(token fence.Token) ([]string, error) {
-	values := map[string]string{
-		TokenEnv: token.String(), GenerationEnv: token.Generation.String(), EpochEnv: token.Epoch.String(),
-		CatalogEnv: c.Catalog, TokenFileEnv: c.TokenFile, GuardedURLEnv: "",
-		exitcodes.NotifySocketEnv: "", exitcodes.TerminationLogEnv: "",
-	}
-	for _, name := range c.Hidden {
-		values[name] = ""
-	}
+	values := c.withoutToken()
+	values[TokenEnv], values[GenerationEnv], values[EpochEnv] = token.String(), token.Generation.String(), token.Epoch.String()
+	values[TokenFileEnv] = c.TokenFile
 	if c.GuardedURL != nil {
 		url, err := c.GuardedURL(token)
 		if err != nil {
@@ -43,6 +38,20 @@ func (c Config) environ(token fence.Token) ([]string, error) {
 		values[GuardedURLEnv] = url
 	}
 	return process.With(c.Environ, values), nil
+}
+
+// withoutToken are the variables that a process finds which has no token; an empty one
+// is taken away.
+func (c Config) withoutToken() map[string]string {
+	values := map[string]string{
+		TokenEnv: "", GenerationEnv: c.Lead.Catalog.Generation.String(), EpochEnv: "",
+		CatalogEnv: c.Catalog, TokenFileEnv: "", GuardedURLEnv: "",
+		exitcodes.NotifySocketEnv: "", exitcodes.TerminationLogEnv: "",
+	}
+	for _, name := range c.Hidden {
+		values[name] = ""
+	}
+	return values
 }
 
 // A tokenFile holds a token while a command runs. The zero tokenFile is none.

@@ -27,6 +27,16 @@ func (t *term) hook(ctx context.Context, name, line string, timeout time.Duratio
 	t.log.Info("a hook is done", "hook", name, "took", time.Since(began).Round(time.Millisecond))
 }
 
+// prepare asks whether the command could serve.
+func (h *holder) prepare(ctx context.Context) error {
+	bounded, cancel := context.WithTimeoutCause(ctx, h.cfg.HookTimeout, fmt.Errorf("it was not done within %v", h.cfg.HookTimeout))
+	defer cancel()
+	if err := h.shell(bounded, "prepare", h.cfg.Prepare, process.With(h.cfg.Environ, h.cfg.withoutToken())); err != nil {
+		return fmt.Errorf("the hook prepare: %w", err)
+	}
+	return nil
+}
+
 // shell runs a line by /bin/sh, in a process group of its own, which ctx ends by
 // SIGKILL.
 func (h *holder) shell(ctx context.Context, name, line string, env []string) error {

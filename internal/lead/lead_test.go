@@ -269,6 +269,7 @@ func TestWhatKeepsTheCommandFromBeingStartedIsSaidBeforeItsTurn(t *testing.T) {
 		{64, []string{"--stop-grace", "0s", "--", "true"}},
 		{64, []string{"--ready-notify", "--ready-command", "true", "--", "true"}},
 		{64, []string{"--ready-url", "nowhere", "--", "true"}},
+		{64, []string{"--ready-address", "8080", "--", "true"}},
 		{64, []string{"true"}},
 		{64, []string{"--"}},
 	} {

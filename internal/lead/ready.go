@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -16,6 +17,7 @@ import (
 type Ready struct {
 	Notify  bool   // it says READY=1 at its NOTIFY_SOCKET
 	URL     string // a GET is answered with a status from 200 to 299
+	Address string // a connection to host:port is accepted
 	Command string // for /bin/sh; it ends with 0
 }
 
@@ -27,13 +29,18 @@ const (
 
 func (r Ready) validate() error {
 	ways := 0
-	for _, given := range []bool{r.Notify, r.URL != "", r.Command != ""} {
+	for _, given := range []bool{r.Notify, r.URL != "", r.Address != "", r.Command != ""} {
 		if given {
 			ways++
 		}
 	}
 	if ways > 1 {
-		return errors.New("readiness is asked in more than one way: give one of --ready-notify, --ready-url and --ready-command")
+		return errors.New("readiness is asked in more than one way: give one of --ready-notify, --ready-url, --ready-address and --ready-command")
+	}
+	if r.Address != "" {
+		if host, port, err := net.SplitHostPort(r.Address); err != nil || host == "" || port == "" {
+			return fmt.Errorf("--ready-address is %.64q, want one such as 127.0.0.1:8080", r.Address)
+		}
 	}
 	if r.URL == "" {
 		return nil
@@ -57,6 +64,8 @@ func (t *term) awaitReady(ctx context.Context) error {
 		}
 	case r.URL != "":
 		return t.askUntilReady(ctx, func(ctx context.Context) error { return get(ctx, r.URL) })
+	case r.Address != "":
+		return t.askUntilReady(ctx, func(ctx context.Context) error { return dial(ctx, r.Address) })
 	case r.Command != "":
 		return t.askUntilReady(ctx, func(ctx context.Context) error { return t.shell(ctx, "ready", r.Command, t.env) })
 	}
@@ -82,6 +91,14 @@ func (t *term) askUntilReady(ctx context.Context, ask func(context.Context) erro
 			return context.Cause(ctx)
 		}
 	}
+}
+
+func dial(ctx context.Context, address string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 func get(ctx context.Context, target string) error {

@@ -11,11 +11,9 @@ import (
 	"os/signal"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/internal/process"
 	"github.com/fencepost/fencepost/internal/spool"
@@ -41,8 +39,9 @@ func Run(ctx context.Context, store driver.Store, cfg Config) error {
 	h := &holder{cfg: cfg, log: cfg.Lead.Logger, stop: ctx.Done(), reaper: process.NewReaper(), signals: make(chan os.Signal, 16)}
 	h.notices = spool.New(waitingNotices, h.notify)
 	h.keeper.h = h
-	h.notServing(errNotReady)
-	cfg.Lead.Serves = h.missing
+	if cfg.Prepare != "" {
+		cfg.Lead.Prepare = h.prepare
+	}
 	lead, err := leader.New(store, cfg.Lead)
 	if err != nil {
 		return err
@@ -60,9 +59,8 @@ type holder struct {
 	keeper  keeper
 	signals chan os.Signal // for the command
 	stop    <-chan struct{}
-	busy    sync.Mutex // held while the command runs
-	ran     bool       // the command was started once
-	lacks   atomic.Pointer[error]
+	busy    sync.Mutex             // held while the command runs
+	ran     bool                   // the command was started once
 	notices *spool.Queue[[]string] // to the service manager, which may have stopped reading
 }
 
@@ -70,15 +68,6 @@ var (
 	errNotStarted = errors.New("the command was not started yet")
 	errNotReady   = errors.New("the command is not ready yet")
 )
-
-func (h *holder) notServing(err error) { h.lacks.Store(&err) }
-
-func (h *holder) serves() {
-	var none error
-	h.lacks.Store(&none)
-}
-
-func (h *holder) missing() error { return *h.lacks.Load() }
 
 func (h *holder) run(ctx context.Context) error {
 	if err := process.AdoptOrphans(); err != nil {
@@ -137,10 +126,10 @@ func (h *holder) reap(ctx context.Context) {
 func (h *holder) tell(format string, args ...any) { h.log.Warn(fmt.Sprintf(format, args...)) }
 
 // work runs the command for as long as this process leads.
-func (h *holder) work(ctx context.Context, c *catalog.Catalog) error {
+func (h *holder) work(ctx context.Context, term *leader.Term) error {
 	h.busy.Lock()
 	defer h.busy.Unlock()
-	defer h.notServing(errNotStarted)
+	term.NotServing(errNotStarted.Error())
 	for {
 		switch {
 		case h.stopped():
@@ -148,7 +137,7 @@ func (h *holder) work(ctx context.Context, c *catalog.Catalog) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
-		again, err := h.term(ctx, c)
+		again, err := h.term(ctx, term)
 		if !again {
 			return err
 		}

@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
 	"github.com/fencepost/fencepost/internal/process"
@@ -26,7 +25,7 @@ const looks = 20
 // A term is one run of the command. One goroutine runs it.
 type term struct {
 	*holder
-	c       *catalog.Catalog
+	leads   *leader.Term
 	token   fence.Token
 	env     []string
 	group   *process.Group
@@ -34,6 +33,7 @@ type term struct {
 	words   <-chan process.Word
 	said    chan struct{} // closed when the command says READY=1
 	isReady bool          // said is closed
+	idle    func()        // ends what the command is busy with; nil: with nothing
 
 	end      end
 	asked    bool          // the command was sent the stop signal
@@ -55,8 +55,8 @@ const (
 
 // term runs the command once. Again reports that it was killed because nobody
 // renewed the lease in time, and that this process may still hold the token.
-func (h *holder) term(ctx context.Context, c *catalog.Catalog) (again bool, err error) {
-	t := &term{holder: h, c: c, token: c.Claim().Token, said: make(chan struct{})}
+func (h *holder) term(ctx context.Context, leads *leader.Term) (again bool, err error) {
+	t := &term{holder: h, leads: leads, token: leads.Claim().Token, said: make(chan struct{})}
 	if t.env, err = h.cfg.environ(t.token); err != nil {
 		return false, err
 	}
@@ -74,16 +74,19 @@ func (h *holder) term(ctx context.Context, c *catalog.Catalog) (again bool, err 
 	} else if h.cfg.Ready.Notify {
 		return false, exitcodes.WithCode(fmt.Errorf("the command can't say that it is ready: %w", err), exitcodes.Config)
 	}
-	h.notServing(errNotReady)
+	t.notServing(errNotReady)
 	if t.group, err = t.start(socket); err != nil {
 		return false, unstartable(h.cfg.Command[0], err, h.ran)
 	}
 	h.ran = true
 	h.log.Info("the command runs", "token", t.token.String(), "process", t.group.PID())
 	t.run(ctx)
+	t.busy("")
 	t.notServing(errNotStarted)
 	return t.conclude(ctx)
 }
+
+func (t *term) notServing(err error) { t.leads.NotServing(err.Error()) }
 
 func (t *term) start(socket string) (*process.Group, error) {
 	if err := t.records.Clear(); err != nil {
@@ -126,7 +129,7 @@ func (t *term) left() time.Duration {
 
 // run returns once nothing of the command and its hooks is left.
 func (t *term) run(ctx context.Context) {
-	losing, done := t.c.Context(context.WithoutCancel(ctx)) // ctx may end before, for less
+	losing, done := t.leads.Context(context.WithoutCancel(ctx)) // ctx may end before, for less
 	defer done(nil)
 	var working context.Context
 	working, t.cancel = context.WithCancel(ctx)
@@ -268,7 +271,24 @@ func (t *term) hear(w process.Word) {
 			t.say(fmt.Sprintf("STATUS=leads as %v: %s", t.token, text))
 		case name == "EXTEND_TIMEOUT_USEC":
 			t.say(line)
+		case name == busyWord:
+			t.busy(text)
 		}
+	}
+}
+
+// busyWord is the variable by which the command says what it is busy with; empty: with
+// nothing.
+const busyWord = "X_FENCEPOST_BUSY"
+
+// busy passes on what the command is busy with.
+func (t *term) busy(what string) {
+	if before := t.idle; before != nil {
+		defer before() // behind the new word, so that nobody sees an idle moment
+	}
+	t.idle = nil
+	if what != "" {
+		t.idle = t.leads.Busy(what)
 	}
 }
 
@@ -277,7 +297,7 @@ func (t *term) becomeReady(ctx context.Context) {
 	if t.awaitReady(ctx) != nil || ctx.Err() != nil {
 		return
 	}
-	t.serves()
+	t.leads.Serving()
 	t.log.Info("the command is ready", "token", t.token.String(), "after", time.Since(t.group.Started()).Round(time.Millisecond))
 	t.say(fmt.Sprintf("STATUS=leads as %v, and the command is ready", t.token))
 	t.hook(ctx, "resume", t.cfg.Resume, t.cfg.HookTimeout)
@@ -290,7 +310,7 @@ func (t *term) conclude(ctx context.Context) (again bool, err error) {
 	err = own(g, t.records.Read(g.Code()))
 	switch t.end {
 	case lost:
-		return ctx.Err() == nil && t.c.Err() == nil, context.Cause(ctx)
+		return ctx.Err() == nil && t.leads.Err() == nil, context.Cause(ctx)
 	case handover:
 		return false, context.Cause(ctx)
 	case stop:
@@ -300,11 +320,11 @@ func (t *term) conclude(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 	if g.KilledBy() == syscall.SIGKILL && t.keeper.late() {
-		return ctx.Err() == nil && t.c.Err() == nil, context.Cause(ctx) // the keeper's doing, while this process did not run
+		return ctx.Err() == nil && t.leads.Err() == nil, context.Cause(ctx) // the keeper's doing, while this process did not run
 	}
 	// It may have been refused by a guard: then the head says why, and decides.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.cfg.Lead.Lease/3)
 	defer cancel()
-	_ = t.c.Confirm(bounded) // what it finds, the leader asks the catalog for
+	_ = t.leads.Confirm(bounded) // what it finds, the leader asks the catalog for
 	return false, err
 }

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/catalog/driver"
 	"github.com/fencepost/fencepost/leader"
 )
@@ -26,16 +25,16 @@ func Beside(work leader.Work, store driver.Store, cfg Config) leader.Work {
 		log = slog.New(slog.DiscardHandler)
 	}
 	made := false // work is never called twice at a time
-	return func(ctx context.Context, c *catalog.Catalog) error {
+	return func(ctx context.Context, term *leader.Term) error {
 		if made {
-			return work(ctx, c)
+			return work(ctx, term)
 		}
 		passing, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		wg.Go(func() { made = onePass(passing, store, cfg, log) })
 		defer wg.Wait() // also behind a panic of work
 		defer cancel()
-		return work(ctx, c)
+		return work(ctx, term)
 	}
 }
 

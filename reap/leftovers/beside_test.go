@@ -46,7 +46,7 @@ func TestAHolderMakesOnePassBehindItsClaimAndWritesNothingIfNothingIsLeft(t *tes
 		var log bytes.Buffer
 		cfg := leftovers.Config{Catalog: catalog.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
 		ended := errors.New("the work's own")
-		idle := func(ctx context.Context, _ *catalog.Catalog) error { <-ctx.Done(); return ended }
+		idle := func(ctx context.Context, _ *leader.Term) error { <-ctx.Done(); return ended }
 		lead := func(st driver.Store, d time.Duration, work leader.Work) {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()
@@ -100,7 +100,7 @@ func TestReapersDisturbNeitherHolderNorStandbyNorPromotion(t *testing.T) {
 		}
 		leads, end := make(chan struct{}), make(chan error, 1)
 		go func() {
-			end <- lead.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error {
+			end <- lead.Run(ctx, func(ctx context.Context, _ *leader.Term) error {
 				close(leads)
 				<-ctx.Done()
 				return context.Cause(ctx)
@@ -133,7 +133,7 @@ func TestThePassIsJoinedThoughTheWorkPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &counted{Store: memory.New()}
 		claim(t, c, 9)
-		work := leftovers.Beside(func(context.Context, *catalog.Catalog) error { panic("in the middle") }, c, leftovers.Config{})
+		work := leftovers.Beside(func(context.Context, *leader.Term) error { panic("in the middle") }, c, leftovers.Config{})
 		require.PanicsWithValue(t, "in the middle", func() { _ = work(t.Context(), nil) })
 		before := c.notes.Load()
 		<-time.After(time.Hour)

@@ -142,7 +142,10 @@ func Process() {
 		if err != nil {
 			return err
 		}
-		return lead.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error { return t.serve(ctx, c, commands) })
+		return lead.Run(ctx, func(ctx context.Context, term *leader.Term) error {
+			term.Serving()
+			return t.serve(ctx, term.Catalog, commands)
+		})
 	}, exitcodes.Options{Name: role})
 }
 

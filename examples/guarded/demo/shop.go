@@ -66,8 +66,9 @@ func Shop() {
 }
 
 // work sells until the token is lost.
-func (s *shop) work(ctx context.Context, c *catalog.Catalog) error {
-	token := c.Claim().Token
+func (s *shop) work(ctx context.Context, term *leader.Term) error {
+	token := term.Claim().Token
+	term.Serving()
 	return process.Work(ctx, token, s.commands, func(ctx context.Context, n int, slowly bool) error {
 		err := s.sell(ctx, token, n, slowly)
 		if err != nil {

@@ -193,8 +193,8 @@ const prepareTimeout = time.Minute
 
 // work runs the jobs and lets requests in, until ctx ends. The checkout is prepared
 // in the background: jobs that don't need it run meanwhile.
-func (s *server) work(ctx context.Context, c *catalog.Catalog) error {
-	queue, err := work.New(c, work.Config{Kinds: registry.Kinds(c, s.checkout), Logger: s.log})
+func (s *server) work(ctx context.Context, lead *leader.Term) error {
+	queue, err := work.New(lead.Catalog, work.Config{Kinds: registry.Kinds(lead.Catalog, s.checkout), Logger: s.log})
 	if err != nil {
 		return err
 	}
@@ -203,12 +203,13 @@ func (s *server) work(ctx context.Context, c *catalog.Catalog) error {
 	wg.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 		defer cancel()
-		if err := s.checkout.Prepare(ctx, c.Token()); err != nil && ctx.Err() == nil {
+		if err := s.checkout.Prepare(ctx, lead.Token()); err != nil && ctx.Err() == nil {
 			s.log.Warn("the checkout could not be prepared; the first sync does it", "err", err)
 		}
 	})
-	s.begin(&term{ctx: ctx, c: c, queue: queue})
+	s.begin(&term{ctx: ctx, c: lead.Catalog, queue: queue})
 	defer s.begin(nil)
+	lead.Serving()
 	return queue.Run(ctx)
 }
 

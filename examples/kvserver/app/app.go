@@ -159,13 +159,14 @@ func (p *program) serve(ctx context.Context, ln net.Listener) error {
 		}
 	})
 	var watched *catalog.Catalog
-	err := p.lead.Run(ctx, func(ctx context.Context, c *catalog.Catalog) error {
-		p.server.Lead(c)
-		if c != watched { // and not once more behind a pause
-			watched = c
+	err := p.lead.Run(ctx, func(ctx context.Context, term *leader.Term) error {
+		p.server.Lead(term.Catalog)
+		term.Serving()
+		if term.Catalog != watched { // and not once more behind a pause
+			watched = term.Catalog
 			wg.Go(func() { // the clients need not wait until this process has cleaned up
-				<-c.Done()
-				p.forward(c.Err())
+				<-term.Done()
+				p.forward(term.Err())
 			})
 		}
 		<-ctx.Done()

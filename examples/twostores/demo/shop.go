@@ -107,8 +107,9 @@ func (s *shop) open(ctx context.Context) (store *etcd.Store, registers []fence.R
 }
 
 // work sells until the token is lost.
-func (s *shop) work(ctx context.Context, c *catalog.Catalog) error {
-	token := c.Claim().Token
+func (s *shop) work(ctx context.Context, term *leader.Term) error {
+	token := term.Claim().Token
+	term.Serving()
 	return process.Work(ctx, token, s.commands, func(ctx context.Context, n int, slowly bool) error {
 		return s.sell(ctx, token, n, slowly)
 	})

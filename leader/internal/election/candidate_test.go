@@ -17,13 +17,14 @@ const (
 	silence = lease + lease/20
 	poll    = 100 * time.Millisecond
 	timeout = 2 * time.Second
+	drain   = 3 * time.Second
 )
 
 // claimID is the identifier of a claim.
 func claimID(n byte) driver.ID { return driver.ID{15: n} }
 
 func settings() election.Settings {
-	return election.Settings{Generation: 2, Lease: lease, HandoverTimeout: timeout, Reluctance: 10 * poll}
+	return election.Settings{Generation: 2, Lease: lease, HandoverTimeout: timeout, DrainTimeout: drain, Reluctance: 10 * poll}
 }
 
 // A process is a Candidate and what it sees. Its clock stands still but for look.

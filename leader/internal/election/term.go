@@ -12,6 +12,7 @@ type TermView struct {
 	Now time.Duration
 
 	Over   bool // the token is lost, or the process is to stop
+	Lost   bool // the token is lost
 	Leased bool // the store has confirmed the token less than a lease ago
 	Raised bool // every register refuses older tokens
 
@@ -82,8 +83,11 @@ const (
 	PauseWork
 	// SuspendWork asks the work to end, since the token is not confirmed.
 	SuspendWork
-	// StopWork asks the work to end for good.
+	// StopWork asks the work to end for good. It is given again if the token is lost
+	// while work ends that was to stop.
 	StopWork
+	// AbandonWork leaves behind work that has not ended in time, and ends the term.
+	AbandonWork
 	// WriteOffer writes the offer, and says up to which revision the work has
 	// committed.
 	WriteOffer
@@ -134,6 +138,8 @@ type Term struct {
 	phase   TermPhase
 	offered bool          // a successor may be able to claim by an offer
 	paused  time.Duration // when the work had ended for a successor
+	lost    time.Duration // when the token was first seen to be lost; 0: it was not
+	drained bool          // the work was asked to end since the token is lost
 	refused time.Duration // when a request was last refused since no work ran
 	why     string        // the work starts
 }
@@ -146,6 +152,9 @@ func (t *Term) Phase() TermPhase { return t.phase }
 
 // Next returns what to do about v.
 func (t *Term) Next(v TermView) Order {
+	if v.Lost && t.lost == 0 {
+		t.lost = v.Now
+	}
 	switch t.phase {
 	case Raising:
 		return t.raising(v)
@@ -201,8 +210,7 @@ func (t *Term) serving(v TermView) Order {
 	case v.Work == Finished:
 		return t.end()
 	case v.Over:
-		t.phase = Stopping
-		return Order{StopWork, "the token is lost, or the process is to stop"}
+		return t.stop(v)
 	case !v.Leased:
 		t.phase = Suspending
 		return Order{SuspendWork, fmt.Sprintf("the store has not confirmed the token for %v", t.cfg.Lease)}
@@ -216,13 +224,21 @@ func (t *Term) serving(v TermView) Order {
 	}
 }
 
+// stop ends the work for good. If the token is lost only after that, it is asked again.
+func (t *Term) stop(v TermView) Order {
+	t.phase, t.drained = Stopping, v.Lost
+	return Order{StopWork, "the token is lost, or the process is to stop"}
+}
+
 func (t *Term) joining(v TermView) Order {
 	switch {
 	case v.Work == Finished:
 		return t.end()
-	case v.Work == Running && v.Over && t.phase != Stopping:
-		t.phase = Stopping
-		return Order{StopWork, "the token is lost, or the process is to stop"}
+	case v.Work == Running && v.Over && (t.phase != Stopping || v.Lost && !t.drained):
+		return t.stop(v)
+	case v.Work == Running && v.Lost && v.Now-t.lost >= t.cfg.DrainTimeout:
+		t.phase = Ended
+		return Order{AbandonWork, fmt.Sprintf("the work has not ended within %v of the loss of the token", t.cfg.DrainTimeout)}
 	case v.Work == Running: // a request that comes now is answered once the work has ended
 		return Order{Duty: Stay}
 	case v.Over, t.phase == Stopping:

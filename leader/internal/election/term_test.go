@@ -245,6 +245,30 @@ func TestARequestWhileTheWorkEndsIsAnsweredOnceItHasEnded(t *testing.T) {
 	h.does(election.EndTerm)
 }
 
+func TestWorkThatDoesNotEndIsLeftBehindOnlyOnceTheTokenIsLostForLongEnough(t *testing.T) {
+	h := newHolder(t)
+	h.does(election.StartWork)
+	h.view.Over = true
+	h.does(election.StopWork)
+	h.view.Now += time.Hour
+	h.does() // the token is held
+	h.view.Lost = true
+	h.does(election.StopWork) // it is said, and the time counts from now
+	h.view.Now += drain - 1
+	h.does()
+	h.view.Now++
+	require.Equal(t, election.AbandonWork, h.term.Next(h.view).Duty)
+	h.in(election.Ended)
+
+	h = newHolder(t)
+	h.does(election.StartWork)
+	h.view.Over, h.view.Lost = true, true
+	h.does(election.StopWork)
+	h.view.Now += time.Hour
+	h.joins()
+	h.does(election.EndTerm)
+}
+
 func TestNobodyIsHandedOverToWhoHasGone(t *testing.T) {
 	h := serving(t)
 	h.view.Ask = election.Request{Made: true, Gone: true}

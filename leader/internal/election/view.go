@@ -12,6 +12,7 @@ import (
 type Settings struct {
 	Generation      generation.Generation
 	Lease           time.Duration
+	DrainTimeout    time.Duration // for the work to end once the token is lost
 	HandoverTimeout time.Duration // from the acknowledgement to the pause; and from there, or the last progress, to the claim
 	Delay           time.Duration // before a claim that standbys of higher priority make first
 	Reluctance      time.Duration // added to Delay while this process prefers not to lead

@@ -42,7 +42,7 @@ func run() error {
 			return nil, err
 		}
 		wg.Go(func() {
-			_ = l.Run(ctx, func(ctx context.Context, _ *catalog.Catalog) error {
+			_ = l.Run(ctx, func(ctx context.Context, _ *leader.Term) error {
 				works.Add(1)
 				<-ctx.Done()
 				return context.Cause(ctx)

@@ -33,7 +33,7 @@ type candidacy struct {
 // settings are those of the machines of p.
 func (p *process) settings() election.Settings {
 	return election.Settings{
-		Generation: p.generation, Lease: lease, HandoverTimeout: handover,
+		Generation: p.generation, Lease: lease, HandoverTimeout: handover, DrainTimeout: drain,
 		Delay: p.delay, Reluctance: 10 * step, AutoPromote: p.auto,
 	}
 }

@@ -102,6 +102,13 @@ func (w *world) checkEnd(l *leadership) {
 	}
 }
 
+// checkAbandoned runs as work is left behind.
+func (w *world) checkAbandoned(l *leadership) {
+	if l.newest.IsZero() || l.work != election.Running || !l.joining {
+		w.violated("%s leaves work behind that it need not", l.p.name)
+	}
+}
+
 // checkPause runs as a holder pauses for an asker, which may have asked it before.
 func (w *world) checkPause(l *leadership) {
 	if l.ask == nil {

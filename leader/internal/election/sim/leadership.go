@@ -87,7 +87,7 @@ func (l *leadership) step() {
 			return
 		}
 		v := election.TermView{
-			Now: l.p.clock(), Over: l.over, Leased: l.p.clock() < l.until, Confirmed: l.until - lease, Raised: l.raised,
+			Now: l.p.clock(), Over: l.over, Lost: !l.newest.IsZero(), Leased: l.p.clock() < l.until, Confirmed: l.until - lease, Raised: l.raised,
 			Work: l.work, Ask: l.request, Offer: l.offer,
 		}
 		o := l.t.Next(v)
@@ -130,6 +130,8 @@ func (l *leadership) obey(o election.Order) {
 			l.before = l.ask
 		}
 		l.ask, l.request = nil, election.Request{}
+	case election.AbandonWork:
+		l.abandon()
 	case election.EndTerm:
 		l.end()
 	}
@@ -367,6 +369,16 @@ func (l *leadership) end() {
 		return
 	}
 	p.exit("fenced")
+}
+
+// abandon ends the process of a work that does not end.
+func (l *leadership) abandon() {
+	l.p.w.checkAbandoned(l)
+	l.ended = true
+	if l.ask != nil {
+		l.ask.lost()
+	}
+	l.p.exit("its work was left behind")
 }
 
 // disconnect ends the term with its process.

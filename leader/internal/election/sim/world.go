@@ -37,6 +37,7 @@ const (
 	lease    = 3 * time.Second
 	poll     = 100 * time.Millisecond
 	handover = 1500 * time.Millisecond
+	drain    = 2 * time.Second
 	silence  = lease + lease/20
 	answer   = 500 * time.Millisecond // for an acknowledgement
 	step     = 2 * poll               // of a priority

@@ -11,14 +11,14 @@ import (
 	"github.com/fencepost/fencepost/catalog"
 	"github.com/fencepost/fencepost/exitcodes"
 	"github.com/fencepost/fencepost/fence"
-	"github.com/fencepost/fencepost/internal/pace"
+	"github.com/fencepost/fencepost/internal/stacks"
 	"github.com/fencepost/fencepost/leader/internal/election"
 )
 
-// A term is the time for which this process holds one token. It observes, lets
-// an [election.Term] decide, and does what that says. The work runs in it once,
-// and again after each pause.
-type term struct {
+// A leadership takes this process through one term, the time for which it holds one
+// token. It observes, lets an [election.Term] decide, and does what that says. The
+// work runs in it once, and again after each pause.
+type leadership struct {
 	*Leader
 	c      *catalog.Catalog
 	work   Work
@@ -27,6 +27,7 @@ type term struct {
 	posting chan struct{} // holds one while a heartbeat is posted: seq is its poster's
 	seq     uint64
 	renewed chan struct{} // holds one after a renewal of the lease
+	surge   surge         // of the goroutine that renews
 
 	// Of the goroutine that runs the term:
 	run     *run  // of the work; nil: it does not run
@@ -34,23 +35,14 @@ type term struct {
 	raising raising
 	ask     *ask // the handover under way; nil: there is none
 	offered election.Offering
-	gave    bool // the token was offered to this process's own generation
+	gave    bool  // the token was offered to this process's own generation
+	overdue alarm // of work that does not end
 }
-
-// A run is one call of the work.
-type run struct {
-	cancel context.CancelCauseFunc
-	done   chan struct{}
-	cause  error // why its end was asked for; nil: it was not
-	err    error // once done is closed
-}
-
-var errWorkEnded = errors.New("leader: the work has ended")
 
 // hold goes through a term, and returns when it is over and everything is
 // joined. Sent is when the claim was begun.
 func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent time.Duration) error {
-	t := &term{
+	t := &leadership{
 		Leader: l, c: c, work: work, decide: election.NewTerm(l.cfg.election(), c.Claim().Reason),
 		posting: make(chan struct{}, 1), renewed: make(chan struct{}, 1), raising: l.newRaising(),
 	}
@@ -62,13 +54,15 @@ func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent t
 		_ = t.renew(held) // if it fails, the lease expires
 	}
 	t.introduce(held)
-	wg.Go(func() { t.keepRenewing(held) })
+	renewing, stop := c.Context(context.WithoutCancel(ctx)) // also while the work ends, since this process is to stop
+	wg.Go(func() { t.keepRenewing(renewing) })
 	for t.decide.Phase() != election.Ended {
 		if order := t.decide.Next(t.observe(held)); !t.do(held, order) {
 			t.wait(held)
 		}
 	}
 	cancel(errWorkEnded)
+	stop(errWorkEnded)
 	wg.Wait()
 	l.lease.forget()
 	return t.conclude(ctx)
@@ -80,7 +74,7 @@ const introduction = 250 * time.Millisecond
 // introduce posts the first heartbeat before the work begins: until then no other
 // process can know whose end would be this holder's. If it fails, the next one is
 // no later than without it.
-func (t *term) introduce(ctx context.Context) {
+func (t *leadership) introduce(ctx context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, min(introduction, t.cfg.heartbeat()))
 	defer cancel()
 	if err := t.beat(bounded, false); err != nil && ctx.Err() == nil {
@@ -89,9 +83,9 @@ func (t *term) introduce(ctx context.Context) {
 }
 
 // observe returns how the term stands.
-func (t *term) observe(ctx context.Context) election.TermView {
+func (t *leadership) observe(ctx context.Context) election.TermView {
 	v := election.TermView{
-		Now: t.lease.now(), Over: ctx.Err() != nil, Leased: t.lease.left() > 0, Confirmed: t.lease.confirmed(),
+		Now: t.lease.now(), Over: ctx.Err() != nil, Lost: t.c.Err() != nil, Leased: t.lease.left() > 0, Confirmed: t.lease.confirmed(),
 		Raised: t.raising.done(), Work: t.run.stands(), Offer: t.offered,
 	}
 	if t.ask != nil {
@@ -110,17 +104,18 @@ func (r *run) stands() election.Work {
 	default:
 		return election.Running
 	}
-	if paused(r.cause, r.err) {
+	if paused(r.cause(), r.err) {
 		return election.Joined
 	}
 	return election.Finished
 }
 
 // do does what was decided, and reports whether to decide anew at once.
-func (t *term) do(ctx context.Context, o election.Order) (again bool) {
+func (t *leadership) do(ctx context.Context, o election.Order) (again bool) {
 	switch o.Duty {
 	case election.Stay:
 		t.show(o)
+		t.overdue.set(ctx, t.log, t.lease.now(), t.cfg.Lease, t.hangs())
 		return false
 	case election.RaiseRegisters:
 		return t.raise(ctx)
@@ -143,6 +138,8 @@ func (t *term) do(ctx context.Context, o election.Order) (again bool) {
 		return t.withdrawOffer(ctx, o.Reason)
 	case election.RefuseRequest:
 		t.drop(o.Reason)
+	case election.AbandonWork:
+		t.abandon(ctx)
 	case election.EndTerm:
 		t.end(ctx)
 	}
@@ -150,7 +147,7 @@ func (t *term) do(ctx context.Context, o election.Order) (again bool) {
 }
 
 // drain shows that this process leads no more, however long the work takes to end.
-func (t *term) drain(ctx context.Context) {
+func (t *leadership) drain(ctx context.Context) {
 	why := "the process is to stop"
 	if lost := t.c.Err(); lost != nil {
 		t.holds(nil)
@@ -158,17 +155,21 @@ func (t *term) drain(ctx context.Context) {
 		why = "the token is lost: " + exitcodes.OneLine(lost.Error())
 		t.log.ErrorContext(ctx, "the token is lost, and the work is to end", "err", lost)
 	}
+	if t.Status().Phase == Draining { // it was to stop, and has lost the token since
+		t.because(why)
+		return
+	}
 	t.move(Draining, why)
 }
 
 // drop ends the request, if there is one: this process goes on leading.
-func (t *term) drop(why string) {
+func (t *leadership) drop(why string) {
 	t.ask.settle(fmt.Errorf("leader: %s", why))
 	t.ask = nil
 }
 
 // end notes with what the term ended.
-func (t *term) end(ctx context.Context) {
+func (t *leadership) end(ctx context.Context) {
 	if t.run.stands() == election.Finished {
 		t.err = t.run.err
 		t.ask.settle(errWorkEnded)
@@ -178,14 +179,36 @@ func (t *term) end(ctx context.Context) {
 	t.ask.settle(claimed(ctx))
 }
 
+// abandon ends the term of a work that does not return.
+func (t *leadership) abandon(ctx context.Context) {
+	stuck := &StuckError{After: t.cfg.DrainTimeout, Why: t.c.Err(), stacks: stacks.All("leader.(*leadership).start")}
+	t.log.ErrorContext(ctx, "the work has not returned, and is left behind", "after", stuck.After)
+	t.err = stuck
+	t.ask.settle(claimed(ctx))
+}
+
+// hangs says that the work does not end though it was to have ended a DrainTimeout ago:
+// as long as the token is held nobody serves, and nobody takes over. Empty: it does not
+// hang, or nobody has said by when it has to end.
+func (t *leadership) hangs() string {
+	if t.run.stands() != election.Running || t.run.ctx.Err() == nil {
+		return ""
+	}
+	by, bounded := t.run.ctx.Deadline()
+	if !bounded || time.Since(by) < t.cfg.DrainTimeout {
+		return ""
+	}
+	return fmt.Sprintf("the work was to have ended at %s, and nobody serves until it does: %s", by.UTC().Format(time.RFC3339), exitcodes.OneLine(t.run.cause().Error()))
+}
+
 // show moves the process into the phase of a term that waits.
-func (t *term) show(o election.Order) {
+func (t *leadership) show(o election.Order) {
 	if t.decide.Phase() == election.Unconfirmed && t.Status().Phase != Unconfirmed {
 		t.unconfirmed(o.Reason)
 	}
 }
 
-func (t *term) unconfirmed(why string) {
+func (t *leadership) unconfirmed(why string) {
 	if t.Status().Phase == Unconfirmed {
 		t.because(why)
 		return
@@ -193,30 +216,8 @@ func (t *term) unconfirmed(why string) {
 	t.move(Unconfirmed, why)
 }
 
-// start calls the work.
-func (t *term) start(ctx context.Context, why string) {
-	t.run = &run{done: make(chan struct{})}
-	working, cancel := context.WithCancelCause(ctx)
-	t.run.cancel = cancel
-	t.move(Leading, why)
-	go func(r *run) {
-		defer close(r.done)
-		defer cancel(errWorkEnded)
-		r.err = errors.New("leader: the work ended its goroutine, as runtime.Goexit does")
-		r.err = t.work(working, t.c)
-	}(t.run)
-}
-
-// end asks the work to end. The first cause stays, as in the work's context.
-func (r *run) end(cause error) {
-	if r != nil {
-		r.cause = cmp.Or(r.cause, cause)
-		r.cancel(cause)
-	}
-}
-
 // wait returns when there may be something to decide.
-func (t *term) wait(ctx context.Context) {
+func (t *leadership) wait(ctx context.Context) {
 	timer := time.NewTimer(t.next())
 	defer timer.Stop()
 	var asks <-chan *ask
@@ -228,7 +229,7 @@ func (t *term) wait(ctx context.Context) {
 		ended = t.run.done
 	}
 	if t.decide.Phase() == election.Stopping {
-		over = nil
+		over = t.losing()
 	}
 	select {
 	case t.ask = <-asks:
@@ -245,8 +246,16 @@ func (t *term) wait(ctx context.Context) {
 	}
 }
 
+// losing is closed when the token is lost. Nil: it is lost already.
+func (t *leadership) losing() <-chan struct{} {
+	if t.c.Err() != nil {
+		return nil
+	}
+	return t.c.Done()
+}
+
 // next is when to look at the clock again.
-func (t *term) next() time.Duration {
+func (t *leadership) next() time.Duration {
 	long := t.lease.look()
 	if t.decide.Phase() == election.Raising {
 		long = min(long, max(0, t.raising.next-t.lease.now()))
@@ -273,23 +282,29 @@ const settling = 20 * time.Millisecond
 
 // keepRenewing renews the lease until ctx ends. A failure is no reason to stop
 // the work: the lease expires by itself.
-func (t *term) keepRenewing(ctx context.Context) {
-	var failing pace.Pace
+func (t *leadership) keepRenewing(ctx context.Context) {
+	var alarm alarm
+	var since time.Duration // when the lease could not be renewed any more; 0: it can
 	for {
 		sent := t.lease.now()
 		err := t.renew(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		wait := t.cfg.heartbeat() - (t.lease.now() - sent)
-		if err == nil {
-			failing.Succeed(time.Now())
-		} else {
-			wait = t.cfg.heartbeat() / 10
-			if left, due := failing.Fail(time.Now()); due {
-				t.log.WarnContext(ctx, "the lease was not renewed", "left", t.lease.left().Round(time.Millisecond), "err", err, "more", left)
-			}
+		now, wait, text := t.lease.now(), t.cfg.heartbeat()/10, ""
+		if err != nil {
+			since = cmp.Or(since, sent)
 		}
+		switch {
+		case err == nil:
+			since, wait = 0, t.cfg.heartbeat()-(now-sent)
+		case now-since >= t.cfg.heartbeat(): // else it may be a moment's
+			text = fmt.Sprintf("this process has claimed %v, and could not renew its lease for %v: %s",
+				t.c.Token(), (now - since).Round(time.Millisecond), exitcodes.OneLine(err.Error()))
+		case since == sent:
+			t.log.WarnContext(ctx, "the lease was not renewed", "left", t.lease.left().Round(time.Millisecond), "err", err)
+		}
+		alarm.set(ctx, t.log, now, t.cfg.Lease, text)
 		if !t.untilNextBeat(ctx, wait) {
 			return
 		}
@@ -298,7 +313,7 @@ func (t *term) keepRenewing(ctx context.Context) {
 
 // renew posts a heartbeat and then asks whether the claim is still mine; the
 // lease begins anew from before both.
-func (t *term) renew(ctx context.Context) error {
+func (t *leadership) renew(ctx context.Context) error {
 	sent := t.lease.now()
 	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
 	defer cancel()
@@ -317,17 +332,21 @@ func (t *term) renew(ctx context.Context) error {
 }
 
 // confirm asks whether the claim is still mine.
-func (t *term) confirm(ctx context.Context) error {
+func (t *leadership) confirm(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, t.cfg.heartbeat())
 	defer cancel()
 	return t.c.Confirm(bounded)
 }
 
 // conclude closes the handle and returns why the term is over.
-func (t *term) conclude(ctx context.Context) error {
+func (t *leadership) conclude(ctx context.Context) error {
 	why := t.lastWord(ctx, t.err)
 	t.holds(nil)
+	var stuck *StuckError
 	switch {
+	case errors.As(t.err, &stuck):
+		stuck.Why = why
+		return stuck
 	case why == nil:
 		t.sayGoodbye(ctx)
 		return t.err
@@ -343,7 +362,7 @@ func (t *term) conclude(ctx context.Context) error {
 
 // steppedDown reports whether the handle ended because a process of this
 // generation took over while that was offered.
-func (t *term) steppedDown(why error) bool {
+func (t *leadership) steppedDown(why error) bool {
 	return t.gave && errors.Is(why, fence.ErrFenced) && exitcodes.Of(why) == exitcodes.Halt
 }
 
@@ -358,7 +377,7 @@ func explained(err error) bool {
 // refusal, with which the work may have ended, is looked up in the head. A process
 // that was fenced by epoch asks once more: it may have been superseded since, and
 // then it must not come back.
-func (t *term) lastWord(ctx context.Context, err error) error {
+func (t *leadership) lastWord(ctx context.Context, err error) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = t.c.Explain(bounded, err)                                      // what it finds, Close returns
