@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"github.com/fencepost/fencepost/fence"
+	"github.com/fencepost/fencepost/internal/closing"
 )
 
 // Update calls fn to read and change entries, and returns nil once its changes
@@ -29,7 +31,10 @@ import (
 //
 // The end of ctx ends only the waiting. Before the commit was begun nothing is
 // written and ctx's cause is returned; later the error matches
-// ErrUnknownOutcome, the commit goes on, and fn may still be running.
+// ErrUnknownOutcome, the commit goes on, and fn may still be running. Where ctx says
+// once it has ended by when to return, as that of a leader.Work and of
+// exitcodes.Main do, Update first waits for its answer, for half of that time and a
+// StoreTimeout at most: a handover leaves no write unknown.
 //
 // Fn runs on a goroutine of the catalog's or on the caller's; one that ends its
 // goroutine (t.FailNow does) writes nothing.
@@ -83,13 +88,28 @@ func (c *Catalog) await(ctx context.Context, r *request) error {
 			if r.withdraw() {
 				return context.Cause(ctx)
 			}
-			select {
-			case err := <-r.done: // both were ready
+			if err, ok := r.answered(min(closing.Left(ctx)/2, c.cfg.StoreTimeout)); ok {
 				return r.result(err)
-			default:
-				return &outcomeError{context.Cause(ctx)}
 			}
+			return &outcomeError{context.Cause(ctx)}
 		}
+	}
+}
+
+// answered waits for the answer to a request whose caller may go, for a while.
+func (r *request) answered(within time.Duration) (err error, ok bool) {
+	late := time.NewTimer(within)
+	defer late.Stop()
+	select {
+	case err := <-r.done: // both may be ready
+		return err, true
+	default:
+	}
+	select {
+	case err := <-r.done:
+		return err, true
+	case <-late.C:
+		return nil, false
 	}
 }
 

@@ -38,3 +38,19 @@ func TestAContextWithoutADeadlineOfItsOwnSaysNone(t *testing.T) {
 	_, ok = c.Deadline()
 	require.False(t, ok)
 }
+
+func TestHowMuchTimeIsLeftIsKnownBelowAContextThatHasEnded(t *testing.T) {
+	t.Parallel()
+	parent, cancel := context.WithCancel(t.Context())
+	c := New(parent, func() time.Time { return time.Now().Add(time.Hour) })
+	child, stop := context.WithTimeout(c, time.Minute)
+	stop()
+	require.Zero(t, Left(child), "it ended by itself")
+	require.Zero(t, Left(t.Context()))
+	cancel()
+	require.InDelta(t, time.Hour, Left(child), float64(time.Minute))
+	done, end := context.WithCancel(t.Context())
+	end()
+	require.Zero(t, Left(New(done, func() time.Time { return time.Time{} })))
+	require.Zero(t, Left(New(done, func() time.Time { return time.Now().Add(-time.Hour) })))
+}

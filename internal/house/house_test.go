@@ -46,7 +46,7 @@ func rooms() map[string]room {
 		"catalog/sqlite":     {inside: append([]string{"internal/errno", "internal/ownfile"}, belowDriver...), outside: []string{"modernc.org/sqlite", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}},
 		"catalog/postgres":   {inside: network, outside: []string{"github.com/jackc/pgx/v5", "github.com/jackc/puddle/v2"}},
 		"catalog/etcd":       {inside: network, outside: []string{"go.etcd.io/etcd", "go.uber.org/zap", "google.golang.org/grpc"}},
-		"catalog":            {inside: append([]string{"internal/pace"}, belowDriver...), outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
+		"catalog":            {inside: append([]string{"internal/closing", "internal/pace"}, belowDriver...), outside: []string{"github.com/cenkalti/backoff/v5", "github.com/tidwall/btree"}},
 		"catalog/drivertest": {inside: belowCatalog, outside: []string{"github.com/stretchr/testify"}},
 
 		"leader":                       {inside: append([]string{"internal/clock", "internal/closing", "internal/identity", "internal/loopback", "internal/pace", "internal/spool", "internal/stacks", "leader/internal/election", "leader/internal/peer", "leader/internal/admin"}, belowCatalog...), outside: []string{"github.com/cenkalti/backoff/v5"}},
