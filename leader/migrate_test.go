@@ -185,6 +185,7 @@ func TestAMigrationThatHangsWhileTheHolderIsPausedLetsItGoOnAndIsTriedAgain(t *t
 		if one.Status().Phase == leader.HandingOver && hung.CompareAndSwap(false, true) {
 			<-tx.Context().Done()
 			given <- context.Cause(tx.Context())
+			return context.Cause(tx.Context()) // one that returned nil now would have been in time
 		}
 		return err
 	}
@@ -195,7 +196,7 @@ func TestAMigrationThatHangsWhileTheHolderIsPausedLetsItGoOnAndIsTriedAgain(t *t
 	require.ErrorIs(t, <-one.ended, fence.ErrSuperseded)
 	two.reached(t, leader.Leading)
 	require.NoError(t, two.end(t))
-	require.EqualValues(t, 2, blue.works.Load())
+	require.GreaterOrEqual(t, blue.works.Load(), int64(2))
 	require.Contains(t, moves(one), leader.HandingOver.String()+" to "+leader.Leading.String(), "it went on")
 	require.Equal(t, leader.HandingOver.String()+" to "+leader.Superseded.String(), moves(one)[len(moves(one))-1], "it was fenced while it worked")
 	require.Contains(t, moves(two), leader.Promoting.String()+" to "+leader.CatchingUp.String(), "it did not claim over a holder that works")

@@ -190,6 +190,11 @@ func TestACopyWithoutAnswerLeavesACommitInDoubtAlsoBehindAClaimThatItWaitedFor(t
 func hangsAlone(t *testing.T, home, other *proxy, call func(context.Context) error) error {
 	t.Helper()
 	ctx, expire := expires(t)
+	for quiet := false; !quiet; { // its connection may still be greeted
+		before := other.answered.Load()
+		<-time.After(100 * time.Millisecond)
+		quiet = other.answered.Load() == before
+	}
 	done, before := make(chan error, 1), other.answered.Load()
 	go func() { done <- call(ctx) }()
 	require.Never(t, func() bool { return other.answered.Load() > before+100 }, 500*time.Millisecond, 10*time.Millisecond)
