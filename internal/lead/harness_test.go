@@ -196,6 +196,13 @@ func (s *service) unlocked(name string) {
 	}, time.Minute, 5*time.Millisecond, "something that has %s is alive", name)
 }
 
+// watched waits until the command is watched by the keeper, as it is before lead says
+// that it serves.
+func (s *service) watched() {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool { return strings.Contains(s.command(0, "status"), "leads and serves") }, time.Minute, 20*time.Millisecond)
+}
+
 // healthy waits until a probe says yes.
 func (s *service) healthy(question, admin string) {
 	s.t.Helper()

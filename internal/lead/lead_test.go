@@ -116,6 +116,7 @@ func TestACommandDoesNotOutliveItsKilledProcess(t *testing.T) {
 	s := newService(t)
 	blue := s.begin("blue", 1, s.shell("blue", "sleep 1000 &\n"+defies)...)
 	blue.happens("up")
+	s.watched()
 	blue.signal(syscall.SIGKILL)
 	s.free()
 }
@@ -150,6 +151,7 @@ func TestAKeeperThatIsKilledIsReplaced(t *testing.T) {
 	s := newService(t)
 	blue := s.begin("blue", 1, append([]string{"--lease", "600ms"}, s.shell("blue", "sleep 1000 &\n"+defies)...)...)
 	blue.happens("up")
+	s.watched()
 	first := keeperOf(blue)
 	require.NoError(t, syscall.Kill(first, syscall.SIGKILL))
 	blue.eventually(func() bool { next := keeperOf(blue); return next != 0 && next != first }, "another keeper")

@@ -37,6 +37,7 @@ func TestTheKeeperKillsAndEndsThoughNobodyReadsWhatItSays(t *testing.T) {
 	s.unread = true
 	blue := s.begin("blue", 1, s.shell("blue", "sleep 1000 &\n"+defies)...)
 	blue.happens("up")
+	s.watched()
 	cmdline := "/proc/" + strconv.Itoa(keeperOf(blue)) + "/cmdline"
 	require.FileExists(t, cmdline)
 	blue.signal(syscall.SIGKILL)
