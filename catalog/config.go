@@ -135,10 +135,10 @@ type ClaimOptions struct {
 	// Reason is kept in the history, for people.
 	Reason string
 
-	// Retrying is called behind each try that has failed and is followed by another
-	// one, and every second while the store does not let a try begin, as one that another
-	// session blocks: then the error wraps [ErrClaimWaits]. It is called by one goroutine
-	// at a time, and must return at once. Nil: nothing is.
+	// Retrying, if not nil, is called after each failed try that is followed by another
+	// one. It is also called every second while the store does not let a try begin,
+	// for example because another session blocks it: that error wraps [ErrClaimWaits].
+	// Calls never overlap, and must return at once.
 	Retrying func(err error)
 }
 

@@ -31,10 +31,10 @@ import (
 //
 // The end of ctx ends only the waiting. Before the commit was begun nothing is
 // written and ctx's cause is returned; later the error matches
-// ErrUnknownOutcome, the commit goes on, and fn may still be running. Where ctx says
-// once it has ended by when to return, as that of a leader.Work and of
-// exitcodes.Main do, Update first waits for its answer, for half of that time and a
-// StoreTimeout at most: a handover leaves no write unknown.
+// ErrUnknownOutcome, the commit goes on, and fn may still be running. The contexts of
+// leader.Work and exitcodes.Main have a deadline once they have ended. Under these,
+// Update waits for the commit for half of the time that is left, and for StoreTimeout at
+// most. So a handover leaves no write unknown.
 //
 // Fn runs on a goroutine of the catalog's or on the caller's; one that ends its
 // goroutine (t.FailNow does) writes nothing.
@@ -96,7 +96,8 @@ func (c *Catalog) await(ctx context.Context, r *request) error {
 	}
 }
 
-// answered waits for the answer to a request whose caller may go, for a while.
+// answered waits for the answer to a request that the committer has taken. Ok is false
+// if none has come within the time.
 func (r *request) answered(within time.Duration) (err error, ok bool) {
 	late := time.NewTimer(within)
 	defer late.Stop()

@@ -50,7 +50,7 @@ func (o Options) withDefaults() Options {
 // returns then is a success if it is nil, or says only that the work was
 // cancelled; a fence or a broken invariant still decides. Work that does not
 // return in time is cut off, with the code of the cause and the stacks of all
-// goroutines. Once the context has ended, its Deadline says when that will be. A second signal ends the
+// goroutines; once the context has ended, its Deadline is that time. A second signal ends the
 // process at once, with 128 plus the signal's number. Signals that come within
 // [StopWindow] of the first belong to the same request.
 //

@@ -38,7 +38,7 @@ type Record struct {
 	Name          string          `json:"name,omitempty"`
 	PID           int             `json:"pid,omitempty"`
 	At            time.Time       `json:"at"`
-	Stacks        string          `json:"stacks,omitempty"` // of goroutines, of a panic or of work that did not return; as many as found room
+	Stacks        string          `json:"stacks,omitempty"` // of all goroutines, if the work panicked or did not return; cut to the room that is left
 
 	// Fields are what [Annotate] added. In the JSON they stand beside the
 	// others, which win over a field of the same name.

@@ -9,10 +9,10 @@ import (
 	"github.com/fencepost/fencepost/exitcodes"
 )
 
-// A hindrance is what keeps the claims of a campaign from succeeding. It lasts from the
-// first claim that has failed in passing until one succeeds or is refused, or until no
-// claim has been tried for a heartbeat though the board can be read: a claim that is given
-// up and begun anew is hindered all the same.
+// A hindrance is what keeps the claims of a campaign from succeeding. It begins with the
+// first claim that fails in passing. It ends when a claim succeeds or is refused, or when
+// the board can be read and no claim was tried for a heartbeat. A claim that is given up
+// and tried anew does not end it.
 type hindrance struct {
 	since time.Duration // when the first claim began; 0: there is none
 	tried time.Duration // when the newest try failed

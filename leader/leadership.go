@@ -54,7 +54,7 @@ func (l *Leader) hold(ctx context.Context, c *catalog.Catalog, work Work, sent t
 		_ = t.renew(held) // if it fails, the lease expires
 	}
 	t.introduce(held)
-	renewing, stop := c.Context(context.WithoutCancel(ctx)) // also while the work ends, since this process is to stop
+	renewing, stop := c.Context(context.WithoutCancel(ctx)) // a process that is to stop renews until its work has returned
 	wg.Go(func() { t.keepRenewing(renewing) })
 	for t.decide.Phase() != election.Ended {
 		if order := t.decide.Next(t.observe(held)); !t.do(held, order) {
@@ -187,9 +187,9 @@ func (t *leadership) abandon(ctx context.Context) {
 	t.ask.settle(claimed(ctx))
 }
 
-// hangs says that the work does not end though it was to have ended a DrainTimeout ago:
-// as long as the token is held nobody serves, and nobody takes over. Empty: it does not
-// hang, or nobody has said by when it has to end.
+// hangs returns the text of the alarm that the work is still running a DrainTimeout after
+// its deadline: nobody serves then, and no standby takes over. Empty: it is not, or it
+// has no deadline.
 func (t *leadership) hangs() string {
 	if t.run.stands() != election.Running || t.run.ctx.Err() == nil {
 		return ""

@@ -9,10 +9,10 @@ import (
 	"github.com/fencepost/fencepost/leader/internal/election"
 )
 
-// A question is asked by calling a function of the application's, which may take
-// longer than this process can wait: the answer is then for a later look, and until it
-// comes the answer before stands, for a heartbeat at most. Its calls follow each other,
-// those of later campaigns too.
+// A question is asked by calling a function of the application. A call may take longer
+// than a look can wait. Then a later look takes its answer, and until that comes the
+// previous answer is used, for a heartbeat at most. Calls never overlap, not even those of
+// two campaigns.
 type question struct {
 	*Leader
 	name   string // of the function

@@ -19,29 +19,28 @@ import (
 // [catalog.Catalog.Done] says, Work has DrainTimeout from the loss. An error that Work
 // returns before ends the process.
 //
-// Where the cause is [ErrHandingOver] or [ErrUnconfirmed] the token is not lost
-// yet, and Work is called again, with the same catalog, should this process go
-// on leading: requests may be held back until then. It is never called twice at
-// a time.
+// If the cause is [ErrHandingOver] or [ErrUnconfirmed], the token is not lost yet.
+// Work is called again, with the same catalog, if this process keeps the lead, so it
+// may hold requests back until then. It is never called twice at a time.
 //
 // Work says by [Term.Serving] that it answers requests. Until then the process leads,
 // and is not ready.
 type Work func(ctx context.Context, t *Term) error
 
 var (
-	// ErrHandingOver is the cause of the end of a Work's context where another
+	// ErrHandingOver is the cause of the end of a Work's context if another
 	// process is about to take over. The deadline is HandoverTimeout later.
 	ErrHandingOver = errors.New("leader: another process is about to take over")
 
-	// ErrUnconfirmed is the cause of the end of a Work's context where the
+	// ErrUnconfirmed is the cause of the end of a Work's context if the
 	// store could not be asked, for a whole Lease, whether the token is still
 	// held. There is no time left: another process may claim.
 	ErrUnconfirmed = errors.New("leader: the token could not be confirmed for a whole lease")
 )
 
 // A Term is what one call of a [Work] is given: the catalog, and the words by which
-// the work says how it stands. They may be called concurrently, and say nothing once
-// the call has ended, or was asked to end.
+// the work says how it stands. They may be called concurrently, and have no effect once
+// the call has returned or was asked to end.
 type Term struct {
 	*catalog.Catalog
 	l   *Leader

@@ -49,8 +49,8 @@ func (w *waitFor) await(ctx context.Context) error {
 	return err
 }
 
-// until looks whenever the store may have changed, until that is done, fails for good,
-// or is late: then trouble is what the last look has met.
+// until calls look whenever the store may have changed, until it is done or fails for
+// good. Late: the limit has passed; trouble is then the last look's error.
 func (w *waitFor) until(ctx context.Context, limit time.Duration, look func(context.Context) (bool, error)) (late bool, trouble, err error) {
 	short, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -137,9 +137,9 @@ func (w *waitFor) enough(l look) bool {
 	return x.Met || known && s.State == leader.StandingClaimed // by a build that does not say
 }
 
-// awaitIdle waits until nobody leads who says that something is under way. Builds that
-// do not say are idle. It ends at once if there is nothing to promote, or as soon as the
-// promotion would be refused.
+// awaitIdle waits until the holder reports no work under way, or nobody leads. A build that
+// does not report it counts as idle. It ends early if the generation leads or was promoted
+// already, or if the promotion would be refused.
 func (w *waitFor) awaitIdle(ctx context.Context) error {
 	var who, busy string
 	late, trouble, err := w.until(ctx, w.within, func(ctx context.Context) (bool, error) {

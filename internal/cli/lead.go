@@ -80,8 +80,9 @@ to it.
 
 CMD is ready once it was started, or as one of --ready-notify, --ready-url,
 --ready-address and --ready-command says. Until then "fencepost health leader" says
-no. What had better not be interrupted, CMD says by X_FENCEPOST_BUSY=TEXT at its
-NOTIFY_SOCKET, and by X_FENCEPOST_BUSY= when that is done: see "promote --when-idle".
+no. CMD sends X_FENCEPOST_BUSY=TEXT to its NOTIFY_SOCKET while something runs that a
+deploy should not interrupt, and X_FENCEPOST_BUSY= when that is done: "promote
+--when-idle" waits for it.
 
 SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to CMD while it runs.
 

@@ -49,11 +49,10 @@ nothing. If the time is over it ends with 75; the intent stays. A token that
 fencepost fence or restored has raised is nobody's: the wait goes on until a
 process has claimed.
 
-With --when-idle it waits first, before anything is written, until the process that
-leads says that it has nothing under way that had better not be interrupted; what it
-says may be a second old. If no such moment comes, it ends with 75, and as soon as the
-promotion would be refused, as it would be then. Nothing is waited for if the
-generation leads already, or was promoted.
+With --when-idle it first waits, before anything is written, until the process that
+leads reports no work under way. That report may be a second old. It ends with 75 if
+no such moment comes, and at once if the promotion would be refused. It does not wait
+if the generation leads or was promoted already.
 
 A number that was never handed out is refused too, because most of them are typing
 errors: start a process of the generation first, take its number from fencepost

@@ -1,5 +1,5 @@
-// Package closing has a context that says how long there is to return, once it has
-// ended.
+// Package closing has a context that gets a deadline when it ends: the time by which its
+// user must have returned.
 package closing
 
 import (
@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// A Context is one that has a deadline of its own as soon as it has ended: by when
-// whoever works under it must have returned.
+// A Context has a deadline of its own once it has ended: the time by which its user must
+// have returned.
 type Context struct {
 	context.Context
 	by  func() time.Time
 	set atomic.Pointer[time.Time]
 }
 
-// New returns a Context that ends with ctx. By is called once it has ended, before
-// anybody is told a deadline. Zero: there is none.
+// New returns a Context that ends with ctx. By returns the deadline, and is called after
+// the end only. Zero: there is none.
 func New(ctx context.Context, by func() time.Time) *Context { return &Context{Context: ctx, by: by} }
 
 type key struct{}
@@ -30,8 +30,8 @@ func (c *Context) Value(k any) any {
 	return c.Context.Value(k)
 }
 
-// Left is how long there is until whoever works under ctx must have returned, if a
-// Context above it has ended; else 0.
+// Left returns the time until the deadline of the nearest Context that ctx is derived
+// from; 0 if that has not ended, has no deadline, or there is none.
 func Left(ctx context.Context) time.Duration {
 	c, ok := ctx.Value(key{}).(*Context)
 	if !ok || c.Err() == nil {
@@ -44,8 +44,8 @@ func Left(ctx context.Context) time.Duration {
 	return max(0, time.Until(by))
 }
 
-// Deadline returns the deadline of the context that was wrapped, and that of its own
-// once it has ended. It stays what it was at the first call since then.
+// Deadline returns the deadline of the wrapped context until the end, and its own after
+// that. The first call after the end fixes it.
 func (c *Context) Deadline() (by time.Time, ok bool) {
 	if c.Err() == nil {
 		return c.Context.Deadline()

@@ -40,8 +40,8 @@ func (c Config) environ(token fence.Token) ([]string, error) {
 	return process.With(c.Environ, values), nil
 }
 
-// withoutToken are the variables that a process finds which has no token; an empty one
-// is taken away.
+// withoutToken returns the variables of a process that has no token. Empty ones are
+// removed from its environment.
 func (c Config) withoutToken() map[string]string {
 	values := map[string]string{
 		TokenEnv: "", GenerationEnv: c.Lead.Catalog.Generation.String(), EpochEnv: "",

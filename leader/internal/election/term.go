@@ -16,7 +16,7 @@ type TermView struct {
 	Leased bool // the store has confirmed the token less than a lease ago
 	Raised bool // every register refuses older tokens
 
-	// Confirmed is when the newest heartbeat was sent behind which the store has
+	// Confirmed is the time at which the newest heartbeat was sent after which the store
 	// confirmed the token; 0: there is none.
 	Confirmed time.Duration
 
@@ -83,8 +83,8 @@ const (
 	PauseWork
 	// SuspendWork asks the work to end, since the token is not confirmed.
 	SuspendWork
-	// StopWork asks the work to end for good. It is given again if the token is lost
-	// while work ends that was to stop.
+	// StopWork asks the work to end for good. It is given a second time if the token is
+	// lost while the work ends.
 	StopWork
 	// AbandonWork leaves behind work that has not ended in time, and ends the term.
 	AbandonWork
@@ -139,8 +139,8 @@ type Term struct {
 	offered bool          // a successor may be able to claim by an offer
 	paused  time.Duration // when the work had ended for a successor
 	lost    time.Duration // when the token was first seen to be lost; 0: it was not
-	drained bool          // the work was asked to end since the token is lost
-	refused time.Duration // when a request was last refused since no work ran
+	drained bool          // StopWork was given after the token was lost
+	refused time.Duration // when a request was last refused because no work ran; 0: never
 	why     string        // the work starts
 }
 
@@ -184,8 +184,9 @@ func (t *Term) raising(v TermView) Order {
 	}
 }
 
-// refuse refuses a request while no work runs. Whoever made it claims on condition
-// that no heartbeat has come since it asked: the work waits for one.
+// refuse refuses a request while no work runs. The successor then claims, on condition
+// that no heartbeat was posted since it asked. Therefore the work starts only after a
+// heartbeat that was sent later.
 func (t *Term) refuse(v TermView, why string) Order {
 	t.refused = v.Now
 	return Order{RefuseRequest, why}
@@ -224,7 +225,7 @@ func (t *Term) serving(v TermView) Order {
 	}
 }
 
-// stop ends the work for good. If the token is lost only after that, it is asked again.
+// stop asks the work to end for good.
 func (t *Term) stop(v TermView) Order {
 	t.phase, t.drained = Stopping, v.Lost
 	return Order{StopWork, "the token is lost, or the process is to stop"}

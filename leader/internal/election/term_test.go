@@ -202,7 +202,7 @@ func TestAHolderThatDoesNotServeRefusesToHandOver(t *testing.T) {
 	}
 }
 
-// Whoever was refused claims on condition that no heartbeat has come since.
+// The successor that was refused claims on condition that no heartbeat was posted since.
 func TestBehindARefusalTheWorkStartsOnceAHeartbeatThatCameLaterIsConfirmed(t *testing.T) {
 	h := suspended(t)
 	h.joins()
